@@ -1,0 +1,276 @@
+import { assert, unreachable } from '#base/assert.ts'
+
+/**
+ * The ownership record: the witness's truth about one replicated group, and the rules that change it.
+ *
+ * Every change of state raises the epoch by one. A record is changed only by compare-and-set: the request
+ * names the epoch it was made under, and carries an attempt id. Repeating the attempt that made the last
+ * change returns the same answer, so that a reply lost on the network or in a crash changes nothing.
+ *
+ *     closed ──open──► resyncing ──rise──► in_sync ──reverse──► in_sync (writer and replica swapped)
+ *       ▲                 ▲  ▲               │  │
+ *       │                 │  └────drop───────┘  └──failover──► failed_over
+ *       │                 └──────────────────reprotect────────────┘
+ *       └──close── (from in_sync, resyncing, failed_over)
+ *
+ * Invariants:
+ * - In `in_sync` nobody holds a lease: the writer cannot acknowledge without the replica.
+ * - In `resyncing`, `solo` and `failed_over` the writer acknowledges alone and therefore holds a lease. A
+ *   different writer needs that lease ended, or its holder's consent.
+ * - `frozen` acknowledges nowhere.
+ * Whoever stores the record persists it before answering.
+ */
+export interface Ownership {
+  /** The group's opaque session id. */
+  readonly session: string
+  /** 1 at the first `open`; raised by one with every change of state. */
+  readonly epoch: number
+  readonly state: OwnershipState
+  /** The site that may write (last did, in `closed`), and the other one. */
+  readonly writer: string
+  readonly replica: string
+  readonly lease: Lease | null
+  readonly mode: 'witness' | 'static-priority'
+  readonly preferred: string
+  /** Incarnation of the database under which the record was last changed. */
+  readonly incarnation: string
+  /** Attempt id of the last change, for repeats. */
+  readonly attempt: string
+}
+
+export type OwnershipState = 'closed' | 'resyncing' | 'in_sync' | 'solo' | 'frozen' | 'failed_over'
+
+export interface Lease {
+  readonly holder: string
+  /** CLOCK_BOOTTIME of the witness's host when the lease ends, milliseconds. */
+  readonly endsBootMs: number
+}
+
+/** States in which the writer acknowledges without its peer, under a lease. */
+export const ALONE: ReadonlySet<OwnershipState> = new Set(['resyncing', 'solo', 'failed_over'])
+
+/** Every legal change of state. The documented table and the simulator's coverage are printed from it. */
+export const OWNERSHIP_MOVES: Record<ChangeKind, readonly OwnershipState[]> = {
+  open: ['closed'],
+  rise: ['resyncing'],
+  drop: ['in_sync'],
+  reverse: ['in_sync'],
+  failover: ['in_sync', 'resyncing', 'solo', 'frozen'],
+  reprotect: ['failed_over', 'solo'],
+  close: ['in_sync', 'resyncing', 'solo', 'failed_over', 'frozen'],
+}
+
+export type ChangeKind = 'open' | 'rise' | 'drop' | 'reverse' | 'failover' | 'reprotect' | 'close'
+
+export type OwnershipRequest =
+  /** Reads the record; an agent asks after every start and while it hears nothing from its peer. */
+  | { readonly kind: 'confirm'; readonly site: string }
+  /** Extends or takes the lease of the recorded writer in a state where it acknowledges alone. */
+  | { readonly kind: 'renew'; readonly site: string; readonly epoch: number }
+  /** By the writer: the replica holds everything durably, and the writer has stopped acknowledging alone. */
+  | {
+      readonly kind: 'rise'
+      readonly site: string
+      readonly epoch: number
+      readonly attempt: string
+    }
+  /** By the writer: the replica came back without its unsynced writes and must be brought up again. */
+  | {
+      readonly kind: 'drop'
+      readonly site: string
+      readonly epoch: number
+      readonly attempt: string
+    }
+  /** By an operation: the other site becomes the writer; both hold everything, the old one has drained. */
+  | { readonly kind: 'reverse'; readonly epoch: number; readonly attempt: string }
+  /**
+   * By an operation: the replica becomes the writer and replication stops. `force` accepts that a replica that
+   * is not in sync lacks writes. `consent` states that the old writer has itself given up this epoch.
+   */
+  | {
+      readonly kind: 'failover'
+      readonly epoch: number
+      readonly attempt: string
+      readonly force: boolean
+      readonly consent: boolean
+    }
+  /** By an operation: replicate from the present writer to the other site again. */
+  | { readonly kind: 'reprotect'; readonly epoch: number; readonly attempt: string }
+  /** By an operation: start replicating from `writer`. */
+  | {
+      readonly kind: 'open'
+      readonly epoch: number
+      readonly attempt: string
+      readonly writer: string
+      readonly replica: string
+    }
+  /** By an operation: stop replicating. The old writer keeps its volumes as plain ones. */
+  | { readonly kind: 'close'; readonly epoch: number; readonly attempt: string }
+
+export type Refusal =
+  /**
+   * The epoch named is not the record's: another change happened. A site that the record still names as
+   * writer adopts the record; for any other site it is final and it demotes.
+   */
+  | 'STALE_EPOCH'
+  /** The site is not the recorded writer. Final: it demotes. */
+  | 'NOT_WRITER'
+  /** The move is not legal from this state. */
+  | 'WRONG_STATE'
+  /** The present writer's lease has not ended; ask again after `retryAfterMs`. */
+  | 'LEASE_HELD'
+  /** The replica is not in sync, and `force` was not given. */
+  | 'NOT_IN_SYNC'
+  /** The witness started without proof of its history and waits; ask again after `retryAfterMs`. */
+  | 'WITNESS_WAITING'
+
+export type OwnershipAnswer =
+  | { readonly ok: true; readonly record: Ownership; readonly leaseMs: number | null }
+  | {
+      readonly ok: false
+      readonly refusal: Refusal
+      readonly record: Ownership
+      readonly retryAfterMs: number | null
+    }
+
+export interface WitnessTime {
+  /** CLOCK_BOOTTIME of the witness now, milliseconds. */
+  readonly bootMs: number
+  /** Nothing may be granted to a different writer before this CLOCK_BOOTTIME (0: no wait in force). */
+  readonly waitUntilBootMs: number
+  /** False until both agents have reported after a restored or foreign database (or an override). */
+  readonly historyTrusted: boolean
+  /** The lease to grant, milliseconds. */
+  readonly leaseMs: number
+  /** Added when the witness judges that a lease has ended: bounds the drift of two clocks over one lease. */
+  readonly driftMs: number
+  readonly incarnation: string
+}
+
+/** The record of a group that was never opened. Its first `open` makes epoch 1. */
+export function closedRecord(
+  session: string,
+  writer: string,
+  replica: string,
+  incarnation: string,
+): Ownership {
+  return {
+    session,
+    epoch: 0,
+    state: 'closed',
+    writer,
+    replica,
+    lease: null,
+    mode: 'witness',
+    preferred: writer,
+    incarnation,
+    attempt: '',
+  }
+}
+
+/** Decides; does nothing. The caller persists `answer.record` if it is not the one it passed in, then answers. */
+export function decideOwnership(
+  record: Ownership,
+  request: OwnershipRequest,
+  time: WitnessTime,
+): OwnershipAnswer {
+  if (request.kind === 'confirm') return yes(record, null)
+  if (request.kind === 'renew') return renew(record, request, time)
+  if (request.attempt === record.attempt) return yes(record, null)
+  if (request.epoch !== record.epoch) return no(record, 'STALE_EPOCH')
+  if ('site' in request && request.site !== record.writer) return no(record, 'NOT_WRITER')
+  if (!OWNERSHIP_MOVES[request.kind].includes(record.state)) return no(record, 'WRONG_STATE')
+  if (!time.historyTrusted) return no(record, 'WITNESS_WAITING', time.leaseMs)
+  switch (request.kind) {
+    case 'open':
+      assert(request.writer !== request.replica, 'a group replicates between two different sites')
+      if (record.epoch > 0 && request.writer !== record.writer) return no(record, 'NOT_WRITER')
+      return change(record, request.attempt, time, {
+        state: 'resyncing',
+        writer: request.writer,
+        replica: request.replica,
+        preferred: request.writer,
+      })
+    case 'rise':
+      return change(record, request.attempt, time, { state: 'in_sync' })
+    case 'drop':
+      return change(record, request.attempt, time, { state: 'resyncing' })
+    case 'reverse':
+      return change(record, request.attempt, time, {
+        state: 'in_sync',
+        writer: record.replica,
+        replica: record.writer,
+      })
+    case 'failover': {
+      if (record.state !== 'in_sync' && !request.force) return no(record, 'NOT_IN_SYNC')
+      const waitMs = request.consent ? 0 : leaseLeftMs(record, time)
+      if (waitMs > 0) return no(record, 'LEASE_HELD', waitMs)
+      return change(record, request.attempt, time, {
+        state: 'failed_over',
+        writer: record.replica,
+        replica: record.writer,
+      })
+    }
+    case 'reprotect':
+      // The writer goes on acknowledging alone under the lease it has until it learns of the new epoch.
+      return change(record, request.attempt, time, { state: 'resyncing', lease: record.lease })
+    case 'close':
+      return change(record, request.attempt, time, { state: 'closed' })
+    default:
+      return unreachable(request)
+  }
+}
+
+/** Milliseconds until the recorded lease has certainly ended, and any wait after a start is over. */
+export function leaseLeftMs(record: Ownership, time: WitnessTime): number {
+  const leaseEnds = record.lease === null ? 0 : record.lease.endsBootMs + time.driftMs
+  const waitEnds = ALONE.has(record.state) ? time.waitUntilBootMs : 0
+  return Math.max(0, Math.ceil(Math.max(leaseEnds, waitEnds) - time.bootMs))
+}
+
+function renew(
+  record: Ownership,
+  request: Extract<OwnershipRequest, { kind: 'renew' }>,
+  time: WitnessTime,
+): OwnershipAnswer {
+  if (request.epoch !== record.epoch) return no(record, 'STALE_EPOCH')
+  if (request.site !== record.writer) return no(record, 'NOT_WRITER')
+  if (!ALONE.has(record.state)) return no(record, 'WRONG_STATE')
+  if (!time.historyTrusted) return no(record, 'WITNESS_WAITING', time.leaseMs)
+  assert(
+    record.lease === null || record.lease.holder === record.writer,
+    'only the recorded writer ever holds the lease',
+  )
+  const lease = { holder: record.writer, endsBootMs: time.bootMs + time.leaseMs }
+  return yes({ ...record, lease }, time.leaseMs)
+}
+
+function change(
+  record: Ownership,
+  attempt: string,
+  time: WitnessTime,
+  to: Partial<Pick<Ownership, 'state' | 'writer' | 'replica' | 'preferred' | 'lease'>>,
+): OwnershipAnswer {
+  const next: Ownership = {
+    ...record,
+    lease: null,
+    ...to,
+    epoch: record.epoch + 1,
+    incarnation: time.incarnation,
+    attempt,
+  }
+  assert(next.writer !== next.replica, 'writer and replica are different sites')
+  return yes(next, null)
+}
+
+function yes(record: Ownership, leaseMs: number | null): OwnershipAnswer {
+  return { ok: true, record, leaseMs }
+}
+
+function no(
+  record: Ownership,
+  refusal: Refusal,
+  retryAfterMs: number | null = null,
+): OwnershipAnswer {
+  return { ok: false, refusal, record, retryAfterMs }
+}

@@ -1,0 +1,134 @@
+import Type, { type Static, type TSchema } from 'typebox'
+import { OwnershipRecord, SessionStatus } from './witness.ts'
+
+/**
+ * Commands from the control plane to a site agent: `POST /internal/v1/commands/{name}` over HTTPS with client
+ * certificate `control:REGION`. Every command is idempotent: repeating it after a lost reply, or after a crash
+ * of either side, has the same result. Refusals answer 409 with `CommandRefusal`; bad input 400; a failure
+ * that a repeat may cure 503.
+ *
+ * The agent does not know what a protection group is. It knows volumes, sessions and epochs.
+ */
+const Id = Type.String({ minLength: 1, maxLength: 64, pattern: '^[0-9a-zA-Z-]+$' })
+const SizeBytes = Type.Integer({ minimum: 1_048_576, maximum: 35_184_372_088_832 })
+const Empty = Type.Object({})
+
+export const VolumeInfo = Type.Object({
+  volume: Id,
+  size_bytes: SizeBytes,
+  /** standalone: written without replication · standby: refuses to open · session: served by a session */
+  serving: Type.Union([
+    Type.Literal('standalone'),
+    Type.Literal('standby'),
+    Type.Literal('session'),
+  ]),
+  allocated_bytes: Type.Number(),
+  failed: Type.Union([Type.String(), Type.Null()]),
+  connections: Type.Integer(),
+})
+export type VolumeInfo = Static<typeof VolumeInfo>
+
+export const SessionMember = Type.Object({
+  /** Index of the volume in the link's frames: unique in the session, never given to another volume. */
+  index: Type.Integer({ minimum: 1, maximum: 4_294_967_295 }),
+  pair: Id,
+  size_bytes: SizeBytes,
+  /** The volume of this pair at each site, by site name. */
+  volumes: Type.Record(Type.String(), Id),
+  /** True: the replica's volume is known to be all zeroes, so that holes need not be copied. */
+  replica_blank: Type.Boolean(),
+})
+export type SessionMember = Static<typeof SessionMember>
+
+const command = <Request extends TSchema, Answer extends TSchema>(
+  request: Request,
+  answer: Answer,
+) => ({
+  request,
+  answer,
+})
+
+export const COMMANDS = {
+  /** Creates a sparse volume that reads as zeroes. Same id and size again: no change. Other size: refused. */
+  'volume.create': command(
+    Type.Object({
+      volume: Id,
+      size_bytes: SizeBytes,
+      serving: Type.Union([Type.Literal('standalone'), Type.Literal('standby')]),
+    }),
+    VolumeInfo,
+  ),
+  /** Deletes a volume that no session serves; drops its NBD connections. Unknown id: no change. */
+  'volume.delete': command(Type.Object({ volume: Id }), Empty),
+  /** Grows a volume; a smaller or equal size changes nothing. */
+  'volume.extend': command(Type.Object({ volume: Id, size_bytes: SizeBytes }), VolumeInfo),
+  'volume.show': command(Type.Object({ volume: Id }), VolumeInfo),
+  /** Switches a volume outside any session between plain serving and refusing (with the reason told to clients). */
+  'volume.serve': command(
+    Type.Object({
+      volume: Id,
+      serving: Type.Union([Type.Literal('standalone'), Type.Literal('standby')]),
+      reason: Type.String({ maxLength: 200 }),
+    }),
+    VolumeInfo,
+  ),
+  /**
+   * Brings this site to `record`: opens the session if it is new, takes the role that the record gives this
+   * site, persists the epoch first. A record older than the one held is refused (STALE_EPOCH). For the new
+   * writer of a failover or reverse it answers when the volumes may be written (or refuses: NOT_CONSISTENT).
+   * Members may be added (they join by a copy of their own); extended sizes are taken over.
+   */
+  'session.open': command(
+    Type.Object({
+      record: OwnershipRecord,
+      members: Type.Array(SessionMember, { minItems: 1, maxItems: 1024 }),
+      /** `host:port` of the peer agent's link listener. */
+      peer_link: Type.String(),
+      /** Accept a side that is not known to be consistent. */
+      force: Type.Boolean(),
+    }),
+    SessionStatus,
+  ),
+  /** Writer of an in-sync session: take no new I/O, drain, make both sides durable. Released by itself after `hold_ms`. */
+  'session.hold': command(
+    Type.Object({
+      session: Id,
+      epoch: Type.Integer(),
+      hold_ms: Type.Integer({ minimum: 1, maximum: 60_000 }),
+    }),
+    Type.Object({ drained: Type.Boolean(), sequence: Type.Number() }),
+  ),
+  /** Ends a hold without switching. */
+  'session.release': command(Type.Object({ session: Id, epoch: Type.Integer() }), Empty),
+  /** Takes members out of a running session; their volumes go to the serving given. */
+  'session.remove': command(
+    Type.Object({
+      session: Id,
+      epoch: Type.Integer(),
+      pairs: Type.Array(Id),
+      serving: Type.Union([Type.Literal('standalone'), Type.Literal('standby')]),
+      reason: Type.String({ maxLength: 200 }),
+    }),
+    Empty,
+  ),
+  /** Ends the session under `record` (state closed). The recorded writer serves its volumes plainly, the other refuses. */
+  'session.close': command(Type.Object({ record: OwnershipRecord }), Empty),
+  'session.show': command(Type.Object({ session: Id }), SessionStatus),
+  /** Bytes per second for copies of this session; 0 means no limit. Foreground writes always go first. */
+  'session.rate': command(
+    Type.Object({ session: Id, copy_rate_bytes: Type.Integer({ minimum: 0 }) }),
+    Empty,
+  ),
+} as const
+
+export type CommandName = keyof typeof COMMANDS
+export type CommandRequest<N extends CommandName> = Static<(typeof COMMANDS)[N]['request']>
+export type CommandAnswer<N extends CommandName> = Static<(typeof COMMANDS)[N]['answer']>
+
+export const CommandRefusal = Type.Object({
+  /** STALE_EPOCH, NOT_CONSISTENT, NOT_WRITER, WRONG_STATE, SIZE_MISMATCH, VOLUME_BUSY, VOLUME_UNKNOWN, VOLUME_FAILED, NO_SPACE ... */
+  code: Type.String(),
+  text: Type.String(),
+  hint: Type.String(),
+})
+export type CommandRefusal = Static<typeof CommandRefusal>

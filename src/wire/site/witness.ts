@@ -1,0 +1,115 @@
+import Type, { type Static } from 'typebox'
+
+/**
+ * What an agent sends to the control plane's internal port (HTTPS, client certificate `agent:SITE:ID`):
+ *
+ *     POST /internal/v1/report              Report        -> ReportAnswer     every second
+ *     POST /internal/v1/witness/{session}   WitnessAsk    -> WitnessAnswer    see docs/architecture/replication.md
+ *
+ * A site speaks for itself only: `site` must equal the certificate's. Unknown session -> 404, which an agent
+ * treats like an unreachable witness (it never demotes on it).
+ */
+export const OwnershipRecord = Type.Object({
+  session: Type.String(),
+  epoch: Type.Integer({ minimum: 0 }),
+  state: Type.Union([
+    Type.Literal('closed'),
+    Type.Literal('resyncing'),
+    Type.Literal('in_sync'),
+    Type.Literal('solo'),
+    Type.Literal('frozen'),
+    Type.Literal('failed_over'),
+  ]),
+  writer: Type.String(),
+  replica: Type.String(),
+  mode: Type.Union([Type.Literal('witness'), Type.Literal('static-priority')]),
+  preferred: Type.String(),
+})
+export type OwnershipRecord = Static<typeof OwnershipRecord>
+
+export const WitnessAsk = Type.Union([
+  Type.Object({ kind: Type.Literal('confirm'), site: Type.String() }),
+  Type.Object({ kind: Type.Literal('renew'), site: Type.String(), epoch: Type.Integer() }),
+  Type.Object({
+    kind: Type.Union([Type.Literal('rise'), Type.Literal('drop')]),
+    site: Type.String(),
+    epoch: Type.Integer(),
+    /** Unique per intended change; a repeat carries the same one. */
+    attempt: Type.String({ minLength: 8, maxLength: 64 }),
+  }),
+])
+export type WitnessAsk = Static<typeof WitnessAsk>
+
+export const WitnessAnswer = Type.Union([
+  Type.Object({
+    ok: Type.Literal(true),
+    record: OwnershipRecord,
+    /** For `renew`: the lease's length, counted by the holder from before it sent the request. */
+    lease_ms: Type.Union([Type.Number(), Type.Null()]),
+  }),
+  Type.Object({
+    ok: Type.Literal(false),
+    refusal: Type.String(),
+    record: OwnershipRecord,
+    retry_after_ms: Type.Union([Type.Number(), Type.Null()]),
+  }),
+])
+export type WitnessAnswer = Static<typeof WitnessAnswer>
+
+export const MemberStatus = Type.Object({
+  volume: Type.String(),
+  pair: Type.String(),
+  /** False until the first copy of this volume reached the replica in full. */
+  joined: Type.Boolean(),
+  copied_bytes: Type.Number(),
+  size_bytes: Type.Number(),
+})
+
+export const SessionStatus = Type.Object({
+  session: Type.String(),
+  epoch: Type.Integer(),
+  state: Type.String(),
+  role: Type.Union([Type.Literal('writer'), Type.Literal('replica'), Type.Literal('fenced')]),
+  /** The session's own phase, e.g. following, copying, held; see docs/architecture/replication.md. */
+  phase: Type.String(),
+  link: Type.Union([Type.Literal('up'), Type.Literal('down')]),
+  /** Milliseconds since the peer was last heard; null when never. */
+  peer_silence_ms: Type.Union([Type.Number(), Type.Null()]),
+  /** Writer: last sequence number given out. Replica: last one applied. */
+  sequence: Type.Number(),
+  /** Writer: last sequence number that the replica acknowledged. */
+  acknowledged: Type.Number(),
+  /** This side's volumes are a prefix of the group's writes (false in the middle of a copy). */
+  consistent: Type.Boolean(),
+  /** Milliseconds for which acknowledgements have been held; null when they flow. */
+  held_ms: Type.Union([Type.Number(), Type.Null()]),
+  /** 0-100, of the copy under way; 100 when none is needed. */
+  progress: Type.Number(),
+  copy_rate_bytes: Type.Number(),
+  members: Type.Array(MemberStatus),
+})
+export type SessionStatus = Static<typeof SessionStatus>
+
+export const Report = Type.Object({
+  site: Type.String(),
+  agent: Type.String(),
+  boot_id: Type.String(),
+  /** Random per process start. */
+  run_id: Type.String(),
+  version: Type.String(),
+  /** Where the control plane sends commands, peers dial the link, and clients reach NBD. `host:port`. */
+  command_address: Type.String(),
+  link_address: Type.String(),
+  nbd_unix: Type.String(),
+  nbd_tcp: Type.Union([Type.String(), Type.Null()]),
+  nbd_tls: Type.Boolean(),
+  free_bytes: Type.Number(),
+  sessions: Type.Array(SessionStatus),
+})
+export type Report = Static<typeof Report>
+
+export const ReportAnswer = Type.Object({
+  /** The database's incarnation, so that an agent notices a restored witness. */
+  incarnation: Type.String(),
+})
+export type ReportAnswer = Static<typeof ReportAnswer>
