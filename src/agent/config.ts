@@ -1,0 +1,236 @@
+import { resolve } from 'node:path'
+import {
+  type Address,
+  addressOption,
+  booleanOption,
+  choiceOption,
+  integerOption,
+  isWildcard,
+  OPTION_REFUSED,
+  type OptionValues,
+  optional,
+  originOption,
+  pathOption,
+  textOption,
+} from '#base/config.ts'
+import { Fault } from '#base/fault.ts'
+
+/* The options of `holdfast agent`, the data plane of one site. */
+
+const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$/
+const NAME_ACCEPTS =
+  '1 to 64 letters, digits, dots, underscores and hyphens, letter or digit at both ends'
+const KIB = 1024
+const MIB = 1024 * KIB
+const GIB = 1024 * MIB
+
+export const agentOptions = {
+  region: textOption({
+    about: 'Region this agent belongs to, the same as its control plane.',
+    accepts: NAME_ACCEPTS,
+    pattern: NAME,
+  }),
+  site: textOption({
+    about: 'Site, that is the availability zone of the API.',
+    accepts: NAME_ACCEPTS,
+    pattern: NAME,
+  }),
+  agentId: textOption({
+    about: 'Name of this agent, unique within the region and stable over restarts.',
+    accepts: NAME_ACCEPTS,
+    pattern: NAME,
+  }),
+  dataDir: pathOption({
+    about:
+      'Directory of the volumes, bitmaps and epoch files. Must lie on a file system that keeps what fdatasync promised.',
+  }),
+  controlUrl: originOption({
+    about: "The control plane's internal port (mutual TLS).",
+    schemes: ['https'],
+  }),
+  commandListen: addressOption({
+    about: 'Where the agent takes commands from the control plane (mutual TLS).',
+    default: { host: '0.0.0.0', port: 7412 },
+  }),
+  linkListen: addressOption({
+    about: 'Where the agent takes replication links from peers.',
+    default: { host: '0.0.0.0', port: 7413 },
+  }),
+  nbdListen: optional(
+    addressOption({
+      about: 'Where the agent exports volumes over TCP. Left out: unix socket only.',
+    }),
+  ),
+  nbdTls: booleanOption({
+    about:
+      'TLS with client certificates on the TCP export. false is the explicit opt-out, for trusted networks only.',
+    default: true,
+  }),
+  nbdSocket: optional(
+    pathOption({
+      about: 'Unix socket of the NBD exports, at most 107 bytes.',
+      defaultText: 'nbd.sock in dataDir',
+    }),
+  ),
+  advertiseHost: optional(
+    textOption({
+      about:
+        'Host name or address under which the control plane, peers and NBD clients reach this agent.',
+      accepts: 'a host name, IPv4 or IPv6 address',
+      pattern: /^[A-Za-z0-9.:-]{1,253}$/,
+      defaultText:
+        'the host of commandListen; required when that is a wildcard address such as 0.0.0.0',
+    }),
+  ),
+  'pki.ca': pathOption({ about: 'Certificate of the authority that all parts trust (PEM).' }),
+  'pki.cert': pathOption({ about: "This agent's certificate (PEM)." }),
+  'pki.key': pathOption({ about: "This agent's private key (PEM, mode 0600)." }),
+  linkTls: booleanOption({
+    about:
+      'Encrypt the replication link. false is meant for trusted networks; sessions still authenticate each other by a keyed handshake. Both sites must agree.',
+    default: true,
+  }),
+  logLevel: choiceOption({
+    about: 'Least severity written to the log.',
+    choices: ['trace', 'debug', 'info', 'warn', 'error', 'fatal'],
+    default: 'info',
+  }),
+  peerSilenceMs: integerOption({
+    about:
+      "Longest silence of a peer before a group's acknowledgements are held and the witness is asked. Keep it below leaseMs.",
+    unit: 'ms',
+    default: 4_000,
+    min: 200,
+    max: 60_000,
+  }),
+  heartbeatMs: integerOption({
+    about: 'Interval of heartbeats to each peer. Keep it at a quarter of peerSilenceMs or less.',
+    unit: 'ms',
+    default: 500,
+    min: 50,
+    max: 10_000,
+  }),
+  leaseMs: integerOption({
+    about:
+      'How long a side that writes without its peer may go on after asking the witness. The same on the control plane.',
+    unit: 'ms',
+    default: 8_000,
+    min: 500,
+    max: 120_000,
+  }),
+  renewMs: integerOption({
+    about: 'Interval of lease renewals. Keep it at a third of leaseMs or less.',
+    unit: 'ms',
+    default: 2_000,
+    min: 100,
+    max: 40_000,
+  }),
+  reportMs: integerOption({
+    about: "Interval of the agent's reports to the control plane.",
+    unit: 'ms',
+    default: 1_000,
+    min: 100,
+    max: 60_000,
+  }),
+  witnessTimeoutMs: integerOption({
+    about: 'How long one question to the witness may take before it counts as unreachable.',
+    unit: 'ms',
+    default: 1_500,
+    min: 100,
+    max: 60_000,
+  }),
+  syncRateBytes: integerOption({
+    about: 'Limit of initial copies and resyncs of one group. 0: no limit.',
+    unit: 'bytes/s',
+    default: 0,
+    min: 0,
+    max: 100 * GIB,
+  }),
+  holdBytes: integerOption({
+    about:
+      'Bytes of unacknowledged writes a group keeps while its acknowledgements are held; beyond it, clients wait.',
+    unit: 'bytes',
+    default: 64 * MIB,
+    min: MIB,
+    max: 16 * GIB,
+  }),
+} as const
+
+export interface PkiFiles {
+  readonly ca: string
+  readonly cert: string
+  readonly key: string
+}
+
+/** The checked configuration of one agent. Paths are absolute, durations milliseconds. */
+export interface AgentConfig {
+  readonly region: string
+  readonly site: string
+  readonly agentId: string
+  readonly dataDir: string
+  /** Origin of the control plane's internal port, e.g. https://127.0.0.1:7411 */
+  readonly controlUrl: string
+  readonly commandListen: Address
+  readonly linkListen: Address
+  readonly nbdListen: Address | undefined
+  readonly nbdTls: boolean
+  readonly nbdSocket: string
+  readonly advertiseHost: string
+  readonly pki: PkiFiles
+  readonly linkTls: boolean
+  readonly logLevel: string
+  readonly peerSilenceMs: number
+  readonly heartbeatMs: number
+  readonly leaseMs: number
+  readonly renewMs: number
+  readonly reportMs: number
+  readonly witnessTimeoutMs: number
+  readonly syncRateBytes: number
+  readonly holdBytes: number
+}
+
+/** Longest path a unix socket can have on Linux (sun_path without its ending zero). */
+const SOCKET_PATH_BYTES_MAX = 107
+
+/** Resolves paths and derived defaults and checks what concerns several options; refuses with OPTION_REFUSED. */
+export function agentConfig(values: OptionValues<typeof agentOptions>): AgentConfig {
+  const problems: string[] = []
+  const dataDir = resolve(values.dataDir)
+  const nbdSocket = resolve(values.nbdSocket ?? `${dataDir}/nbd.sock`)
+  if (Buffer.byteLength(nbdSocket) > SOCKET_PATH_BYTES_MAX) {
+    problems.push(
+      `nbdSocket: ${nbdSocket} is ${Buffer.byteLength(nbdSocket)} bytes long, accepted: at most ${SOCKET_PATH_BYTES_MAX}`,
+    )
+  }
+  const advertiseHost = values.advertiseHost ?? values.commandListen.host
+  if (isWildcard(advertiseHost)) {
+    problems.push(
+      `advertiseHost: required, because commandListen is the wildcard address ${values.commandListen.host}; accepted: the name or address under which others reach this agent`,
+    )
+  }
+  if (values.peerSilenceMs >= values.leaseMs) {
+    problems.push(
+      `peerSilenceMs: ${values.peerSilenceMs} is not below leaseMs ${values.leaseMs}, accepted: a smaller value`,
+    )
+  }
+  if (values.heartbeatMs * 3 > values.peerSilenceMs) {
+    problems.push(
+      `heartbeatMs: ${values.heartbeatMs} is above a third of peerSilenceMs ${values.peerSilenceMs}, accepted: a smaller value`,
+    )
+  }
+  if (values.renewMs * 2 > values.leaseMs) {
+    problems.push(
+      `renewMs: ${values.renewMs} is above half of leaseMs ${values.leaseMs}, accepted: a smaller value`,
+    )
+  }
+  if (problems.length > 0) throw new Fault(OPTION_REFUSED, problems.join('; '), { problems })
+
+  const { 'pki.ca': ca, 'pki.cert': cert, 'pki.key': key, ...plain } = values
+  return {
+    ...plain,
+    dataDir,
+    nbdSocket,
+    advertiseHost,
+    pki: { ca: resolve(ca), cert: resolve(cert), key: resolve(key) },
+  }
+}
