@@ -1,0 +1,66 @@
+#!/bin/sh
+# Makes a fresh machine ready: npm packages for everything, Debian packages for what is named.
+#
+#   sh scripts/bootstrap.sh            npm packages only
+#   sh scripts/bootstrap.sh demo       and what the demo needs
+#   sh scripts/bootstrap.sh test       and the real programs that tests run against
+#   sh scripts/bootstrap.sh bench      and the peers of the benchmark
+#
+# At a terminal it says what it wants to install and asks; elsewhere (CI, pipes) it says so and installs.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf 'holdfast: %s\n' "$*" >&2; }
+
+agreed=""
+agree() {
+  [ -n "$agreed" ] && return 0
+  if [ -t 0 ] && [ -t 2 ] && [ -z "${CI:-}" ]; then
+    printf 'holdfast: %s Go on? [Y/n] ' "$1" >&2
+    read -r answer
+    case "$answer" in [nN]*) say "nothing was installed"; exit 1 ;; esac
+  else
+    say "$1"
+  fi
+  agreed=yes
+}
+
+# Debian packages, each with a program that shows it is there already.
+case "${1:-}" in
+  demo)  wanted="e2fsprogs:mke2fs" ;;
+  test)  wanted="e2fsprogs:mke2fs qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit libnbd-bin:nbdinfo fio:fio openssl:openssl sqlite3:sqlite3 python3-openstackclient:openstack postgresql:/usr/lib/postgresql/*/bin/initdb" ;;
+  bench) wanted="qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit fio:fio" ;;
+  *)     wanted="" ;;
+esac
+
+missing=""
+for entry in $wanted; do
+  package=${entry%%:*}
+  program=${entry#*:}
+  case "$program" in
+    /*) found=""; for path in $program; do [ -x "$path" ] && found=yes; done ;;
+    *)  found=$(PATH="$PATH:/usr/sbin:/sbin" command -v "$program" || true) ;;
+  esac
+  [ -n "$found" ] || missing="$missing $package"
+done
+
+if [ -n "$missing" ]; then
+  if ! command -v apt-get >/dev/null; then
+    say "these programs are needed and this is not a Debian system, so install them yourself:$missing"
+    exit 1
+  fi
+  if [ "$(id -u)" -ne 0 ]; then sudo=sudo; else sudo=""; fi
+  agree "will install Debian packages:$missing."
+  export DEBIAN_FRONTEND=noninteractive
+  $sudo apt-get -q -o DPkg::Lock::Timeout=300 update >&2
+  # shellcheck disable=SC2086
+  $sudo apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends $missing >&2
+fi
+
+# npm ci only when the lock file is not the one that was installed from.
+stamp=node_modules/.holdfast-lock
+if [ ! -f "$stamp" ] || ! cmp -s package-lock.json "$stamp"; then
+  agree "will install the npm packages of package-lock.json into node_modules (no install scripts run)."
+  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2
+  cp package-lock.json "$stamp"
+fi

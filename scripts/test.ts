@@ -1,0 +1,71 @@
+/**
+ * Everything that has to hold, in the order in which a failure is cheapest to see:
+ *
+ *     npm test                    all stages
+ *     npm test -- unit            one or more stages by name
+ *     npm test -- --only PATH     just these test files
+ *
+ * Exits with 0 only when every stage passed; a stage that fails does not hide the later ones.
+ */
+import { spawn } from 'node:child_process'
+import { globSync } from 'node:fs'
+
+const bin = (name: string) => `node_modules/.bin/${name}`
+const files = (...patterns: string[]) => patterns.flatMap((pattern) => globSync(pattern)).sort()
+
+const nodeTest = (concurrency: number, paths: string[]) => [
+  process.execPath,
+  '--test',
+  `--test-concurrency=${concurrency}`,
+  '--test-reporter=spec',
+  '--test-timeout=600000',
+  ...paths,
+]
+
+const stages: Record<string, () => string[]> = {
+  types: () => [bin('tsc'), '--noEmit'],
+  lint: () => [bin('oxlint'), '--type-aware', '--deny-warnings'],
+  format: () => [bin('biome'), 'format', '.'],
+  unit: () => nodeTest(2, files('src/**/*.test.ts', 'sim/**/*.test.ts', 'bench/**/*.test.ts')),
+  code: () => nodeTest(2, files('test/*.test.ts', 'test/contracts/**/*.test.ts')),
+  // One file at a time: each starts real processes and measures time on the two cores there are.
+  integration: () => nodeTest(1, files('test/integration/**/*.test.ts')),
+}
+
+async function main(args: string[]): Promise<number> {
+  const only = args.indexOf('--only')
+  if (only >= 0) return await run('only', nodeTest(1, args.slice(only + 1)))
+  const unknown = args.filter((name) => !(name in stages))
+  if (unknown.length > 0) {
+    console.error(
+      `unknown stage ${unknown.join(', ')}; stages are ${Object.keys(stages).join(', ')}`,
+    )
+    return 2
+  }
+  const chosen = args.length > 0 ? args : Object.keys(stages)
+  const results: { name: string; code: number; seconds: number }[] = []
+  for (const name of chosen) {
+    const started = performance.now()
+    const code = await run(name, stages[name]?.() ?? [])
+    results.push({ name, code, seconds: Math.round((performance.now() - started) / 100) / 10 })
+  }
+  console.log('\nstage         result  seconds')
+  for (const { name, code, seconds } of results) {
+    console.log(`${name.padEnd(14)}${code === 0 ? 'passed' : 'FAILED'}  ${seconds}`)
+  }
+  const failed = results.filter((result) => result.code !== 0).length
+  console.log(`\n${results.length - failed} passed, ${failed} failed`)
+  return failed === 0 ? 0 : 1
+}
+
+function run(name: string, [program, ...args]: string[]): Promise<number> {
+  if (program === undefined) throw new Error(`stage ${name} has no program`)
+  console.log(`\n== ${name}`)
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: ['ignore', 'inherit', 'inherit'] })
+    child.once('error', reject)
+    child.once('exit', (code, signal) => resolve(code ?? (signal === null ? 1 : 128)))
+  })
+}
+
+process.exitCode = await main(process.argv.slice(2))
