@@ -18,6 +18,9 @@ import { assert, unreachable } from '#base/assert.ts'
  * - In `resyncing`, `solo` and `failed_over` the writer acknowledges alone and therefore holds a lease. A
  *   different writer needs that lease ended, or its holder's consent.
  * - `frozen` acknowledges nowhere.
+ * - A `rise` that its sender has given up must never take effect later, because by then the writer acknowledges
+ *   alone. Giving up is therefore itself a change: `drop` is legal in `resyncing` too, and burns the epoch that any
+ *   rise still on its way names.
  * Whoever stores the record persists it before answering.
  */
 export interface Ownership {
@@ -53,7 +56,7 @@ export const ALONE: ReadonlySet<OwnershipState> = new Set(['resyncing', 'solo', 
 export const OWNERSHIP_MOVES: Record<ChangeKind, readonly OwnershipState[]> = {
   open: ['closed'],
   rise: ['resyncing'],
-  drop: ['in_sync'],
+  drop: ['in_sync', 'resyncing'],
   reverse: ['in_sync'],
   failover: ['in_sync', 'resyncing', 'solo', 'frozen'],
   reprotect: ['failed_over', 'solo'],
@@ -74,7 +77,10 @@ export type OwnershipRequest =
       readonly epoch: number
       readonly attempt: string
     }
-  /** By the writer: the replica came back without its unsynced writes and must be brought up again. */
+  /**
+   * By the writer, before it acknowledges alone: the replica came back without its unsynced writes and must be
+   * brought up again; or, in `resyncing`, a rise was asked for and its answer is not known (link lost, restart).
+   */
   | {
       readonly kind: 'drop'
       readonly site: string
@@ -194,7 +200,8 @@ export function decideOwnership(
     case 'rise':
       return change(record, request.attempt, time, { state: 'in_sync' })
     case 'drop':
-      return change(record, request.attempt, time, { state: 'resyncing' })
+      // In `resyncing` the writer may hold a lease, and goes on under it.
+      return change(record, request.attempt, time, { state: 'resyncing', lease: record.lease })
     case 'reverse':
       return change(record, request.attempt, time, {
         state: 'in_sync',
