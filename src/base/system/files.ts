@@ -1,0 +1,92 @@
+import { closeSync, openSync } from 'node:fs'
+import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import koffi from 'koffi'
+import { Fault, fault } from '../fault.ts'
+
+/* Files that must be whole or absent: configuration, certificates, credentials, pid files. Not for volume data. */
+
+/**
+ * Replaces `path` by `content`: a reader sees the old file or the new one, also after power loss. The mode
+ * holds from the first byte on, so a secret is never readable in between.
+ */
+export async function writeFileWhole(
+  path: string,
+  content: string | Uint8Array,
+  mode = 0o644,
+): Promise<void> {
+  const directory = dirname(path)
+  const temporary = join(directory, `.${basename(path)}.${process.pid}.new`)
+  await rm(temporary, { force: true })
+  const file = await open(temporary, 'wx', mode)
+  try {
+    await file.writeFile(content)
+    await file.chmod(mode)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  await rename(temporary, path)
+  const handle = await open(directory, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** The text of a file, or undefined when there is none. Any other failure is thrown. */
+export async function readTextIfPresent(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined
+    throw error
+  }
+}
+
+/** Creates a directory and its parents. A directory that exists keeps its mode. */
+export async function ensureDirectory(path: string, mode = 0o755): Promise<void> {
+  await mkdir(path, { recursive: true, mode })
+}
+
+/** The errno name of a failed system call: ENOENT, EADDRINUSE ... */
+export const hasCode = (error: unknown, code: string): boolean =>
+  error instanceof Error && 'code' in error && error.code === code
+
+export const LOCKED = fault({
+  code: 'LOCKED',
+  retry: 'later',
+  text: 'Another process holds the lock.',
+  hint: 'Stop that process first, or use another directory.',
+})
+
+const LOCK_EXCLUSIVE = 2
+const LOCK_NON_BLOCKING = 4
+
+type Flock = (fd: number, operation: number) => number
+let flock: Flock | undefined
+
+/**
+ * Takes an exclusive lock on `path` (created when missing, never deleted) until `release` or the death of this
+ * process, however it dies. Node opens files close-on-exec, so children do not inherit it.
+ * Throws Fault LOCKED when someone else holds it.
+ */
+export function lockFile(path: string): { release(): void } {
+  flock ??= koffi.load(null).func('int flock(int fd, int operation)') as unknown as Flock
+  const fd = openSync(path, 'a', 0o600)
+  if (flock(fd, LOCK_EXCLUSIVE | LOCK_NON_BLOCKING) !== 0) {
+    closeSync(fd)
+    throw new Fault(LOCKED, `taking ${path}`, { path })
+  }
+  let held = true
+  return {
+    release() {
+      if (held) closeSync(fd)
+      held = false
+    },
+  }
+}
+
+/** Longest path a unix socket can have on Linux: sun_path has 108 bytes and the last one is zero. */
+export const SOCKET_PATH_BYTES_MAX = 107
