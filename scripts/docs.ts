@@ -2,6 +2,7 @@
 import { globSync, readFileSync, writeFileSync } from 'node:fs'
 import { relative } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { ownershipPage } from '../sim/ownership-page.ts'
 
 interface Entry {
   code: string
@@ -42,3 +43,5 @@ public APIs are on the pages in \`docs/compatibility\`. This page is written by 
 ${rows.join('\n')}
 `,
 )
+
+writeFileSync('docs/formats/ownership-record.md', ownershipPage())
