@@ -48,6 +48,16 @@ test('a flag wins over the environment, the environment over the file, the file 
   assert.equal(resolveOptions(table, { flags: { site: 'x' } }).leaseMs, 8)
 })
 
+test('a relative path in the file is relative to the file, elsewhere it is left as it is', () => {
+  const file = {
+    name: 'f.json',
+    content: { site: 'x', pki: { ca: 'ca.pem' } },
+    resolvePath: (path: string) => `/etc/${path}`,
+  }
+  assert.equal(resolveOptions(table, { file })['pki.ca'], '/etc/ca.pem')
+  assert.equal(resolveOptions(table, { file, flags: { 'pki.ca': 'b.pem' } })['pki.ca'], 'b.pem')
+})
+
 test('a wrong value names the option, where it stands and what is accepted, also when a flag hides it', () => {
   const file = { name: 'f.json', content: { leaseMs: 99 } }
   assert.deepEqual(refusal({ file, flags: { site: 'x', leaseMs: '3' } }), [

@@ -32,6 +32,8 @@ export interface Option<T> {
   readonly optional?: boolean
   /** The value never appears in refusals. */
   readonly secret?: boolean
+  /** A relative value in the file is meant relative to the file. */
+  readonly isPath?: boolean
   parse(raw: unknown): Parsed<T>
 }
 
@@ -46,7 +48,12 @@ export type OptionValues<Table extends OptionTable> = {
 
 export interface Sources {
   /** The parsed JSON of `--config FILE`, and the name to show for it. */
-  readonly file?: { readonly name: string; readonly content: unknown }
+  readonly file?: {
+    readonly name: string
+    readonly content: unknown
+    /** Makes a path in the file absolute. */
+    resolvePath?(path: string): string
+  }
   readonly env?: Readonly<Record<string, string | undefined>>
   /** By option key. */
   readonly flags?: Readonly<Record<string, unknown>>
@@ -79,11 +86,14 @@ export function resolveOptions<Table extends OptionTable>(
   const problems: string[] = []
   const found = new Map<string, unknown>()
 
-  const take = (key: string, raw: unknown, source: string) => {
+  const take = (key: string, raw: unknown, source: string, inFile?: Sources['file']) => {
     const option = table[key] as Option<unknown>
     const parsed = option.parse(raw)
-    if (parsed.ok) found.set(key, parsed.value)
-    else {
+    if (parsed.ok) {
+      const { value } = parsed
+      const isPath = option.isPath === true && typeof value === 'string'
+      found.set(key, isPath ? (inFile?.resolvePath?.(value) ?? value) : value)
+    } else {
       const shown = option.secret === true ? 'the value given' : JSON.stringify(raw)
       problems.push(`${key} (${source}): ${shown} is not accepted, accepted: ${option.accepts}`)
     }
@@ -94,7 +104,7 @@ export function resolveOptions<Table extends OptionTable>(
     if (!isRecord(content)) problems.push(`${name}: not a JSON object`)
     else {
       for (const [key, raw] of flatten(content, keys)) {
-        if (keys.includes(key)) take(key, raw, `file ${name}`)
+        if (keys.includes(key)) take(key, raw, `file ${name}`, sources.file)
         else problems.push(`${key} (file ${name}): unknown option${suggestion(key, keys)}`)
       }
     }
@@ -309,10 +319,11 @@ export const isLoopback = (host: string): boolean =>
 /** True for addresses that mean "every interface" and name no machine. */
 export const isWildcard = (host: string): boolean => host === '0.0.0.0' || host === '::'
 
-/** A path on this machine; relative ones are resolved by the process against its working directory. */
+/** A path on this machine: relative to the configuration file when it stands there, else to the working directory. */
 export function pathOption(spec: Common<string>): Option<string> {
   return {
     ...spec,
+    isPath: true,
     accepts: 'a path',
     parse: (raw) =>
       typeof raw === 'string' && raw !== '' && !raw.includes('\0') ? accept(raw) : REFUSE,

@@ -1,4 +1,8 @@
+import { spawn } from 'node:child_process'
+import { closeSync, openSync, renameSync, statSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
+import { createInterface } from 'node:readline'
+import { assert } from '../assert.ts'
 import { type Clock, sleep } from '../clock.ts'
 import { hasCode } from './files.ts'
 
@@ -66,5 +70,69 @@ export async function killAndWait(
     if (now === undefined || now.state === 'Z' || now.startTicks !== facts.startTicks) return true
     if (clock.bootMs() > endMs) return false
     await sleep(clock, 20)
+  }
+}
+
+/** A program started by this process. */
+export interface Child {
+  /** undefined when it could not be started at all; `onExit` is then called with the reason. */
+  readonly pid: number | undefined
+  /** Called with every whole line of its standard output. */
+  onLine(listen: (line: string) => void): void
+  /** Called once, after the process is gone and its output read. */
+  onExit(listen: (exit: ChildExit) => void): void
+  signal(signal: NodeJS.Signals): void
+}
+
+export interface ChildExit {
+  readonly code: number | null
+  readonly signal: string | null
+  /** Why it could not be started. */
+  readonly failure?: string
+}
+
+export interface ChildSpec {
+  /** Program and arguments. */
+  readonly command: readonly string[]
+  readonly cwd: string
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** Standard error is appended to this file. */
+  readonly errorLog: string
+}
+
+/** Above this size a log file is set aside as FILE.1 (replacing the one before) when its program starts. */
+const LOG_BYTES_MAX = 32 * 1024 * 1024
+
+/**
+ * Starts a program in a session of its own, so that Ctrl-C at the terminal reaches only us and we stop the
+ * children in order. Its standard input is a pipe that nobody writes to: it ends when this process dies, however that
+ * happens, which is how a child learns that it is an orphan.
+ */
+export function startChild(spec: ChildSpec): Child {
+  const [program = '', ...args] = spec.command
+  if ((statSync(spec.errorLog, { throwIfNoEntry: false })?.size ?? 0) > LOG_BYTES_MAX) {
+    renameSync(spec.errorLog, `${spec.errorLog}.1`)
+  }
+  const errorFd = openSync(spec.errorLog, 'a', 0o600)
+  const child = spawn(program, args, {
+    cwd: spec.cwd,
+    env: spec.env,
+    detached: true,
+    stdio: ['pipe', 'pipe', errorFd],
+  })
+  closeSync(errorFd)
+  const { stdin, stdout } = child
+  assert(stdin !== null && stdout !== null, 'a child with pipes has streams for them')
+  stdin.on('error', () => stdin.destroy()) // it closed its end; nothing was going to be written
+  const exit = new Promise<ChildExit>((resolve) => {
+    child.once('error', (error) => resolve({ code: null, signal: null, failure: error.message }))
+    child.once('close', (code, signal) => resolve({ code, signal }))
+  })
+  const lines = createInterface({ input: stdout })
+  return {
+    pid: child.pid,
+    onLine: (listen) => void lines.on('line', listen),
+    onExit: (listen) => void exit.then(listen),
+    signal: (signal) => void child.kill(signal),
   }
 }
