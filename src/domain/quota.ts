@@ -1,0 +1,25 @@
+/**
+ * Quotas of a project. A limit of -1 means unlimited; a project without an entry of its own has the default.
+ */
+export type QuotaKind = 'server_groups' | 'replications' | 'volumes' | 'gigabytes'
+
+export interface QuotaRule {
+  readonly fallback: number
+  /** Lowest and highest limit that an administrator may set; -1 as highest: no bound. */
+  readonly min: number
+  readonly max: number
+}
+
+export const UNLIMITED = -1
+
+/** One data-plane process hosts every group of its site; a thousand groups are what it is measured with. */
+export const QUOTAS: Record<QuotaKind, QuotaRule> = {
+  server_groups: { fallback: 1000, min: 0, max: UNLIMITED },
+  replications: { fallback: 10_000, min: 0, max: UNLIMITED },
+  volumes: { fallback: UNLIMITED, min: 0, max: UNLIMITED },
+  gigabytes: { fallback: UNLIMITED, min: 0, max: UNLIMITED },
+}
+
+/** True when `more` further units still fit. */
+export const fits = (limit: number, used: number, more = 1): boolean =>
+  limit === UNLIMITED || used + more <= limit
