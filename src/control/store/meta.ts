@@ -1,0 +1,110 @@
+import { assert } from '#base/assert.ts'
+import type { Clock } from '#base/clock.ts'
+import { newId } from '#base/ids.ts'
+import { bit } from './schema.ts'
+import type { Queries, Store, Transaction } from './store.ts'
+import type { MetaRow } from './tables/meta.ts'
+
+/* The database's knowledge of its own past: which life of it this is, and whether its history can be taken as
+ * complete. The witness may grant nothing on a history that may lack its end; see control/sites/witness.ts.
+ *
+ *   what happened                                  history
+ *   first start of a new database                  complete
+ *   start after a clean shutdown                   complete
+ *   start after the process died, same boot        complete: every commit was in the WAL, which the kernel kept
+ *   start after the process died, other boot       doubtful on SQLite: the disk may have promised too much
+ *   restore                                        doubtful: everything after the backup is gone
+ *   PostgreSQL answers under another identity      doubtful: a standby or a copy took over
+ */
+
+/** The meta row. Present from the moment `openStore` resolved. */
+export async function readMeta(db: Queries | Transaction): Promise<MetaRow> {
+  const row = await db.selectFrom('meta').selectAll().where('id', '=', 1).executeTakeFirst()
+  assert(row !== undefined, 'an opened database knows its incarnation')
+  return row
+}
+
+/** Gives a new database its first incarnation; leaves an older one as it is. */
+export async function ensureMeta(store: Store, clock: Clock): Promise<void> {
+  const identity = await store.identity()
+  await store.write(async (tx) => {
+    const known = await tx.selectFrom('meta').select('id').where('id', '=', 1).executeTakeFirst()
+    if (known !== undefined) return
+    await tx
+      .insertInto('meta')
+      .values({
+        id: 1,
+        incarnation: newId(),
+        incarnation_number: 1,
+        created_at: clock.wallMs(),
+        clean_shutdown: bit(true),
+        boot_id: null,
+        history_mark: newId(),
+        engine_identity: identity,
+      })
+      .execute()
+  })
+}
+
+export type HistoryDoubt = 'unclean_start_on_another_boot' | 'restored' | 'engine_changed'
+
+/**
+ * A control plane starts on this database: clears the clean mark and says whether the history became doubtful now.
+ * When it did, no ownership record counts as trusted any more until it is reconciled.
+ */
+export async function beginRun(store: Store, bootId: string): Promise<HistoryDoubt | null> {
+  const identity = await store.identity()
+  return await store.write(async (tx) => {
+    const meta = await readMeta(tx)
+    const doubt = doubtOf(meta, store, bootId, identity)
+    await tx
+      .updateTable('meta')
+      .set({
+        clean_shutdown: bit(false),
+        boot_id: bootId,
+        engine_identity: identity,
+        ...(doubt === null ? {} : { history_mark: newId() }),
+      })
+      .where('id', '=', 1)
+      .execute()
+    return doubt
+  })
+}
+
+function doubtOf(
+  meta: MetaRow,
+  store: Store,
+  bootId: string,
+  identity: string,
+): HistoryDoubt | null {
+  if (meta.boot_id === null) return meta.incarnation_number > 1 ? 'restored' : null
+  if (meta.engine_identity !== identity) return 'engine_changed'
+  // PostgreSQL looks after its own host; there a dead control plane says nothing about the database.
+  if (store.shared || meta.clean_shutdown === 1 || meta.boot_id === bootId) return null
+  return 'unclean_start_on_another_boot'
+}
+
+/** The engine answers under another identity: a standby took over. Every record needs reconciling. */
+export async function doubtHistory(store: Store, identity: string): Promise<void> {
+  await store.write(async (tx) => {
+    const meta = await readMeta(tx)
+    if (meta.engine_identity === identity) return
+    await tx
+      .updateTable('meta')
+      .set({ engine_identity: identity, history_mark: newId() })
+      .where('id', '=', 1)
+      .execute()
+  })
+}
+
+/** The last thing an orderly stop writes. On a shared database it says nothing and is not written. */
+export async function endRun(store: Store): Promise<void> {
+  if (store.shared) return
+  await store.write(async (tx) => {
+    await tx
+      .updateTable('meta')
+      .set({ clean_shutdown: bit(true) })
+      .where('id', '=', 1)
+      .execute()
+  })
+}

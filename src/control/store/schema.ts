@@ -1,0 +1,27 @@
+import type { MetaTables } from './tables/meta.ts'
+import type { OperationTables } from './tables/operations.ts'
+import type { SiteTables } from './tables/sites.ts'
+
+/* Every table of the state database. Each owner describes its tables in `tables/`, creates them in `migrations/`
+ * and adds its interface here.
+ *
+ * Conventions that make one schema right for SQLite and PostgreSQL:
+ *
+ *   what              column type   TypeScript   note
+ *   id, name, text    text          string       ids in the form the API shows
+ *   yes or no         integer       Bit          0 or 1; SQLite refuses to bind true and false
+ *   count, index      integer       number       32 bits on PostgreSQL
+ *   bytes, time       bigint        number       always below 2^53; reading a larger one throws
+ *   structured data   text          string       JSON, through toJson and fromJson of json.ts
+ *   point in time     bigint        number       wall clock, milliseconds since 1970; column name ends in _at
+ *   fraction          double precision number
+ *
+ * CLOCK_BOOTTIME readings end in _boot_ms, are double precision and stand beside the boot id they belong to. Columns
+ * are snake_case; absent values are null, never ''. No column has a default: the code that inserts a row says all of it.
+ */
+export interface Database extends MetaTables, OperationTables, SiteTables {}
+
+/** A yes or no as both engines store it. */
+export type Bit = 0 | 1
+
+export const bit = (yes: boolean): Bit => (yes ? 1 : 0)
