@@ -1,5 +1,6 @@
 import type { MetaTables } from './tables/meta.ts'
 import type { OperationTables } from './tables/operations.ts'
+import type { ResourceTables } from './tables/resources.ts'
 import type { SiteTables } from './tables/sites.ts'
 
 /* Every table of the state database. Each owner describes its tables in `tables/`, creates them in `migrations/`
@@ -19,7 +20,7 @@ import type { SiteTables } from './tables/sites.ts'
  * CLOCK_BOOTTIME readings end in _boot_ms, are double precision and stand beside the boot id they belong to. Columns
  * are snake_case; absent values are null, never ''. No column has a default: the code that inserts a row says all of it.
  */
-export interface Database extends MetaTables, OperationTables, SiteTables {}
+export interface Database extends MetaTables, OperationTables, ResourceTables, SiteTables {}
 
 /** A yes or no as both engines store it. */
 export type Bit = 0 | 1
