@@ -1,0 +1,178 @@
+import { assert } from '#base/assert.ts'
+import type { Queries, Transaction } from '#control/store/store.ts'
+import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import { GROUP_MOVES, type GroupStatus, type Station } from '#domain/protection-group.ts'
+import { PAIR_MOVES, type PairStatus } from '#domain/replication-pair.ts'
+
+/** Queries about protection groups and their pairs. Every one that serves a caller is bound to the caller's project. */
+type Db = Queries | Transaction
+
+export const groupStatus = (row: ProtectionGroupRow): GroupStatus => row.status as GroupStatus
+export const groupStation = (row: ProtectionGroupRow): Station => row.station as Station
+export const pairStatus = (row: ReplicationPairRow): PairStatus => row.status as PairStatus
+
+/** The site that the group's records name as production, and the other one. */
+export const productionAz = (row: ProtectionGroupRow): string =>
+  row.station === 'source' ? row.source_az : row.target_az
+export const drAz = (row: ProtectionGroupRow): string =>
+  row.station === 'source' ? row.target_az : row.source_az
+
+/** The pair's disk at a site of its group. */
+export const volumeAt = (
+  group: ProtectionGroupRow,
+  pair: ReplicationPairRow,
+  az: string,
+): string => (az === group.source_az ? pair.source_volume : pair.target_volume)
+
+export async function findGroup(
+  db: Db,
+  project: string,
+  id: string,
+): Promise<ProtectionGroupRow | undefined> {
+  return await db
+    .selectFrom('protection_groups')
+    .selectAll()
+    .where('project', '=', project)
+    .where('id', '=', id)
+    .executeTakeFirst()
+}
+
+/** For operations, which know the group and not the caller. */
+export async function readGroup(db: Db, id: string): Promise<ProtectionGroupRow | undefined> {
+  return await db
+    .selectFrom('protection_groups')
+    .selectAll()
+    .where('id', '=', id)
+    .executeTakeFirst()
+}
+
+export async function listGroups(db: Db, project: string): Promise<ProtectionGroupRow[]> {
+  return await db
+    .selectFrom('protection_groups')
+    .selectAll()
+    .where('project', '=', project)
+    .execute()
+}
+
+/** Of all projects, for the reconciler. */
+export async function listAllGroups(db: Db): Promise<ProtectionGroupRow[]> {
+  return await db.selectFrom('protection_groups').selectAll().orderBy('id').execute()
+}
+
+export async function insertGroup(tx: Transaction, row: ProtectionGroupRow): Promise<void> {
+  await tx.insertInto('protection_groups').values(row).execute()
+}
+
+/** Moves along the table of moves, or stays. A repeated step finds the state it made and changes nothing. */
+export async function moveGroup(
+  tx: Transaction,
+  id: string,
+  to: GroupStatus,
+  nowMs: number,
+): Promise<void> {
+  const row = await readGroup(tx, id)
+  assert(row !== undefined, 'a group with an operation exists')
+  if (row.status === to) return
+  assert(
+    GROUP_MOVES[groupStatus(row)].includes(to),
+    `a group does not move from ${row.status} to ${to}`,
+  )
+  await updateGroup(tx, id, { status: to }, nowMs)
+}
+
+export async function updateGroup(
+  tx: Transaction,
+  id: string,
+  change: Partial<Omit<ProtectionGroupRow, 'id' | 'project' | 'created_at' | 'updated_at'>>,
+  nowMs: number,
+): Promise<void> {
+  await tx
+    .updateTable('protection_groups')
+    .set({ ...change, updated_at: nowMs })
+    .where('id', '=', id)
+    .execute()
+}
+
+export async function deleteGroupRow(tx: Transaction, id: string): Promise<void> {
+  await tx.deleteFrom('protection_groups').where('id', '=', id).execute()
+}
+
+// ---------------------------------------------------------------- pairs
+
+export async function findPair(
+  db: Db,
+  project: string,
+  id: string,
+): Promise<ReplicationPairRow | undefined> {
+  return await db
+    .selectFrom('replication_pairs')
+    .selectAll()
+    .where('project', '=', project)
+    .where('id', '=', id)
+    .executeTakeFirst()
+}
+
+export async function readPair(db: Db, id: string): Promise<ReplicationPairRow | undefined> {
+  return await db
+    .selectFrom('replication_pairs')
+    .selectAll()
+    .where('id', '=', id)
+    .executeTakeFirst()
+}
+
+/** In the order of the session's stream. */
+export async function pairsOfGroup(db: Db, group: string): Promise<ReplicationPairRow[]> {
+  return await db
+    .selectFrom('replication_pairs')
+    .selectAll()
+    .where('group_id', '=', group)
+    .orderBy('member')
+    .execute()
+}
+
+export async function listPairs(db: Db, project: string): Promise<ReplicationPairRow[]> {
+  return await db
+    .selectFrom('replication_pairs')
+    .selectAll()
+    .where('project', '=', project)
+    .execute()
+}
+
+export async function insertPair(tx: Transaction, row: ReplicationPairRow): Promise<void> {
+  await tx.insertInto('replication_pairs').values(row).execute()
+}
+
+/** Moves along the table of moves, or stays. A pair that is gone stays gone. */
+export async function movePair(
+  tx: Transaction,
+  id: string,
+  to: PairStatus,
+  nowMs: number,
+): Promise<void> {
+  const row = await readPair(tx, id)
+  if (row === undefined || row.status === to) return
+  assert(
+    PAIR_MOVES[pairStatus(row)].includes(to),
+    `a pair does not move from ${row.status} to ${to}`,
+  )
+  await updatePair(tx, id, { status: to }, nowMs)
+}
+
+export async function updatePair(
+  tx: Transaction,
+  id: string,
+  change: Partial<
+    Omit<ReplicationPairRow, 'id' | 'project' | 'group_id' | 'created_at' | 'updated_at'>
+  >,
+  nowMs: number,
+): Promise<void> {
+  await tx
+    .updateTable('replication_pairs')
+    .set({ ...change, updated_at: nowMs })
+    .where('id', '=', id)
+    .execute()
+}
+
+export async function deletePairRow(tx: Transaction, id: string): Promise<void> {
+  await tx.deleteFrom('replication_pairs').where('id', '=', id).execute()
+}
