@@ -32,7 +32,7 @@ const REQUEST_BYTES_MAX = 64 * 1024
 
 /**
  * Opens a door at `path`, replacing a socket that a dead process left. The caller holds a lock that makes sure
- * that no living one is replaced. `answer` may throw: the text of its error is sent as `{"error": ...}`.
+ * that no living one is replaced. `answer` may throw: that is sent as `{"error": text, "code": code}`.
  */
 export async function openDoor(
   path: string,
@@ -47,9 +47,7 @@ export async function openDoor(
     socket.on('error', () => socket.destroy())
     readLine(socket)
       .then(async (line) => await answer(JSON.parse(line)))
-      .catch((error: unknown) => ({
-        error: error instanceof Error ? error.message : String(error),
-      }))
+      .catch(describeError)
       .then((reply) => socket.end(`${JSON.stringify(reply)}\n`))
       .catch(() => socket.destroy())
   })
@@ -64,6 +62,13 @@ export async function openDoor(
         server.close(() => resolve())
       }),
   }
+}
+
+function describeError(error: unknown): object {
+  if (error instanceof Fault) {
+    return { error: error.message.slice(error.code.length + 2), code: error.code }
+  }
+  return { error: error instanceof Error ? error.message : String(error), code: 'INTERNAL' }
 }
 
 /** Asks at a door. Throws Fault NOBODY_THERE when no process listens. */

@@ -1,0 +1,64 @@
+import { Command, CommanderError } from 'commander'
+import { partCommand } from './commands/parts.ts'
+import { siteCommand } from './commands/site.ts'
+import { upCommand } from './commands/up.ts'
+import type { CommandContext } from './context.ts'
+import { createOutput, EXIT, reportError, type Streams } from './output.ts'
+import type { PartStarter } from './part.ts'
+import type { PartProgram } from './up/prepare.ts'
+
+/* The command line. Each command is a file of its own under commands/; this one names them all, and turns whatever
+ * goes wrong into one message and one exit code. */
+
+export interface CliSetup {
+  readonly version: string
+  readonly control: PartStarter
+  readonly agent: PartStarter
+  readonly program: PartProgram
+  readonly streams: Streams
+  readonly env: Readonly<Record<string, string | undefined>>
+}
+
+/** Runs one command line (without program and script); settles with the exit code. */
+export async function runCli(args: readonly string[], setup: CliSetup): Promise<number> {
+  const wantsJson = args.includes('--json')
+  try {
+    await buildProgram(setup).parseAsync([...args], { from: 'user' })
+    return EXIT.OK
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.OK : EXIT.USAGE
+    return reportError(error, wantsJson, setup.streams)
+  }
+}
+
+/** The whole command tree, for running and for documentation. */
+export function buildProgram(setup: CliSetup): Command {
+  const { streams } = setup
+  const program = new Command('holdfast')
+    .description(
+      'Synchronous replication of block volumes between two sites, and failovers that lose nothing',
+    )
+    .version(setup.version, '-V, --version', 'show the version')
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => void streams.out.write(text),
+      writeErr: (text) => void streams.err.write(text),
+      outputError: (text, write) => write(text.replace(/^error: /, 'holdfast: ')),
+    })
+    .showSuggestionAfterError()
+    .enablePositionalOptions()
+  const context: CommandContext = {
+    streams,
+    env: setup.env,
+    control: setup.control,
+    agent: setup.agent,
+    program: setup.program,
+    leaf: (parent, name) => parent.command(name).option('--json', 'print one JSON object per line'),
+    output: (command) => createOutput(command.opts()['json'] === true, streams),
+  }
+  upCommand(context.leaf(program, 'up'), context)
+  siteCommand(program.command('site'), context)
+  partCommand(program.command('control'), context, 'control')
+  partCommand(program.command('agent'), context, 'agent')
+  return program
+}

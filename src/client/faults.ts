@@ -1,0 +1,36 @@
+import { fault } from '#base/fault.ts'
+
+export const API_UNREACHABLE = fault({
+  code: 'API_UNREACHABLE',
+  retry: 'later',
+  text: 'The control plane does not answer there.',
+  hint: 'Check the address, and that `holdfast up` or `holdfast control` runs.',
+})
+
+export const API_UNAUTHORIZED = fault({
+  code: 'API_UNAUTHORIZED',
+  retry: 'never',
+  text: 'The control plane did not accept the user, password or token.',
+  hint: 'Check the credentials file, HOLDFAST_CREDENTIALS or the OS_ variables.',
+})
+
+export const API_REFUSED = fault({
+  code: 'API_REFUSED',
+  retry: 'never',
+  text: 'The control plane refused the request.',
+  hint: 'The code is explained in the documentation of that API.',
+})
+
+export const JOB_FAILED = fault({
+  code: 'JOB_FAILED',
+  retry: 'never',
+  text: 'The job ended without success.',
+  hint: '`holdfast job show JOB` shows its steps; the state of the resource says what may be done next.',
+})
+
+export const TIMED_OUT = fault({
+  code: 'TIMED_OUT',
+  retry: 'later',
+  text: 'It did not happen in the time allowed; the operation itself goes on.',
+  hint: 'Look at its state again later.',
+})
