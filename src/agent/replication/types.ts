@@ -1,0 +1,67 @@
+import type { SecureContextOptions } from 'node:tls'
+import type { Clock } from '#base/clock.ts'
+import type { Log } from '#base/log.ts'
+import type { CommandAnswer, CommandName, CommandRequest } from '#wire/site/commands.ts'
+import type { SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
+import type { ExportTable } from '#agent/nbd/exports.ts'
+import type { VolumeStore } from '#agent/volumes/volume-store.ts'
+
+/* Public face of replication towards the agent. */
+
+export type SessionCommand = Extract<CommandName, `session.${string}`>
+
+/** What the sessions of one agent need from it. */
+export interface SessionHostDeps {
+  readonly site: string
+  /** Name of this agent; over TLS its certificate's name is `agent:SITE:ID`. */
+  readonly agentId: string
+  /** Session state lives in `dataDir`/sessions/ID. */
+  readonly dataDir: string
+  readonly bootId: string
+  /** Random per process start. */
+  readonly runId: string
+  readonly clock: Clock
+  readonly log: Log
+  readonly volumes: VolumeStore
+  readonly exports: ExportTable
+  /** Never rejects for reasons of the outside world: null when the witness cannot be reached, timed out, or does not know
+   *  the session. Must end within witnessTimeoutMs. */
+  askWitness(session: string, ask: WitnessAsk): Promise<WitnessAnswer | null>
+  readonly link: {
+    readonly listen: { readonly host: string; readonly port: number }
+    /** Mutual TLS, or a plaintext link whose ends prove knowledge of `secret`. */
+    readonly security:
+      | { readonly kind: 'tls'; readonly tls: LinkTls }
+      | { readonly kind: 'keyed'; readonly secret: Uint8Array }
+  }
+  readonly settings: SessionHostSettings
+}
+
+/** PEM texts. */
+export type LinkTls = Pick<SecureContextOptions, 'ca' | 'cert' | 'key'>
+
+/** The options of the same names in src/agent/config.ts. */
+export interface SessionHostSettings {
+  readonly peerSilenceMs: number
+  readonly heartbeatMs: number
+  readonly renewMs: number
+  /** Bytes per second for copies; 0: no limit. */
+  readonly syncRateBytes: number
+  readonly holdBytes: number
+  /** Interval in which intent bits are cleared, ms. */
+  readonly intentClearMs?: number
+}
+
+export interface SessionHost {
+  /** Listens for links, loads every session's state and goes on where it was. */
+  start(): Promise<void>
+  /** Rejects with a Fault; `STALE_EPOCH` and the like are final, retry 'later' means that a repeat may succeed. */
+  command<N extends SessionCommand>(name: N, request: CommandRequest<N>): Promise<CommandAnswer<N>>
+  statuses(): SessionStatus[]
+  /** True while a session uses the volume: it must not be served, extended or deleted by others. */
+  usesVolume(volume: string): boolean
+  /** `host:port` that peers dial, once started. */
+  readonly linkAddress: { readonly host: string; readonly port: number }
+  /** Clean stop: what is in flight is drained, made durable, and marked so. */
+  close(): Promise<void>
+}
