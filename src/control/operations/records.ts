@@ -1,0 +1,210 @@
+import { type SqlBool, sql } from 'kysely'
+import { fromJson } from '#control/store/json.ts'
+import { bit } from '#control/store/schema.ts'
+import type { Queries, Transaction } from '#control/store/store.ts'
+import type { OperationRow } from '#control/store/tables/operations.ts'
+import type { ChildOutcome } from './operation.ts'
+
+/* Every query of the engine, by name. Times are wall clock, milliseconds; `token` names one claim by one process. */
+
+/** A claim seen from outside: it is broken only if it still looks exactly like this. */
+export interface ForeignLease {
+  readonly id: string
+  readonly lease_owner: string
+  readonly lease_beat: number
+}
+
+/** Steps back of the wall clock: a back-off that seems to lie further ahead than this is over. */
+const RUN_AT_BELIEVED_MS = 3_600_000
+
+/**
+ * Operations that may run now, oldest first. Out of the unfinished ones these wait: leased by a living process; backing
+ * off; joining children that have not ended; and, unless they have begun already, those whose resource is taken.
+ *
+ * A resource is taken by another operation on it that runs, or that waits and was submitted earlier. An operation's own
+ * parent and root do not count. For a sub-operation only waiting ones of its own family count: its parent
+ * holds the resource already, and others that wait behind the parent must not stop the child the parent waits for.
+ */
+export function dueOperations(
+  db: Queries | Transaction,
+  known: readonly string[],
+  now: number,
+  dead: readonly ForeignLease[],
+  limit: number,
+): Promise<{ id: string }[]> {
+  return db
+    .selectFrom('operations as o')
+    .select('o.id')
+    .where('o.status', 'in', ['pending', 'running'])
+    .where(sql<string>`o.kind || '/' || o.version`, 'in', [...known])
+    .where((eb) =>
+      eb.or([
+        eb('o.lease_owner', 'is', null),
+        ...dead.map((lease) =>
+          eb.and([
+            eb('o.id', '=', lease.id),
+            eb('o.lease_owner', '=', lease.lease_owner),
+            eb('o.lease_beat', '=', lease.lease_beat),
+          ]),
+        ),
+      ]),
+    )
+    .where((eb) =>
+      eb.or([eb('o.run_at', '<=', now), eb('o.run_at', '>', now + RUN_AT_BELIEVED_MS)]),
+    )
+    .where(
+      sql<SqlBool>`(o.joining = 0 or not exists (
+        select 1 from operations c where c.parent = o.id and c.status in ('pending', 'running')))`,
+    )
+    .where(
+      sql<SqlBool>`(o.status = 'running' or not exists (
+        select 1 from operations b
+        where b.resource_type = o.resource_type and b.resource_id = o.resource_id
+          and b.status in ('pending', 'running')
+          and b.id <> o.id and b.id <> o.root and (o.parent is null or b.id <> o.parent)
+          and (b.status = 'running' or ((o.parent is null or b.root = o.root)
+            and (b.created_at < o.created_at or (b.created_at = o.created_at and b.id < o.id))))))`,
+    )
+    .orderBy('o.created_at')
+    .orderBy('o.id')
+    .limit(limit)
+    .execute()
+}
+
+export async function claim(tx: Transaction, id: string, token: string, now: number) {
+  await tx
+    .updateTable('operations')
+    .set((eb) => ({
+      status: 'running',
+      lease_owner: token,
+      lease_beat: eb('lease_beat', '+', 1),
+      lease_beat_at: now,
+      attempts: eb('attempts', '+', 1),
+      begin_at: eb.fn.coalesce('begin_at', eb.val(now)),
+    }))
+    .where('id', '=', id)
+    .execute()
+}
+
+/** Renews the claims; the answer lacks those that are no longer ours. */
+export function beat(tx: Transaction, tokens: readonly string[], now: number) {
+  return tx
+    .updateTable('operations')
+    .set((eb) => ({ lease_beat: eb('lease_beat', '+', 1), lease_beat_at: now }))
+    .where('lease_owner', 'in', [...tokens])
+    .returning(['lease_owner', 'cancel_wanted'])
+    .execute()
+}
+
+/** Claims that are not among `tokens`. */
+export async function foreignLeases(
+  db: Queries,
+  tokens: readonly string[],
+): Promise<ForeignLease[]> {
+  let query = db
+    .selectFrom('operations')
+    .select(['id', 'lease_owner', 'lease_beat'])
+    .where('status', 'in', ['pending', 'running'])
+    .where('lease_owner', 'is not', null)
+    .$narrowType<{ lease_owner: string }>()
+  if (tokens.length > 0) query = query.where('lease_owner', 'not in', [...tokens])
+  return await query.execute()
+}
+
+export function findOperation(
+  db: Queries | Transaction,
+  id: string,
+): Promise<OperationRow | undefined> {
+  return db.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst()
+}
+
+/** The operation if `token` still holds it and it still stands at `step`; otherwise undefined. */
+export function findHeld(tx: Transaction, id: string, token: string, step: number) {
+  return tx
+    .selectFrom('operations')
+    .selectAll()
+    .where('id', '=', id)
+    .where('lease_owner', '=', token)
+    .where('step', '=', step)
+    .executeTakeFirst()
+}
+
+export async function stepResults(db: Queries, id: string): Promise<Record<string, unknown>> {
+  const rows = await db
+    .selectFrom('operation_steps')
+    .select(['name', 'result'])
+    .where('operation', '=', id)
+    .orderBy('step')
+    .execute()
+  return Object.fromEntries(rows.map(({ name, result }) => [name, fromJson<unknown>(result)]))
+}
+
+/** Gives the claim back; the operation is due again at `runAt`. */
+export async function release(
+  tx: Transaction,
+  token: string,
+  change: {
+    readonly run_at: number
+    readonly fail_reason?: string | null
+    readonly error_code?: string
+    readonly failed_step?: string | null
+    readonly joining?: 0 | 1
+    readonly progress?: number
+  },
+) {
+  await tx
+    .updateTable('operations')
+    .set({ ...change, lease_owner: null })
+    .where('lease_owner', '=', token)
+    .execute()
+}
+
+export async function childOutcomes(tx: Transaction, parent: string) {
+  return await tx
+    .selectFrom('operations')
+    .select([
+      'id',
+      'kind',
+      'resource_type',
+      'resource_id',
+      'status',
+      'progress',
+      'error_code',
+      'fail_reason',
+    ])
+    .where('parent', '=', parent)
+    .orderBy('created_at')
+    .orderBy('id')
+    .execute()
+}
+
+export const toOutcome = (
+  row: Awaited<ReturnType<typeof childOutcomes>>[number],
+): ChildOutcome => ({
+  id: row.id,
+  kind: row.kind,
+  resourceType: row.resource_type,
+  resourceId: row.resource_id,
+  status: row.status as ChildOutcome['status'],
+  errorCode: row.error_code,
+  failReason: row.fail_reason,
+})
+
+/** Waiting operations that nobody's parent made, for the queue's limit. */
+export async function countWaiting(tx: Transaction): Promise<number> {
+  const { count } = await tx
+    .selectFrom('operations')
+    .select((eb) => eb.fn.countAll<number>().as('count'))
+    .where('status', '=', 'pending')
+    .where('parent', 'is', null)
+    .executeTakeFirstOrThrow()
+  return count
+}
+
+export async function wantCancel(tx: Transaction, id: string) {
+  await tx
+    .updateTable('operations')
+    .set({ cancel_wanted: bit(true), run_at: 0 })
+    .where('id', '=', id)
+    .execute()
+}
