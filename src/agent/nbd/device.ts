@@ -75,7 +75,10 @@ export class Io {
   /** For the owner: the client's cookie, as two numbers because it is 64 opaque bits. */
   cookieHigh = 0
   cookieLow = 0
-  /** For the owner: the request that this part belongs to. */
+  /** For the owner: only the first extent is asked for. */
+  single = false
+  /** For the owner: the parts of a large read, and the request that a part belongs to. */
+  readonly parts: Io[] = []
   parent: Io | undefined = undefined
   partsLeft = 0
   partsError: IoError = 0

@@ -12,16 +12,21 @@
  * EIO is therefore marked failed, durably, and refuses all further I/O, also after a restart, until it is deleted.
  * ENOSPC is not sticky: the write that did not fit was never acknowledged.
  *
- * Every failure is a Fault out of `faults.ts`: VOLUME_FAILED, VOLUME_NO_SPACE, VOLUME_CLOSED.
+ * Every failure is a Fault out of `faults.ts`: VOLUME_FAILED, VOLUME_NO_SPACE, VOLUME_READ_ERROR, VOLUME_CLOSED.
+ * A range outside the volume is the caller's mistake and asserted.
  */
 export interface Volume {
   readonly id: string
+  /** Grows when the store extends the volume, never shrinks. */
   readonly sizeBytes: number
   /** Why all I/O is refused; undefined while the volume is good. */
   readonly failed: string | undefined
 
   /** Writes `buf[bufOffset, bufOffset + length)` at byte `offset`, all of it or a Fault (then the range is undefined). */
   writeSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void
+  /** Reads at once when everything is in the page cache and the range is short, else returns false and has read nothing
+   *  of worth. Never waits for the disk. */
+  readCached(buf: Uint8Array, bufOffset: number, length: number, offset: number): boolean
   /** In the thread pool, so that a slow disk does not stop the loop. */
   read(buf: Uint8Array, bufOffset: number, length: number, offset: number): Promise<void>
   /** `read` without promise: calls back once, with a Fault or null. */
@@ -40,10 +45,9 @@ export interface Volume {
   zero(offset: number, length: number, mayUnmap: boolean): Promise<void>
   /** Everything written before this call is durable when it resolves. Concurrent calls share fdatasyncs. */
   flush(): Promise<void>
-  /** Data and holes of the range in order, without gaps, clipped to it. A backend that cannot tell says data. */
-  extents(offset: number, length: number): Promise<readonly Extent[]>
-  /** Grows the volume; the new part reads as zeroes. Durable when it resolves. Equal or smaller sizes change nothing. */
-  extend(newSizeBytes: number): Promise<void>
+  /** Data and holes of the range in order, without gaps, clipped to it. A backend that cannot tell says data.
+   *  With `countMax` only the first so many are found and the rest of the range is left out. */
+  extents(offset: number, length: number, countMax?: number): Promise<readonly Extent[]>
   /** Bytes of disk taken. */
   allocatedBytes(): Promise<number>
   /** Waits for running I/O, then gives the file back. Later calls get VOLUME_CLOSED. Does not flush. */

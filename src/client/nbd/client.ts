@@ -2,6 +2,7 @@ import { connect as connectTcp, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { Duplex } from 'node:stream'
 import { Fault } from '#base/fault.ts'
+import { ByteReader } from '#base/system/byte-reader.ts'
 import {
   CMD,
   CMD_FLAG,
@@ -23,7 +24,6 @@ import {
   OPTION_REPLY_HEADER_BYTES,
 } from '#wire/nbd/handshake.ts'
 import { REQUEST_BYTES, SIMPLE_REPLY_BYTES, writeRequest } from '#wire/nbd/transmission.ts'
-import { ByteReader } from './byte-reader.ts'
 import { NBD_DISCONNECTED, NBD_IO_ERROR, NBD_PROTOCOL, NBD_REFUSED } from './faults.ts'
 
 /* A small NBD client: many requests in flight, each a promise.
@@ -86,7 +86,8 @@ export async function connectNbd(
     socket.write(encodeClientFlags(flags & (HANDSHAKE.FIXED_NEWSTYLE | HANDSHAKE.NO_ZEROES)))
     if ('port' in address && address.tls !== undefined) {
       await startTls(socket, reader)
-      reader.detach()
+      // Bytes that came before the encryption was agreed on were not from the certificate's holder.
+      if (reader.detach().length > 0) throw new Fault(NBD_PROTOCOL, 'starting TLS')
       stream = await secure(socket, address.host, address.tls)
       reader = new ByteReader(stream)
     }

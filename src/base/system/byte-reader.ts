@@ -1,11 +1,10 @@
 import type { Duplex } from 'node:stream'
-import { Fault } from '#base/fault.ts'
-import { NBD_DISCONNECTED } from './faults.ts'
 
-/** Reads exact amounts from a stream during a handshake, then hands the stream over with what is left. */
+/** Reads exact amounts from a stream while a protocol is being negotiated, then gives the stream back with what is left.
+ *  It buffers what nobody asked for yet, so it is meant for handshakes and not for bulk data. */
 export class ByteReader {
   readonly #stream: Duplex
-  #left = Buffer.alloc(0)
+  #left: Buffer = Buffer.alloc(0)
   #wanted = 0
   #wake: (() => void) | undefined
   #ended: Error | undefined
@@ -15,15 +14,16 @@ export class ByteReader {
     stream.on('data', this.#onData)
     stream.on('error', this.#onEnd)
     stream.on('close', this.#onClose)
+    stream.on('end', this.#onClose)
   }
 
-  /** Exactly `length` bytes; rejects when the stream ends first. One call at a time. */
+  /** Exactly `length` bytes; rejects with the stream's error, or a plain one, when it ends first. One call at a time. */
   async take(length: number): Promise<Buffer> {
     while (this.#left.length < length) {
-      if (this.#ended !== undefined) {
-        throw new Fault(NBD_DISCONNECTED, 'waiting for the server', {}, this.#ended)
-      }
+      if (this.#ended !== undefined) throw this.#ended
       this.#wanted = length
+      // A peer that sends much more than it was asked for waits in the kernel's buffers, not in ours.
+      this.#stream.resume()
       await new Promise<void>((resolve) => (this.#wake = resolve))
     }
     const bytes = this.#left.subarray(0, length)
@@ -31,18 +31,21 @@ export class ByteReader {
     return bytes
   }
 
-  /** Stops listening and returns what arrived but was not taken. The stream is paused. */
+  /** Stops listening and returns what arrived but was not taken. The stream is paused and has no error listener of ours. */
   detach(): Buffer {
     this.#stream.pause()
     this.#stream.off('data', this.#onData)
     this.#stream.off('error', this.#onEnd)
     this.#stream.off('close', this.#onClose)
+    this.#stream.off('end', this.#onClose)
     return this.#left
   }
 
   readonly #onData = (chunk: Buffer) => {
     this.#left = this.#left.length === 0 ? chunk : Buffer.concat([this.#left, chunk])
-    if (this.#left.length >= this.#wanted) this.#wake?.()
+    if (this.#left.length < this.#wanted) return
+    this.#stream.pause()
+    this.#wake?.()
   }
 
   readonly #onEnd = (error: Error) => {
@@ -50,5 +53,5 @@ export class ByteReader {
     this.#wake?.()
   }
 
-  readonly #onClose = () => this.#onEnd(new Error('the server closed the connection'))
+  readonly #onClose = () => this.#onEnd(new Error('the other side closed the connection'))
 }

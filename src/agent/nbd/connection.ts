@@ -1,0 +1,586 @@
+import type { Duplex } from 'node:stream'
+import { assert, unreachable } from '#base/assert.ts'
+import { CMD, CMD_FLAG, ERROR } from '#wire/nbd/constants.ts'
+import {
+  DATA_CHUNK_BYTES,
+  emptyRequest,
+  encodeBlockStatus,
+  encodeErrorChunk,
+  readRequest,
+  REQUEST_BYTES,
+  type Request,
+  SIMPLE_REPLY_BYTES,
+  writeDataChunkHeader,
+  writeSimpleReply,
+} from '#wire/nbd/transmission.ts'
+import { HEADER_BYTES, Io, type IoError, type IoOwner, WRITE_PART_BYTES_MAX } from './device.ts'
+import type { ExportConnection } from './exports.ts'
+import { type Agreement, ALLOCATION_CONTEXT_ID, REQUEST_BYTES_MAX } from './negotiation.ts'
+import type { Slab, SlabPool } from './slab.ts'
+
+/* The transmission phase of one connection. This is the hot path: a request costs a few microseconds in all, so
+ * nothing is allocated per request, and system calls are made per turn and not per request.
+ *
+ *   data event ─► parse ALL complete requests ─► device.submit(batch) ─► done(io) ... ─► replies of the turn: one write
+ *
+ *   slab   [ room 28 | payload ][ room 28 | payload ][ room 28 | read data ] ...        ◄─ filled from left to right
+ *
+ * What arrives is copied once, payload by payload, into the slab, each behind HEADER_BYTES of room. The room takes the link's
+ * frame header when the payload is replicated, and for reads the reply's own header, so that a reply with data
+ * is one piece of memory.
+ *
+ * A request above WRITE_PART_BYTES_MAX becomes a parent and parts: the parts go to the device, the parent's reply goes out
+ * when the last part is done.
+ *
+ * Back-pressure: when the limits below are reached, or the export is held, parsing stops in front of the next header and the
+ * socket is not read. The kernel's buffers fill and the client waits. Nothing is refused and nothing dropped.
+ *
+ * Hostile input: a wrong magic or an oversized write ends this connection. Everything else that is wrong gets an error reply,
+ * with the payload skipped. No length from the wire is used before it was checked.
+ */
+
+/** Requests taken and not answered. Clients use 16 to 256; beyond this one waits. */
+const REQUESTS_IN_FLIGHT_MAX = 1024
+/** Bytes of payload and read data in memory. Two of the largest requests; a client that wants more waits. One request may
+ *  overshoot it, so one connection takes at most twice this plus a slab. */
+const BYTES_IN_FLIGHT_MAX = 64 * 1024 * 1024
+/** Replies the client has not fetched. Beyond it no further request is taken from this client. */
+const UNSENT_BYTES_MAX = 8 * 1024 * 1024
+/** Replies without data are collected here; a fresh one is taken when it is used up. */
+const REPLIES_BYTES = 64 * 1024
+
+const KNOWN_FLAGS = CMD_FLAG.FUA | CMD_FLAG.NO_HOLE | CMD_FLAG.REQ_ONE
+
+export interface ConnectionParts {
+  readonly stream: Duplex
+  /** Bytes that arrived behind the handshake. */
+  readonly early: Buffer
+  readonly agreement: Agreement
+  readonly pool: SlabPool
+  /** Called once, with the reason for the log. */
+  readonly onClosed: (reason: string) => void
+}
+
+export class Connection implements IoOwner, ExportConnection {
+  readonly #stream: Duplex
+  readonly #agreement: Agreement
+  readonly #pool: SlabPool
+  readonly #onClosed: (reason: string) => void
+  #closed = false
+  /** The client said goodbye: no more requests, but the answers still go out. */
+  #ending = false
+
+  // Receiving
+  readonly #request: Request = emptyRequest()
+  readonly #header = Buffer.alloc(REQUEST_BYTES)
+  #headerBytes = 0
+  /** The write, or part of one, whose payload is arriving. */
+  #receiving: Io | undefined
+  #receivedBytes = 0
+  #parent: Io | undefined
+  /** Parts of #parent that are complete; submitted when all are, so that no half write ever reaches a device. */
+  #parts: Io[] = []
+  /** Payload of a refused write that is still to be thrown away. */
+  #skipBytes = 0
+  /** Parsing stopped; #left is what had arrived by then. */
+  #stalled = false
+  #left: Buffer | undefined
+
+  // Executing
+  readonly #batch: Io[] = []
+  #batchCount = 0
+  #inFlight = 0
+  #inFlightBytes = 0
+  readonly #free: Io[] = []
+  #slab: Slab | undefined
+  #slabAt = 0
+
+  // Answering
+  #parsing = false
+  #flushPlanned = false
+  #replies = Buffer.allocUnsafeSlow(REPLIES_BYTES)
+  #repliesStart = 0
+  #repliesEnd = 0
+  readonly #longReplies: Buffer[] = []
+  readonly #readsDone: Io[] = []
+
+  constructor({ stream, early, agreement, pool, onClosed }: ConnectionParts) {
+    this.#stream = stream
+    this.#agreement = agreement
+    this.#pool = pool
+    this.#onClosed = onClosed
+    agreement.export.connections.add(this)
+    stream.on('data', (chunk: Buffer) => this.#take(chunk))
+    stream.on('drain', () => this.resume())
+    stream.on('end', () => this.drop('the client closed the connection'))
+    stream.on('error', (error) => this.drop(error.message))
+    stream.on('close', () => this.drop('the connection was closed'))
+    if (early.length > 0) this.#take(early)
+    if (!this.#stalled) stream.resume()
+  }
+
+  drop(reason: string): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#agreement.export.connections.delete(this)
+    this.#stream.destroy()
+    this.#left = undefined
+    if (this.#receiving !== undefined) this.#releaseSlab(this.#receiving)
+    for (const part of this.#parts) this.#releaseSlab(part)
+    for (const io of this.#readsDone) this.#forEachPart(io, (part) => this.#releaseSlab(part))
+    this.#readsDone.length = 0
+    this.#slab?.release()
+    this.#slab = undefined
+    this.#onClosed(reason)
+  }
+
+  resume(): void {
+    if (!this.#stalled || this.#closed || this.#parsing || !this.#mayTake()) return
+    this.#stalled = false
+    const left = this.#left
+    this.#left = undefined
+    if (left !== undefined) this.#take(left)
+    if (!this.#stalled && !this.#closed) this.#stream.resume()
+  }
+
+  #mayTake(): boolean {
+    return (
+      this.#inFlight < REQUESTS_IN_FLIGHT_MAX &&
+      this.#inFlightBytes < BYTES_IN_FLIGHT_MAX &&
+      this.#stream.writableLength < UNSENT_BYTES_MAX &&
+      !this.#agreement.export.held
+    )
+  }
+
+  // ── Receiving ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #take(chunk: Buffer): void {
+    if (this.#closed || this.#ending) return
+    if (this.#stalled) {
+      this.#left = this.#left === undefined ? chunk : Buffer.concat([this.#left, chunk])
+      return
+    }
+    this.#parsing = true
+    const end = chunk.length
+    let at = 0
+    while (at < end && !this.#ending) {
+      if (this.#receiving !== undefined) {
+        at += this.#receive(this.#receiving, chunk, at)
+      } else if (this.#skipBytes > 0) {
+        const skipped = Math.min(this.#skipBytes, end - at)
+        this.#skipBytes -= skipped
+        at += skipped
+      } else if (!this.#mayTake()) {
+        this.#stalled = true
+        this.#left = chunk.subarray(at)
+        this.#stream.pause()
+        break
+      } else {
+        let good: boolean
+        if (this.#headerBytes === 0 && end - at >= REQUEST_BYTES) {
+          good = readRequest(chunk, at, this.#request)
+          at += REQUEST_BYTES
+        } else {
+          const copied = chunk.copy(this.#header, this.#headerBytes, at)
+          this.#headerBytes += copied
+          at += copied
+          if (this.#headerBytes < REQUEST_BYTES) break
+          this.#headerBytes = 0
+          good = readRequest(this.#header, 0, this.#request)
+        }
+        if (!good) {
+          this.#parsing = false
+          this.#submit()
+          return this.drop('a request had the wrong magic')
+        }
+        if (!this.#begin(this.#request)) {
+          this.#parsing = false
+          this.#submit()
+          return this.drop(`a write of more than ${REQUEST_BYTES_MAX} bytes`)
+        }
+      }
+    }
+    this.#submit()
+    this.#parsing = false
+    this.#flush()
+  }
+
+  /** Copies payload; returns how many bytes it took from the chunk. */
+  #receive(io: Io, chunk: Buffer, at: number): number {
+    const slab = io.slab as Slab
+    const wanted = io.length - this.#receivedBytes
+    const take = Math.min(wanted, chunk.length - at)
+    chunk.copy(slab.bytes, io.at + this.#receivedBytes, at, at + take)
+    this.#receivedBytes += take
+    if (take === wanted) this.#received(io)
+    return take
+  }
+
+  #received(io: Io): void {
+    this.#receiving = undefined
+    this.#receivedBytes = 0
+    const parent = this.#parent
+    if (parent === undefined) return this.#push(io)
+    this.#parts.push(io)
+    const nextOffset = io.offset + io.length
+    const left = parent.offset + parent.length - nextOffset
+    if (left > 0) {
+      this.#receiving = this.#part(parent, nextOffset, left)
+      return
+    }
+    for (const part of this.#parts) this.#push(part)
+    this.#parts = []
+    this.#parent = undefined
+  }
+
+  /** One checked request. False: the connection must end. */
+  #begin(request: Request): boolean {
+    const { type, flags, length, offset } = request
+    if (type === CMD.DISC) {
+      this.#ending = true
+      return true
+    }
+    const problem = this.#problem(request)
+    if (problem !== 0) {
+      if (type === CMD.WRITE) {
+        if (length > REQUEST_BYTES_MAX) return false
+        this.#skipBytes = length
+      }
+      this.#refuse(type, problem, request)
+      return true
+    }
+    const io = this.#takeIo()
+    io.offset = offset
+    io.length = length
+    io.fua = (flags & CMD_FLAG.FUA) !== 0
+    io.cookieHigh = request.cookieHigh
+    io.cookieLow = request.cookieLow
+    this.#inFlight++
+    switch (type) {
+      case CMD.READ:
+        io.kind = 'read'
+        this.#inFlightBytes += length
+        this.#beginRead(io)
+        return true
+      case CMD.WRITE:
+        io.kind = 'write'
+        this.#inFlightBytes += length
+        this.#beginWrite(io)
+        return true
+      case CMD.FLUSH:
+        io.kind = 'flush'
+        io.offset = 0
+        io.length = 0
+        break
+      case CMD.TRIM:
+        io.kind = 'zero'
+        io.mayUnmap = true
+        break
+      case CMD.WRITE_ZEROES:
+        io.kind = 'zero'
+        io.mayUnmap = (flags & CMD_FLAG.NO_HOLE) === 0
+        break
+      default:
+        io.kind = 'extents'
+        io.single = (flags & CMD_FLAG.REQ_ONE) !== 0
+    }
+    this.#push(io)
+    return true
+  }
+
+  /** The error number for a request that cannot be carried out, or 0. */
+  #problem({ type, flags, length, offset }: Request): number {
+    if ((flags & ~KNOWN_FLAGS) !== 0) return ERROR.EINVAL
+    if (type === CMD.FLUSH) return 0
+    const known =
+      type === CMD.READ || type === CMD.WRITE || type === CMD.TRIM || type === CMD.WRITE_ZEROES
+    if (!known && !(type === CMD.BLOCK_STATUS && this.#agreement.allocation)) return ERROR.EINVAL
+    if (length === 0) return ERROR.EINVAL
+    const payload = type === CMD.READ || type === CMD.WRITE
+    if (payload && length > REQUEST_BYTES_MAX) return ERROR.EINVAL
+    // Written so that NaN, an offset beyond 2^53, is out of range.
+    if (!(offset + length <= this.#agreement.export.device.sizeBytes)) {
+      return type === CMD.WRITE || type === CMD.WRITE_ZEROES ? ERROR.ENOSPC : ERROR.EINVAL
+    }
+    return 0
+  }
+
+  #beginRead(io: Io): void {
+    if (io.length <= WRITE_PART_BYTES_MAX) {
+      this.#place(io)
+      return this.#push(io)
+    }
+    for (let done = 0; done < io.length; ) {
+      const part = this.#part(io, io.offset + done, io.length - done)
+      io.parts.push(part)
+      done += part.length
+      this.#push(part)
+    }
+  }
+
+  #beginWrite(io: Io): void {
+    if (io.length <= WRITE_PART_BYTES_MAX) {
+      this.#place(io)
+      this.#receiving = io
+      return
+    }
+    this.#parent = io
+    this.#receiving = this.#part(io, io.offset, io.length)
+  }
+
+  /** The next part of a large request. */
+  #part(parent: Io, offset: number, left: number): Io {
+    const part = this.#takeIo()
+    part.kind = parent.kind
+    part.fua = parent.fua
+    part.parent = parent
+    part.offset = offset
+    part.length = Math.min(left, WRITE_PART_BYTES_MAX)
+    part.more = part.length < left && parent.kind === 'write'
+    parent.partsLeft++
+    this.#place(part)
+    return part
+  }
+
+  /** Finds room for header and data in the slab, and holds a reference for the request. */
+  #place(io: Io): void {
+    const wanted = HEADER_BYTES + io.length
+    let slab = this.#slab
+    // Nobody else uses the slab: beginning at its start again keeps a quiet connection within the processor's cache.
+    if (slab?.references === 1) this.#slabAt = 0
+    if (slab === undefined || this.#slabAt + wanted > slab.bytes.length) {
+      slab?.release()
+      slab = this.#slab = this.#pool.take()
+      this.#slabAt = 0
+    }
+    slab.retain()
+    io.slab = slab
+    io.at = this.#slabAt + HEADER_BYTES
+    this.#slabAt += wanted
+  }
+
+  #push(io: Io): void {
+    this.#batch[this.#batchCount++] = io
+  }
+
+  #submit(): void {
+    const count = this.#batchCount
+    if (count === 0) return
+    this.#batchCount = 0
+    const target = this.#agreement.export
+    for (let i = 0; i < count; i++) (this.#batch[i] as Io).arm()
+    target.began(count)
+    target.device.submit(this.#batch, count)
+  }
+
+  // ── Answering ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Called by the device through `io.complete`. */
+  done(io: Io, error: IoError): void {
+    this.#agreement.export.ended()
+    const { parent } = io
+    if (parent === undefined) return this.#answer(io, error)
+    if (error !== 0) parent.partsError = error
+    if (io.kind === 'write') {
+      this.#releaseSlab(io)
+      this.#giveIo(io)
+    }
+    if (--parent.partsLeft === 0) this.#answer(parent, parent.partsError)
+  }
+
+  #answer(io: Io, error: IoError): void {
+    this.#inFlight--
+    if (this.#closed) {
+      this.#forEachPart(io, (part) => this.#releaseSlab(part))
+      return
+    }
+    const { kind, cookieHigh, cookieLow } = io
+    switch (kind) {
+      case 'read':
+        if (error === 0) {
+          this.#readsDone.push(io)
+        } else {
+          this.#inFlightBytes -= io.length
+          this.#refuseRead(error, cookieHigh, cookieLow)
+          this.#giveRead(io)
+        }
+        break
+      case 'write':
+        this.#inFlightBytes -= io.length
+        this.#releaseSlab(io)
+        this.#simple(error, cookieHigh, cookieLow)
+        this.#giveIo(io)
+        break
+      case 'zero':
+      case 'flush':
+        this.#simple(error, cookieHigh, cookieLow)
+        this.#giveIo(io)
+        break
+      case 'extents':
+        this.#answerExtents(io, error)
+        this.#giveIo(io)
+        break
+      default:
+        unreachable(kind)
+    }
+    if (!this.#parsing) this.#planFlush()
+  }
+
+  #answerExtents(io: Io, error: IoError): void {
+    const { cookieHigh, cookieLow } = io
+    if (error !== 0) {
+      this.#longReplies.push(encodeErrorChunk(error, cookieHigh, cookieLow))
+      return
+    }
+    const found = io.extents ?? []
+    assert(found.length > 0, 'a device tells at least one extent')
+    const extents = io.single ? found.slice(0, 1) : found
+    this.#longReplies.push(encodeBlockStatus(ALLOCATION_CONTEXT_ID, extents, cookieHigh, cookieLow))
+  }
+
+  #refuse(type: number, error: number, { cookieHigh, cookieLow }: Request): void {
+    if (type === CMD.READ) this.#refuseRead(error, cookieHigh, cookieLow)
+    else if (type === CMD.BLOCK_STATUS && this.#agreement.structured) {
+      this.#longReplies.push(encodeErrorChunk(error, cookieHigh, cookieLow))
+    } else this.#simple(error, cookieHigh, cookieLow)
+  }
+
+  /** Where structured replies were agreed on, a READ may be answered in no other way. */
+  #refuseRead(error: number, cookieHigh: number, cookieLow: number): void {
+    if (this.#agreement.structured) {
+      this.#longReplies.push(encodeErrorChunk(error, cookieHigh, cookieLow))
+    } else this.#simple(error, cookieHigh, cookieLow)
+  }
+
+  #simple(error: number, cookieHigh: number, cookieLow: number): void {
+    if (this.#repliesEnd + SIMPLE_REPLY_BYTES > this.#replies.length) {
+      if (this.#repliesEnd > this.#repliesStart) {
+        this.#longReplies.push(this.#replies.subarray(this.#repliesStart, this.#repliesEnd))
+      }
+      // The old buffer may still be on its way into the socket, so it is left to it.
+      this.#replies = Buffer.allocUnsafeSlow(REPLIES_BYTES)
+      this.#repliesStart = 0
+      this.#repliesEnd = 0
+    }
+    writeSimpleReply(this.#replies, this.#repliesEnd, error, cookieHigh, cookieLow)
+    this.#repliesEnd += SIMPLE_REPLY_BYTES
+  }
+
+  /** Once per turn, however many requests complete in it. */
+  #planFlush(): void {
+    if (this.#flushPlanned) return
+    this.#flushPlanned = true
+    setImmediate(this.#flushNow)
+  }
+
+  readonly #flushNow = () => {
+    this.#flushPlanned = false
+    this.#flush()
+    this.resume()
+  }
+
+  #flush(): void {
+    if (this.#closed) return
+    const stream = this.#stream
+    const short = this.#repliesEnd > this.#repliesStart
+    const pieces = (short ? 1 : 0) + this.#longReplies.length + this.#readsDone.length
+    if (pieces > 1) stream.cork()
+    if (short) {
+      stream.write(this.#replies.subarray(this.#repliesStart, this.#repliesEnd))
+      this.#repliesStart = this.#repliesEnd
+    }
+    if (this.#longReplies.length > 0) {
+      for (const reply of this.#longReplies) stream.write(reply)
+      this.#longReplies.length = 0
+    }
+    if (this.#readsDone.length > 0) this.#sendReads()
+    if (pieces > 1) stream.uncork()
+    if (this.#ending && this.#inFlight === 0) {
+      stream.end(() => this.drop('the client said goodbye'))
+    }
+    // After requests without answer in this turn nothing else would look at a stalled client again.
+    if (this.#stalled && !this.#flushPlanned && this.#mayTake()) this.#planFlush()
+  }
+
+  #sendReads(): void {
+    const slabs: Slab[] = []
+    let bytes = 0
+    for (const io of this.#readsDone) {
+      bytes += io.length
+      this.#writeReadHeader(io)
+      let first = true
+      this.#forEachPart(io, (part) => {
+        const slab = part.slab as Slab
+        const start = first ? part.at - this.#readHeaderBytes : part.at
+        first = false
+        this.#stream.write(slab.bytes.subarray(start, part.at + part.length))
+        slabs.push(slab)
+        part.slab = undefined
+      })
+      this.#giveRead(io)
+    }
+    this.#readsDone.length = 0
+    // An empty write is called back when everything before it has been handed to the kernel, or will never be.
+    this.#stream.write(NOTHING, () => {
+      this.#inFlightBytes -= bytes
+      for (const slab of slabs) slab.release()
+      this.resume()
+    })
+  }
+
+  get #readHeaderBytes(): number {
+    return this.#agreement.structured ? DATA_CHUNK_BYTES : SIMPLE_REPLY_BYTES
+  }
+
+  #writeReadHeader(io: Io): void {
+    const first = io.parts[0] ?? io
+    const { bytes } = first.slab as Slab
+    const { cookieHigh, cookieLow } = io
+    if (this.#agreement.structured) {
+      const at = first.at - DATA_CHUNK_BYTES
+      writeDataChunkHeader(bytes, at, cookieHigh, cookieLow, io.offset, io.length)
+    } else writeSimpleReply(bytes, first.at - SIMPLE_REPLY_BYTES, 0, cookieHigh, cookieLow)
+  }
+
+  // ── Requests as objects ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #takeIo(): Io {
+    return this.#free.pop() ?? new Io(this)
+  }
+
+  #giveIo(io: Io): void {
+    io.slab = undefined
+    io.extents = undefined
+    io.parent = undefined
+    io.partsLeft = 0
+    io.partsError = 0
+    io.fua = false
+    io.mayUnmap = false
+    io.more = false
+    io.single = false
+    this.#free.push(io)
+  }
+
+  #giveRead(io: Io): void {
+    for (const part of io.parts) {
+      this.#releaseSlab(part)
+      this.#giveIo(part)
+    }
+    io.parts.length = 0
+    this.#releaseSlab(io)
+    this.#giveIo(io)
+  }
+
+  #releaseSlab(io: Io): void {
+    const { slab } = io
+    io.slab = undefined
+    slab?.release()
+  }
+
+  #forEachPart(io: Io, visit: (part: Io) => void): void {
+    if (io.parts.length === 0) visit(io)
+    else for (const part of io.parts) visit(part)
+  }
+}
+
+const NOTHING = Buffer.alloc(0)

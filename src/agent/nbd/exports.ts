@@ -1,0 +1,148 @@
+import { assert } from '#base/assert.ts'
+import type { Device } from './device.ts'
+
+/* The exports of one agent: name → device, or the reason why the name may not be opened.
+ *
+ *     serve ──► open for connections ──► hold (drained, nothing new) ──► serve with another device, release
+ *                     │
+ *                     └──► refuse / remove: connections are dropped at once
+ *
+ * A name may stand for the same device as another name: a pair and its volume.
+ */
+
+/** An open connection, as its export sees it. */
+export interface ExportConnection {
+  /** Ends the connection at once; requests in flight are carried out but not answered. */
+  drop(reason: string): void
+  /** The hold is over: go on taking requests. */
+  resume(): void
+}
+
+export class Export {
+  readonly name: string
+  device: Device
+  readonly connections = new Set<ExportConnection>()
+  #held = false
+  #inFlight = 0
+  readonly #drained: (() => void)[] = []
+
+  constructor(name: string, device: Device) {
+    this.name = name
+    this.device = device
+  }
+
+  /** While true, connections take no further requests; what they have taken runs to its end. */
+  get held(): boolean {
+    return this.#held
+  }
+
+  /** Requests given to the device and not completed, also those of connections that are gone. */
+  get inFlight(): number {
+    return this.#inFlight
+  }
+
+  began(count: number): void {
+    this.#inFlight += count
+  }
+
+  ended(): void {
+    this.#inFlight--
+    assert(this.#inFlight >= 0, 'a request ends once')
+    if (this.#inFlight === 0) for (const wake of this.#drained.splice(0)) wake()
+  }
+
+  /** Resolves when no request is in flight any more. */
+  async hold(): Promise<void> {
+    this.#held = true
+    if (this.#inFlight > 0) await new Promise<void>((resolve) => this.#drained.push(resolve))
+  }
+
+  release(): void {
+    if (!this.#held) return
+    this.#held = false
+    for (const connection of this.connections) connection.resume()
+  }
+
+  drop(reason: string): void {
+    for (const connection of this.connections) connection.drop(reason)
+  }
+}
+
+/** Why a name cannot be opened. policy: it exists but not for this client or not here now. */
+export interface OpenRefusal {
+  readonly refusal: 'unknown' | 'policy'
+  readonly reason: string
+}
+
+/** Exports of one agent. Bounded by the volumes and pairs that the control plane placed here. */
+export class ExportTable {
+  readonly #exports = new Map<string, Export>()
+  readonly #refusals = new Map<string, string>()
+
+  /** Opens `name`, or gives an open one another device. The old device must have been drained with `hold` unless no
+   *  connection is open; a hold stays until `release`. */
+  serve(name: string, device: Device): Export {
+    this.#refusals.delete(name)
+    const known = this.#exports.get(name)
+    if (known === undefined) {
+      const made = new Export(name, device)
+      this.#exports.set(name, made)
+      return made
+    }
+    if (known.device !== device) {
+      assert(known.inFlight === 0, 'an export changes its device only when drained')
+      known.device = device
+    }
+    return known
+  }
+
+  /** Takes no new requests and resolves when all that were taken are completed. Unknown name: nothing to do. */
+  async hold(name: string): Promise<void> {
+    await this.#exports.get(name)?.hold()
+  }
+
+  release(name: string): void {
+    this.#exports.get(name)?.release()
+  }
+
+  /** Drops the connections of `name` and refuses new ones with `reason`, a sentence for the client's operator. */
+  refuse(name: string, reason: string): void {
+    this.#end(name, reason)
+    this.#refusals.set(name, reason)
+  }
+
+  /** Drops the connections of `name` and forgets it. */
+  remove(name: string, reason: string): void {
+    this.#end(name, reason)
+    this.#refusals.delete(name)
+  }
+
+  #end(name: string, reason: string): void {
+    const known = this.#exports.get(name)
+    // First out of the table: a client that reconnects at once must not find it.
+    this.#exports.delete(name)
+    known?.drop(reason)
+  }
+
+  open(name: string): Export | OpenRefusal {
+    const known = this.#exports.get(name)
+    if (known !== undefined) return known
+    const reason = this.#refusals.get(name)
+    if (reason !== undefined) return { refusal: 'policy', reason }
+    return { refusal: 'unknown', reason: 'this site has no export of that name' }
+  }
+
+  /** Names that can be opened now. */
+  names(): string[] {
+    return [...this.#exports.keys()]
+  }
+
+  connectionCount(name: string): number {
+    return this.#exports.get(name)?.connections.size ?? 0
+  }
+
+  /** Drops every connection, for shutting down. */
+  dropAll(reason: string): void {
+    for (const one of this.#exports.values()) one.drop(reason)
+  }
+}

@@ -1,0 +1,296 @@
+import { closeSync, fsyncSync, openSync, writeSync as writeFileSync } from 'node:fs'
+import { mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises'
+import { join } from 'node:path'
+import { assert } from '#base/assert.ts'
+import { Fault } from '#base/fault.ts'
+import { lockFile, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
+import { type FileRanges, systemFileRanges } from '#base/system/libc.ts'
+import type { Log } from '#base/log.ts'
+import { SIZE_MISMATCH, VOLUME_FAILED, VOLUME_UNKNOWN } from '../faults.ts'
+import type { Volume } from '../volume.ts'
+import type { Serving, VolumeRecord, VolumeStore } from '../volume-store.ts'
+import { FileVolume } from './file-volume.ts'
+import { decodeMeta, encodeMeta } from './meta.ts'
+
+/* A directory of volumes.
+ *
+ *     DIR/lock                 held as long as the store is open: two processes on one volume would destroy it
+ *     DIR/ID/meta.json         replaced as a whole, never edited
+ *     DIR/ID/data              sparse, as long as the volume
+ *     DIR/ID/failed            there exactly when the copy is failed, holds the reason; a file of its own so that no
+ *                              change of the record that is under way can undo it
+ *     DIR/.new-ID              being created; worth nothing before its rename to DIR/ID
+ *     DIR/.gone-ID             being deleted; worth nothing after its rename from DIR/ID
+ *
+ * A volume exists exactly when DIR/ID does. Both kinds of leftovers are removed at the next opening. A folder without readable
+ * meta.json is damage, not a leftover: the store refuses to open, because starting without it would look like a volume
+ * that was never there.
+ */
+
+export interface FileVolumeStoreOptions {
+  readonly directory: string
+  readonly log: Log
+  readonly wallMs: () => number
+  /** Default: the system's. */
+  readonly ranges?: FileRanges
+}
+
+interface Entry {
+  record: VolumeRecord
+  volume: FileVolume | undefined
+  opening: Promise<FileVolume> | undefined
+  /** Changes of one volume wait for each other. */
+  tail: Promise<unknown>
+}
+
+const ID = /^[0-9a-zA-Z][0-9a-zA-Z-]{0,63}$/
+
+export async function openFileVolumeStore(options: FileVolumeStoreOptions): Promise<VolumeStore> {
+  const { directory } = options
+  await mkdir(directory, { recursive: true, mode: 0o700 })
+  const lock = lockFile(join(directory, 'lock'))
+  try {
+    const entries = new Map<string, Entry>()
+    for (const name of await readdir(directory)) {
+      if (name === 'lock') continue
+      if (name.startsWith('.new-') || name.startsWith('.gone-')) {
+        await rm(join(directory, name), { recursive: true, force: true })
+        continue
+      }
+      const record = await readRecord(directory, name)
+      entries.set(name, entryOf(record))
+    }
+    return new FileVolumeStore(options, entries, () => lock.release())
+  } catch (error) {
+    lock.release()
+    throw error
+  }
+}
+
+const entryOf = (record: VolumeRecord): Entry => ({
+  record,
+  volume: undefined,
+  opening: undefined,
+  tail: Promise.resolve(),
+})
+
+async function readRecord(directory: string, name: string): Promise<VolumeRecord> {
+  const path = join(directory, name, 'meta.json')
+  const decoded = decodeMeta((await readTextIfPresent(path)) ?? '')
+  if ('problem' in decoded) {
+    throw new Fault(VOLUME_FAILED, `reading ${path}: ${decoded.problem}`, { path })
+  }
+  if (decoded.id !== name) {
+    throw new Fault(VOLUME_FAILED, `reading ${path}: it is the record of ${decoded.id}`, { path })
+  }
+  const failed = await readTextIfPresent(join(directory, name, 'failed'))
+  return failed === undefined ? decoded : { ...decoded, failed: failed.trim() || 'unknown reason' }
+}
+
+class FileVolumeStore implements VolumeStore {
+  readonly #directory: string
+  readonly #log: Log
+  readonly #wallMs: () => number
+  readonly #ranges: FileRanges
+  readonly #entries: Map<string, Entry>
+  readonly #unlock: () => void
+  #closed = false
+
+  constructor(options: FileVolumeStoreOptions, entries: Map<string, Entry>, unlock: () => void) {
+    this.#directory = options.directory
+    this.#log = options.log
+    this.#wallMs = options.wallMs
+    this.#ranges = options.ranges ?? systemFileRanges()
+    this.#entries = entries
+    this.#unlock = unlock
+  }
+
+  record(id: string): VolumeRecord | undefined {
+    return this.#entries.get(id)?.record
+  }
+
+  list(): readonly VolumeRecord[] {
+    return [...this.#entries.values()].map((entry) => entry.record)
+  }
+
+  async create(id: string, sizeBytes: number, serving: Serving): Promise<VolumeRecord> {
+    assert(ID.test(id), 'a volume id is checked before it becomes a path')
+    assert(Number.isSafeInteger(sizeBytes) && sizeBytes > 0, 'a size is a positive whole number')
+    const known = this.#entries.get(id)
+    if (known !== undefined) {
+      await known.tail.catch(() => undefined)
+      if (this.#entries.get(id) === known) return sameSize(known.record, sizeBytes)
+      return this.create(id, sizeBytes, serving)
+    }
+    const record = { id, sizeBytes, createdMs: this.#wallMs(), serving, failed: null }
+    const entry = entryOf(record)
+    // From here on a second create of the same id waits for this one.
+    this.#entries.set(id, entry)
+    return this.#inTurn(entry, async () => {
+      try {
+        await this.#makeFiles(record)
+        return record
+      } catch (error) {
+        this.#entries.delete(id)
+        throw error
+      }
+    })
+  }
+
+  async #makeFiles(record: VolumeRecord): Promise<void> {
+    const fresh = join(this.#directory, `.new-${record.id}`)
+    await rm(fresh, { recursive: true, force: true })
+    await mkdir(fresh, { mode: 0o700 })
+    const data = await open(join(fresh, 'data'), 'wx', 0o600)
+    try {
+      await data.truncate(record.sizeBytes)
+      await data.sync()
+    } finally {
+      await data.close()
+    }
+    await writeFileWhole(join(fresh, 'meta.json'), encodeMeta(record), 0o600)
+    await rename(fresh, this.#path(record.id))
+    await syncDirectory(this.#directory)
+  }
+
+  async open(id: string): Promise<Volume> {
+    const entry = this.#entry(id)
+    return this.#inTurn(entry, () => this.#openFile(entry))
+  }
+
+  async #openFile(entry: Entry): Promise<FileVolume> {
+    if (entry.volume !== undefined) return entry.volume
+    const { id, sizeBytes, failed } = entry.record
+    this.#entry(id)
+    const path = this.#path(id, 'data')
+    // Longer than the record says: a crash in the middle of an extension, which counts only once the record is written.
+    const found = (await stat(path)).size
+    let reason = failed
+    if (found < sizeBytes && reason === null) {
+      reason = `the data file has ${found} bytes, the volume ${sizeBytes}`
+      this.#persistFailure(entry, reason)
+    }
+    const fd = openSync(path, 'r+')
+    entry.volume = new FileVolume({
+      id,
+      fd,
+      sizeBytes,
+      failed: reason ?? undefined,
+      ranges: this.#ranges,
+      onFailed: (cause) => this.#persistFailure(entry, cause),
+    })
+    return entry.volume
+  }
+
+  setServing(id: string, serving: Serving): Promise<VolumeRecord> {
+    const entry = this.#entry(id)
+    return this.#inTurn(entry, async () => {
+      this.#entry(id)
+      if (JSON.stringify(entry.record.serving) === JSON.stringify(serving)) return entry.record
+      return this.#replace(entry, { ...entry.record, serving })
+    })
+  }
+
+  extend(id: string, sizeBytes: number): Promise<VolumeRecord> {
+    const entry = this.#entry(id)
+    return this.#inTurn(entry, async () => {
+      this.#entry(id)
+      if (sizeBytes <= entry.record.sizeBytes) return entry.record
+      const volume = await this.#openFile(entry)
+      await volume.extend(sizeBytes)
+      return this.#replace(entry, { ...entry.record, sizeBytes })
+    })
+  }
+
+  async delete(id: string): Promise<void> {
+    const entry = this.#entries.get(id)
+    if (entry === undefined) return
+    await this.#inTurn(entry, async () => {
+      if (this.#entries.get(id) !== entry) return
+      await entry.volume?.close()
+      entry.volume = undefined
+      const gone = join(this.#directory, `.gone-${id}`)
+      await rm(gone, { recursive: true, force: true })
+      await rename(this.#path(id), gone)
+      this.#entries.delete(id)
+      await syncDirectory(this.#directory)
+      await rm(gone, { recursive: true, force: true })
+    })
+  }
+
+  async freeBytes(): Promise<number> {
+    const { bavail, bsize } = await statfs(this.#directory)
+    return bavail * bsize
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    for (const entry of this.#entries.values()) {
+      await this.#inTurn(entry, async () => entry.volume?.close())
+    }
+    this.#unlock()
+  }
+
+  #entry(id: string): Entry {
+    const entry = this.#entries.get(id)
+    if (entry === undefined) throw new Fault(VOLUME_UNKNOWN, `volume ${id}`, { volume: id })
+    return entry
+  }
+
+  #inTurn<T>(entry: Entry, work: () => Promise<T>): Promise<T> {
+    const result = entry.tail.then(work, work)
+    entry.tail = result
+    return result
+  }
+
+  async #replace(entry: Entry, changed: VolumeRecord): Promise<VolumeRecord> {
+    await writeFileWhole(this.#path(changed.id, 'meta.json'), encodeMeta(changed), 0o600)
+    entry.record = { ...changed, failed: entry.record.failed }
+    return entry.record
+  }
+
+  /** Synchronous, because the failure must be on disk before any later request of this volume is answered. */
+  #persistFailure(entry: Entry, reason: string): void {
+    const { id } = entry.record
+    entry.record = { ...entry.record, failed: reason }
+    this.#log.error({ volume: id, reason }, 'volume failed, refusing all its I/O')
+    try {
+      const fd = openSync(this.#path(id, 'failed'), 'w', 0o600)
+      try {
+        writeFileSync(fd, `${reason}\n`)
+        fsyncSync(fd)
+      } finally {
+        closeSync(fd)
+      }
+      const directory = openSync(this.#path(id), 'r')
+      try {
+        fsyncSync(directory)
+      } finally {
+        closeSync(directory)
+      }
+    } catch (error) {
+      // The disk that just failed may well refuse this too. The mark in memory still holds until the process ends.
+      this.#log.fatal({ volume: id, err: error }, 'failure mark could not be stored')
+    }
+  }
+
+  #path(id: string, ...names: string[]): string {
+    return join(this.#directory, id, ...names)
+  }
+}
+
+function sameSize(record: VolumeRecord, sizeBytes: number): VolumeRecord {
+  if (record.sizeBytes === sizeBytes) return record
+  const detail = { size_bytes: record.sizeBytes, asked_bytes: sizeBytes }
+  throw new Fault(SIZE_MISMATCH, `creating volume ${record.id}`, detail)
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}

@@ -1,0 +1,345 @@
+import { close, fdatasync, fstat, fsync, ftruncate, read, readSync, writeSync } from 'node:fs'
+import { promisify } from 'node:util'
+import { assert } from '#base/assert.ts'
+import { Fault } from '#base/fault.ts'
+import { hasCode } from '#base/system/files.ts'
+import type { FileRanges } from '#base/system/libc.ts'
+import { VOLUME_CLOSED, VOLUME_FAILED, VOLUME_NO_SPACE, VOLUME_READ_ERROR } from '../faults.ts'
+import { type Extent, type Volume, ZERO_SYNC_BYTES_MAX } from '../volume.ts'
+
+/* A volume on one sparse file.
+ *
+ * Holes come from fallocate; where the file system has none, zeroes are written and everything counts as data.
+ * Flushes share fdatasyncs: while one runs, all newcomers wait for the next one together.
+ *
+ *     flush A ──► [ fdatasync 1 ─────────────► ] ──► A
+ *        flush B, C come here ──► wait ──────► [ fdatasync 2 ─────► ] ──► B, C
+ *
+ * B may not use fdatasync 1, which may have passed B's pages already.
+ */
+
+const fdatasyncInPool = promisify(fdatasync)
+const fsyncInPool = promisify(fsync)
+const ftruncateInPool = promisify(ftruncate)
+const fstatInPool = promisify(fstat)
+const closeInPool = promisify(close)
+
+/** One step of `zero` off the loop. A fallocate holds the file's lock, and so delays writes to it, for some 10 ms at this
+ *  size. */
+const ZERO_STEP_BYTES = 64 * 1024 * 1024
+/** Holes found by one turn of the loop in `extents`; each takes two system calls of half a microsecond. */
+const EXTENTS_PER_TURN = 500
+/** Longer reads go to the pool: copying them would take the loop as long as the trip costs, and two cores share the work. */
+const CACHED_READ_BYTES_MAX = 128 * 1024
+const ZEROES = Buffer.alloc(ZERO_SYNC_BYTES_MAX)
+
+export interface FileVolumeParts {
+  readonly id: string
+  readonly fd: number
+  readonly sizeBytes: number
+  readonly failed: string | undefined
+  readonly ranges: FileRanges
+  /** Makes the failure durable before anything else happens. Synchronous: nothing may overtake it. Must not throw. */
+  readonly onFailed: (reason: string) => void
+}
+
+export class FileVolume implements Volume {
+  readonly id: string
+  readonly #fd: number
+  readonly #ranges: FileRanges
+  readonly #onFailed: (reason: string) => void
+  #sizeBytes: number
+  #failed: string | undefined
+  #closed = false
+  #holes = true
+  #cachedReads = true
+  /** Calls in the thread pool; the descriptor may not be closed, and so reused, under them. */
+  #running = 0
+  #idle: (() => void) | undefined
+  #syncing: Promise<void> | undefined
+  #syncNext: Promise<void> | undefined
+
+  constructor(parts: FileVolumeParts) {
+    this.id = parts.id
+    this.#fd = parts.fd
+    this.#sizeBytes = parts.sizeBytes
+    this.#failed = parts.failed
+    this.#ranges = parts.ranges
+    this.#onFailed = parts.onFailed
+    this.#ranges.adviseRandom(parts.fd)
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes
+  }
+
+  get failed(): string | undefined {
+    return this.#failed
+  }
+
+  writeSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void {
+    this.#check(offset, length)
+    let done = 0
+    try {
+      while (done < length) {
+        done += writeSync(this.#fd, buf, bufOffset + done, length - done, offset + done)
+      }
+    } catch (error) {
+      throw this.#writeFault(error, 'writing', offset)
+    }
+  }
+
+  readSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void {
+    this.#check(offset, length)
+    let done = 0
+    try {
+      while (done < length) {
+        const got = readSync(this.#fd, buf, bufOffset + done, length - done, offset + done)
+        if (got === 0) throw new Error('the data file is shorter than the volume')
+        done += got
+      }
+    } catch (error) {
+      throw new Fault(VOLUME_READ_ERROR, `reading volume ${this.id}`, { offset }, error)
+    }
+  }
+
+  readCached(buf: Uint8Array, bufOffset: number, length: number, offset: number): boolean {
+    this.#check(offset, length)
+    if (!this.#cachedReads || length > CACHED_READ_BYTES_MAX) return false
+    try {
+      return this.#ranges.readCached(this.#fd, buf, bufOffset, length, offset) === length
+    } catch (error) {
+      // The ordinary read that follows tells a real failure better.
+      if (isUnsupported(error)) this.#cachedReads = false
+      return false
+    }
+  }
+
+  read(buf: Uint8Array, bufOffset: number, length: number, offset: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.readThen(buf, bufOffset, length, offset, (error) =>
+        error === null ? resolve() : reject(error),
+      )
+    })
+  }
+
+  readThen(
+    buf: Uint8Array,
+    bufOffset: number,
+    length: number,
+    offset: number,
+    done: (error: Error | null) => void,
+  ): void {
+    const refusal = this.#refusal()
+    if (refusal !== undefined) {
+      process.nextTick(done, refusal)
+      return
+    }
+    this.#checkRange(offset, length)
+    if (length === 0) {
+      process.nextTick(done, null)
+      return
+    }
+    this.#running++
+    read(this.#fd, buf, bufOffset, length, offset, (error, got) => {
+      this.#leave()
+      if (error === null && got === length) done(null)
+      else if (error === null && got > 0) {
+        this.readThen(buf, bufOffset + got, length - got, offset + got, done)
+      } else {
+        const cause = error ?? new Error('the data file is shorter than the volume')
+        done(new Fault(VOLUME_READ_ERROR, `reading volume ${this.id}`, { offset }, cause))
+      }
+    })
+  }
+
+  zeroSync(offset: number, length: number, mayUnmap: boolean): void {
+    this.#check(offset, length)
+    assert(length <= ZERO_SYNC_BYTES_MAX, 'long ranges are zeroed off the loop')
+    if (length === 0) return
+    if (this.#holes) {
+      try {
+        if (mayUnmap) this.#ranges.punchHoleSync(this.#fd, offset, length)
+        else this.#ranges.zeroRangeSync(this.#fd, offset, length)
+        return
+      } catch (error) {
+        if (!isUnsupported(error)) throw this.#writeFault(error, 'zeroing', offset)
+        this.#holes = false
+      }
+    }
+    this.writeSync(ZEROES, 0, length, offset)
+  }
+
+  async zero(offset: number, length: number, mayUnmap: boolean): Promise<void> {
+    this.#check(offset, length)
+    const end = offset + length
+    for (let at = offset; at < end; ) {
+      if (!this.#holes) {
+        const step = Math.min(ZERO_SYNC_BYTES_MAX, end - at)
+        this.#check(at, step)
+        this.writeSync(ZEROES, 0, step, at)
+        at += step
+        await nextTurn()
+        continue
+      }
+      const step = Math.min(ZERO_STEP_BYTES, end - at)
+      this.#check(at, step)
+      this.#running++
+      try {
+        if (mayUnmap) await this.#ranges.punchHole(this.#fd, at, step)
+        else await this.#ranges.zeroRange(this.#fd, at, step)
+        at += step
+      } catch (error) {
+        if (!isUnsupported(error)) throw this.#writeFault(error, 'zeroing', at)
+        this.#holes = false
+      } finally {
+        this.#leave()
+      }
+    }
+  }
+
+  flush(): Promise<void> {
+    if (this.#syncing === undefined) {
+      this.#syncing = this.#sync().finally(() => (this.#syncing = undefined))
+      return this.#syncing
+    }
+    // A failed fdatasync marks the volume, so the next one refuses: waiting for it whatever its outcome is right.
+    this.#syncNext ??= this.#syncing.then(noop, noop).then(() => {
+      this.#syncNext = undefined
+      return this.flush()
+    })
+    return this.#syncNext
+  }
+
+  async #sync(): Promise<void> {
+    const refusal = this.#refusal()
+    if (refusal !== undefined) throw refusal
+    this.#running++
+    try {
+      await fdatasyncInPool(this.#fd)
+    } catch (error) {
+      // Whatever the number says: pages were thrown away, and nobody will be told again.
+      throw this.#fail(`fdatasync failed: ${String(error)}`, error)
+    } finally {
+      this.#leave()
+    }
+    // A write may have failed the volume in the meantime; what it lost is not durable.
+    const late = this.#refusal()
+    if (late !== undefined && this.#failed !== undefined) throw late
+  }
+
+  async extents(
+    offset: number,
+    length: number,
+    countMax = Number.POSITIVE_INFINITY,
+  ): Promise<readonly Extent[]> {
+    this.#check(offset, length)
+    const end = offset + length
+    const found: Extent[] = []
+    let inTurn = 0
+    for (let at = offset; at < end && found.length < countMax; ) {
+      if (inTurn++ === EXTENTS_PER_TURN) {
+        inTurn = 0
+        await nextTurn()
+      }
+      this.#check(at, end - at)
+      const extent = this.#extentAt(at, end)
+      found.push(extent)
+      at += extent.length
+    }
+    return found
+  }
+
+  #extentAt(offset: number, end: number): Extent {
+    if (!this.#holes) return { offset, length: end - offset, hole: false }
+    try {
+      const data = this.#ranges.seekData(this.#fd, offset) ?? end
+      if (data > offset) return { offset, length: Math.min(data, end) - offset, hole: true }
+      const hole = this.#ranges.seekHole(this.#fd, offset)
+      return { offset, length: Math.min(hole, end) - offset, hole: false }
+    } catch (error) {
+      if (!isUnsupported(error)) {
+        throw new Fault(VOLUME_READ_ERROR, `mapping volume ${this.id}`, { offset }, error)
+      }
+      return { offset, length: end - offset, hole: false }
+    }
+  }
+
+  /** For the store, which must also record the new size. */
+  async extend(newSizeBytes: number): Promise<void> {
+    this.#check(0, 0)
+    if (newSizeBytes <= this.#sizeBytes) return
+    this.#running++
+    try {
+      await ftruncateInPool(this.#fd, newSizeBytes)
+      await fsyncInPool(this.#fd)
+    } catch (error) {
+      throw this.#writeFault(error, 'extending', this.#sizeBytes)
+    } finally {
+      this.#leave()
+    }
+    this.#sizeBytes = Math.max(this.#sizeBytes, newSizeBytes)
+  }
+
+  async allocatedBytes(): Promise<number> {
+    if (this.#closed) throw new Fault(VOLUME_CLOSED, `volume ${this.id}`)
+    this.#running++
+    try {
+      return (await fstatInPool(this.#fd)).blocks * 512
+    } finally {
+      this.#leave()
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    if (this.#running > 0) await new Promise<void>((resolve) => (this.#idle = resolve))
+    await closeInPool(this.#fd)
+  }
+
+  #leave(): void {
+    if (--this.#running === 0) this.#idle?.()
+  }
+
+  #refusal(): Fault | undefined {
+    if (this.#closed) return new Fault(VOLUME_CLOSED, `volume ${this.id}`)
+    if (this.#failed !== undefined) {
+      return new Fault(VOLUME_FAILED, `volume ${this.id}: ${this.#failed}`)
+    }
+    return undefined
+  }
+
+  #check(offset: number, length: number): void {
+    if (this.#closed || this.#failed !== undefined) throw this.#refusal() as Fault
+    this.#checkRange(offset, length)
+  }
+
+  #checkRange(offset: number, length: number): void {
+    assert(
+      offset >= 0 && length >= 0 && offset + length <= this.#sizeBytes,
+      'a request lies inside its volume',
+    )
+  }
+
+  #writeFault(error: unknown, doing: string, offset: number): Fault {
+    if (error instanceof Fault) return error
+    if (hasCode(error, 'ENOSPC') || hasCode(error, 'EDQUOT')) {
+      return new Fault(VOLUME_NO_SPACE, `${doing} volume ${this.id}`, { offset }, error)
+    }
+    return this.#fail(`${doing} at ${offset} failed: ${String(error)}`, error)
+  }
+
+  #fail(reason: string, cause: unknown): Fault {
+    if (this.#failed === undefined) {
+      this.#failed = reason
+      this.#onFailed(reason)
+    }
+    return new Fault(VOLUME_FAILED, `volume ${this.id}: ${reason}`, {}, cause)
+  }
+}
+
+const noop = () => {}
+const nextTurn = () => new Promise<void>((resolve) => setImmediate(resolve))
+const isUnsupported = (error: unknown): boolean =>
+  hasCode(error, 'EOPNOTSUPP') || hasCode(error, 'ENOTSUP') || hasCode(error, 'ENOSYS')

@@ -1,0 +1,55 @@
+import type { Serving, VolumeRecord } from '../volume-store.ts'
+
+/* meta.json of a volume; docs/formats/volume-files.md describes it for readers. Failure has a file of its own. */
+
+export const META_FORMAT = 1
+
+export function encodeMeta(record: VolumeRecord): string {
+  const { id, sizeBytes, createdMs, serving } = record
+  const meta = {
+    format: META_FORMAT,
+    id,
+    size_bytes: sizeBytes,
+    created: new Date(createdMs).toISOString(),
+    serving,
+  }
+  return `${JSON.stringify(meta, null, 2)}\n`
+}
+
+/** The record, or what is wrong with the text. */
+export function decodeMeta(text: string): VolumeRecord | { readonly problem: string } {
+  let meta: unknown
+  try {
+    meta = JSON.parse(text)
+  } catch {
+    return { problem: 'not JSON' }
+  }
+  if (!isRecord(meta)) return { problem: 'not an object' }
+  if (meta['format'] !== META_FORMAT) {
+    return { problem: `format ${String(meta['format'])}, this version reads ${META_FORMAT}` }
+  }
+  const { id, size_bytes: sizeBytes, created } = meta
+  const serving = decodeServing(meta['serving'])
+  const createdMs = typeof created === 'string' ? Date.parse(created) : Number.NaN
+  if (typeof id !== 'string') return { problem: 'id is no text' }
+  if (typeof sizeBytes !== 'number' || !Number.isSafeInteger(sizeBytes) || sizeBytes <= 0) {
+    return { problem: 'size_bytes is no positive whole number' }
+  }
+  if (Number.isNaN(createdMs)) return { problem: 'created is no time' }
+  if (serving === undefined) return { problem: 'serving is unknown' }
+  return { id, sizeBytes, createdMs, serving, failed: null }
+}
+
+function decodeServing(value: unknown): Serving | undefined {
+  if (!isRecord(value)) return undefined
+  const { mode, reason, session, pair } = value
+  if (mode === 'standalone') return { mode }
+  if (mode === 'standby' && typeof reason === 'string') return { mode, reason }
+  if (mode === 'session' && typeof session === 'string' && typeof pair === 'string') {
+    return { mode, session, pair }
+  }
+  return undefined
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)

@@ -1,0 +1,38 @@
+import type { Volume } from './volume.ts'
+
+/** Who may use a volume, kept with it so that a restart does not have to ask.
+ *  standalone: served without replication · standby: refuses to open, with the reason · session: served by a session
+ *  under `pair`, and refused until that session is running */
+export type Serving =
+  | { readonly mode: 'standalone' }
+  | { readonly mode: 'standby'; readonly reason: string }
+  | { readonly mode: 'session'; readonly session: string; readonly pair: string }
+
+export interface VolumeRecord {
+  readonly id: string
+  readonly sizeBytes: number
+  /** Milliseconds since 1970. */
+  readonly createdMs: number
+  readonly serving: Serving
+  /** Why the copy is failed for good; null while it is good. */
+  readonly failed: string | null
+}
+
+/** The volumes of one site. All changes are durable when their promise resolves, and repeating one changes nothing. */
+export interface VolumeStore {
+  /** A volume that reads as zeroes. The same id and size again: the record as it stands, `serving` untouched.
+   *  Another size: SIZE_MISMATCH. */
+  create(id: string, sizeBytes: number, serving: Serving): Promise<VolumeRecord>
+  /** The open volume; one object per volume, shared by all callers, closed by `delete` or `close` of the store. */
+  open(id: string): Promise<Volume>
+  record(id: string): VolumeRecord | undefined
+  list(): readonly VolumeRecord[]
+  setServing(id: string, serving: Serving): Promise<VolumeRecord>
+  /** Grows a volume; a smaller or equal size changes nothing. */
+  extend(id: string, sizeBytes: number): Promise<VolumeRecord>
+  /** Gone with its data. The caller has ended its exports. An unknown id changes nothing. */
+  delete(id: string): Promise<void>
+  /** Free space of the file system in bytes. */
+  freeBytes(): Promise<number>
+  close(): Promise<void>
+}
