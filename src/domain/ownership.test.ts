@@ -240,24 +240,6 @@ test('repeating an attempt gives the same answer until another change has happen
   }
 })
 
-test('a rise that was given up by a drop never takes effect, and one that won makes the drop stale', () => {
-  const alone = recordIn('resyncing', LEASES['live'] ?? null)
-  const rise: OwnershipRequest = { kind: 'rise', site: 'az1', epoch: EPOCH, attempt: 'late-rise' }
-  const drop: OwnershipRequest = { kind: 'drop', site: 'az1', epoch: EPOCH, attempt: 'give-up' }
-
-  const dropped = decideOwnership(alone, drop, time())
-  assert(dropped.ok && dropped.record.state === 'resyncing')
-  assert.deepEqual(dropped.record.lease, alone.lease, 'the holder stays, and so does its lease')
-  const late = decideOwnership(dropped.record, rise, time())
-  assert.equal(!late.ok && late.refusal, 'STALE_EPOCH')
-
-  const risen = decideOwnership(alone, rise, time())
-  assert(risen.ok && risen.record.state === 'in_sync')
-  const tooLate = decideOwnership(risen.record, drop, time())
-  assert.equal(!tooLate.ok && tooLate.refusal, 'STALE_EPOCH')
-  assert.equal(tooLate.record.state, 'in_sync')
-})
-
 test('a failover waits for exactly the lease and the drift, unless the holder consents', () => {
   const before = recordIn('resyncing', { holder: 'az1', endsBootMs: NOW_MS + 3_000 })
   const ask = (bootMs: number, consent = false) =>

@@ -18,9 +18,8 @@ import { assert, unreachable } from '#base/assert.ts'
  * - In `resyncing`, `solo` and `failed_over` the writer acknowledges alone and therefore holds a lease. A
  *   different writer needs that lease ended, or its holder's consent.
  * - `frozen` acknowledges nowhere.
- * - A `rise` that its sender has given up must never take effect later, because by then the writer acknowledges
- *   alone. Giving up is therefore itself a change: `drop` is legal in `resyncing` too, and burns the epoch that any
- *   rise still on its way names.
+ * - A request that its sender has given up can still arrive later. A writer that asked for `rise` therefore goes on
+ *   asking with the same attempt until a higher epoch answers, and acknowledges nothing alone before that.
  * Whoever stores the record persists it before answering.
  */
 export interface Ownership {
@@ -56,7 +55,7 @@ export const ALONE: ReadonlySet<OwnershipState> = new Set(['resyncing', 'solo', 
 export const OWNERSHIP_MOVES: Record<ChangeKind, readonly OwnershipState[]> = {
   open: ['closed'],
   rise: ['resyncing'],
-  drop: ['in_sync', 'resyncing'],
+  drop: ['in_sync'],
   reverse: ['in_sync'],
   failover: ['in_sync', 'resyncing', 'solo', 'frozen'],
   reprotect: ['failed_over', 'solo'],
@@ -77,10 +76,7 @@ export type OwnershipRequest =
       readonly epoch: number
       readonly attempt: string
     }
-  /**
-   * By the writer, before it acknowledges alone: the replica came back without its unsynced writes and must be
-   * brought up again; or, in `resyncing`, a rise was asked for and its answer is not known (link lost, restart).
-   */
+  /** By the writer: the replica came back without its unsynced writes and must be brought up again. */
   | {
       readonly kind: 'drop'
       readonly site: string
@@ -200,8 +196,7 @@ export function decideOwnership(
     case 'rise':
       return change(record, request.attempt, time, { state: 'in_sync' })
     case 'drop':
-      // In `resyncing` the writer may hold a lease, and goes on under it.
-      return change(record, request.attempt, time, { state: 'resyncing', lease: record.lease })
+      return change(record, request.attempt, time, { state: 'resyncing' })
     case 'reverse':
       return change(record, request.attempt, time, {
         state: 'in_sync',

@@ -1,0 +1,187 @@
+/* What an all-knowing observer holds against the system.
+ *
+ * Every write gets a number when the writing site gives it its place in the group's order; a block holds the number of the
+ * write that made it. Numbers only rise, whoever writes, so "the image of a side is a prefix of the group's order" can
+ * be decided by comparing numbers:
+ *
+ *     p(b)  the number that block b holds            q(b)  the next number written to block b after p(b)
+ *     image = apply(first N)  for some N    ⇔    max p(b) < min q(b)  over all blocks
+ *
+ * (The N is max p. A write over several blocks is one number, so half of it fails the test as it should.)
+ *
+ * A history begins whenever a site starts to serve: its base is the image found there. A replica must be a prefix of
+ * the present history, or of the one that it was a prefix of before, and never goes back.
+ */
+
+/** A promise was broken. The message names it; the seed replays it. */
+export class Violation extends Error {
+  override readonly name = 'Violation'
+}
+
+class History {
+  readonly id: number
+  readonly base: Int32Array
+  /** Per block the numbers of its writes, rising. */
+  readonly #writes: number[][]
+
+  constructor(id: number, base: Int32Array) {
+    this.id = id
+    this.base = base.slice()
+    this.#writes = Array.from(base, () => [])
+  }
+
+  append(blocks: readonly number[], number: number): void {
+    for (const block of blocks) (this.#writes[block] as number[]).push(number)
+  }
+
+  /** The N for which `image` is apply(first N); or a sentence about why there is none. */
+  prefix(image: Int32Array): number | string {
+    let last = 0
+    let lastBlock = -1
+    let next = Number.POSITIVE_INFINITY
+    let nextBlock = -1
+    for (let block = 0; block < image.length; block++) {
+      const value = image[block] as number
+      const writes = this.#writes[block] as number[]
+      let index = -1
+      if (value !== this.base[block]) {
+        index = indexOf(writes, value)
+        if (index < 0) return `block ${block} holds ${value}, which is no write to it in this order`
+        if (value > last) {
+          last = value
+          lastBlock = block
+        }
+      }
+      const after = writes[index + 1]
+      if (after !== undefined && after < next) {
+        next = after
+        nextBlock = block
+      }
+    }
+    if (last < next) return last
+    return `block ${lastBlock} has write ${last}, but block ${nextBlock} lacks the earlier ${next}`
+  }
+}
+
+function indexOf(sorted: readonly number[], value: number): number {
+  let low = 0
+  let high = sorted.length - 1
+  while (low <= high) {
+    const middle = (low + high) >> 1
+    const found = sorted[middle] as number
+    if (found === value) return middle
+    if (found < value) low = middle + 1
+    else high = middle - 1
+  }
+  return -1
+}
+
+export interface FlushMark {
+  readonly blocks: readonly number[]
+  readonly must: readonly number[]
+}
+
+export class Truth {
+  readonly #blocks: number
+  #number = 0
+  #history: History
+  /** Per block the last acknowledged write: what a reader must at least see. */
+  readonly must: Int32Array
+  /** The same, as of the last acknowledged flush: what must survive when all power was lost. */
+  readonly mustSurvive: Int32Array
+  readonly #matched = new Map<string, { history: History; upTo: number }>()
+  readonly #inFlight = new Map<number, readonly number[]>()
+
+  constructor(blocks: number) {
+    this.#blocks = blocks
+    this.#history = new History(0, new Int32Array(blocks))
+    this.must = new Int32Array(blocks)
+    this.mustSurvive = new Int32Array(blocks)
+  }
+
+  /** A write takes its place in the order. Returns its number, which becomes the blocks' content. */
+  ordered(blocks: readonly number[]): number {
+    const number = ++this.#number
+    this.#history.append(blocks, number)
+    this.#inFlight.set(number, blocks)
+    return number
+  }
+
+  acknowledged(number: number, fua: boolean): void {
+    const blocks = this.#inFlight.get(number)
+    if (blocks === undefined) throw new Violation(`write ${number} is acknowledged twice`)
+    this.#inFlight.delete(number)
+    for (const block of blocks) {
+      if ((this.must[block] as number) < number) this.must[block] = number
+      if (fua && (this.mustSurvive[block] as number) < number) this.mustSurvive[block] = number
+    }
+  }
+
+  /** A client sends a flush of these blocks: what it covers, once acknowledged. */
+  flushMark(blocks: readonly number[]): FlushMark {
+    return { blocks, must: blocks.map((block) => this.must[block] as number) }
+  }
+
+  flushed(mark: FlushMark): void {
+    mark.blocks.forEach((block, index) => {
+      const number = mark.must[index] as number
+      if ((this.mustSurvive[block] as number) < number) this.mustSurvive[block] = number
+    })
+  }
+
+  /** Null, or a sentence: the first acknowledged write that `image` lacks. */
+  lacks(image: Int32Array, must: Int32Array = this.must): string | null {
+    for (let block = 0; block < this.#blocks; block++) {
+      const has = image[block] as number
+      const needs = must[block] as number
+      if (has < needs) return `block ${block} holds ${has}, but ${needs} was acknowledged`
+    }
+    return null
+  }
+
+  /** No image is complete after power was lost everywhere: only what was flushed is owed. */
+  settleForFlushed(): void {
+    this.must.set(this.mustSurvive)
+  }
+
+  /** An operator forced a failover to a side that lacks writes: what it has is the truth from now on. */
+  settleFor(image: Int32Array): void {
+    for (let block = 0; block < this.#blocks; block++) {
+      const has = image[block] as number
+      if ((this.must[block] as number) > has) this.must[block] = has
+      if ((this.mustSurvive[block] as number) > has) this.mustSurvive[block] = has
+    }
+  }
+
+  /** `site` begins to serve with this image. */
+  serves(site: string, image: Int32Array): void {
+    const missing = this.lacks(image)
+    if (missing !== null) throw new Violation(`promise 1: ${site} begins to serve, ${missing}`)
+    this.#history = new History(this.#history.id + 1, image)
+    this.#matched.set(site, { history: this.#history, upTo: 0 })
+  }
+
+  /** `site` calls itself consistent with this image. */
+  consistent(site: string, image: Int32Array): void {
+    const before = this.#matched.get(site)
+    const now = this.#history.prefix(image)
+    if (typeof now === 'number') {
+      if (before?.history === this.#history && now < before.upTo) {
+        throw new Violation(`promise 2: ${site} went back from ${before.upTo} to ${now}`)
+      }
+      this.#matched.set(site, { history: this.#history, upTo: now })
+      return
+    }
+    const earlier = before === undefined ? 'it matched none before' : before.history.prefix(image)
+    if (typeof earlier === 'number' && before !== undefined && earlier >= before.upTo) {
+      before.upTo = earlier
+      return
+    }
+    throw new Violation(`promise 2: ${site} calls itself consistent; ${now} (before: ${earlier})`)
+  }
+
+  /** The image of `site` was changed in another way than in order (power loss, copy): it matches nothing now. */
+  disturbed(site: string): void {
+    this.#matched.delete(site)
+  }
+}
