@@ -1,0 +1,111 @@
+import { type FileHandle, open } from 'node:fs/promises'
+import { crc32c } from '@node-rs/crc32'
+import Type from 'typebox'
+import { Value } from 'typebox/value'
+import { assert } from '#base/assert.ts'
+import { OwnershipRecord } from '#wire/site/witness.ts'
+import type { StoredSession } from './session.ts'
+
+/* The epoch file of one session: under which record this site acts, and what it knows about its own copy.
+ *
+ *     0      slot A   4096 bytes
+ *     4096   slot B   4096 bytes
+ *
+ * A write goes into the slot that does not hold the newest state, and is synced before anything is done under it. A write
+ * torn by power loss therefore damages only the slot that was about to become newest, and nothing has been done under it.
+ * Both slots damaged means that the disk lost data: the session does not start by itself.
+ */
+
+const SLOT_BYTES = 4096
+const HEADER_BYTES = 24
+const MAGIC = 0x48464550
+export const EPOCH_FILE_VERSION = 1
+
+const Stored = Type.Object({
+  record: OwnershipRecord,
+  consistent: Type.Boolean(),
+  base: Type.Boolean(),
+  riseAsked: Type.Boolean(),
+  divergent: Type.Boolean(),
+  promoting: Type.Boolean(),
+  clean: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
+})
+
+/** One slot: header, JSON, zeroes. */
+export function encodeEpochSlot(stored: StoredSession, generation: number): Buffer {
+  const json = Buffer.from(JSON.stringify(stored))
+  assert(json.length <= SLOT_BYTES - HEADER_BYTES, 'the state of a session fits into its slot')
+  const slot = Buffer.alloc(SLOT_BYTES)
+  slot.writeUInt32BE(MAGIC, 0)
+  slot.writeUInt16BE(EPOCH_FILE_VERSION, 4)
+  slot.writeBigUInt64BE(BigInt(generation), 8)
+  slot.writeUInt32BE(json.length, 16)
+  json.copy(slot, HEADER_BYTES)
+  slot.writeUInt32BE(checksum(slot, json.length), 20)
+  return slot
+}
+
+export type EpochSlot = { readonly stored: StoredSession; readonly generation: number }
+
+/** null: empty, torn, or of an unknown version. */
+export function decodeEpochSlot(slot: Buffer): EpochSlot | null {
+  if (slot.length < SLOT_BYTES || slot.readUInt32BE(0) !== MAGIC) return null
+  if (slot.readUInt16BE(4) !== EPOCH_FILE_VERSION) return null
+  const length = slot.readUInt32BE(16)
+  if (length > SLOT_BYTES - HEADER_BYTES) return null
+  if (slot.readUInt32BE(20) !== checksum(slot, length)) return null
+  const value: unknown = JSON.parse(slot.toString('utf8', HEADER_BYTES, HEADER_BYTES + length))
+  if (!Value.Check(Stored, value)) return null
+  return { stored: value, generation: Number(slot.readBigUInt64BE(8)) }
+}
+
+function checksum(slot: Buffer, length: number): number {
+  const head = crc32c(slot.subarray(0, 20))
+  return crc32c(slot.subarray(HEADER_BYTES, HEADER_BYTES + length), head)
+}
+
+export class EpochFile {
+  readonly #file: FileHandle
+  #generation: number
+  #slot: number
+  /** What was found; null in a new file. */
+  readonly found: StoredSession | null
+  /** The file has content, and none of it is valid. */
+  readonly damaged: boolean
+
+  private constructor(file: FileHandle, slots: readonly [Buffer, Buffer]) {
+    this.#file = file
+    const [a, b] = [decodeEpochSlot(slots[0]), decodeEpochSlot(slots[1])]
+    const newest = a !== null && (b === null || a.generation > b.generation) ? a : b
+    this.#slot = newest !== null && newest === a ? 0 : 1
+    this.#generation = newest?.generation ?? 0
+    this.found = newest?.stored ?? null
+    // Before the very first write has completed nothing was done under this file, so a single torn slot A is a new file.
+    this.damaged = newest === null && slots[1].some((byte) => byte !== 0)
+  }
+
+  /** Opens or creates `path`. The caller has made its directory, and syncs that after creation. */
+  static async open(path: string): Promise<EpochFile> {
+    const file = await open(path, 'a+', 0o600)
+    await file.close()
+    const handle = await open(path, 'r+')
+    const content = Buffer.alloc(2 * SLOT_BYTES)
+    await handle.read(content, 0, content.length, 0)
+    return new EpochFile(handle, [content.subarray(0, SLOT_BYTES), content.subarray(SLOT_BYTES)])
+  }
+
+  /** Durable when it resolves. One at a time. */
+  async write(stored: StoredSession): Promise<void> {
+    const generation = this.#generation + 1
+    const slot = this.#slot === 0 ? 1 : 0
+    const bytes = encodeEpochSlot(stored, generation)
+    await this.#file.write(bytes, 0, bytes.length, slot * SLOT_BYTES)
+    await this.#file.sync()
+    this.#generation = generation
+    this.#slot = slot
+  }
+
+  close(): Promise<void> {
+    return this.#file.close()
+  }
+}

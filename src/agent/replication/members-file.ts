@@ -1,0 +1,52 @@
+import { join } from 'node:path'
+import Type, { type Static } from 'typebox'
+import { Value } from 'typebox/value'
+import { readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
+import { SessionMember } from '#wire/site/commands.ts'
+
+/** Members of a session as this site knows them, and where its peer is. DIR/members.json, replaced as a whole. */
+export const StoredMember = Type.Intersect([
+  SessionMember,
+  Type.Object({
+    /** This site's volume has had a full copy (always true where the member was added as the writer's). */
+    joined: Type.Boolean(),
+  }),
+])
+export type StoredMember = Static<typeof StoredMember>
+
+export const MembersFile = Type.Object({
+  version: Type.Literal(1),
+  /** `host:port` of the peer's link listener. */
+  peer_link: Type.String(),
+  /** Bytes per second for copies; null: the agent's setting. */
+  copy_rate_bytes: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
+  members: Type.Array(StoredMember),
+  /** Indexes that were members once: frames for them may still arrive and are dropped. */
+  removed: Type.Array(Type.Integer({ minimum: 1 })),
+})
+export type MembersFile = Static<typeof MembersFile>
+
+export const NO_MEMBERS: MembersFile = {
+  version: 1,
+  peer_link: '',
+  copy_rate_bytes: null,
+  members: [],
+  removed: [],
+}
+
+/** null: there is none. 'damaged': there is one that cannot be read. */
+export async function readMembers(directory: string): Promise<MembersFile | null | 'damaged'> {
+  const text = await readTextIfPresent(join(directory, 'members.json'))
+  if (text === undefined) return null
+  try {
+    const value: unknown = JSON.parse(text)
+    return Value.Check(MembersFile, value) ? value : 'damaged'
+  } catch (error) {
+    if (error instanceof SyntaxError) return 'damaged'
+    throw error
+  }
+}
+
+export function writeMembers(directory: string, members: MembersFile): Promise<void> {
+  return writeFileWhole(join(directory, 'members.json'), JSON.stringify(members, null, 1), 0o600)
+}
