@@ -90,6 +90,12 @@ export const agentOptions = {
       'Encrypt the replication link. false is meant for trusted networks; sessions still authenticate each other by a keyed handshake. Both sites must agree.',
     default: true,
   }),
+  linkKeyFile: optional(
+    pathOption({
+      about:
+        'File of at least 32 random bytes that all agents share; proves membership on a link without TLS. Required when linkTls is false.',
+    }),
+  ),
   logLevel: choiceOption({
     about: 'Least severity written to the log.',
     choices: ['trace', 'debug', 'info', 'warn', 'error', 'fatal'],
@@ -178,6 +184,8 @@ export interface AgentConfig {
   readonly advertiseHost: string
   readonly pki: PkiFiles
   readonly linkTls: boolean
+  /** Defined when `linkTls` is false. */
+  readonly linkKeyFile: string | undefined
   readonly logLevel: string
   readonly peerSilenceMs: number
   readonly heartbeatMs: number
@@ -223,6 +231,9 @@ export function agentConfig(values: OptionValues<typeof agentOptions>): AgentCon
       `renewMs: ${values.renewMs} is above half of leaseMs ${values.leaseMs}, accepted: a smaller value`,
     )
   }
+  if (!values.linkTls && values.linkKeyFile === undefined) {
+    problems.push('linkKeyFile: required because linkTls is false, accepted: a path')
+  }
   if (problems.length > 0) throw new Fault(OPTION_REFUSED, problems.join('; '), { problems })
 
   const { 'pki.ca': ca, 'pki.cert': cert, 'pki.key': key, ...plain } = values
@@ -231,6 +242,7 @@ export function agentConfig(values: OptionValues<typeof agentOptions>): AgentCon
     dataDir,
     nbdSocket,
     advertiseHost,
+    linkKeyFile: values.linkKeyFile === undefined ? undefined : resolve(values.linkKeyFile),
     pki: { ca: resolve(ca), cert: resolve(cert), key: resolve(key) },
   }
 }

@@ -1,0 +1,179 @@
+import { readFileSync, statfsSync } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { newHexId } from '#base/ids.ts'
+import { createLog, type Log } from '#base/log.ts'
+import { systemClock } from '#base/system/clock.ts'
+import { ExportTable } from '#agent/nbd/exports.ts'
+import { type Listening, NbdServer } from '#agent/nbd/server.ts'
+import { createSessionHost } from '#agent/replication/host.ts'
+import type { SessionHost, SessionHostDeps } from '#agent/replication/types.ts'
+import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
+import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
+import type { Report } from '#wire/site/witness.ts'
+import { type CommandHandler, serveCommands } from './command-server.ts'
+import type { AgentConfig } from './config.ts'
+import { type ControlClient, controlClient } from './control-client.ts'
+import { startReporter } from './reporter.ts'
+import { type VolumeCommands, volumeCommands } from './volume-commands.ts'
+
+/* The composition root of a site agent: the only place that makes real clocks, disks and sockets for it.
+ *
+ * Order of a start: volumes (nothing can be opened yet) → sessions load their epoch files → plain exports → NBD sockets → commands
+ * → reports. So a client can reach a volume only after it is settled who serves it. A stop goes the other way: no new commands,
+ * clients dropped, sessions drained and marked clean, volumes closed.
+ */
+
+export interface RunningAgent {
+  close(): Promise<void>
+}
+
+const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
+
+/** Settles when NBD exports, links and commands are served; reports to the control plane go on in the background. */
+export async function startAgent(
+  config: AgentConfig,
+  version = 'development',
+): Promise<RunningAgent> {
+  const log = createLog(config.agentId, config.logLevel)
+  await mkdir(config.dataDir, { recursive: true, mode: 0o700 })
+  const identity = { bootId: readFileSync(BOOT_ID_FILE, 'utf8').trim(), runId: newHexId() }
+  const volumes = await openFileVolumeStore({
+    directory: join(config.dataDir, 'volumes'),
+    log,
+    wallMs: systemClock.wallMs,
+  })
+  const exports = new ExportTable()
+  const control = controlClient({
+    controlUrl: config.controlUrl,
+    pki: config.pki,
+    timeoutMs: config.witnessTimeoutMs,
+  })
+  const sessions = createSessionHost({
+    ...identity,
+    site: config.site,
+    agentId: config.agentId,
+    dataDir: config.dataDir,
+    clock: systemClock,
+    log,
+    volumes,
+    exports,
+    askWitness: witnessOf(control, log),
+    link: { listen: config.linkListen, security: linkSecurity(config) },
+    settings: config,
+  })
+  const plain = volumeCommands(volumes, exports)
+  await plain.start()
+  await sessions.start()
+
+  const nbd = new NbdServer({ exports, log, clock: systemClock })
+  await nbd.listenUnix(config.nbdSocket)
+  const tcp = await listenTcp(nbd, config)
+  const commands = await serveCommands({
+    listen: config.commandListen,
+    pki: config.pki,
+    caller: `control:${config.region}`,
+    handle: handlerOf(plain, sessions),
+    log,
+  })
+
+  const at = (port: number) => `${config.advertiseHost}:${port}`
+  const report = (): Report => ({
+    site: config.site,
+    agent: config.agentId,
+    boot_id: identity.bootId,
+    run_id: identity.runId,
+    version,
+    command_address: at(commands.port),
+    link_address: at(sessions.linkAddress.port),
+    nbd_unix: config.nbdSocket,
+    nbd_tcp: tcp?.port === undefined ? null : at(tcp.port),
+    nbd_tls: config.nbdTls,
+    free_bytes: freeBytes(config.dataDir),
+    sessions: sessions.statuses(),
+  })
+  const reporter = startReporter({
+    control,
+    report,
+    clock: systemClock,
+    log,
+    everyMs: config.reportMs,
+  })
+  log.info({ site: config.site, socket: config.nbdSocket }, 'agent is ready')
+
+  return {
+    async close() {
+      reporter.stop()
+      await commands.close()
+      // Clients go first: a session that drains must not be given new work.
+      await nbd.close()
+      await sessions.close()
+      await volumes.close()
+      await control.close()
+      log.info('agent stopped cleanly')
+    },
+  }
+}
+
+/** An unreachable witness is no answer, never a refusal. */
+function witnessOf(control: ControlClient, log: Log): SessionHostDeps['askWitness'] {
+  return async (session, ask) => {
+    try {
+      return await control.askWitness(session, ask)
+    } catch (error) {
+      log.debug({ session, ask: ask.kind, err: error }, 'no answer of the witness')
+      return null
+    }
+  }
+}
+
+function linkSecurity(config: AgentConfig): SessionHostDeps['link']['security'] {
+  if (!config.linkTls) {
+    return { kind: 'keyed', secret: readFileSync(config.linkKeyFile ?? '') }
+  }
+  const { ca, cert, key } = pem(config)
+  return { kind: 'tls', tls: { ca, cert, key } }
+}
+
+const pem = ({ pki }: AgentConfig) => ({
+  ca: readFileSync(pki.ca, 'utf8'),
+  cert: readFileSync(pki.cert, 'utf8'),
+  key: readFileSync(pki.key, 'utf8'),
+})
+
+async function listenTcp(nbd: NbdServer, config: AgentConfig): Promise<Listening | undefined> {
+  if (config.nbdListen === undefined) return undefined
+  const { host, port } = config.nbdListen
+  return await nbd.listenTcp(host, port, config.nbdTls ? pem(config) : undefined)
+}
+
+function freeBytes(directory: string): number {
+  const { bavail, bsize } = statfsSync(directory)
+  return bavail * bsize
+}
+
+function handlerOf(plain: VolumeCommands, sessions: SessionHost): CommandHandler {
+  const as = <N extends CommandName>(request: unknown) => request as CommandRequest<N>
+  return async (name, request) => {
+    switch (name) {
+      case 'volume.create':
+        return await plain.create(as<typeof name>(request))
+      case 'volume.delete':
+        return await plain.delete(as<typeof name>(request))
+      case 'volume.extend':
+        return await plain.extend(as<typeof name>(request))
+      case 'volume.show':
+        return await plain.show(as<typeof name>(request))
+      case 'volume.serve':
+        return await plain.serve(as<typeof name>(request))
+      case 'session.open':
+      case 'session.hold':
+      case 'session.release':
+      case 'session.remove':
+      case 'session.close':
+      case 'session.show':
+      case 'session.rate':
+        return await sessions.command(name, as<typeof name>(request))
+    }
+  }
+}

@@ -1,0 +1,43 @@
+import type { Clock } from '#base/clock.ts'
+import type { Log } from '#base/log.ts'
+import type { Report } from '#wire/site/witness.ts'
+import type { ControlClient } from './control-client.ts'
+
+/** Reports for ever, one at a time. What fails is said once, and again when it works. */
+export function startReporter(options: {
+  readonly control: ControlClient
+  readonly report: () => Report
+  readonly clock: Clock
+  readonly log: Log
+  readonly everyMs: number
+}): { stop(): void } {
+  const { control, report, clock, log, everyMs } = options
+  let stopped = false
+  let reached: boolean | undefined
+  let cancel = () => {}
+
+  async function once(): Promise<void> {
+    try {
+      await control.report(report())
+      if (reached !== true) log.info('the control plane takes reports')
+      reached = true
+    } catch (error) {
+      if (reached !== false) log.warn({ err: error }, 'the control plane takes no reports')
+      reached = false
+    }
+  }
+
+  function turn(): void {
+    void once().then(() => {
+      if (!stopped) cancel = clock.after(everyMs, turn)
+    })
+  }
+
+  turn()
+  return {
+    stop() {
+      stopped = true
+      cancel()
+    },
+  }
+}
