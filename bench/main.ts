@@ -1,0 +1,36 @@
+import { parseArgs } from 'node:util'
+import { LOADS, type LoadName } from './lib/fio.ts'
+import { benchNbd } from './nbd.ts'
+
+const USAGE = `npm run bench -- QUESTION [options]
+
+  nbd            our NBD server without replication against nbdkit and qemu-nbd
+
+  --json         one line of JSON per case
+  --pairs N      rounds of which the median counts (default 5)
+  --runtime S    seconds per sample (default 3)
+  --loads A,B    ${Object.keys(LOADS).join(', ')} (default all)
+`
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    json: { type: 'boolean', default: false },
+    pairs: { type: 'string', default: '5' },
+    runtime: { type: 'string', default: '3' },
+    loads: { type: 'string', default: Object.keys(LOADS).join(',') },
+  },
+})
+const loads = values.loads.split(',').filter((name): name is LoadName => name in LOADS)
+const options = {
+  json: values.json,
+  pairs: Number(values.pairs),
+  runtimeS: Number(values.runtime),
+  loads,
+}
+const question = positionals[0]
+if (question === 'nbd') await benchNbd(options)
+else {
+  process.stdout.write(USAGE)
+  process.exitCode = question === undefined ? 0 : 2
+}
