@@ -41,7 +41,7 @@ export async function startAgent(
   const volumes = await openFileVolumeStore({
     directory: join(config.dataDir, 'volumes'),
     log,
-    wallMs: systemClock.wallMs,
+    wallMs: () => systemClock.wallMs(),
   })
   const exports = new ExportTable()
   const control = controlClient({
