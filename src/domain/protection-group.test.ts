@@ -17,6 +17,7 @@ const facts = (over: Partial<GroupFacts> = {}): GroupFacts => ({
   station: 'source',
   reversingTo: null,
   pairs: 1,
+  usablePairs: 1,
   instances: 0,
   drills: 0,
   busyPairs: 0,
@@ -104,7 +105,7 @@ test('a group without pairs has nothing to protect or switch', () => {
   for (const command of COMMANDS) {
     if (!['start', 'reverse', 'failover'].includes(command.kind)) continue
     const status = command.kind === 'start' ? 'available' : 'protected'
-    const decision = decideGroup(facts({ status, pairs: 0 }), command)
+    const decision = decideGroup(facts({ status, usablePairs: 0 }), command)
     assert.deepEqual(decision, { ok: false, refusal: 'GROUP_WITHOUT_PAIRS' }, command.kind)
   }
 })
@@ -117,7 +118,11 @@ test('what is known about the synchronisation decides about stop, reverse and fa
     copying: { stop: 'GROUP_COPYING', reverse: 'GROUP_COPYING', failover: 'GROUP_COPYING' },
     stalled: { stop: 'go', reverse: 'GROUP_COPYING', failover: 'GROUP_COPYING' },
     link_down: { stop: 'go', reverse: 'GROUP_LINK_DOWN', failover: 'GROUP_LINK_DOWN' },
-    production_silent: { stop: 'go', reverse: 'GROUP_PRODUCTION_SILENT', failover: 'go' },
+    production_silent: {
+      stop: 'GROUP_PRODUCTION_SILENT',
+      reverse: 'GROUP_PRODUCTION_SILENT',
+      failover: 'go',
+    },
   }
   for (const [sync, row] of Object.entries(expected)) {
     for (const command of COMMANDS) {

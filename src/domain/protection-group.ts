@@ -145,6 +145,8 @@ export interface GroupFacts {
   /** Station that a reversal under way or failed was aiming at; null when there was none. */
   readonly reversingTo: Station | null
   readonly pairs: number
+  /** Those with two disks that can take part: all but failed creations. */
+  readonly usablePairs: number
   readonly instances: number
   readonly drills: number
   /** Pairs with an operation of their own under way (creating, extending, deleting ...). */
@@ -213,7 +215,7 @@ export function decideGroup(facts: GroupFacts, command: GroupCommand): GroupDeci
     case 'start': {
       const name = GROUP_TRANSITIONS.reprotect.from.includes(facts.status) ? 'reprotect' : 'start'
       if (!GROUP_TRANSITIONS[name].from.includes(facts.status)) return refuse('GROUP_STATE')
-      if (facts.pairs === 0) return refuse('GROUP_WITHOUT_PAIRS')
+      if (facts.usablePairs === 0) return refuse('GROUP_WITHOUT_PAIRS')
       if (facts.busyPairs > 0) return refuse('GROUP_BUSY_PAIRS')
       return go(name)
     }
@@ -222,16 +224,18 @@ export function decideGroup(facts: GroupFacts, command: GroupCommand): GroupDeci
       if (facts.busyPairs > 0) return refuse('GROUP_BUSY_PAIRS')
       // Only a copy that moves is worth waiting for. One that is stalled would lock the group until a dead site returns.
       if (facts.sync === 'copying') return refuse('GROUP_COPYING')
+      // Stopping would give up the DR copy at the moment it is needed: afterwards only production could be started.
+      if (facts.sync === 'production_silent') return refuse('GROUP_PRODUCTION_SILENT')
       return go('stop')
     case 'reverse':
       if (!GROUP_TRANSITIONS.reverse.from.includes(facts.status)) return refuse('GROUP_STATE')
-      if (facts.pairs === 0) return refuse('GROUP_WITHOUT_PAIRS')
+      if (facts.usablePairs === 0) return refuse('GROUP_WITHOUT_PAIRS')
       if (!reverseTargetOk(facts, command.to)) return refuse('GROUP_STATION')
       if (facts.busyPairs > 0) return refuse('GROUP_BUSY_PAIRS')
       return judgeReverseSync(facts.sync)
     case 'failover':
       if (!GROUP_TRANSITIONS.failover.from.includes(facts.status)) return refuse('GROUP_STATE')
-      if (facts.pairs === 0) return refuse('GROUP_WITHOUT_PAIRS')
+      if (facts.usablePairs === 0) return refuse('GROUP_WITHOUT_PAIRS')
       if (command.force) return go('failover')
       return judgeFailoverSync(facts.sync)
     default:

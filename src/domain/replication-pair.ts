@@ -55,7 +55,8 @@ export const PAIR_MOVES: Record<PairStatus, readonly PairStatus[]> = {
   'error-stopping': ['detaching', 'deleting', ...MIRRORED],
   reversing: ['protected', 'error-reversing'],
   'error-reversing': ['detaching', 'deleting', ...MIRRORED],
-  'failing-over': ['failed-over', 'error-failing-over'],
+  // error: a forced failover went without this pair, because its disk was never copied in full
+  'failing-over': ['failed-over', 'error-failing-over', 'error'],
   'error-failing-over': ['detaching', 'deleting', ...MIRRORED],
   reprotecting: ['protected', 'error-reprotecting'],
   'error-reprotecting': ['detaching', 'deleting', ...MIRRORED],

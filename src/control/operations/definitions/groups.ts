@@ -11,6 +11,7 @@ import {
   updateGroup,
   updatePair,
 } from '#control/resources/groups.ts'
+import { addChore } from '#control/resources/surroundings.ts'
 import { latestRise } from '#control/resources/sync.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
@@ -96,6 +97,18 @@ export const deleteGroup: OperationKind<Nothing> = operation('group.delete', {
     closeRecord(),
     step('forget', {
       record: async (tx, ctx) => {
+        const group = await theGroup(tx, ctx.resourceId)
+        const { record } = ctx.results['close_record'] as Closed
+        for (const site of [group.source_az, group.target_az]) {
+          // A silent agent may still have the session. After this the witness no longer knows it and could not say so.
+          if (record.epoch === 0 || ctx.services.agents.heard(site)) continue
+          const request = { record: toWire(record) }
+          await addChore(
+            tx,
+            { site, command: 'session.close', request },
+            ctx.services.clock.wallMs(),
+          )
+        }
         await ctx.services.witness.forget(tx, ctx.resourceId)
         await deleteGroupRow(tx, ctx.resourceId)
       },
@@ -376,12 +389,8 @@ export const failoverGroup: OperationKind<Failover> = operation('group.failover'
       record: async (tx, ctx, pairs) => {
         const now = ctx.services.clock.wallMs()
         for (const id of pairs) {
-          await updatePair(
-            tx,
-            id,
-            { in_session: 0, status: 'error', failure_detail: DR_SIDE_NOT_IN_SYNC.code },
-            now,
-          )
+          await movePair(tx, id, 'error', now)
+          await updatePair(tx, id, { in_session: 0, failure_detail: DR_SIDE_NOT_IN_SYNC.code }, now)
         }
       },
     }),

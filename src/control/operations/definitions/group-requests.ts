@@ -1,0 +1,162 @@
+import { newId } from '#base/ids.ts'
+import {
+  findGroup,
+  insertGroup,
+  moveGroup,
+  movePair,
+  updateGroup,
+} from '#control/resources/groups.ts'
+import { findVpc, listDomains, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
+import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
+import {
+  decideGroup,
+  GROUP_TRANSITIONS,
+  type GroupCommand,
+  type GroupRefusal,
+  type GroupTransitionName,
+} from '#domain/protection-group.ts'
+import { fits } from '#domain/quota.ts'
+import { followsGroup, type PairStatus } from '#domain/replication-pair.ts'
+import type { OperationKind, SubmitRequest } from '../operation.ts'
+import {
+  createGroup,
+  deleteGroup,
+  failoverGroup,
+  GROUP_RESOURCE,
+  reprotectGroup,
+  reverseGroup,
+  startGroup,
+  stopGroup,
+} from './groups.ts'
+import { type Outcome, type RequestServices, refused } from './requests.ts'
+import { groupFacts } from './sync-views.ts'
+
+export interface NewGroupRequest {
+  readonly project: string
+  readonly name: string
+  readonly description: string | null
+  readonly sourceAz: string
+  readonly targetAz: string
+  readonly domain: string
+  readonly vpc: string
+}
+
+export interface AcceptedGroup {
+  readonly group: ProtectionGroupRow
+  readonly operation: string
+}
+
+export type CreateGroupRefusal =
+  | 'DOMAIN_UNKNOWN'
+  | 'AZ_NOT_IN_DOMAIN'
+  | 'VPC_UNKNOWN'
+  | 'QUOTA_GROUPS'
+
+export async function requestGroup(
+  services: RequestServices,
+  request: NewGroupRequest,
+): Promise<Outcome<AcceptedGroup, CreateGroupRefusal>> {
+  const { store, operations, clock } = services
+  return await store.write(async (tx) => {
+    const domain = (await listDomains(tx)).find(({ id }) => id === request.domain)
+    if (domain === undefined) return refused('DOMAIN_UNKNOWN')
+    const azs = [domain.local_az, domain.remote_az]
+    const { sourceAz, targetAz, project } = request
+    if (sourceAz === targetAz || !azs.includes(sourceAz) || !azs.includes(targetAz)) {
+      return refused('AZ_NOT_IN_DOMAIN')
+    }
+    if ((await findVpc(tx, project, request.vpc)) === undefined) return refused('VPC_UNKNOWN')
+    const used = await quotaUsed(tx, project, 'server_groups')
+    if (!fits(await quotaLimit(tx, project, 'server_groups'), used)) return refused('QUOTA_GROUPS')
+    const now = clock.wallMs()
+    const group: ProtectionGroupRow = {
+      id: newId(),
+      project,
+      name: request.name,
+      description: request.description,
+      status: 'creating',
+      station: 'source',
+      reversing_to: null,
+      source_az: sourceAz,
+      target_az: targetAz,
+      domain: domain.id,
+      vpc: request.vpc,
+      next_member: 1,
+      created_at: now,
+      updated_at: now,
+    }
+    await insertGroup(tx, group)
+    const operation = await operations.submit(tx, createGroup, {
+      project,
+      resourceType: GROUP_RESOURCE,
+      resourceId: group.id,
+      input: {},
+      entities: { server_group_id: group.id, name: group.name },
+    })
+    return { ok: true, group, operation }
+  })
+}
+
+export type GroupRequestRefusal = 'GROUP_UNKNOWN' | GroupRefusal
+
+/** Every command but rename: judges it, moves group and pairs to the transient state, submits the operation. */
+export async function requestGroupCommand(
+  services: RequestServices,
+  project: string,
+  id: string,
+  command: Exclude<GroupCommand, { readonly kind: 'rename' }>,
+): Promise<Outcome<AcceptedGroup, GroupRequestRefusal>> {
+  const { store, operations, clock } = services
+  return await store.write(async (tx) => {
+    const group = await findGroup(tx, project, id)
+    if (group === undefined) return refused('GROUP_UNKNOWN')
+    const { facts, pairs } = await groupFacts(tx, services, group)
+    const decision = decideGroup(facts, command)
+    if (!decision.ok) return decision
+    const name = decision.transition
+    if (name === null || name === 'create') return refused('GROUP_STATE')
+    const { via } = GROUP_TRANSITIONS[name]
+    const now = clock.wallMs()
+    await moveGroup(tx, id, via, now)
+    if (command.kind === 'reverse') await updateGroup(tx, id, { reversing_to: command.to }, now)
+    const moved = pairs.filter((pair) => followsGroup(pair.status as PairStatus))
+    for (const pair of moved) {
+      if (name !== 'delete') await movePair(tx, pair.id, via as PairStatus, now)
+    }
+    const request: SubmitRequest<never> = {
+      project,
+      resourceType: GROUP_RESOURCE,
+      resourceId: id,
+      input: (command.kind === 'failover' ? { force: command.force } : {}) as never,
+      entities: {
+        server_group_id: id,
+        name: group.name,
+        pairs: moved.map((pair) => ({ id: pair.id, member: pair.member })),
+      },
+    }
+    const operation = await operations.submit(tx, KINDS[name] as OperationKind<never>, request)
+    return { ok: true, group, operation }
+  })
+}
+
+const KINDS: Record<Exclude<GroupTransitionName, 'create'>, OperationKind<never>> = {
+  start: startGroup,
+  reprotect: reprotectGroup,
+  stop: stopGroup,
+  reverse: reverseGroup,
+  failover: failoverGroup,
+  delete: deleteGroup,
+}
+
+export async function renameGroup(
+  services: RequestServices,
+  project: string,
+  id: string,
+  name: string,
+): Promise<Outcome<object, 'GROUP_UNKNOWN'>> {
+  return await services.store.write(async (tx) => {
+    if ((await findGroup(tx, project, id)) === undefined) return refused('GROUP_UNKNOWN')
+    await updateGroup(tx, id, { name }, services.clock.wallMs())
+    return { ok: true }
+  })
+}

@@ -1,0 +1,29 @@
+import type { OperationKind } from '../operation.ts'
+import {
+  createGroup,
+  deleteGroup,
+  failoverGroup,
+  reprotectGroup,
+  reverseGroup,
+  startGroup,
+  stopGroup,
+} from './groups.ts'
+import { createPair, deletePair, expandPair } from './pairs.ts'
+import { createVolume, deleteVolume, extendVolume } from './volumes.ts'
+
+/** Every kind that may stand in the database. Names and versions are a kept format: none is removed before a major release. */
+export const operationKinds: readonly OperationKind<never>[] = [
+  createVolume,
+  deleteVolume,
+  extendVolume,
+  createGroup,
+  deleteGroup,
+  startGroup,
+  reprotectGroup,
+  stopGroup,
+  reverseGroup,
+  failoverGroup,
+  createPair,
+  expandPair,
+  deletePair,
+]

@@ -1,0 +1,233 @@
+import { assert } from '#base/assert.ts'
+import { newId } from '#base/ids.ts'
+import { fromJson, toJson } from '#control/store/json.ts'
+import {
+  drAz,
+  findGroup,
+  findPair,
+  groupStation,
+  groupStatus,
+  insertPair,
+  movePair,
+  pairStatus,
+  productionAz,
+  readGroup,
+  updateGroup,
+  updatePair,
+  volumeAt,
+} from '#control/resources/groups.ts'
+import { quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
+import { findVolume, insertVolume, readVolumes, updateVolume } from '#control/resources/volumes.ts'
+import type { Transaction } from '#control/store/store.ts'
+import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import { fits } from '#domain/quota.ts'
+import {
+  decidePair,
+  GROUP_STATES_FOR_CREATE,
+  type PairFacts,
+  type PairRefusal,
+} from '#domain/replication-pair.ts'
+import { VOLUME_GB_MAX } from '#domain/volume.ts'
+import { createPair, deletePair, expandPair, PAIR_RESOURCE } from './pairs.ts'
+import { type Outcome, type RequestServices, refused } from './requests.ts'
+
+export interface NewPairRequest {
+  readonly project: string
+  readonly user: string
+  readonly group: string
+  /** The production disk. */
+  readonly volume: string
+  readonly name: string
+  readonly description: string | null
+}
+
+export interface AcceptedPair {
+  readonly pair: ReplicationPairRow
+  readonly operation: string
+}
+
+export type CreatePairRefusal =
+  | 'GROUP_UNKNOWN'
+  | 'GROUP_STATE'
+  | 'VOLUME_UNKNOWN'
+  | 'VOLUME_PAIRED'
+  | 'VOLUME_NOT_AVAILABLE'
+  | 'VOLUME_NOT_IN_PRODUCTION_AZ'
+  | 'QUOTA_PAIRS'
+
+export async function requestPair(
+  services: RequestServices,
+  request: NewPairRequest,
+): Promise<Outcome<AcceptedPair, CreatePairRefusal>> {
+  const { store, operations, clock } = services
+  const { project } = request
+  return await store.write(async (tx) => {
+    const group = await findGroup(tx, project, request.group)
+    if (group === undefined) return refused('GROUP_UNKNOWN')
+    const volume = await findVolume(tx, project, request.volume)
+    if (volume === undefined) return refused('VOLUME_UNKNOWN')
+    if (!GROUP_STATES_FOR_CREATE.has(groupStatus(group))) return refused('GROUP_STATE')
+    if (volume.pair !== null) return refused('VOLUME_PAIRED')
+    if (volume.status !== 'available') return refused('VOLUME_NOT_AVAILABLE')
+    if (volume.az !== productionAz(group)) return refused('VOLUME_NOT_IN_PRODUCTION_AZ')
+    const used = await quotaUsed(tx, project, 'replications')
+    if (!fits(await quotaLimit(tx, project, 'replications'), used)) return refused('QUOTA_PAIRS')
+
+    const now = clock.wallMs()
+    const id = newId()
+    const dr = await insertVolume(
+      tx,
+      {
+        id: newId(),
+        project,
+        name: volume.name,
+        description: volume.description,
+        sizeGb: volume.size_gb,
+        type: volume.volume_type,
+        az: drAz(group),
+        metadata: {},
+        bootable: volume.bootable === 1,
+        multiattach: volume.multiattach === 1,
+        pair: id,
+        user: request.user,
+      },
+      now,
+    )
+    await updateVolume(tx, volume.id, { pair: id }, now)
+    const fromSource = productionAz(group) === group.source_az
+    const pair: ReplicationPairRow = {
+      id,
+      project,
+      group_id: group.id,
+      name: request.name,
+      description: request.description,
+      status: 'creating',
+      source_volume: fromSource ? volume.id : dr.id,
+      target_volume: fromSource ? dr.id : volume.id,
+      member: group.next_member,
+      in_session: 0,
+      added_epoch: 0,
+      blank_epoch: null,
+      never_replicated: 1,
+      progress: 0,
+      attachments: toJson([]),
+      failure_detail: null,
+      created_at: now,
+      updated_at: now,
+    }
+    await insertPair(tx, pair)
+    await updateGroup(tx, group.id, { next_member: group.next_member + 1 }, now)
+    const operation = await operations.submit(tx, createPair, {
+      project,
+      resourceType: PAIR_RESOURCE,
+      resourceId: id,
+      input: { group: group.id, drVolume: dr.id, drAz: dr.az, sizeGb: dr.size_gb },
+      entities: entitiesOf(pair),
+    })
+    return { ok: true, pair, operation }
+  })
+}
+
+const entitiesOf = (pair: ReplicationPairRow) => ({
+  server_group_id: pair.group_id,
+  replication_pair_id: pair.id,
+  volume_ids: `${pair.source_volume},${pair.target_volume}`,
+  name: pair.name,
+})
+
+export type PairRequestRefusal = 'PAIR_UNKNOWN' | 'PAIR_OTHER_GROUP' | 'PAIR_SIZE_MAX' | PairRefusal
+
+interface Found {
+  readonly pair: ReplicationPairRow
+  readonly group: ProtectionGroupRow
+  readonly facts: PairFacts
+}
+
+async function load(tx: Transaction, project: string, id: string): Promise<Found | undefined> {
+  const pair = await findPair(tx, project, id)
+  if (pair === undefined) return undefined
+  const group = await readGroup(tx, pair.group_id)
+  assert(group !== undefined, 'a pair has a group')
+  const volumes = await readVolumes(tx, [pair.source_volume, pair.target_volume])
+  const production = volumes.get(volumeAt(group, pair, productionAz(group)))
+  const sizes = [...volumes.values()].map((volume) => volume.size_gb)
+  assert(production !== undefined && sizes.length === 2, 'a pair has two volumes')
+  return {
+    pair,
+    group,
+    facts: {
+      status: pairStatus(pair),
+      group: groupStatus(group),
+      station: groupStation(group),
+      attached: fromJson<unknown[]>(pair.attachments).length > 0,
+      sizeGb: production.size_gb,
+      grownGb: Math.max(...sizes),
+    },
+  }
+}
+
+export async function requestPairExpansion(
+  services: RequestServices,
+  project: string,
+  id: string,
+  newSizeGb: number,
+): Promise<Outcome<AcceptedPair, PairRequestRefusal>> {
+  const { store, operations, clock } = services
+  return await store.write(async (tx) => {
+    const found = await load(tx, project, id)
+    if (found === undefined) return refused('PAIR_UNKNOWN')
+    const decision = decidePair(found.facts, { kind: 'expand', newSizeGb })
+    if (!decision.ok) return decision
+    if (newSizeGb > VOLUME_GB_MAX) return refused('PAIR_SIZE_MAX')
+    await movePair(tx, id, 'extending', clock.wallMs())
+    const operation = await operations.submit(tx, expandPair, {
+      project,
+      resourceType: PAIR_RESOURCE,
+      resourceId: id,
+      input: { group: found.group.id, newSizeGb },
+      entities: entitiesOf(found.pair),
+    })
+    return { ok: true, pair: found.pair, operation }
+  })
+}
+
+export async function requestPairDeletion(
+  services: RequestServices,
+  project: string,
+  id: string,
+  options: { readonly group: string | null; readonly deleteTargetVolume: boolean },
+): Promise<Outcome<AcceptedPair, PairRequestRefusal>> {
+  const { store, operations, clock } = services
+  const { deleteTargetVolume } = options
+  return await store.write(async (tx) => {
+    const found = await load(tx, project, id)
+    if (found === undefined) return refused('PAIR_UNKNOWN')
+    if (options.group !== null && options.group !== found.group.id) {
+      return refused('PAIR_OTHER_GROUP')
+    }
+    const decision = decidePair(found.facts, { kind: 'delete', deleteTargetVolume })
+    if (!decision.ok) return decision
+    await movePair(tx, id, 'deleting', clock.wallMs())
+    const operation = await operations.submit(tx, deletePair, {
+      project,
+      resourceType: PAIR_RESOURCE,
+      resourceId: id,
+      input: { group: found.group.id, deleteTargetVolume },
+      entities: entitiesOf(found.pair),
+    })
+    return { ok: true, pair: found.pair, operation }
+  })
+}
+
+export async function renamePair(
+  services: RequestServices,
+  project: string,
+  id: string,
+  name: string,
+): Promise<Outcome<object, 'PAIR_UNKNOWN'>> {
+  return await services.store.write(async (tx) => {
+    if ((await findPair(tx, project, id)) === undefined) return refused('PAIR_UNKNOWN')
+    await updatePair(tx, id, { name }, services.clock.wallMs())
+    return { ok: true }
+  })
+}

@@ -1,0 +1,241 @@
+import { newId } from '#base/ids.ts'
+import { toJson } from '#control/store/json.ts'
+import { DEFAULT_VOLUME_TYPE, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
+import {
+  type Attachment,
+  attachmentsOf,
+  findVolume,
+  insertVolume,
+  listVolumeTypes,
+  metadataOf,
+  moveVolume,
+  updateVolume,
+  volumeFacts,
+} from '#control/resources/volumes.ts'
+import type { VolumeRow } from '#control/store/tables/resources.ts'
+import { fits } from '#domain/quota.ts'
+import { decideVolume, type VolumeRefusal } from '#domain/volume.ts'
+import { type Outcome, type RequestServices, refused } from './requests.ts'
+import { createVolume, deleteVolume, extendVolume } from './volumes.ts'
+
+export const VOLUME_RESOURCE = 'volume'
+
+export interface NewVolumeRequest {
+  readonly project: string
+  readonly user: string
+  readonly name: string | null
+  readonly description: string | null
+  readonly sizeGb: number
+  /** null: the default. */
+  readonly type: string | null
+  readonly az: string
+  readonly metadata: Readonly<Record<string, string>>
+  readonly multiattach: boolean
+}
+
+export interface AcceptedVolume {
+  readonly volume: VolumeRow
+  readonly operation: string
+}
+
+export type CreateVolumeRefusal =
+  | 'AZ_UNKNOWN'
+  | 'TYPE_UNKNOWN'
+  | 'QUOTA_VOLUMES'
+  | 'QUOTA_GIGABYTES'
+
+/** One volume, or `count` of them with numbered names: all or none. */
+export async function requestVolumes(
+  services: RequestServices,
+  request: NewVolumeRequest,
+  count: number,
+): Promise<Outcome<{ readonly volumes: readonly AcceptedVolume[] }, CreateVolumeRefusal>> {
+  const { store, operations, clock } = services
+  if (!services.sites.includes(request.az)) return refused('AZ_UNKNOWN')
+  return await store.write(async (tx) => {
+    const types = (await listVolumeTypes(tx)).map(({ name }) => name)
+    const type = request.type ?? DEFAULT_VOLUME_TYPE
+    if (!types.includes(type)) return refused('TYPE_UNKNOWN')
+    const { project } = request
+    const used = await quotaUsed(tx, project, 'volumes')
+    if (!fits(await quotaLimit(tx, project, 'volumes'), used, count)) {
+      return refused('QUOTA_VOLUMES')
+    }
+    const gigabytes = await quotaUsed(tx, project, 'gigabytes')
+    const limit = await quotaLimit(tx, project, 'gigabytes')
+    if (!fits(limit, gigabytes, count * request.sizeGb)) return refused('QUOTA_GIGABYTES')
+    const accepted: AcceptedVolume[] = []
+    for (let index = 1; index <= count; index++) {
+      const name =
+        count === 1 || request.name === null
+          ? request.name
+          : `${request.name}-${String(index).padStart(4, '0')}`
+      const volume = await insertVolume(
+        tx,
+        { ...request, id: newId(), name, type, bootable: false, pair: null },
+        clock.wallMs(),
+      )
+      const operation = await operations.submit(tx, createVolume, {
+        project,
+        resourceType: VOLUME_RESOURCE,
+        resourceId: volume.id,
+        input: { az: request.az, sizeGb: request.sizeGb },
+        entities: {
+          volume_id: volume.id,
+          volume_type: type,
+          name: name ?? '',
+          size: request.sizeGb,
+        },
+      })
+      accepted.push({ volume, operation })
+    }
+    return { ok: true, volumes: accepted }
+  })
+}
+
+export type VolumeRequestRefusal = 'VOLUME_UNKNOWN' | 'QUOTA_GIGABYTES' | VolumeRefusal
+
+export async function requestVolumeDeletion(
+  services: RequestServices,
+  project: string,
+  id: string,
+): Promise<Outcome<AcceptedVolume, VolumeRequestRefusal>> {
+  const { store, operations, clock } = services
+  return await store.write(async (tx) => {
+    const volume = await findVolume(tx, project, id)
+    if (volume === undefined) return refused('VOLUME_UNKNOWN')
+    const decision = decideVolume(volumeFacts(volume), { kind: 'delete' })
+    if (!decision.ok) return decision
+    await moveVolume(tx, id, 'deleting', clock.wallMs())
+    const operation = await operations.submit(tx, deleteVolume, {
+      project,
+      resourceType: VOLUME_RESOURCE,
+      resourceId: id,
+      input: { az: volume.az },
+      entities: {
+        volume_id: id,
+        volume_type: volume.volume_type,
+        name: volume.name ?? '',
+        size: volume.size_gb,
+      },
+    })
+    return { ok: true, volume, operation }
+  })
+}
+
+export async function requestVolumeExtension(
+  services: RequestServices,
+  project: string,
+  id: string,
+  newSizeGb: number,
+): Promise<Outcome<AcceptedVolume, VolumeRequestRefusal>> {
+  const { store, operations, clock } = services
+  return await store.write(async (tx) => {
+    const volume = await findVolume(tx, project, id)
+    if (volume === undefined) return refused('VOLUME_UNKNOWN')
+    const decision = decideVolume(volumeFacts(volume), { kind: 'extend', newSizeGb })
+    if (!decision.ok) return decision
+    const used = await quotaUsed(tx, project, 'gigabytes')
+    const limit = await quotaLimit(tx, project, 'gigabytes')
+    if (!fits(limit, used, newSizeGb - volume.size_gb)) return refused('QUOTA_GIGABYTES')
+    await moveVolume(tx, id, 'extending', clock.wallMs())
+    const operation = await operations.submit(tx, extendVolume, {
+      project,
+      resourceType: VOLUME_RESOURCE,
+      resourceId: id,
+      input: { az: volume.az, newSizeGb },
+      entities: {
+        volume_id: id,
+        volume_type: volume.volume_type,
+        name: volume.name ?? '',
+        size: newSizeGb,
+      },
+    })
+    return { ok: true, volume, operation }
+  })
+}
+
+export interface VolumeChange {
+  readonly name?: string | null
+  readonly description?: string | null
+  readonly metadata?: Readonly<Record<string, string>>
+  readonly bootable?: boolean
+}
+
+/** Renames and the like: done at once. Metadata is merged into what is there. */
+export async function changeVolume(
+  services: RequestServices,
+  project: string,
+  id: string,
+  change: VolumeChange,
+): Promise<Outcome<{ readonly volume: VolumeRow }, 'VOLUME_UNKNOWN'>> {
+  return await services.store.write(async (tx) => {
+    const before = await findVolume(tx, project, id)
+    if (before === undefined) return refused('VOLUME_UNKNOWN')
+    const { name, description, metadata, bootable } = change
+    await updateVolume(
+      tx,
+      id,
+      {
+        ...(name === undefined ? {} : { name }),
+        ...(description === undefined ? {} : { description }),
+        ...(metadata === undefined
+          ? {}
+          : { metadata: toJson({ ...metadataOf(before), ...metadata }) }),
+        ...(bootable === undefined ? {} : { bootable: bootable ? (1 as const) : (0 as const) }),
+      },
+      services.clock.wallMs(),
+    )
+    const volume = await findVolume(tx, project, id)
+    return volume === undefined ? refused('VOLUME_UNKNOWN') : { ok: true, volume }
+  })
+}
+
+/** Records that a server uses the volume. Nothing happens at the site: clients find the export by its id. */
+export async function attachVolume(
+  services: RequestServices,
+  project: string,
+  id: string,
+  attachment: Omit<Attachment, 'id' | 'at'>,
+): Promise<Outcome<object, VolumeRequestRefusal>> {
+  const { store, clock } = services
+  return await store.write(async (tx) => {
+    const volume = await findVolume(tx, project, id)
+    if (volume === undefined) return refused('VOLUME_UNKNOWN')
+    const decision = decideVolume(volumeFacts(volume), { kind: 'attach' })
+    if (!decision.ok) return decision
+    const attachments = [
+      ...attachmentsOf(volume),
+      { ...attachment, id: newId(), at: clock.wallMs() },
+    ]
+    await updateVolume(
+      tx,
+      id,
+      { attachments: toJson(attachments), status: 'in-use' },
+      clock.wallMs(),
+    )
+    return { ok: true }
+  })
+}
+
+/** Forgets one attachment, or all of them when none is named. */
+export async function detachVolume(
+  services: RequestServices,
+  project: string,
+  id: string,
+  attachment: string | null,
+): Promise<Outcome<object, VolumeRequestRefusal>> {
+  const { store, clock } = services
+  return await store.write(async (tx) => {
+    const volume = await findVolume(tx, project, id)
+    if (volume === undefined) return refused('VOLUME_UNKNOWN')
+    const decision = decideVolume(volumeFacts(volume), { kind: 'detach' })
+    if (!decision.ok) return decision
+    const all = attachmentsOf(volume)
+    const left = attachment === null ? [] : all.filter((one) => one.id !== attachment)
+    if (left.length === all.length) return refused('VOLUME_NOT_ATTACHED')
+    const status = left.length > 0 ? 'in-use' : 'available'
+    await updateVolume(tx, id, { attachments: toJson(left), status }, clock.wallMs())
+    return { ok: true }
+  })
+}

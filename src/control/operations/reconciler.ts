@@ -1,0 +1,245 @@
+import { isFault } from '#base/fault.ts'
+import type { Clock } from '#base/clock.ts'
+import type { Log } from '#base/log.ts'
+import {
+  drAz,
+  listAllGroups,
+  pairsOfGroup,
+  productionAz,
+  updatePair,
+} from '#control/resources/groups.ts'
+import { endChore, failChore, listChores } from '#control/resources/surroundings.ts'
+import { readOwnership } from '#control/resources/sync.ts'
+import type { AgentRegistry } from '#control/sites/agents.ts'
+import { refusalCode, type SiteClient } from '#control/sites/client.ts'
+import type { Witness } from '#control/sites/witness.ts'
+import { fromJson } from '#control/store/json.ts'
+import type { Store } from '#control/store/store.ts'
+import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
+import type { Ownership } from '#domain/ownership.ts'
+import { GROUP_TRANSIENT, type GroupStatus } from '#domain/protection-group.ts'
+import { PAIR_BUSY, type PairStatus } from '#domain/replication-pair.ts'
+import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
+import type { SessionStatus } from '#wire/site/witness.ts'
+import { sessionMembers, toWire } from './definitions/session.ts'
+
+/* Brings agents to the record when their reports disagree with it.
+ *
+ * An agent looks after itself: after a start it asks the witness. This is for what it cannot know: a session that was
+ * opened, closed, or lost a member while it was away, and commands of deletions that it missed (chores). An operation
+ * that goes on without a silent site relies on this.
+ *
+ *   record               agent heard, reports             it is sent
+ *   open                 no session, or an older epoch     session.open with record and members
+ *   open                 a member is missing               session.open with record and members
+ *   open                 a member too many                 session.remove
+ *   closed               a session                         session.close
+ *
+ * It stays away from groups in transient states: their operation is at work. It only repeats what the database says, so doing it
+ * twice, late, or from two control planes at once is harmless; agents refuse an older epoch.
+ */
+export interface ReconcilerOptions {
+  readonly store: Store
+  readonly clock: Clock
+  readonly log: Log
+  readonly agents: AgentRegistry
+  readonly sites: SiteClient
+  readonly witness: Witness
+  /** Sites of this region. */
+  readonly siteNames: readonly string[]
+  /** Pause between two rounds. Default 2 s: longer than the pause between two reports. */
+  readonly everyMs?: number
+}
+
+export interface Reconciler {
+  start(): void
+  /** Resolves when the round under way has ended. */
+  stop(): Promise<void>
+  /** One round now; for tests. */
+  round(): Promise<void>
+}
+
+const EVERY_MS = 2_000
+/** A command of a round gets this long: others wait for it. */
+const COMMAND_MS = 5_000
+/** A disagreement must be seen in so many rounds in a row: reports are up to a second behind the record. */
+const ROUNDS_BEFORE_ACTING = 2
+
+export function createReconciler(options: ReconcilerOptions): Reconciler {
+  const { store, clock, log, agents, sites, witness, siteNames, everyMs = EVERY_MS } = options
+  const seen = new Map<string, number>()
+  let stopping = false
+  let cancel = () => {}
+  let running: Promise<void> = Promise.resolve()
+
+  function schedule(): void {
+    if (stopping) return
+    cancel = clock.after(everyMs, () => {
+      running = round().then(schedule, (error: unknown) => {
+        log.error({ err: error }, 'a round of the reconciler failed')
+        schedule()
+      })
+    })
+  }
+
+  async function round(): Promise<void> {
+    const disagreements = new Set<string>()
+    for (const site of siteNames) {
+      if (agents.heard(site)) await chores(site)
+    }
+    const groups = await listAllGroups(store.db)
+    const records = await readOwnership(
+      store.db,
+      groups.map((group) => group.id),
+    )
+    for (const group of groups) {
+      if (GROUP_TRANSIENT.has(group.status as GroupStatus)) continue
+      const row = records.get(group.id)
+      if (row === undefined || row.epoch === 0) continue
+      for (const site of [productionAz(group), drAz(group)]) {
+        if (!agents.heard(site)) continue
+        try {
+          await reconcile(group, site, disagreements)
+        } catch (error) {
+          if (!isFault(error)) throw error
+          log.info({ err: error, group: group.id, site }, 'the agent was not brought to the record')
+        }
+      }
+      await rememberJoined(group)
+    }
+    for (const key of seen.keys()) if (!disagreements.has(key)) seen.delete(key)
+  }
+
+  async function reconcile(
+    group: ProtectionGroupRow,
+    site: string,
+    disagreements: Set<string>,
+  ): Promise<void> {
+    const record = await witness.record(group.id)
+    if (record === null) return
+    const pairs = await pairsOfGroup(store.db, group.id)
+    // A pair in motion is the business of its own operation.
+    if (pairs.some((pair) => PAIR_BUSY.has(pair.status as PairStatus))) return
+    const wanted = pairs.filter((pair) => pair.in_session === 1).map((pair) => pair.id)
+    const status = agents.session(group.id, site)?.status ?? null
+    const action = decide(record, wanted, status)
+    if (action === null) return
+    const key = `${group.id} ${site} ${action.kind}`
+    disagreements.add(key)
+    const rounds = (seen.get(key) ?? 0) + 1
+    seen.set(key, rounds)
+    if (rounds < ROUNDS_BEFORE_ACTING) return
+    log.info(
+      { group: group.id, site, action: action.kind, epoch: record.epoch, told: status?.epoch },
+      'an agent disagrees with the record and is brought to it',
+    )
+    switch (action.kind) {
+      case 'open':
+        return await open(group, record, site)
+      case 'close':
+        await send(site, 'session.close', { record: toWire(record) })
+        return
+      case 'remove':
+        await send(site, 'session.remove', {
+          session: group.id,
+          epoch: record.epoch,
+          pairs: [...action.pairs],
+          serving: 'standby',
+          reason: 'its replication pair left the group',
+        })
+        return
+    }
+  }
+
+  async function open(group: ProtectionGroupRow, record: Ownership, site: string): Promise<void> {
+    const members = await store.read((db) => sessionMembers(db, group, record.epoch))
+    if (members.length === 0) return
+    const peer = site === record.writer ? record.replica : record.writer
+    await send(site, 'session.open', {
+      record: toWire(record),
+      members,
+      peer_link: agents.at(peer)?.report.link_address ?? '',
+      force: false,
+    })
+  }
+
+  async function send<Name extends CommandName>(
+    site: string,
+    name: Name,
+    request: CommandRequest<Name>,
+  ): Promise<void> {
+    await sites.command(site, name, request, { timeoutMs: COMMAND_MS })
+  }
+
+  /** In order, up to the first that fails: a later one may rely on an earlier. */
+  async function chores(site: string): Promise<void> {
+    for (const chore of await listChores(store.db, site)) {
+      try {
+        const name = chore.command as CommandName
+        await send(site, name, fromJson<CommandRequest<typeof name>>(chore.request))
+      } catch (error) {
+        if (refusalCode(error) !== 'VOLUME_UNKNOWN' && refusalCode(error) !== 'SESSION_UNKNOWN') {
+          if (!isFault(error)) throw error
+          log.info({ err: error, site, chore: chore.command }, 'a chore has to wait')
+          await store.write((tx) => failChore(tx, chore.id, error.message))
+          return
+        }
+      }
+      await store.write((tx) => endChore(tx, chore.id))
+    }
+  }
+
+  /**
+   * A pair that was added to a group in sync is proved by the writer's word, which is gone when its site is. Written down, it
+   * still counts at a failover.
+   */
+  async function rememberJoined(group: ProtectionGroupRow): Promise<void> {
+    const record = await witness.record(group.id)
+    if (record?.state !== 'in_sync') return
+    const status = agents.session(group.id, record.writer)?.status
+    if (status?.epoch !== record.epoch || !agents.heard(record.writer)) return
+    const joined = new Set(status.members.filter((one) => one.joined).map((one) => one.pair))
+    const proved = (await pairsOfGroup(store.db, group.id)).filter(
+      (pair) => pair.in_session === 1 && pair.added_epoch >= record.epoch && joined.has(pair.id),
+    )
+    if (proved.length === 0) return
+    await store.write(async (tx) => {
+      for (const pair of proved) {
+        await updatePair(tx, pair.id, { added_epoch: record.epoch - 1 }, pair.updated_at)
+      }
+    })
+  }
+
+  return {
+    start: schedule,
+    async stop() {
+      stopping = true
+      cancel()
+      await running
+    },
+    round,
+  }
+}
+
+type Action =
+  | { readonly kind: 'open' }
+  | { readonly kind: 'close' }
+  | { readonly kind: 'remove'; readonly pairs: readonly string[] }
+
+/** What an agent has to be told; null: its report agrees with the record. Exported for its test. */
+export function decide(
+  record: Pick<Ownership, 'state' | 'epoch'>,
+  wanted: readonly string[],
+  status: Pick<SessionStatus, 'epoch' | 'members'> | null,
+): Action | null {
+  if (record.state === 'closed') return status === null ? null : { kind: 'close' }
+  // An agent that is ahead has a rise or drop that this round's record does not show yet.
+  if (status !== null && status.epoch > record.epoch) return null
+  if (status === null || status.epoch < record.epoch) {
+    return wanted.length === 0 ? null : { kind: 'open' }
+  }
+  const has = status.members.map((member) => member.pair)
+  const extra = has.filter((pair) => !wanted.includes(pair))
+  if (extra.length > 0) return { kind: 'remove', pairs: extra }
+  return wanted.some((pair) => !has.includes(pair)) ? { kind: 'open' } : null
+}

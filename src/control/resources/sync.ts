@@ -1,0 +1,33 @@
+import type { Queries, Transaction } from '#control/store/store.ts'
+import type { OwnershipRow } from '#control/store/tables/sites.ts'
+
+/** Queries about ownership records, for those who only look. Only the witness changes them. */
+type Db = Queries | Transaction
+
+export async function readOwnership(
+  db: Db,
+  sessions: readonly string[],
+): Promise<Map<string, OwnershipRow>> {
+  const found = new Map<string, OwnershipRow>()
+  // Both engines bound the number of parameters of a statement.
+  for (let at = 0; at < sessions.length; at += 500) {
+    const rows = await db
+      .selectFrom('ownership')
+      .selectAll()
+      .where('session', 'in', sessions.slice(at, at + 500))
+      .execute()
+    for (const row of rows) found.set(row.session, row)
+  }
+  return found
+}
+
+/** Epoch of the last rise to in sync; null: never. A rise proves that every member was copied in full. */
+export async function latestRise(db: Db, session: string): Promise<number | null> {
+  const row = await db
+    .selectFrom('ownership_changes')
+    .select((eb) => eb.fn.max('epoch').as('epoch'))
+    .where('session', '=', session)
+    .where('kind', '=', 'rise')
+    .executeTakeFirst()
+  return row?.epoch ?? null
+}
