@@ -1,5 +1,17 @@
-import { type Fault, fault, isFault } from '#base/fault.ts'
-import type { CommandAnswer, CommandName, CommandRequest } from '#wire/site/commands.ts'
+import { checkServerIdentity, type PeerCertificate } from 'node:tls'
+import type { TSchema } from 'typebox'
+import { Compile } from 'typebox/compile'
+import { Agent, request as send } from 'undici'
+import { Fault, fault, isFault } from '#base/fault.ts'
+import { parseCommonName } from '#base/system/pki.ts'
+import {
+  type CommandAnswer,
+  type CommandName,
+  type CommandRequest,
+  COMMANDS,
+  CommandRefusal,
+} from '#wire/site/commands.ts'
+import type { AgentRegistry } from './agents.ts'
 
 /** Sends commands to the agent of a site. Every command is idempotent, so a lost answer is asked for again. */
 export interface SiteClient {
@@ -57,6 +69,100 @@ export const SITE_ANSWER_INVALID = fault({
 /** The agent's own code of a refusal (`STALE_EPOCH`, `NOT_CONSISTENT`, `VOLUME_BUSY` ...), or null for other errors. */
 export function refusalCode(error: unknown): string | null {
   if (!isFault(error, SITE_REFUSED)) return null
-  const { refusal } = (error as Fault).detail
+  const { refusal } = error.detail
   return typeof refusal === 'string' ? refusal : null
+}
+
+const CONNECT_MS = 3_000
+const ANSWER_MS = 30_000
+/** Commands to one site at the same time; more wait for a free connection. */
+const CONNECTIONS = 32
+
+const answers = Object.fromEntries(
+  Object.entries(COMMANDS).map(([name, { answer }]) => [name, Compile<TSchema>(answer)]),
+)
+const refusals = Compile(CommandRefusal)
+
+/** PEM texts: the authority, and the control plane's own certificate and key. */
+export interface ClientCredential {
+  readonly ca: string
+  readonly cert: string
+  readonly key: string
+}
+
+export function createSiteClient(agents: AgentRegistry, credential: ClientCredential): SiteClient {
+  const dispatchers = new Map<string, Agent>()
+  const dispatcherOf = (site: string): Agent => {
+    const known = dispatchers.get(site)
+    if (known !== undefined) return known
+    const made = new Agent({
+      connections: CONNECTIONS,
+      pipelining: 1,
+      connect: {
+        ...credential,
+        minVersion: 'TLSv1.3',
+        timeout: CONNECT_MS,
+        checkServerIdentity: (host: string, certificate: PeerCertificate) =>
+          checkServerIdentity(host, certificate) ?? strangerAt(site, certificate),
+      },
+    })
+    dispatchers.set(site, made)
+    return made
+  }
+
+  return {
+    async command(site, name, request, options = {}) {
+      const agent = agents.at(site)
+      const doing = `sending ${name} to ${site}`
+      if (agent === null) throw new Fault(SITE_UNKNOWN, doing, { site })
+      const limit = AbortSignal.timeout(options.timeoutMs ?? ANSWER_MS)
+      const signal = options.signal === undefined ? limit : AbortSignal.any([options.signal, limit])
+      const { command_address: address } = agent.report
+      let status: number
+      let body: unknown
+      try {
+        const reply = await send(`https://${address}/internal/v1/commands/${name}`, {
+          method: 'POST',
+          headers: { 'content-type': 'application/json' },
+          body: JSON.stringify(request),
+          dispatcher: dispatcherOf(site),
+          signal,
+        })
+        status = reply.statusCode
+        body = parse(await reply.body.text())
+      } catch (error) {
+        options.signal?.throwIfAborted()
+        throw new Fault(SITE_UNREACHABLE, `${doing} at ${address}`, { site, command: name }, error)
+      }
+      if (status === 200 && answers[name]?.Check(body) === true) {
+        return body as CommandAnswer<typeof name>
+      }
+      if ((status === 409 || status === 503) && refusals.Check(body)) {
+        const detail = { site, command: name, refusal: body.code, text: body.text, hint: body.hint }
+        const kind = status === 409 ? SITE_REFUSED : SITE_BUSY
+        throw new Fault(kind, `${doing}: ${body.code} ${body.text} ${body.hint}`, detail)
+      }
+      const shown = JSON.stringify(body)?.slice(0, 500)
+      throw new Fault(SITE_ANSWER_INVALID, `${doing}: status ${status}, ${shown}`, { site })
+    },
+    async close() {
+      await Promise.all([...dispatchers.values()].map((dispatcher) => dispatcher.destroy()))
+    },
+  }
+}
+
+/** An error unless the certificate is that of an agent of `site`. */
+function strangerAt(site: string, certificate: PeerCertificate): Error | undefined {
+  const { CN: name } = certificate.subject
+  const identity = typeof name === 'string' ? parseCommonName(name) : undefined
+  if (identity?.kind === 'agent' && identity.site === site) return undefined
+  return new Error(`the certificate is of ${String(name)}, not of an agent of ${site}`)
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
+  }
 }

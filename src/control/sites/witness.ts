@@ -1,5 +1,26 @@
-import type { Ownership, OwnershipAnswer, OwnershipRequest } from '#domain/ownership.ts'
-import type { Transaction } from '#control/store/store.ts'
+import { assert } from '#base/assert.ts'
+import type { Clock } from '#base/clock.ts'
+import { Fault, fault } from '#base/fault.ts'
+import type { Log } from '#base/log.ts'
+import { doubtHistory, readMeta } from '#control/store/meta.ts'
+import type { Store, Transaction } from '#control/store/store.ts'
+import {
+  closedRecord,
+  decideOwnership,
+  type Ownership,
+  type OwnershipAnswer,
+  type OwnershipRequest,
+} from '#domain/ownership.ts'
+import type { Report } from '#wire/site/witness.ts'
+import { adopt, doubtOf, type Heard, hears, trusted } from './history.ts'
+import {
+  findRecord,
+  type LeaseReader,
+  recordsDoubtedAt,
+  recordsOf,
+  saveRecord,
+  toRecord,
+} from './records.ts'
 
 /** Keeps the ownership records and answers for them. */
 export interface Witness {
@@ -18,4 +39,286 @@ export interface Witness {
   change(session: string, request: OwnershipRequest, askedBy: string): Promise<Ownership>
   /** An operator vouches that the record is complete although not both sites have reported. */
   trust(session: string, askedBy: string): Promise<void>
+  /** Takes what a site says about its sessions: proof, or doubt, of the records' completeness. */
+  heard(report: Report): Promise<void>
+}
+
+/* The witness. The rules are pure (domain/ownership.ts); this file makes them durable and gives them time and trust.
+ *
+ * One transaction reads the record, decides, and stores what was decided, the attempt with it; only after its commit the answer
+ * leaves. Transactions are serialisable, so of two requests made under one epoch one sees the other's change.
+ *
+ * TIME. A lease's end is a reading of CLOCK_BOOTTIME on the host that granted it, stored with that host's boot id. Under the
+ * same boot id it is compared as it is, also by a restarted control plane. A lease granted under another boot id (the host
+ * was restarted, or another control plane on a shared database granted it) cannot be compared; it counts as granted in the moment in
+ * which this process first saw it. The end is taken before the commit, yet after the request came in, and the holder
+ * counts from before it sent the request: so the holder always ends first.
+ *
+ * TRUST. A database that lost its end could grant a second writer. Whatever casts doubt on it (store/meta.ts) changes the
+ * history mark, and a record whose own mark differs is not trusted: nothing is granted for it until both its sites
+ * have reported since, or an operator vouches for it. The reports show the highest epoch that anybody acts under; the record
+ * becomes that. A record becomes doubtful alone when a site reports an epoch above it (a forced promotion
+ * without the witness). Leases granted by the lost end are unknown: with the trust a record gets a lease that began when this
+ * process first met the doubt.
+ */
+
+export interface WitnessOptions {
+  readonly store: Store
+  readonly clock: Clock
+  readonly log: Log
+  /** Of this host: names the CLOCK_BOOTTIME that readings belong to. */
+  readonly bootId: string
+  readonly leaseMs: number
+  readonly driftMs: number
+}
+
+export const OWNERSHIP_REFUSED = fault({
+  code: 'OWNERSHIP_REFUSED',
+  retry: 'never',
+  text: 'The witness refused the change.',
+  hint: 'Look at the state of the group; another change came first, or a side is not in sync.',
+})
+export const OWNERSHIP_WAIT = fault({
+  code: 'OWNERSHIP_WAIT',
+  retry: 'later',
+  text: 'The witness cannot grant the change yet.',
+  hint: 'It waits for the lease of the writing side to end or, after a doubtful start, for reports of both sites.',
+})
+export const OWNERSHIP_UNKNOWN = fault({
+  code: 'OWNERSHIP_UNKNOWN',
+  retry: 'never',
+  text: 'The witness has no record of the session.',
+  hint: 'The group was deleted, or the state was restored from before it was made.',
+})
+export const OWNERSHIP_OPEN = fault({
+  code: 'OWNERSHIP_OPEN',
+  retry: 'never',
+  text: 'The session is not closed.',
+  hint: 'Stop its protection first.',
+})
+
+export function createWitness(options: WitnessOptions): Witness {
+  const { store, clock, log, bootId, leaseMs, driftMs } = options
+  /** Foreign leases by session: when this process first saw the grant with this serial. */
+  const foreignSeen = new Map<string, { serial: number; seenBootMs: number }>()
+  /** History marks: when this process first met them. */
+  const marksMet = new Map<string, number>()
+  /** Set while the database may be another one than before and the doubt is not stored yet. */
+  let identityDoubt: Promise<void> | null = null
+
+  store.onIdentityChange((identity) => {
+    log.error(
+      { identity },
+      'the state database answers under another identity: a standby took over',
+    )
+    const storing = doubtHistory(store, identity)
+    identityDoubt = storing
+    storing.then(
+      () => {
+        if (identityDoubt === storing) identityDoubt = null
+      },
+      // The doubt stays in force until a restart: nothing is granted on a database that cannot be written.
+      (error: unknown) => log.error({ err: error }, 'the doubt could not be stored'),
+    )
+  })
+
+  const readLease: LeaseReader = (row) => {
+    if (row.lease_holder === null) return null
+    assert(row.lease_ends_boot_ms !== null, 'a lease has an end')
+    if (row.lease_boot_id === bootId) {
+      return { holder: row.lease_holder, endsBootMs: row.lease_ends_boot_ms }
+    }
+    const seen = foreignSeen.get(row.session)
+    const seenBootMs = seen?.serial === row.serial ? seen.seenBootMs : clock.bootMs()
+    foreignSeen.set(row.session, { serial: row.serial, seenBootMs })
+    return { holder: row.lease_holder, endsBootMs: seenBootMs + (row.lease_ms ?? leaseMs) }
+  }
+
+  /** When this process met the doubt that a new mark stands for. */
+  const metBootMs = (mark: string): number => {
+    const met = marksMet.get(mark) ?? clock.bootMs()
+    marksMet.set(mark, met)
+    return met
+  }
+
+  const refuseWhileDoubtful = () => {
+    if (identityDoubt === null) return
+    throw new Fault(OWNERSHIP_WAIT, 'deciding on a database that changed its identity', {
+      retryAfterMs: 1_000,
+    })
+  }
+
+  async function record(session: string): Promise<Ownership | null> {
+    const row = await findRecord(store.db, session)
+    return row === undefined ? null : toRecord(row, readLease)
+  }
+
+  async function ask(
+    session: string,
+    request: OwnershipRequest,
+    askedBy: string,
+  ): Promise<OwnershipAnswer | null> {
+    if (request.kind === 'confirm') {
+      const known = await record(session)
+      return known === null ? null : { ok: true, record: known, leaseMs: null }
+    }
+    const answer = await store.write(async (tx) => {
+      refuseWhileDoubtful()
+      const row = await findRecord(tx, session)
+      if (row === undefined) return null
+      const meta = await readMeta(tx)
+      const before = toRecord(row, readLease)
+      const decided = decideOwnership(before, request, {
+        bootMs: clock.bootMs(),
+        waitUntilBootMs: 0,
+        historyTrusted: trusted(row, meta.history_mark),
+        leaseMs,
+        driftMs,
+        incarnation: meta.incarnation,
+      })
+      if (decided.ok && decided.record !== before) {
+        await saveRecord(tx, row, decided.record, {
+          kind: request.kind,
+          askedBy,
+          bootId,
+          leaseMs,
+          at: clock.wallMs(),
+        })
+      }
+      return decided
+    })
+    if (answer !== null && request.kind !== 'renew') {
+      const { epoch, state, writer } = answer.record
+      const refusal = answer.ok ? undefined : answer.refusal
+      log.info({ session, request, askedBy, epoch, state, writer, refusal }, 'ownership decided')
+    }
+    return answer
+  }
+
+  async function restoreTrust(
+    tx: Transaction,
+    session: string,
+    change: (heard: Heard) => Heard | null,
+    askedBy: string,
+  ): Promise<void> {
+    const row = await findRecord(tx, session)
+    if (row === undefined) return
+    const meta = await readMeta(tx)
+    const before = toRecord(row, readLease)
+    const base = { askedBy, bootId, leaseMs, at: clock.wallMs() }
+    // Words spoken under an earlier doubt count for nothing.
+    const doubt = doubtOf(meta.history_mark)
+    const result = adopt(before, row.history_mark === doubt ? row.heard : '{}', change)
+    if (result.kind === 'waiting') {
+      if (row.history_mark === doubt && row.heard === result.heard) return
+      log.warn({ session, record: before, heard: result.heard }, 'an ownership record is in doubt')
+      const waiting = { ...base, kind: 'doubt', historyMark: doubt, heard: result.heard }
+      await saveRecord(tx, row, before, waiting)
+      return
+    }
+    const lease = {
+      holder: result.record.writer,
+      endsBootMs: metBootMs(meta.history_mark) + leaseMs,
+    }
+    const record = { ...result.record, lease, incarnation: meta.incarnation }
+    log.warn({ session, before, record, askedBy }, 'an ownership record is trusted again')
+    await saveRecord(tx, row, record, {
+      ...base,
+      kind: 'adopt',
+      historyMark: meta.history_mark,
+      heard: '{}',
+    })
+  }
+
+  return {
+    record,
+    ask,
+    async change(session, request, askedBy) {
+      const answer = await ask(session, request, askedBy)
+      const doing = `asking for ${request.kind} of session ${session}`
+      if (answer === null) throw new Fault(OWNERSHIP_UNKNOWN, doing, { session })
+      if (answer.ok) return answer.record
+      const { refusal, retryAfterMs } = answer
+      const waits = refusal === 'LEASE_HELD' || refusal === 'WITNESS_WAITING'
+      throw new Fault(waits ? OWNERSHIP_WAIT : OWNERSHIP_REFUSED, `${doing}: ${refusal}`, {
+        session,
+        refusal,
+        record: answer.record,
+        retryAfterMs: retryAfterMs ?? undefined,
+      })
+    },
+    async register(tx, session, writer, replica) {
+      assert(writer !== replica, 'a session joins two sites')
+      if ((await findRecord(tx, session)) !== undefined) return
+      const meta = await readMeta(tx)
+      const fresh = closedRecord(session, writer, replica, meta.incarnation)
+      await tx
+        .insertInto('ownership')
+        .values({
+          session,
+          epoch: fresh.epoch,
+          state: fresh.state,
+          writer,
+          replica,
+          mode: fresh.mode,
+          preferred: fresh.preferred,
+          incarnation: fresh.incarnation,
+          attempt: fresh.attempt,
+          lease_holder: null,
+          lease_ends_boot_ms: null,
+          lease_boot_id: null,
+          lease_ms: null,
+          serial: 0,
+          history_mark: meta.history_mark,
+          heard: '{}',
+          updated_at: clock.wallMs(),
+        })
+        .execute()
+    },
+    async forget(tx, session) {
+      const row = await findRecord(tx, session)
+      if (row === undefined) return
+      if (row.state !== 'closed') throw new Fault(OWNERSHIP_OPEN, `forgetting ${session}`)
+      await tx.deleteFrom('ownership').where('session', '=', session).execute()
+    },
+    async trust(session, askedBy) {
+      await store.write(async (tx) => {
+        const row = await findRecord(tx, session)
+        if (row === undefined) throw new Fault(OWNERSHIP_UNKNOWN, `vouching for ${session}`)
+        const meta = await readMeta(tx)
+        if (trusted(row, meta.history_mark)) return
+        await restoreTrust(tx, session, () => null, askedBy)
+      })
+    },
+    async heard(report) {
+      // What the record lacks is looked for outside a transaction: nearly every report finds nothing.
+      const { history_mark: mark } = await readMeta(store.db)
+      metBootMs(mark)
+      const sessions = new Map(report.sessions.map((status) => [status.session, status]))
+      const doubted = await recordsDoubtedAt(store.db, report.site, mark)
+      const known = await recordsOf(store.db, [...sessions.keys()])
+      const concerned = new Set(doubted.map(({ session }) => session))
+      for (const row of known) {
+        const status = sessions.get(row.session)
+        if (status !== undefined && status.epoch > row.epoch) concerned.add(row.session)
+      }
+      for (const session of concerned) {
+        await store.write(async (tx) => {
+          const row = await findRecord(tx, session)
+          if (row === undefined || (row.writer !== report.site && row.replica !== report.site)) {
+            return
+          }
+          const meta = await readMeta(tx)
+          const status = sessions.get(session)
+          if (trusted(row, meta.history_mark) && (status?.epoch ?? 0) <= row.epoch) return
+          await restoreTrust(
+            tx,
+            session,
+            (heard) => hears(heard, report.site, status),
+            `site:${report.site}`,
+          )
+        })
+      }
+    },
+  }
 }

@@ -47,9 +47,9 @@ export interface OwnershipRow {
   lease_ms: number | null
   /** One more with every grant and every change: tells a foreign lease that is alive from one that stands still. */
   serial: number
-  /** Equal to `meta.history_mark` while the record is known to be complete. */
+  /** Equal to `meta.history_mark` while the record is known to be complete; `doubt:MARK` while sites are heard. */
   history_mark: string
-  /** JSON, site → the status each agent reported since the history mark changed; '{}' while trusted. */
+  /** JSON, site → what it reported under that doubt; '{}' while trusted. */
   heard: string
   updated_at: number
 }

@@ -1,0 +1,100 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { closedRecord, type Ownership } from '#domain/ownership.ts'
+import type { SessionStatus } from '#wire/site/witness.ts'
+import { adopt, type Heard, hears } from './history.ts'
+
+const record = (change: Partial<Ownership> = {}): Ownership => ({
+  ...closedRecord('s', 'az1', 'az2', 'i'),
+  epoch: 4,
+  state: 'in_sync',
+  ...change,
+})
+const said = (epoch: number, state: string, role: SessionStatus['role']) =>
+  ({ epoch, state, role }) as SessionStatus
+
+function afterWords(
+  of: Ownership,
+  words: readonly [site: string, status: SessionStatus | undefined][],
+) {
+  let stored = '{}'
+  for (const [site, status] of words) {
+    const result = adopt(of, stored, (heard) => hears(heard, site, status))
+    if (result.kind === 'trusted') return result.record
+    stored = result.heard
+  }
+  return stored
+}
+
+test('one site alone restores no trust, however often it speaks', () => {
+  const once: [string, SessionStatus] = ['az1', said(4, 'in_sync', 'writer')]
+  assert.equal(typeof afterWords(record(), [once, once]), 'string')
+})
+
+test('two sites that know nothing newer leave the record as it is', () => {
+  const before = record()
+  const after = afterWords(before, [
+    ['az1', said(4, 'in_sync', 'writer')],
+    ['az2', said(3, 'resyncing', 'replica')],
+  ])
+  assert.deepEqual(after, before)
+})
+
+test('a session that no site knows of stays as recorded', () => {
+  const before = record({ epoch: 1, state: 'resyncing' })
+  assert.deepEqual(
+    afterWords(before, [
+      ['az1', undefined],
+      ['az2', undefined],
+    ]),
+    before,
+  )
+})
+
+test('the newest epoch wins, with its writer and its state', () => {
+  const failedOver = afterWords(record(), [
+    ['az1', said(4, 'in_sync', 'writer')],
+    ['az2', said(7, 'failed_over', 'writer')],
+  ])
+  assert.deepEqual(failedOver, {
+    ...record(),
+    epoch: 7,
+    state: 'failed_over',
+    writer: 'az2',
+    replica: 'az1',
+    attempt: 'adopted-7',
+  })
+  const known = afterWords(record(), [
+    ['az1', said(6, 'resyncing', 'replica')],
+    ['az2', said(5, 'failed_over', 'writer')],
+  ])
+  assert.ok(typeof known === 'object')
+  assert.deepEqual([known.epoch, known.writer, known.state], [6, 'az2', 'resyncing'])
+})
+
+test('a fenced site names its peer as writer', () => {
+  const after = afterWords(record(), [
+    ['az1', said(9, 'failed_over', 'fenced')],
+    ['az2', said(4, 'in_sync', 'replica')],
+  ])
+  assert.ok(typeof after === 'object')
+  assert.deepEqual([after.epoch, after.writer], [9, 'az2'])
+})
+
+test('two writers under one epoch are left to an operator', () => {
+  const words: [string, SessionStatus][] = [
+    ['az1', said(9, 'solo', 'writer')],
+    ['az2', said(9, 'failed_over', 'writer')],
+  ]
+  const stored = afterWords(record(), words)
+  assert.ok(typeof stored === 'string')
+  const vouched = adopt(record(), stored, () => null)
+  assert.equal(vouched.kind, 'trusted')
+})
+
+test('an operator may vouch with one site heard, and then its epoch counts', () => {
+  const heard: Heard = { az2: { epoch: 8, state: 'failed_over', role: 'writer' } }
+  const result = adopt(record(), JSON.stringify(heard), () => null)
+  assert.ok(result.kind === 'trusted')
+  assert.deepEqual([result.record.epoch, result.record.writer], [8, 'az2'])
+})
