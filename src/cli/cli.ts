@@ -1,11 +1,11 @@
 import { Command, CommanderError } from 'commander'
+import { demoCommand } from './commands/demo.ts'
 import { partCommand } from './commands/parts.ts'
 import { siteCommand } from './commands/site.ts'
 import { upCommand } from './commands/up.ts'
 import type { CommandContext } from './context.ts'
 import { createOutput, EXIT, reportError, type Streams } from './output.ts'
 import type { PartStarter } from './part.ts'
-import type { PartProgram } from './up/prepare.ts'
 
 /* The command line. Each command is a file of its own under commands/; this one names them all, and turns whatever
  * goes wrong into one message and one exit code. */
@@ -14,7 +14,8 @@ export interface CliSetup {
   readonly version: string
   readonly control: PartStarter
   readonly agent: PartStarter
-  readonly program: PartProgram
+  /** Program and leading arguments that start this very program again. */
+  readonly self: readonly string[]
   readonly streams: Streams
   readonly env: Readonly<Record<string, string | undefined>>
 }
@@ -52,11 +53,13 @@ export function buildProgram(setup: CliSetup): Command {
     env: setup.env,
     control: setup.control,
     agent: setup.agent,
-    program: setup.program,
+    self: setup.self,
+    program: (kind, configFile) => [...setup.self, kind, '--supervised', '--config', configFile],
     leaf: (parent, name) => parent.command(name).option('--json', 'print one JSON object per line'),
     output: (command) => createOutput(command.opts()['json'] === true, streams),
   }
   upCommand(context.leaf(program, 'up'), context)
+  demoCommand(context.leaf(program, 'demo'), context)
   siteCommand(program.command('site'), context)
   partCommand(program.command('control'), context, 'control')
   partCommand(program.command('agent'), context, 'agent')

@@ -11,6 +11,8 @@ export interface CommandContext {
   readonly agent: PartStarter
   /** How a part's own process is started from here. */
   readonly program: PartProgram
+  /** Program and leading arguments that start this very program again. */
+  readonly self: readonly string[]
   /** A subcommand that takes `--json`. */
   leaf(parent: Command, name: string): Command
   /** The output in the form that the command's own `--json` asks for. */

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import {
   envName,
   flagName,
@@ -36,7 +36,7 @@ export function addPartFlags(command: Command, { options }: PartStarter): Comman
     const unit = option.unit === undefined ? '' : ` [${option.unit}]`
     command.option(`${flagName(key)} <value>`, `${option.about}${unit}`)
   }
-  return command.option('--supervised', 'leave when standard input ends (used by `holdfast up`)')
+  return command.addOption(new Option('--supervised', 'stop when standard input ends').hideHelp())
 }
 
 /** Reads the values of a part's options from file, environment and flags. */

@@ -1,7 +1,8 @@
-import { readFile } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '#base/clock.ts'
-import { ensureDirectory, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
+import { ensureDirectory, hasCode, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
 import {
   type Credential,
   createAuthority,
@@ -48,6 +49,20 @@ export async function ensureCertificate(
   await ensureDirectory(directory, 0o700)
   await writeCredential(directory, name, await issueCertificate(authority, spec, clock.wallMs()))
   return true
+}
+
+/** The secret by which agents know each other on a link without TLS. */
+export const linkKeyFile = (directory: string): string => join(directory, 'link.key')
+
+/** Makes the link's secret, 32 random bytes, unless it is there. */
+export async function ensureLinkKey(directory: string): Promise<void> {
+  const path = linkKeyFile(directory)
+  try {
+    await stat(path)
+  } catch (error) {
+    if (!hasCode(error, 'ENOENT')) throw error
+    await writeFileWhole(path, randomBytes(32), 0o600)
+  }
 }
 
 async function readCredential(directory: string, name: string): Promise<Credential | undefined> {

@@ -1,7 +1,7 @@
 import { open, readFile, rm, stat } from 'node:fs/promises'
 import { rmSync, writeFileSync, renameSync } from 'node:fs'
 import { resolve } from 'node:path'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { type Address, envName, parseAddress } from '#base/config.ts'
 import { Fault, fault, isFault } from '#base/fault.ts'
 import { createLog, type Log } from '#base/log.ts'
@@ -34,6 +34,7 @@ interface UpFlags {
   tlsKey?: string
   allowPlaintext?: boolean
   advertise?: string
+  supervised?: boolean
 }
 
 export function upCommand(command: Command, context: CommandContext): void {
@@ -50,6 +51,7 @@ export function upCommand(command: Command, context: CommandContext): void {
     .option('--tls-key <file>', 'private key of --tls-cert (PEM)')
     .option('--allow-plaintext', 'serve plain HTTP on an address other machines can reach')
     .option('--advertise <host>', 'name under which others reach this machine')
+    .addOption(new Option('--supervised', 'stop when standard input ends').hideHelp())
     .action(async (flags: UpFlags) => await up(flags, context, context.output(command)))
 }
 
@@ -62,6 +64,7 @@ async function up(flags: UpFlags, context: CommandContext, output: Output): Prom
     for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
       process.once(signal, () => resolve(signal))
     }
+    if (flags.supervised === true) process.stdin.once('close', () => resolve('close')).resume()
   })
   try {
     await writeFileWhole(paths.pid, `${process.pid}\n`)

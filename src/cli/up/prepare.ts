@@ -15,7 +15,13 @@ import { ensureDirectory, readTextIfPresent, writeFileWhole } from '#base/system
 import type { Credential } from '#base/system/pki.ts'
 import { pickPorts } from '#base/system/ports.ts'
 import type { RegionCredentials } from '#client/credentials.ts'
-import { credentialFiles, ensureAuthority, ensureCertificate } from '../pki-directory.ts'
+import {
+  credentialFiles,
+  ensureAuthority,
+  ensureCertificate,
+  ensureLinkKey,
+  linkKeyFile,
+} from '../pki-directory.ts'
 import { newAccessKey, newPassword, newSecretKey } from '../secrets.ts'
 import {
   nbdSocketOf,
@@ -95,6 +101,7 @@ export async function prepare(
   const settings = await settle(paths, before, request)
   const access = accessOf(settings, request)
   const authority = await ensureAuthority(paths.pki, clock)
+  await ensureLinkKey(paths.pki)
   const parts: PartSpec[] = []
   const regions: { region: string; url: string }[] = []
   for (const plan of REGIONS) {
@@ -291,6 +298,7 @@ async function prepareRegion(context: RegionContext): Promise<PartSpec[]> {
         nbdListen: at(`${agent}.nbd`),
         nbdSocket: nbdSocketOf(paths, agent),
         advertiseHost: reachable,
+        linkKeyFile: linkKeyFile(paths.pki),
       }),
     ),
   )

@@ -54,15 +54,7 @@ const exitCode = await runCli(process.argv.slice(2), {
       return await standIn(config.dataDir, config.commandListen)
     },
   },
-  program: (kind, configFile) => [
-    process.execPath,
-    '--disable-warning=ExperimentalWarning',
-    script,
-    kind,
-    '--supervised',
-    '--config',
-    configFile,
-  ],
+  self: [process.execPath, '--disable-warning=ExperimentalWarning', script],
 })
 // Output to pipes, files and terminals is synchronous on Linux, so nothing is cut off; open handles must not delay this.
 process.exit(exitCode)
