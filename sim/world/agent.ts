@@ -1,0 +1,274 @@
+import { Session, type SessionEffect, type SessionEvent } from '#agent/replication/session.ts'
+import type { OwnershipRecord, WitnessAnswer } from '#wire/site/witness.ts'
+import { ClientPath, type ClientIo } from './client-path.ts'
+import { Process } from './host.ts'
+import { Link } from './link.ts'
+import type { Site } from './site.ts'
+import type { World } from './world.ts'
+
+/* One life of an agent: the real session, and a shell around it that carries its effects out against the simulated disk,
+ * network and witness. It decides nothing that the session can decide. Effects are carried out in order, slow ones
+ * (fsync) before the next; events wait for their turn, as the session's contract says.
+ */
+
+export interface CommandAnswer {
+  readonly ok: boolean
+  readonly code: string
+  readonly status: AgentStatus
+}
+
+export interface AgentStatus {
+  readonly epoch: number
+  readonly state: string
+  readonly role: string
+  readonly phase: string
+  readonly consistent: boolean
+  readonly drained: boolean
+  readonly answering: boolean
+}
+
+export type AgentCommand =
+  | { readonly kind: 'show' }
+  | { readonly kind: 'open'; readonly record: OwnershipRecord; readonly force: boolean }
+  | { readonly kind: 'hold'; readonly epoch: number; readonly holdMs: number }
+  | { readonly kind: 'release' }
+  | { readonly kind: 'close'; readonly record: OwnershipRecord }
+
+const TICK_MS = 400
+const WITNESS_TIMEOUT_MS = 3_000
+
+export class Agent {
+  readonly world: World
+  readonly site: Site
+  readonly process: Process
+  readonly session: Session
+  readonly link: Link
+  readonly clients: ClientPath
+  /** This life has begun to answer as the writer; the observer was told. */
+  began = false
+  readonly #events: { make: () => SessionEvent; done: () => void }[] = []
+  #effects: readonly SessionEffect[] = []
+  #effect = 0
+  #busy = false
+  #refusal: string | null = null
+  #command = false
+  #stopping = false
+
+  constructor(world: World, site: Site) {
+    this.world = world
+    this.site = site
+    this.process = new Process(site.host, world.timeline)
+    const { run, host } = site
+    const known = run !== null && run.bootId === host.bootId ? run.sequence : null
+    this.session = world.newSession(site, known, this.process.bootMs())
+    this.link = new Link(this)
+    this.clients = new ClientPath(this)
+    this.process.onDeath.push(() => this.clients.failAll())
+    this.feed(() => ({ kind: 'start', now: this.now() }))
+    this.#tick()
+    this.link.startBeating()
+  }
+
+  now(): number {
+    return this.process.bootMs()
+  }
+
+  get peer(): Site {
+    return this.world.peerOf(this.site)
+  }
+
+  /** Hands an event to the session when its turn comes; `done` after its last effect. */
+  feed(make: () => SessionEvent, done: () => void = () => undefined): void {
+    this.#events.push({ make, done })
+    this.#pump()
+  }
+
+  submit(io: ClientIo): void {
+    this.clients.submit(io)
+  }
+
+  status(): AgentStatus {
+    const { session } = this
+    const { record, consistent } = session.stored
+    return {
+      epoch: record.epoch,
+      state: record.state,
+      role: session.role,
+      phase: session.shownPhase(this.now()),
+      consistent: consistent && session.hello(this.site.intent.any).clean,
+      drained: session.drained,
+      answering: session.served && session.gate.mayAnswer(this.now()),
+    }
+  }
+
+  command(command: AgentCommand, reply: (answer: CommandAnswer) => void): void {
+    const answer = (code: string | null) =>
+      reply({ ok: code === null, code: code ?? '', status: this.status() })
+    if (this.#stopping) return
+    if (command.kind === 'show') return answer(null)
+    this.#events.push({
+      make: () => {
+        this.#refusal = null
+        this.#command = true
+        const now = this.now()
+        switch (command.kind) {
+          case 'open':
+            return { ...command, now, joined: this.site.joined }
+          case 'hold':
+          case 'release':
+          case 'close':
+            return { ...command, now }
+        }
+      },
+      done: () => {
+        this.#command = false
+        if (this.#refusal !== null) this.world.coverage.count(`command-refused ${this.#refusal}`)
+        answer(this.#refusal)
+      },
+    })
+    this.#pump()
+  }
+
+  /** SIGTERM: nothing new is taken, everything is made durable, the mark is left, the process ends. */
+  stopCleanly(gone: () => void): void {
+    if (this.#stopping) return
+    this.#stopping = true
+    this.clients.stopInput()
+    const mark = this.site.disk.syncMark()
+    this.process.after(this.world.syncMs(this.site), () => {
+      // Only what was settled when the sync began may be called clean.
+      this.site.disk.syncDone(mark)
+      const stored = this.clients.quiet && !this.#busy ? this.session.cleanMark() : null
+      if (stored !== null && mark === this.site.disk.syncMark()) {
+        this.site.epoch.begin(stored)
+        this.site.epoch.done()
+        this.world.coverage.count('clean-mark left')
+      }
+      this.process.kill()
+      gone()
+    })
+  }
+
+  #tick(): void {
+    this.process.after(TICK_MS, () => {
+      if (this.#events.length === 0) this.feed(() => ({ kind: 'tick', now: this.now() }))
+      this.#tick()
+    })
+  }
+
+  #pump(): void {
+    while (!this.#busy) {
+      if (this.#effect < this.#effects.length) {
+        const effect = this.#effects[this.#effect++] as SessionEffect
+        this.#carryOut(effect)
+        continue
+      }
+      if (this.#ending !== null) {
+        const done = this.#ending
+        this.#ending = null
+        done()
+        this.clients.streamIfFollowing()
+        continue
+      }
+      const next = this.#events.shift()
+      if (next === undefined) return
+      const before = this.session.phase
+      const event = next.make()
+      this.#effects = this.session.handle(event)
+      this.#effect = 0
+      this.#ending = next.done
+      const after = this.session.phase
+      if (before !== after) {
+        this.world.coverage.count(`phase ${before}>${after}`)
+        this.world.log(() => `${this.site.name} ${before} > ${after} (${event.kind})`)
+      }
+      this.world.afterDecision(this)
+    }
+  }
+
+  #ending: (() => void) | null = null
+
+  /** Goes on with the next effect after `ms`, unless the process dies before. */
+  #takes(ms: number, finish: () => void): void {
+    this.#busy = true
+    this.process.after(ms, () => {
+      finish()
+      this.#busy = false
+      this.#pump()
+    })
+  }
+
+  #carryOut(effect: SessionEffect): void {
+    const { site, world } = this
+    switch (effect.kind) {
+      case 'persist':
+        site.epoch.begin(effect.stored)
+        return this.#takes(world.syncMs(site), () => {
+          site.epoch.done()
+          world.afterPersist(this)
+        })
+      case 'make_durable': {
+        const mark = site.disk.syncMark()
+        return this.#takes(world.syncMs(site), () => site.disk.syncDone(mark))
+      }
+      case 'mark_joined':
+        return this.#takes(world.syncMs(site), () => {
+          site.joined = true
+        })
+      case 'serve':
+        return this.clients.serve()
+      case 'refuse':
+        return this.clients.refuse()
+      case 'end':
+        site.plain = effect.serving
+        return this.clients.end()
+      case 'input':
+        return this.clients.input(effect.open)
+      case 'release':
+        return this.clients.pump()
+      case 'ask':
+        return this.#ask(effect.ask)
+      case 'dial':
+        return this.link.dial(effect.on)
+      case 'drop_link':
+        return this.link.drop(effect.tell)
+      case 'send':
+        if (this.link.current) this.link.send({ t: 'session', message: effect.message })
+        return
+      case 'applied_from':
+        site.run = { bootId: site.host.bootId, sequence: this.session.gate.sequence }
+        return
+      case 'resend':
+        return this.clients.resend(effect.after)
+      case 'forget_frames':
+        return this.clients.forgetFrames()
+      case 'start_copy':
+        return this.clients.copy.start(effect.scope)
+      case 'stop_copy':
+        return this.clients.copy.stop()
+      case 'reconcile':
+        return this.clients.copy.reconcile(effect.scope)
+      case 'drain':
+        return this.clients.drain()
+      case 'refuse_command':
+        if (this.#command) this.#refusal = effect.code
+        return
+    }
+  }
+
+  #ask(ask: Extract<SessionEffect, { kind: 'ask' }>['ask']): void {
+    const sentMs = this.now()
+    let over = false
+    const finish = (answer: WitnessAnswer | null) => {
+      if (over) return
+      over = true
+      cancel()
+      this.feed(() => ({ kind: 'witness', now: this.now(), ask, sentMs, answer }))
+    }
+    const cancel = this.process.after(WITNESS_TIMEOUT_MS, () => {
+      this.world.coverage.count('witness timed-out')
+      finish(null)
+    })
+    this.world.askWitness(this.process, ask, finish)
+  }
+}

@@ -1,0 +1,137 @@
+import type { CopyScope } from '#agent/replication/session.ts'
+import type { Agent } from './agent.ts'
+import type { ClientPath } from './client-path.ts'
+import { BLOCKS_PER_REGION, REGIONS } from './site.ts'
+
+/* Copies in both directions, region by region: contents are compared first, then what differs is sent to the replica (copy)
+ * or written here (reconcile).
+ *
+ * Reading takes time. A client's write that hits a region between its reading and its sending would be overwritten at the
+ * replica by the older contents, so such a region is read again.
+ */
+
+const blocksOf = (region: number): number[] =>
+  Array.from({ length: BLOCKS_PER_REGION }, (_, index) => region * BLOCKS_PER_REGION + index)
+
+export class CopyJob {
+  readonly #agent: Agent
+  readonly #path: ClientPath
+  #kind: 'none' | 'copy' | 'reconcile' = 'none'
+  #run = 0
+  #regions: number[] = []
+  #lookId = 0
+  #onSeen: ((values: readonly number[]) => void) | null = null
+  /** Blocks being read, that were not touched since. */
+  #reading: ReadonlySet<number> = new Set()
+  #hit = false
+  #lastSequence = 0
+  #sentAll = false
+
+  constructor(agent: Agent, path: ClientPath) {
+    this.#agent = agent
+    this.#path = path
+  }
+
+  start(scope: CopyScope): void {
+    const { session } = this.#agent
+    if (scope === 'joining') return
+    // The stream begins here: copy_begin went out just before.
+    this.#begin('copy', scope === 'all')
+    this.#agent.world.coverage.count(`copy ${scope}`)
+    this.#lastSequence = session.gate.sequence
+    this.#path.openStream(session.gate.acknowledged)
+    this.#next(this.#run)
+  }
+
+  reconcile(scope: 'all' | 'dirty'): void {
+    this.#agent.world.coverage.count(`reconcile ${scope}`)
+    this.#begin('reconcile', scope === 'all')
+    this.#next(this.#run)
+  }
+
+  stop(): void {
+    this.#kind = 'none'
+    this.#run++
+    this.#onSeen = null
+    this.#reading = new Set()
+  }
+
+  touched(blocks: readonly number[]): void {
+    if (this.#reading.size === 0) return
+    for (const block of blocks) if (this.#reading.has(block)) this.#hit = true
+  }
+
+  seen(id: number, values: readonly number[]): void {
+    if (id !== this.#lookId) return
+    const on = this.#onSeen
+    this.#onSeen = null
+    on?.(values)
+  }
+
+  /** The replica acknowledged everything up to `sequence`. */
+  applied(sequence: number): void {
+    if (this.#kind !== 'copy' || !this.#sentAll || sequence < this.#lastSequence) return
+    this.stop()
+    this.#agent.feed(() => ({ kind: 'copied', now: this.#agent.now(), members: [1, 2, 3] }))
+  }
+
+  #begin(kind: 'copy' | 'reconcile', all: boolean): void {
+    this.stop()
+    this.#kind = kind
+    this.#sentAll = false
+    this.#regions = []
+    for (let region = 0; region < REGIONS; region++) {
+      if (all || this.#agent.site.intent.current[region] === 1) this.#regions.push(region)
+    }
+  }
+
+  #next(run: number): void {
+    if (run !== this.#run) return
+    const region = this.#regions.shift()
+    if (region === undefined) return this.#finish(run)
+    const blocks = blocksOf(region)
+    const id = ++this.#lookId
+    this.#onSeen = (values) => this.#compare(run, blocks, values)
+    this.#agent.link.send({ t: 'look', id, blocks })
+  }
+
+  #compare(run: number, blocks: readonly number[], theirs: readonly number[]): void {
+    const { process, site, world } = this.#agent
+    if (this.#kind === 'reconcile') {
+      blocks.forEach((block, index) => {
+        const value = theirs[index] as number
+        if (site.disk.current[block] !== value) site.disk.write(block, value)
+      })
+      process.after(world.copyMs(), () => this.#next(run))
+      return
+    }
+    this.#reading = new Set(blocks)
+    this.#hit = false
+    const mine = blocks.map((block) => site.disk.current[block] as number)
+    process.after(world.copyMs(), () => {
+      if (run !== this.#run) return
+      if (this.#hit && !world.plan.copyIgnoresWrites) {
+        world.coverage.count('copy read-again')
+        return this.#compare(run, blocks, theirs)
+      }
+      this.#reading = new Set()
+      const differs = blocks.filter((_, index) => mine[index] !== theirs[index])
+      if (differs.length > 0) {
+        const values = differs.map((block) => mine[blocks.indexOf(block)] as number)
+        this.#lastSequence = this.#path.copyFrame(differs, values)
+      }
+      this.#next(run)
+    })
+  }
+
+  #finish(run: number): void {
+    if (run !== this.#run) return
+    if (this.#kind === 'reconcile') {
+      this.stop()
+      this.#agent.feed(() => ({ kind: 'reconciled', now: this.#agent.now() }))
+      return
+    }
+    this.#sentAll = true
+    this.applied(this.#agent.session.gate.acknowledged)
+  }
+}

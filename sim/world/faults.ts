@@ -1,0 +1,187 @@
+import type { Operator } from './operator.ts'
+import type { Random } from './random.ts'
+import type { Site } from './site.ts'
+import type { World } from './world.ts'
+
+/* What goes wrong. Each seed enables some kinds with some intensity, because faults that always come together hide what
+ * one of them alone would show. `healAll` ends everything and starts what is down.
+ */
+
+export const FAULTS = [
+  'agent-crash',
+  'agent-clean-stop',
+  'agent-pause',
+  'power-loss',
+  'power-loss-both',
+  'site-loss',
+  'site-isolated',
+  'link-cut',
+  'link-cut-one-way',
+  'witness-cut',
+  'link-reset',
+  'link-silence',
+  'network-slow',
+  'witness-crash',
+  'witness-power-loss',
+  'witness-pause',
+  'slow-fsync',
+  'wall-clock-jump',
+] as const
+export type FaultKind = (typeof FAULTS)[number]
+
+export class Faults {
+  readonly #world: World
+  readonly #operator: Operator
+  readonly #random: Random
+  readonly #enabled: FaultKind[]
+  readonly #gapMs: number
+  #running = true
+
+  constructor(world: World, operator: Operator) {
+    this.#world = world
+    this.#operator = operator
+    this.#random = world.random.fork()
+    const share = this.#random.pick([0.2, 0.4, 0.8])
+    this.#enabled = FAULTS.filter(() => this.#random.chance(share))
+    this.#gapMs = this.#random.pick([700, 1_500, 4_000])
+    this.#next()
+  }
+
+  #next(): void {
+    this.#world.timeline.after(this.#random.between(0.1, 2) * this.#gapMs, () => {
+      if (!this.#running) return
+      if (this.#enabled.length > 0) this.strike(this.#random.pick(this.#enabled))
+      this.#next()
+    })
+  }
+
+  #later(minMs: number, maxMs: number, action: () => void): void {
+    // Short and long ones are equally likely, not equally long.
+    const ms = minMs * (maxMs / minMs) ** this.#random.next()
+    this.#world.timeline.after(ms, () => {
+      if (this.#running) action()
+    })
+  }
+
+  strike(kind: FaultKind): void {
+    const world = this.#world
+    const { network, witness } = world
+    const site = this.#random.pick(world.sites)
+    const peer = world.peerOf(site)
+    world.coverage.count(`fault ${kind}`)
+    world.log(() => `fault ${kind} (${site.name})`)
+    switch (kind) {
+      case 'agent-crash':
+        world.killAgent(site)
+        return this.#later(50, 8_000, () => world.startAgent(site))
+      case 'agent-clean-stop':
+        world.agentAt(site)?.stopCleanly(() => this.#later(50, 8_000, () => world.startAgent(site)))
+        return
+      case 'agent-pause': {
+        const agent = world.agentAt(site)
+        agent?.process.pause()
+        return this.#later(20, 15_000, () => agent?.process.resume())
+      }
+      case 'power-loss':
+        return this.#powerLoss(site)
+      case 'power-loss-both':
+        this.#powerLoss(site)
+        world.timeline.after(this.#random.pick([0, 1, 50, 2_000]), () => this.#powerLoss(peer))
+        return
+      case 'site-loss':
+        // Everything there is gone until the end of the chaos.
+        if (site.host.powered) world.losePower(site)
+        return
+      case 'site-isolated':
+        this.#cut(site.name, peer.name, true)
+        return this.#cut(site.name, 'witness', true)
+      case 'link-cut':
+        return this.#cut(site.name, peer.name, true)
+      case 'link-cut-one-way':
+        return this.#cut(site.name, peer.name, false)
+      case 'witness-cut':
+        return this.#cut(site.name, 'witness', this.#random.chance(0.6))
+      case 'link-reset':
+        for (const stream of [...network.streams]) stream.reset()
+        return
+      case 'link-silence':
+        for (const stream of network.streams) stream.silent = true
+        return
+      case 'network-slow': {
+        const slowMs = this.#random.pick([20, 300, 2_500])
+        network.slow(site.name, peer.name, slowMs)
+        network.slow(site.name, 'witness', slowMs)
+        return this.#later(500, 8_000, () => {
+          network.slow(site.name, peer.name, 0)
+          network.slow(site.name, 'witness', 0)
+        })
+      }
+      case 'witness-crash':
+        witness.kill()
+        return this.#later(100, 10_000, () => this.#startWitness())
+      case 'witness-power-loss':
+        witness.kill()
+        witness.host.powered = false
+        return this.#later(500, 12_000, () => this.#startWitness())
+      case 'witness-pause': {
+        const { process } = witness
+        process.pause()
+        return this.#later(50, 15_000, () => process.resume())
+      }
+      case 'slow-fsync':
+        site.syncMs = this.#random.pick([60, 700, 3_000])
+        return this.#later(500, 6_000, () => {
+          site.syncMs = 3
+        })
+      case 'wall-clock-jump':
+        return site.host.jumpWall(this.#random.between(-1e9, 1e9))
+    }
+  }
+
+  #powerLoss(site: Site): void {
+    if (!site.host.powered) return
+    this.#world.losePower(site)
+    this.#later(300, 10_000, () => this.#powerOn(site))
+  }
+
+  #powerOn(site: Site): void {
+    if (!site.host.powered) site.host.boot()
+    this.#world.startAgent(site)
+  }
+
+  #startWitness(): void {
+    const { witness } = this.#world
+    if (witness.process.alive) return
+    if (!witness.host.powered) witness.host.boot()
+    witness.start()
+    this.#operator.resume()
+  }
+
+  #cut(from: string, to: string, both: boolean): void {
+    const { network } = this.#world
+    const turned = this.#random.chance(0.5)
+    const [a, b] = turned ? [to, from] : [from, to]
+    network.cut(a, b)
+    if (both) network.cut(b, a)
+    this.#later(100, 20_000, () => {
+      network.heal(a, b)
+      network.heal(b, a)
+    })
+  }
+
+  /** The chaos ends: everything works again, and stays so. */
+  healAll(): void {
+    this.#running = false
+    const world = this.#world
+    const { network, witness } = world
+    const names = [...world.sites.map((site) => site.name), 'witness']
+    for (const from of names) for (const to of names) if (from !== to) network.heal(from, to)
+    witness.process.resume()
+    this.#startWitness()
+    for (const site of world.sites) {
+      site.syncMs = 3
+      world.agentAt(site)?.process.resume()
+      this.#powerOn(site)
+    }
+  }
+}

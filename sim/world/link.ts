@@ -1,0 +1,284 @@
+import type { PeerHello, SessionEvent, SessionMessage } from '#agent/replication/session.ts'
+import type { OwnershipRecord } from '#wire/site/witness.ts'
+import type { Agent } from './agent.ts'
+import type { Endpoint } from './network.ts'
+
+/* The link between two agents: the replica dials, hellos are exchanged, then one ordered stream each way. Messages are
+ * objects here, and mean what the frames of docs/formats/link.md mean.
+ */
+
+export type LinkMessage =
+  | { readonly t: 'hello'; readonly hello: PeerHello }
+  | { readonly t: 'record'; readonly record: OwnershipRecord }
+  | { readonly t: 'session'; readonly message: SessionMessage }
+  /** A numbered write: of a client (`value` is its number in the order), or of a copy (several values). */
+  | {
+      readonly t: 'frame'
+      readonly sequence: number
+      readonly blocks: readonly number[]
+      readonly values: readonly number[]
+      readonly copy: boolean
+    }
+  | { readonly t: 'applied'; readonly sequence: number }
+  | { readonly t: 'flush'; readonly id: number }
+  | { readonly t: 'flushed'; readonly id: number }
+  | { readonly t: 'beat'; readonly sentMs: number }
+  | { readonly t: 'echo'; readonly sentMs: number }
+  /** Contents are compared (by checksum) or fetched: the answer is the same here. */
+  | { readonly t: 'look'; readonly id: number; readonly blocks: readonly number[] }
+  | { readonly t: 'seen'; readonly id: number; readonly values: readonly number[] }
+
+const BEAT_MS = 500
+const REDIAL_MS = 300
+
+export class Link {
+  readonly #agent: Agent
+  #dialling = false
+  #connecting = 0
+  #end: Endpoint | null = null
+  /** The connection that the session knows of; effects about the link mean this one. */
+  #sessionEnd: Endpoint | null = null
+  #dialled = false
+  #helloed = false
+  #ready = false
+  #heardMs = 0
+  /** Messages wait here while the session handles one of them. */
+  readonly #inbox: LinkMessage[] = []
+  #handling = false
+  #ackPlanned = false
+
+  constructor(agent: Agent) {
+    this.#agent = agent
+  }
+
+  /** The session has taken this connection: frames may be sent when it says so. */
+  get ready(): boolean {
+    return this.#ready && this.#agent.session.linked
+  }
+
+  send(message: LinkMessage): void {
+    this.#end?.send(message)
+  }
+
+  /** The session's own effects reach the connection that the session knows of, or nobody. */
+  get current(): boolean {
+    return this.#end !== null && this.#end === this.#sessionEnd
+  }
+
+  dial(on: boolean): void {
+    if (on === this.#dialling) return
+    this.#dialling = on
+    if (on) this.#dialNow()
+  }
+
+  drop(tell: boolean): void {
+    if (this.#end === null || !this.current) return
+    if (tell) this.send({ t: 'record', record: this.#agent.session.stored.record })
+    this.#forget()
+  }
+
+  /** The peer's connection arrives. */
+  accept(end: Endpoint): void {
+    this.#take(end, false)
+  }
+
+  startBeating(): void {
+    const { process, session } = this.#agent
+    process.after(BEAT_MS, () => {
+      if (this.#helloed) {
+        const now = this.#agent.now()
+        if (now - this.#heardMs > session.settings.silenceMs) {
+          this.#agent.world.coverage.count('link silent')
+          this.#lost()
+        } else {
+          this.send({ t: 'beat', sentMs: now })
+        }
+      } else if (this.#end !== null && this.#agent.now() - this.#heardMs > 5_000) {
+        this.#lost()
+      }
+      this.startBeating()
+    })
+  }
+
+  #dialNow(): void {
+    if (!this.#dialling || this.#end !== null || this.#connecting > 0) return
+    this.#connecting++
+    const { world, process } = this.#agent
+    let settled = false
+    const finish = (end: Endpoint | null) => {
+      if (settled) return end?.close()
+      settled = true
+      cancel()
+      this.#connecting--
+      if (!this.#dialling || this.#end !== null) return end?.close()
+      if (end === null) return this.#dialLater()
+      this.#take(end, true)
+      this.#hello()
+    }
+    const cancel = process.after(3_000, () => finish(null))
+    world.connect(this.#agent, finish)
+  }
+
+  #dialLater(): void {
+    this.#agent.process.after(REDIAL_MS, () => this.#dialNow())
+  }
+
+  #hello(): void {
+    const { session, site } = this.#agent
+    this.send({ t: 'hello', hello: session.hello(site.intent.any) })
+  }
+
+  /** A newer connection replaces the older. */
+  #take(end: Endpoint, dialled: boolean): void {
+    if (this.#end !== null) this.#lost(false)
+    this.#end = end
+    this.#dialled = dialled
+    this.#helloed = false
+    this.#ready = false
+    this.#heardMs = this.#agent.now()
+    end.listen(
+      (message) => {
+        if (this.#end !== end) return
+        this.#heardMs = this.#agent.now()
+        this.#inbox.push(message as LinkMessage)
+        this.#work()
+      },
+      () => {
+        if (this.#end === end) this.#lost()
+      },
+    )
+  }
+
+  #forget(): void {
+    const end = this.#end
+    this.#end = null
+    this.#helloed = false
+    this.#ready = false
+    this.#inbox.length = 0
+    this.#agent.clients.linkGone()
+    end?.close()
+    if (this.#dialling) this.#dialLater()
+  }
+
+  /** The connection ended without the session's wish. */
+  #lost(redial = true): void {
+    const was = this.#helloed
+    const dialling = this.#dialling
+    if (!redial) this.#dialling = false
+    this.#forget()
+    this.#dialling = dialling
+    if (was) this.#agent.feed(() => ({ kind: 'link_down', now: this.#agent.now() }))
+  }
+
+  #work(): void {
+    while (!this.#handling) {
+      const message = this.#inbox.shift()
+      if (message === undefined) return
+      this.#on(message)
+    }
+  }
+
+  /** The session handles something from the link; what follows on the link waits. */
+  #turn(make: () => SessionEvent, done: () => void = () => undefined): void {
+    this.#handling = true
+    this.#agent.feed(make, () => {
+      this.#handling = false
+      done()
+      this.#work()
+    })
+  }
+
+  #on(message: LinkMessage): void {
+    const agent = this.#agent
+    const { session, clients } = agent
+    switch (message.t) {
+      case 'hello': {
+        if (this.#helloed) return
+        if (!this.#dialled) this.#hello()
+        this.#helloed = true
+        const { hello } = message
+        const end = this.#end
+        return this.#turn(
+          () => {
+            this.#sessionEnd = end
+            return { kind: 'link_up', now: agent.now(), hello }
+          },
+          () => {
+            if (this.#end === end) this.#ready = true
+            clients.streamIfFollowing()
+          },
+        )
+      }
+      case 'record': {
+        const { record } = message
+        return this.#turn(() => ({ kind: 'peer_record', now: agent.now(), record }))
+      }
+      case 'session': {
+        const { message: inner } = message
+        return this.#turn(() => ({ kind: 'message', now: agent.now(), message: inner }))
+      }
+      case 'beat':
+        if (!session.linked) return
+        if (session.role === 'replica') session.silence.answered(agent.now())
+        return this.send({ t: 'echo', sentMs: message.sentMs })
+      case 'echo':
+        if (session.linked && session.role === 'writer') {
+          session.contact.heard(message.sentMs)
+          clients.pump()
+        }
+        return
+      case 'frame':
+        return this.#apply(message)
+      case 'applied':
+        if (session.linked) clients.applied(message.sequence)
+        return
+      case 'flush': {
+        if (session.role !== 'replica' || !session.linked) return
+        const { id } = message
+        const mark = agent.site.disk.syncMark()
+        const end = this.#end
+        agent.process.after(agent.world.syncMs(agent.site), () => {
+          agent.site.disk.syncDone(mark)
+          if (this.#end === end) this.send({ t: 'flushed', id })
+        })
+        return
+      }
+      case 'flushed':
+        if (session.linked) clients.flushed(message.id)
+        return
+      case 'look':
+        if (!session.linked) return
+        return this.send({
+          t: 'seen',
+          id: message.id,
+          values: message.blocks.map((block) => agent.site.disk.current[block] as number),
+        })
+      case 'seen':
+        if (session.linked) clients.copy.seen(message.id, message.values)
+        return
+    }
+  }
+
+  #apply(frame: Extract<LinkMessage, { t: 'frame' }>): void {
+    const agent = this.#agent
+    const { session, site, world } = agent
+    if (session.role !== 'replica' || !session.linked) return
+    if (session.phase !== 'receiving' && session.phase !== 'following') return
+    // Applying twice is harmless; a gap is not.
+    const expected = session.gate.sequence + 1
+    world.believe(frame.sequence <= expected, `frame ${frame.sequence} after ${expected - 1}`)
+    if (frame.sequence < expected) return
+    frame.blocks.forEach((block, index) => site.disk.write(block, frame.values[index] as number))
+    session.gate.applied(frame.sequence)
+    site.run = { bootId: site.host.bootId, sequence: frame.sequence }
+    world.afterApply(agent)
+    if (this.#ackPlanned) return
+    this.#ackPlanned = true
+    agent.process.after(world.random.between(0.05, 0.3), () => {
+      this.#ackPlanned = false
+      if (session.role === 'replica' && session.linked) {
+        this.send({ t: 'applied', sequence: session.gate.sequence })
+      }
+    })
+  }
+}

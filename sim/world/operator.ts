@@ -1,0 +1,264 @@
+import type { OwnershipAnswer, OwnershipRequest } from '#domain/ownership.ts'
+import type { OwnershipRecord } from '#wire/site/witness.ts'
+import type { AgentCommand, CommandAnswer } from './agent.ts'
+import type { Random } from './random.ts'
+import type { Site } from './site.ts'
+import { Violation } from './truth.ts'
+import type { World } from './world.ts'
+
+/* The operations of the control plane, in the order of steps of docs/architecture/replication.md. An operation is durable:
+ * when the control plane dies, the step that was under way is begun again with the same attempt id. One operation at a
+ * time; each ends, in success or in a refusal that changed nothing.
+ */
+
+type Step =
+  | { readonly to: 'witness'; readonly request: OwnershipRequest }
+  | { readonly to: 'agent'; readonly site: Site; readonly command: AgentCommand }
+  | { readonly to: 'sleep'; readonly ms: number }
+
+type Result = OwnershipAnswer | CommandAnswer | null
+type Operation = Generator<Step, string, Result>
+
+export type OperationName = 'open' | 'reverse' | 'failover' | 'reprotect' | 'close'
+
+const STEP_TIMEOUT_MS = 4_000
+const HOLD_MS = 5_000
+const RETRY_MS = 500
+
+export class Operator {
+  readonly #world: World
+  readonly #random: Random
+  #operation: Operation | null = null
+  #name: OperationName | null = null
+  #startedMs = 0
+  #step: Step | null = null
+  /** Raised with every step begun, so that late answers to an earlier try are ignored. */
+  #try = 0
+  #count = 0
+  /** The chaos is over: what an operator may give up then, it keeps trying. */
+  patient = false
+
+  constructor(world: World) {
+    this.#world = world
+    this.#random = world.random.fork()
+  }
+
+  get busy(): OperationName | null {
+    return this.#name
+  }
+
+  get startedMs(): number {
+    return this.#startedMs
+  }
+
+  start(name: OperationName): void {
+    if (this.#operation !== null) return
+    const operations: Record<OperationName, () => Operation> = {
+      open: () => this.#open(),
+      reverse: () => this.#reverse(),
+      failover: () => this.#failover(),
+      reprotect: () => this.#reprotect(),
+      close: () => this.#close(),
+    }
+    this.#count++
+    this.#name = name
+    this.#startedMs = this.#world.timeline.nowMs
+    this.#world.log(() => `operation ${name} begins`)
+    this.#operation = operations[name]()
+    this.#advance(null)
+  }
+
+  /** The control plane lives again. */
+  resume(): void {
+    if (this.#operation === null) return
+    this.#world.coverage.count('operation resumed')
+    this.#begin()
+  }
+
+  #advance(result: Result): void {
+    const operation = this.#operation
+    if (operation === null) return
+    const next = operation.next(result)
+    if (next.done === true) {
+      this.#world.log(() => `operation ${this.#name} ends: ${next.value}`)
+      this.#world.coverage.count(`operation ${this.#name} ${next.value}`)
+      this.#operation = null
+      this.#name = null
+      this.#step = null
+      return
+    }
+    this.#step = next.value
+    this.#begin()
+  }
+
+  #begin(): void {
+    const step = this.#step
+    const { witness } = this.#world
+    const { process } = witness
+    if (step === null || !process.alive) return
+    const attempt = ++this.#try
+    const settle = (result: Result) => {
+      if (attempt !== this.#try || !process.alive) return
+      this.#try++
+      this.#advance(result)
+    }
+    if (step.to === 'sleep') {
+      process.after(step.ms, () => settle(null))
+      return
+    }
+    process.after(STEP_TIMEOUT_MS, () => settle(null))
+    if (step.to === 'witness') witness.serve(step.request, settle)
+    else this.#world.command(step.site, step.command, settle)
+  }
+
+  // -- steps ----------------------------------------------------------------------------------------------------------
+
+  get #record() {
+    return this.#world.witness.stored
+  }
+
+  #attempt(step: string): string {
+    return `operation-${this.#count}-${step}`
+  }
+
+  *#pause(ms: number): Generator<Step, void, Result> {
+    yield { to: 'sleep', ms }
+  }
+
+  /** Asks until there is an answer that is not a request to wait. */
+  *#witness(request: OwnershipRequest): Generator<Step, OwnershipAnswer, Result> {
+    for (;;) {
+      const answer = (yield { to: 'witness', request }) as OwnershipAnswer | null
+      const wait = answer?.ok === false && answer.retryAfterMs !== null
+      if (answer !== null && !wait) return answer
+      yield* this.#pause(answer?.ok === false ? (answer.retryAfterMs ?? RETRY_MS) : RETRY_MS)
+    }
+  }
+
+  *#agent(site: Site, command: AgentCommand): Generator<Step, CommandAnswer | null, Result> {
+    return (yield { to: 'agent', site, command }) as CommandAnswer | null
+  }
+
+  /** Sends `record` until the agent has taken it, or is beyond it. */
+  *#openAt(site: Site, record: OwnershipRecord, force: boolean): Generator<Step, string, Result> {
+    for (;;) {
+      const answer = yield* this.#agent(site, { kind: 'open', record, force })
+      if (answer !== null) return answer.ok ? 'ok' : answer.code
+      yield* this.#pause(RETRY_MS)
+    }
+  }
+
+  *#open(): Operation {
+    const { writer, replica, epoch } = this.#record
+    const attempt = this.#attempt('open')
+    const answer = yield* this.#witness({ kind: 'open', epoch, attempt, writer, replica })
+    if (!answer.ok) return answer.refusal
+    const record = wireRecord(answer.record)
+    const { world, other } = this.#sides(writer)
+    yield* this.#openAt(other, record, false)
+    return yield* this.#openAt(world.site(writer), record, false)
+  }
+
+  *#reprotect(): Operation {
+    const { epoch } = this.#record
+    const answer = yield* this.#witness({
+      kind: 'reprotect',
+      epoch,
+      attempt: this.#attempt('reprotect'),
+    })
+    if (!answer.ok) return answer.refusal
+    const record = wireRecord(answer.record)
+    const { here, other } = this.#sides(record.writer)
+    yield* this.#openAt(here, record, false)
+    return yield* this.#openAt(other, record, false)
+  }
+
+  *#close(): Operation {
+    const { epoch } = this.#record
+    const answer = yield* this.#witness({ kind: 'close', epoch, attempt: this.#attempt('close') })
+    if (!answer.ok) return answer.refusal
+    const record = wireRecord(answer.record)
+    const { here, other } = this.#sides(record.writer)
+    for (const site of this.#random.chance(0.5) ? [here, other] : [other, here]) {
+      for (;;) {
+        const closed = yield* this.#agent(site, { kind: 'close', record })
+        if (closed !== null) break
+        yield* this.#pause(RETRY_MS)
+      }
+    }
+    return 'ok'
+  }
+
+  *#reverse(): Operation {
+    const { writer, epoch } = this.#record
+    const { here, other } = this.#sides(writer)
+    const held = yield* this.#agent(here, { kind: 'hold', epoch, holdMs: HOLD_MS })
+    if (held === null || !held.ok) return held === null ? 'unreachable' : held.code
+    for (let left = 20; ; left--) {
+      const shown = yield* this.#agent(here, { kind: 'show' })
+      if (shown?.status.drained === true) break
+      if (shown === null || shown.status.phase !== 'draining' || left === 0) {
+        yield* this.#agent(here, { kind: 'release' })
+        return 'not drained'
+      }
+      yield* this.#pause(100)
+    }
+    const answer = yield* this.#witness({
+      kind: 'reverse',
+      epoch,
+      attempt: this.#attempt('reverse'),
+    })
+    if (!answer.ok) {
+      yield* this.#agent(here, { kind: 'release' })
+      return answer.refusal
+    }
+    const record = wireRecord(answer.record)
+    const order = this.#random.chance(0.5) ? [here, other] : [other, here]
+    for (const site of order) yield* this.#openAt(site, record, false)
+    return 'ok'
+  }
+
+  *#failover(): Operation {
+    const { world } = this
+    const { epoch, state, writer } = this.#record
+    const { here, other } = this.#sides(writer)
+    const shown = yield* this.#agent(other, { kind: 'show' })
+    if (shown === null) return 'unreachable'
+    const inSync = state === 'in_sync'
+    const answer = yield* this.#witness({
+      kind: 'failover',
+      epoch,
+      attempt: this.#attempt('failover'),
+      force: !inSync,
+      consent: false,
+    })
+    if (!answer.ok) return answer.refusal
+    const record = wireRecord(answer.record)
+    const told = yield* this.#openAt(other, record, !inSync)
+    if (told === 'NOT_CONSISTENT') {
+      if (inSync && !world.wasPowerLost(other)) {
+        throw new Violation(`promise 1: ${other.name} is in sync, but refuses a failover`)
+      }
+      world.forcedEpochs.add(record.epoch)
+      yield* this.#openAt(other, record, true)
+    }
+    // The old writer is told when it can be reached; otherwise it finds out by itself.
+    yield* this.#agent(here, { kind: 'open', record, force: false })
+    return 'ok'
+  }
+
+  get world(): World {
+    return this.#world
+  }
+
+  #sides(writer: string) {
+    const world = this.#world
+    const here = world.site(writer)
+    return { world, here, other: world.peerOf(here) }
+  }
+}
+
+function wireRecord(record: OwnershipAnswer['record']): OwnershipRecord {
+  const { session, epoch, state, writer, replica, mode, preferred } = record
+  return { session, epoch, state, writer, replica, mode, preferred }
+}

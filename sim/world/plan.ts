@@ -1,0 +1,19 @@
+import type { Session } from '#agent/replication/session.ts'
+import type { WitnessHost } from './witness-host.ts'
+import type { World } from './world.ts'
+
+/** Mistakes to plant, all off in an honest world. The product's code is never changed: a plant wraps a method of one
+ *  session or of the witness, or lets the simulated shell skip a step. */
+export interface Plan {
+  readonly name: string
+  /** Wraps methods of each new session. */
+  readonly session?: (session: Session, world: World) => void
+  /** Wraps the witness's decisions. */
+  readonly witness?: (witness: WitnessHost) => void
+  /** The shell numbers a write before its intent bit is durable. */
+  readonly intentAfterTouch?: boolean
+  /** The copy sends what it has read even when a write hit it meanwhile. */
+  readonly copyIgnoresWrites?: boolean
+}
+
+export const HONEST: Plan = { name: 'honest' }

@@ -1,0 +1,153 @@
+import type { Coverage } from './coverage.ts'
+import { Faults } from './faults.ts'
+import { Load } from './load.ts'
+import { Operator, type OperationName } from './operator.ts'
+import { HONEST, type Plan } from './plan.ts'
+import { Random } from './random.ts'
+import { Violation } from './truth.ts'
+import { World } from './world.ts'
+
+/* One seed: chaos, then everything heals and the group must become whole within a bounded time. Safety is checked all
+ * along by the observer; liveness only after the chaos.
+ */
+
+export interface Outcome {
+  readonly seed: number
+  /** Null when every promise was kept. */
+  readonly broken: string | null
+  readonly coverage: Coverage
+  readonly events: number
+  readonly virtualMs: number
+  readonly log: readonly string[]
+}
+
+/** An operation, once nothing is broken any more. */
+const OPERATION_MS_MAX = 90_000
+/** From the end of the last operation to in_sync. */
+const HEALED_MS_MAX = 90_000
+const QUIET_MS_MAX = 30_000
+const HEAL_STEP_MS = 250
+
+export function runSeed(seed: number, plan: Plan = HONEST, keepLog = false): Outcome {
+  const world = new World(seed, plan, keepLog)
+  let broken: string | null = null
+  try {
+    play(world)
+  } catch (error) {
+    if (!(error instanceof Error)) throw error
+    // An assertion of the product that fails is found by the simulator like any other broken promise.
+    broken =
+      error instanceof Violation
+        ? error.message
+        : `${error.name}: ${error.message}${keepLog ? `\n${error.stack}` : ''}`
+    world.log(() => `BROKEN ${broken}`)
+  }
+  return {
+    seed,
+    broken,
+    coverage: world.coverage,
+    events: world.timeline.events,
+    virtualMs: world.timeline.nowMs,
+    log: world.logLines,
+  }
+}
+
+function play(world: World): void {
+  const random = world.random.fork()
+  world.copyStepMs = random.pick([1, 5, 60, 300])
+  const operator = new Operator(world)
+  const load = new Load(world)
+  world.timeline.after(random.between(1, 50), () => operator.start('open'))
+  const faults = new Faults(world, operator)
+  const operate = random.pick([1_500, 4_000, 10_000])
+  const chaosMs = random.pick([10_000, 25_000, 50_000])
+  const next = () => {
+    world.timeline.after(random.between(0.2, 2) * operate, () => {
+      if (operator.patient) return
+      chooseOperation(world, operator, random)
+      next()
+    })
+  }
+  next()
+  world.timeline.runUntil(chaosMs)
+
+  world.log(() => 'the chaos ends')
+  faults.healAll()
+  operator.patient = true
+  heal(world, operator)
+
+  load.stop()
+  const quietBy = world.timeline.nowMs + QUIET_MS_MAX
+  while (load.inFlight > 0) {
+    if (world.timeline.nowMs > quietBy) {
+      throw new Violation(`liveness: ${load.inFlight} requests are never answered`)
+    }
+    world.timeline.runUntil(world.timeline.nowMs + HEAL_STEP_MS)
+  }
+  world.timeline.runUntil(world.timeline.nowMs + 2_000)
+  same(world)
+}
+
+function chooseOperation(world: World, operator: Operator, random: Random): void {
+  if (operator.busy !== null) return
+  const weights: Record<string, Partial<Record<OperationName, number>>> = {
+    closed: { open: 1 },
+    in_sync: { reverse: 0.4, failover: 0.35, close: 0.05 },
+    resyncing: { failover: 0.15, close: 0.05 },
+    failed_over: { reprotect: 0.8, close: 0.1 },
+  }
+  let dice = random.next()
+  for (const [name, weight] of Object.entries(weights[world.witness.stored.state] ?? {})) {
+    dice -= weight
+    if (dice < 0) return operator.start(name as OperationName)
+  }
+}
+
+/** Drives the group to in_sync, as an operator would, and demands that it gets there. */
+function heal(world: World, operator: Operator): void {
+  const { timeline, witness } = world
+  let since = timeline.nowMs
+  for (;;) {
+    timeline.runUntil(timeline.nowMs + HEAL_STEP_MS)
+    if (operator.busy !== null) {
+      if (timeline.nowMs - Math.max(operator.startedMs, since) > OPERATION_MS_MAX) {
+        throw new Violation(`liveness: operation ${operator.busy} does not end`)
+      }
+      continue
+    }
+    const { state, writer } = witness.stored
+    if (state === 'closed' || state === 'failed_over') {
+      since = timeline.nowMs
+      operator.start(state === 'closed' ? 'open' : 'reprotect')
+      continue
+    }
+    const site = world.site(writer)
+    const here = world.agentAt(site)
+    const there = world.agentAt(world.peerOf(site))
+    if (
+      state === 'in_sync' &&
+      here?.status().answering === true &&
+      here.status().phase === 'following' &&
+      there?.status().phase === 'following'
+    ) {
+      return
+    }
+    if (timeline.nowMs - Math.max(operator.startedMs, since) > HEALED_MS_MAX) {
+      const phases = [here, there].map((agent) => `${agent?.site.name} ${agent?.session.phase}`)
+      throw new Violation(`liveness: stays ${state} with ${phases.join(', ')}`)
+    }
+  }
+}
+
+function same(world: World): void {
+  const [first, second] = world.sites
+  const missing = world.truth.lacks(first.disk.current)
+  if (missing !== null) throw new Violation(`promise 1: in the end ${first.name} ${missing}`)
+  for (let block = 0; block < first.disk.current.length; block++) {
+    if (first.disk.current[block] !== second.disk.current[block]) {
+      throw new Violation(
+        `in the end block ${block} differs: ${first.disk.current[block]} and ${second.disk.current[block]}`,
+      )
+    }
+  }
+}

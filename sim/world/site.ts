@@ -1,0 +1,76 @@
+import { type StoredSession, unopened } from '#agent/replication/session.ts'
+import { BlockDisk, WholeFile } from './disk.ts'
+import type { Host } from './host.ts'
+import type { Random } from './random.ts'
+
+/* What stays at a site when its agent dies.
+ *
+ *   disk      the volumes' blocks
+ *   epoch     the epoch file: written aside, fsynced, renamed
+ *   run       number of the last write, in a mapped file: survives the process, worthless on another boot
+ *   intent    one bit per region, durable before the first touch of the region
+ *   joined    every volume has received its first copy in full
+ *   plain     how the volumes are served outside of a session
+ */
+
+/** Blocks share regions in threes, regions share volumes in fours, and a group has three volumes. */
+export const BLOCKS_PER_REGION = 3
+export const REGIONS_PER_VOLUME = 4
+export const VOLUMES = 3
+export const REGIONS = REGIONS_PER_VOLUME * VOLUMES
+export const BLOCKS_PER_VOLUME = BLOCKS_PER_REGION * REGIONS_PER_VOLUME
+export const BLOCKS = REGIONS * BLOCKS_PER_REGION
+
+export const regionOf = (block: number): number => Math.floor(block / BLOCKS_PER_REGION)
+
+/** Bits in a mapped file whose setting is waited for; clearing is lazy. */
+export class IntentBits {
+  readonly current = new Uint8Array(REGIONS)
+  readonly #synced = new Uint8Array(REGIONS)
+
+  syncDone(regions: readonly number[]): void {
+    for (const region of regions) this.#synced[region] = this.current[region] as number
+  }
+
+  losePower(random: Random): void {
+    for (let region = 0; region < REGIONS; region++) {
+      // A bit that was cleared, or set but not waited for, may be on the disk either way.
+      if (this.current[region] !== this.#synced[region]) {
+        this.current[region] = random.chance(0.5) ? 1 : 0
+      }
+      this.#synced[region] = this.current[region] as number
+    }
+  }
+
+  get any(): boolean {
+    return this.current.includes(1)
+  }
+}
+
+export class Site {
+  readonly name: string
+  readonly host: Host
+  readonly disk = new BlockDisk(BLOCKS)
+  readonly epoch: WholeFile<StoredSession>
+  readonly intent = new IntentBits()
+  run: { bootId: string; sequence: number } | null = null
+  joined = false
+  plain: 'standalone' | 'standby'
+  /** Longest time that an fdatasync takes at present, ms; a fault makes it long. */
+  syncMs = 3
+
+  constructor(name: string, host: Host, plain: 'standalone' | 'standby') {
+    this.name = name
+    this.host = host
+    this.plain = plain
+    this.epoch = new WholeFile(unopened('session'))
+  }
+
+  losePower(random: Random): void {
+    this.disk.losePower(random)
+    this.intent.losePower(random)
+    this.epoch.interrupted(random)
+    // A mapped file that was never synced holds anything old; its boot id tells.
+    if (random.chance(0.5)) this.run = null
+  }
+}

@@ -1,0 +1,345 @@
+import { ALONE, type OwnershipRequest } from '#domain/ownership.ts'
+import { Session, type SessionSettings } from '#agent/replication/session.ts'
+import type { WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
+import { Agent, type AgentCommand, type CommandAnswer } from './agent.ts'
+import type { ClientIo } from './client-path.ts'
+import { Coverage } from './coverage.ts'
+import { Host, type Process } from './host.ts'
+import { type Endpoint, Network } from './network.ts'
+import { HONEST, type Plan } from './plan.ts'
+import { Random } from './random.ts'
+import { BLOCKS, Site } from './site.ts'
+import { Timeline } from './timeline.ts'
+import { Truth, Violation } from './truth.ts'
+import { WitnessHost } from './witness-host.ts'
+
+/* One group, two sites, a witness, and an observer who sees everything.
+ *
+ *        clients        clients                   operator
+ *           │              │                         │
+ *       ┌───▼───┐  link ┌──▼────┐            ┌───────▼──────┐
+ *       │ az1   │◄─────►│ az2   │◄──────────►│ witness host │
+ *       │ agent │       │ agent │  commands, │ decideOwner- │
+ *       │ disk  │       │ disk  │  questions │ ship, record │
+ *       └───────┘       └───────┘            └──────────────┘
+ *
+ * The observer is asked at every answer, every applied frame, every persisted claim and every loss of power, and throws a
+ * `Violation` when a promise of docs/architecture/replication.md is broken.
+ */
+
+export const LEASE_MS = 8_000
+export const DRIFT_MS = 500
+const SILENCE_MS = 4_000
+const RENEW_MS = 2_000
+const LOG_LINES_MAX = 400
+
+export class World {
+  readonly timeline = new Timeline()
+  readonly random: Random
+  readonly coverage = new Coverage()
+  readonly network: Network
+  readonly witness: WitnessHost
+  readonly sites: readonly [Site, Site]
+  readonly truth = new Truth(BLOCKS)
+  readonly plan: Plan
+  readonly agents = new Map<string, Agent>()
+  /** Epochs that an operator entered with force, or whose failover gave up writes. */
+  readonly forcedEpochs = new Set<number>()
+  /** Sites whose power was lost since both sides were last seen to hold everything. */
+  readonly #powerLost = new Set<string>()
+  /** Time that a copy takes for one region, ms. */
+  copyStepMs = 2
+  #lastAnswer = { epoch: 0, site: '' }
+  readonly #logLines: string[] | null
+
+  constructor(seed: number, plan: Plan = HONEST, keepLog = false) {
+    this.random = new Random(seed)
+    this.plan = plan
+    this.#logLines = keepLog ? [] : null
+    this.network = new Network(this.timeline, this.random.fork())
+    const hosts = ['az1', 'az2', 'witness'].map(
+      (name) => new Host(name, this.timeline, this.random.fork()),
+    )
+    const [first, second, third] = hosts as [Host, Host, Host]
+    this.sites = [new Site('az1', first, 'standalone'), new Site('az2', second, 'standby')]
+    this.witness = new WitnessHost(
+      third,
+      this.timeline,
+      this.random.fork(),
+      { leaseMs: LEASE_MS, driftMs: DRIFT_MS },
+      ['az1', 'az2'],
+    )
+    this.witness.onCommit = ({ kind, from, record }) => {
+      this.coverage.count(`move ${kind} from ${from.state}`)
+      this.log(() => `witness ${kind}: epoch ${record.epoch} ${record.state} ${record.writer}`)
+      if (kind === 'failover' && from.state !== 'in_sync') this.forcedEpochs.add(record.epoch)
+    }
+    this.witness.onRefusal = (kind, refusal) => this.coverage.count(`refused ${kind} ${refusal}`)
+    plan.witness?.(this.witness)
+    for (const site of this.sites) this.startAgent(site)
+  }
+
+  // -- parts ----------------------------------------------------------------------------------------------------------
+
+  site(name: string): Site {
+    return this.sites[0].name === name ? this.sites[0] : this.sites[1]
+  }
+
+  peerOf(site: Site): Site {
+    return this.sites[0] === site ? this.sites[1] : this.sites[0]
+  }
+
+  /** The agent that lives at `site` now; null when it is dead. */
+  agentAt(site: Site): Agent | null {
+    const agent = this.agents.get(site.name)
+    return agent?.process.alive ? agent : null
+  }
+
+  startAgent(site: Site): void {
+    if (this.agentAt(site) !== null || !site.host.powered) return
+    this.agents.set(site.name, new Agent(this, site))
+  }
+
+  killAgent(site: Site): void {
+    const agent = this.agentAt(site)
+    if (agent === null) return
+    agent.process.kill()
+    site.epoch.interrupted(this.random)
+  }
+
+  newSession(site: Site, known: number | null, now: number): Session {
+    const settings: SessionSettings = {
+      session: 'session',
+      site: site.name,
+      silenceMs: SILENCE_MS,
+      renewMs: RENEW_MS,
+    }
+    const session = new Session(settings, site.epoch.value, known, now)
+    this.plan.session?.(session, this)
+    return session
+  }
+
+  connect(from: Agent, opened: (end: Endpoint | null) => void): void {
+    const to = from.peer
+    let listening: Agent | null = null
+    this.network.connect(
+      from.process,
+      () => {
+        listening = this.agentAt(to)
+        return listening?.process ?? null
+      },
+      to.name,
+      (end) => listening?.link.accept(end),
+      opened,
+    )
+  }
+
+  askWitness(asker: Process, ask: WitnessAsk, answered: (answer: WitnessAnswer) => void): void {
+    this.network.ask<OwnershipRequest, WitnessAnswer>(
+      asker,
+      'witness',
+      ask,
+      (request, reply) =>
+        this.witness.serve(request, (answer) =>
+          reply(
+            answer.ok
+              ? { ok: true, record: answer.record, lease_ms: answer.leaseMs }
+              : {
+                  ok: false,
+                  refusal: answer.refusal,
+                  record: answer.record,
+                  retry_after_ms: answer.retryAfterMs,
+                },
+          ),
+        ),
+      answered,
+    )
+  }
+
+  /** From the control plane to an agent. */
+  command(site: Site, command: AgentCommand, answered: (answer: CommandAnswer) => void): void {
+    this.network.ask<AgentCommand, CommandAnswer>(
+      this.witness.process,
+      site.name,
+      command,
+      (request, reply) => {
+        const agent = this.agentAt(site)
+        agent?.process.deliver(() => agent.command(request, reply))
+      },
+      answered,
+    )
+  }
+
+  /** How long one fdatasync takes at `site` now. */
+  syncMs(site: Site): number {
+    return this.random.between(0.3, site.syncMs)
+  }
+
+  copyMs(): number {
+    return this.random.between(0.2, this.copyStepMs)
+  }
+
+  // -- the observer ---------------------------------------------------------------------------------------------------
+
+  believe(condition: boolean, belief: string): void {
+    if (!condition) throw new Violation(`broken belief: ${belief}`)
+  }
+
+  /** `agent` answers a client in this moment. */
+  answers(agent: Agent, io: ClientIo, number: number, values: readonly number[] | null): void {
+    const { session, site } = agent
+    const { record } = session.stored
+    const plain = agent.clients.plain
+    this.coverage.count(`answer ${io.kind}${io.fua ? ' fua' : ''}${plain ? ' plain' : ''}`)
+    this.#onlyOneAnswers(agent, record.epoch)
+    if (!plain) this.#witnessed(agent)
+    if (io.kind === 'write') this.truth.acknowledged(number, io.fua)
+    if (io.kind === 'flush') this.truth.flushed(io.mark)
+    values?.forEach((value, index) => {
+      const needs = io.mark.must[index] as number
+      if (value < needs) {
+        throw new Violation(
+          `promise 1: ${site.name} answers a read of block ${io.blocks[index]} with ${value}, but ${needs} was acknowledged before`,
+        )
+      }
+    })
+    this.#bothHold(agent, io)
+  }
+
+  #onlyOneAnswers(agent: Agent, epoch: number): void {
+    const { site } = agent
+    if (epoch < this.#lastAnswer.epoch && this.#lastAnswer.site !== site.name) {
+      throw new Violation(
+        `promise 3: ${site.name} answers under epoch ${epoch}, after ${this.#lastAnswer.site} did under ${this.#lastAnswer.epoch}`,
+      )
+    }
+    if (epoch >= this.#lastAnswer.epoch) this.#lastAnswer = { epoch, site: site.name }
+    const other = this.agentAt(this.peerOf(site))
+    if (other !== null && (other.status().answering || other.clients.plain)) {
+      throw new Violation(
+        `promise 3: ${site.name} answers under epoch ${epoch} while ${other.site.name} may answer under ${other.session.stored.record.epoch}`,
+      )
+    }
+  }
+
+  /** What the answering side believes is in the witness's history. */
+  #witnessed(agent: Agent): void {
+    const { session, site } = agent
+    const { epoch, state, writer } = session.stored.record
+    const decided = this.witness.history[epoch - 1]?.record
+    if (decided?.epoch !== epoch || decided.state !== state || decided.writer !== writer) {
+      throw new Violation(
+        `promise 4: ${site.name} answers as ${state} under epoch ${epoch}, which the witness never decided`,
+      )
+    }
+    if (site.epoch.value.record.epoch < epoch) {
+      throw new Violation(`promise 4: ${site.name} answers under epoch ${epoch} before keeping it`)
+    }
+    if (!session.gate.needsReplica && !ALONE.has(state)) {
+      throw new Violation(`promise 4: ${site.name} answers alone while the record says ${state}`)
+    }
+  }
+
+  /** While the record says in_sync a failover may come at any moment, so both sides hold what was acknowledged. */
+  #bothHold(agent: Agent, io: ClientIo): void {
+    if (this.witness.stored.state !== 'in_sync' || io.kind === 'read') return
+    const peer = this.peerOf(agent.site)
+    if (io.kind === 'write') {
+      for (const block of io.blocks) {
+        const needs = this.truth.must[block] as number
+        if ((peer.disk.current[block] as number) < needs && !this.#powerLost.has(peer.name)) {
+          throw new Violation(
+            `promise 1: ${agent.site.name} acknowledges write ${needs} in sync, ${peer.name} lacks it`,
+          )
+        }
+      }
+    }
+    if (io.kind === 'flush' || io.fua) {
+      io.blocks.forEach((block, index) => {
+        const needs = io.kind === 'flush' ? (io.mark.must[index] as number) : 0
+        const must = io.kind === 'flush' ? needs : (this.truth.mustSurvive[block] as number)
+        for (const site of this.sites) {
+          if ((site.disk.synced[block] as number) < must && !this.#powerLost.has(site.name)) {
+            throw new Violation(
+              `promise 1: ${agent.site.name} acknowledges a flush of ${must} in sync, which is not durable at ${site.name}`,
+            )
+          }
+        }
+      })
+    }
+    for (const site of this.sites) {
+      if (this.#powerLost.has(site.name) && this.truth.lacks(site.disk.current) === null) {
+        this.#powerLost.delete(site.name)
+      }
+    }
+  }
+
+  /** After the session has decided something. */
+  afterDecision(agent: Agent): void {
+    const { session, site } = agent
+    if (session.role !== 'writer') {
+      agent.began = false
+      return
+    }
+    if (agent.began || session.gate.mode === 'closed') return
+    agent.began = true
+    const { epoch } = session.stored.record
+    const image = site.disk.current
+    if (this.forcedEpochs.has(epoch)) {
+      this.coverage.count('loss allowed by force')
+      this.truth.settleFor(image)
+    }
+    this.truth.serves(site.name, image)
+  }
+
+  afterApply(agent: Agent): void {
+    if (agent.session.stored.consistent) this.#claims(agent)
+    else this.truth.disturbed(agent.site.name)
+  }
+
+  afterPersist(agent: Agent): void {
+    if (agent.session.role === 'replica') this.#claims(agent)
+  }
+
+  #claims(agent: Agent): void {
+    if (agent.status().consistent) {
+      this.truth.consistent(agent.site.name, agent.site.disk.current)
+    }
+  }
+
+  /** The host of `site` loses its power. */
+  losePower(site: Site): void {
+    const { truth } = this
+    const held = truth.lacks(site.disk.current) === null
+    site.host.powered = false
+    this.killAgent(site)
+    site.losePower(this.random)
+    truth.disturbed(site.name)
+    this.#powerLost.add(site.name)
+    if (!held) return
+    const unflushed = truth.lacks(site.disk.current, truth.mustSurvive)
+    if (unflushed !== null) {
+      throw new Violation(`promise 1: power was lost at ${site.name}; flushed, but ${unflushed}`)
+    }
+    if (truth.lacks(site.disk.current) === null) return
+    if (truth.lacks(this.peerOf(site).disk.current) === null) return
+    this.coverage.count('only flushed writes left')
+    truth.settleForFlushed()
+  }
+
+  wasPowerLost(site: Site): boolean {
+    return this.#powerLost.has(site.name)
+  }
+
+  // -- the log --------------------------------------------------------------------------------------------------------
+
+  log(line: () => string): void {
+    if (this.#logLines === null) return
+    if (this.#logLines.length > LOG_LINES_MAX * 50) this.#logLines.splice(0, LOG_LINES_MAX)
+    this.#logLines.push(`${this.timeline.nowMs.toFixed(1).padStart(9)}  ${line()}`)
+  }
+
+  get logLines(): readonly string[] {
+    return this.#logLines ?? []
+  }
+}
