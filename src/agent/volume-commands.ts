@@ -1,20 +1,14 @@
 import { unreachable } from '#base/assert.ts'
-import { Fault, fault } from '#base/fault.ts'
+import { Fault } from '#base/fault.ts'
 import type { ExportTable } from '#agent/nbd/exports.ts'
 import { localDevice } from '#agent/nbd/local-device.ts'
+import { VOLUME_BUSY } from '#agent/replication/faults.ts'
 import { VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
 import type { Serving, VolumeRecord, VolumeStore } from '#agent/volumes/volume-store.ts'
 import type { CommandRequest, VolumeInfo } from '#wire/site/commands.ts'
 
 /* Volumes outside sessions: created, deleted, grown, and switched between plain serving and refusing. What a session
  * serves belongs to the session; these commands refuse to touch it. */
-
-export const VOLUME_BUSY = fault({
-  code: 'VOLUME_BUSY',
-  retry: 'never',
-  text: 'A replication session serves this volume.',
-  hint: 'Take its pair out of the group, or stop protection, first.',
-})
 
 export interface VolumeCommands {
   /** Puts the exports of every volume in place after a start. Volumes of sessions refuse until their session serves. */
