@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander'
 import { demoCommand } from './commands/demo.ts'
+import { initCommand } from './commands/init.ts'
 import { partCommand } from './commands/parts.ts'
 import { siteCommand } from './commands/site.ts'
 import { upCommand } from './commands/up.ts'
@@ -60,6 +61,7 @@ export function buildProgram(setup: CliSetup): Command {
   }
   upCommand(context.leaf(program, 'up'), context)
   demoCommand(context.leaf(program, 'demo'), context)
+  initCommand(context.leaf(program, 'init'), context)
   siteCommand(program.command('site'), context)
   partCommand(program.command('control'), context, 'control')
   partCommand(program.command('agent'), context, 'agent')
