@@ -102,9 +102,9 @@ export class IntentBitmap {
       for (const { slot, buf } of slots) {
         await file.read(buf, 0, PAGE_BYTES, (2 * page + slot) * PAGE_BYTES)
       }
-      const [a, b] = slots.map(({ buf }) => decodeIntentPage(buf, page))
-      const useA = a != null && (b == null || a.generation > b.generation)
-      const found = useA ? a : (b ?? null)
+      const [a = null, b = null] = slots.map(({ buf }) => decodeIntentPage(buf, page))
+      const useA = a !== null && (b === null || a.generation > b.generation)
+      const found = useA ? a : b
       const bits = found?.bits ?? new Uint8Array(PAGE_BYTES - HEAD_BYTES)
       if (found === null && !(fresh && size === 0)) bits.fill(0xff)
       pages.push({ bits, generation: found?.generation ?? 0, slot: useA ? 0 : 1 })

@@ -1,6 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import { connect, createServer, type Server, type Socket } from 'node:net'
-import { connect as tlsConnect, createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import {
+  type ConnectionOptions,
+  connect as tlsConnect,
+  createServer as createTlsServer,
+  type TLSSocket,
+} from 'node:tls'
 import type { AddressInfo } from 'node:net'
 import type { Log } from '#base/log.ts'
 import {
@@ -17,7 +22,6 @@ import {
 import {
   decodeHello,
   encodeMessage,
-  FEATURES_HERE,
   FEATURES_NEEDED,
   type Hello,
   MESSAGE_BYTES_MAX,
@@ -206,7 +210,7 @@ export async function dialLink(options: DialOptions): Promise<DialledLink | Refu
   }
   const socket: Socket =
     security.kind === 'tls'
-      ? (tlsConnect({
+      ? tlsConnect({
           host,
           port,
           ...security.tls,
@@ -214,7 +218,7 @@ export async function dialLink(options: DialOptions): Promise<DialledLink | Refu
           // Agents are named by their certificates and not by where they listen; checked below.
           checkServerIdentity: () => undefined,
           onread,
-        } as Parameters<typeof tlsConnect>[0]) as Socket)
+        } as ConnectionOptions)
       : connect({ host, port, onread })
   socket.setNoDelay(NO_DELAY)
   const end = (error: Error) => {
@@ -360,5 +364,3 @@ export async function listenForLinks(options: {
       }),
   }
 }
-
-export const HELLO_FEATURES = FEATURES_HERE

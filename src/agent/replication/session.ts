@@ -509,6 +509,7 @@ export class Session {
 
   #copy(): void {
     this.#move('copying')
+    this.#do({ kind: 'forget_frames', mark: true })
     const sequence = this.gate.sequence
     this.gate.numberFrom(sequence)
     this.#numbered = true

@@ -1,0 +1,57 @@
+import { STATUS, type Status } from '#wire/link/frame.ts'
+import type { Sender } from './sender.ts'
+
+/** Why a question got no answer: the link is gone, or the replica could not read. The one who asked begins anew. */
+export class QueryFailed extends Error {
+  override readonly name = 'QueryFailed'
+}
+
+interface Waiting {
+  readonly resolve: (payload: Buffer) => void
+  readonly reject: (error: Error) => void
+}
+
+/** Questions of the writer to the replica over one link. */
+export class PeerQueries {
+  readonly #sender: Sender
+  readonly #waiting = new Map<number, Waiting>()
+  #id = 0
+  #ended = false
+
+  constructor(sender: Sender) {
+    this.#sender = sender
+  }
+
+  /** Checksums of the blocks of the range, at most a frame's length of it. */
+  checksums(member: number, offset: number, length: number): Promise<Buffer> {
+    return this.#ask((id) => this.#sender.checksum(member, id, offset, length))
+  }
+
+  block(member: number, offset: number, length: number): Promise<Buffer> {
+    return this.#ask((id) => this.#sender.fetch(member, id, offset, length))
+  }
+
+  #ask(send: (id: number) => void): Promise<Buffer> {
+    return new Promise((resolve, reject) => {
+      if (this.#ended) return reject(new QueryFailed('the link is down'))
+      const id = ++this.#id
+      this.#waiting.set(id, { resolve, reject })
+      send(id)
+    })
+  }
+
+  answered(id: number, status: Status, payload: Buffer): void {
+    const waiting = this.#waiting.get(id)
+    if (waiting === undefined) return
+    this.#waiting.delete(id)
+    // The payload lies in memory that the socket's next chunk may not outlive.
+    if (status === STATUS.OK) waiting.resolve(Buffer.from(payload))
+    else waiting.reject(new QueryFailed(`the replica answered with status ${status}`))
+  }
+
+  end(): void {
+    this.#ended = true
+    for (const { reject } of this.#waiting.values()) reject(new QueryFailed('the link is down'))
+    this.#waiting.clear()
+  }
+}

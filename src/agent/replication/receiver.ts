@@ -1,0 +1,278 @@
+import type { Socket } from 'node:net'
+import type { Clock } from '#base/clock.ts'
+import { isFault } from '#base/fault.ts'
+import {
+  ACK,
+  ack,
+  FLAG,
+  FRAME,
+  FRAME_BYTES,
+  FrameHeader,
+  STATUS,
+  type Status,
+} from '#wire/link/frame.ts'
+import { decodeMessage, encodeMessage, type LinkMessage } from '#wire/link/messages.ts'
+import { VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
+import type { Volume } from '#agent/volumes/volume.ts'
+import { checksumsOf } from './checksums.ts'
+import type { AckGate } from './ack-gate.ts'
+import type { Silence } from './contact.ts'
+import type { DialledBuffer } from './link.ts'
+import type { RunFile } from './run-file.ts'
+
+/* The replica's end of a live link: applies frames in order and acknowledges.
+ *
+ *     socket ─► buffer ─► all complete frames ─► page cache, run file ─► ONE acknowledgement of the last one applied
+ *                              │
+ *                              └─ a message: nothing behind it is looked at until the session has dealt with it
+ *
+ * A write that comes in several frames (MORE) is applied when its last one is there, so that the volumes are a prefix of the
+ * session's writes at every moment.
+ *
+ * A frame that cannot be applied (disk full, disk failed) ends the link: what follows it must not be applied either. The
+ * acknowledgement carries the reason, and the writer holds until a later link gets further.
+ */
+
+/** Longest write in parts: NBD's 32 MiB. */
+const PARTS_BYTES_MAX = 40 * 1024 * 1024
+/** What is left of the buffer moves to its front when less room than this is behind it. */
+const ROOM_BYTES_MIN = 64 * 1024
+
+export interface ReceiverParts {
+  readonly socket: Socket
+  readonly buffer: DialledBuffer
+  readonly gate: AckGate
+  readonly silence: Silence
+  readonly run: RunFile
+  readonly clock: Clock
+  /** 'removed': was a member once, its frames are dropped. */
+  readonly volume: (index: number) => Volume | 'removed' | undefined
+  /** Everything before the message has been applied; nothing behind it is until the promise resolves. */
+  readonly onMessage: (message: LinkMessage) => Promise<void>
+  readonly onClosed: (reason: string) => void
+}
+
+export class Receiver {
+  readonly #parts: ReceiverParts
+  readonly #header = new FrameHeader()
+  #open = true
+  #started = false
+  /** A message is being dealt with. */
+  #blocked = false
+  #pending: { volume: Volume | 'removed'; offset: number; data: Buffer }[] = []
+  #pendingBytes = 0
+  /** CLOCK_BOOTTIME when bytes last arrived, ms. */
+  heardMs: number
+  /** Frames of writes applied, for statistics. */
+  frames = 0
+
+  constructor(parts: ReceiverParts) {
+    this.#parts = parts
+    this.heardMs = parts.clock.bootMs()
+    const { socket, buffer } = parts
+    socket.on('end', () => this.#close('the writer hung up'))
+    socket.on('error', (error) => this.#close(error.message))
+    socket.on('close', () => this.#close('the link was closed'))
+    buffer.onBytes = () => {
+      this.heardMs = parts.clock.bootMs()
+      if (!this.#started || this.#blocked) return this.#makeRoom()
+      this.#parse()
+      return this.#makeRoom()
+    }
+  }
+
+  /** Frames are taken from now on. */
+  start(): void {
+    this.#started = true
+    this.#continue()
+  }
+
+  get open(): boolean {
+    return this.#open
+  }
+
+  message(message: LinkMessage): void {
+    this.#send(ack(ACK.MESSAGE, STATUS.OK, 0, encodeMessage(message)))
+  }
+
+  /** No event follows. Nothing that arrived and was not applied is applied any more. */
+  destroy(): void {
+    this.#open = false
+    this.#parts.socket.destroy()
+  }
+
+  #send(bytes: Buffer): void {
+    if (this.#open) this.#parts.socket.write(bytes)
+  }
+
+  #close(reason: string): void {
+    if (!this.#open) return
+    this.#open = false
+    this.#parts.socket.destroy()
+    this.#parts.onClosed(reason)
+  }
+
+  /** False when the socket must not be read for now. */
+  #makeRoom(): boolean {
+    const { buffer } = this.#parts
+    return buffer.bytes.length - buffer.filled >= ROOM_BYTES_MIN
+  }
+
+  #continue(): void {
+    if (!this.#open) return
+    this.#parse()
+    if (this.#open && !this.#blocked) this.#parts.socket.resume()
+  }
+
+  #parse(): void {
+    const { buffer, gate } = this.#parts
+    const { bytes } = buffer
+    const header = this.#header
+    const before = gate.sequence
+    let at = 0
+    while (this.#open && !this.#blocked && buffer.filled - at >= FRAME_BYTES) {
+      if (!header.read(bytes, at)) {
+        this.#close('the writer sent something that is no frame')
+        break
+      }
+      const start = at + FRAME_BYTES
+      const end = start + header.payloadBytes
+      if (end > buffer.filled) break
+      if (header.type === FRAME.WRITE || header.type === FRAME.ZERO) {
+        const status = this.#apply(header, bytes, start)
+        if (status !== STATUS.OK) {
+          this.#send(ack(ACK.APPLIED, status, gate.sequence))
+          this.#close(`frame ${header.seq} could not be applied: status ${status}`)
+          break
+        }
+      } else {
+        // Its answer must not overtake the acknowledgement of what was applied before it.
+        this.#other(header, bytes.subarray(start, end), before)
+      }
+      at = end
+    }
+    if (gate.sequence !== before) {
+      this.#parts.run.store(gate.sequence)
+      this.#send(ack(ACK.APPLIED, STATUS.OK, gate.sequence))
+    }
+    if (at > 0) {
+      bytes.copyWithin(0, at, buffer.filled)
+      buffer.filled -= at
+    }
+  }
+
+  #apply(header: FrameHeader, bytes: Buffer, start: number): Status {
+    const { gate } = this.#parts
+    const { seq, flags, offset, length, type } = header
+    // Resent although applied: happens when the acknowledgement was lost.
+    if (seq <= gate.sequence) return STATUS.OK
+    if (seq !== gate.sequence + this.#pending.length + 1) {
+      this.#close(`frame ${seq} follows ${gate.sequence}`)
+      return STATUS.OK
+    }
+    const volume = this.#parts.volume(header.volume)
+    if (volume === undefined) return STATUS.UNKNOWN_MEMBER
+    if (volume !== 'removed' && offset + length > volume.sizeBytes) return STATUS.BEYOND_END
+    const more = (flags & FLAG.MORE) !== 0
+    try {
+      if (type === FRAME.ZERO) {
+        if (volume !== 'removed' && length > 0) {
+          volume.zeroSync(offset, length, (flags & FLAG.MAY_UNMAP) !== 0)
+        }
+      } else if (more) {
+        this.#pendingBytes += length
+        if (this.#pendingBytes > PARTS_BYTES_MAX) {
+          this.#close('a write in parts is too long')
+          return STATUS.OK
+        }
+        this.#pending.push({
+          volume,
+          offset,
+          data: Buffer.from(bytes.subarray(start, start + length)),
+        })
+        return STATUS.OK
+      } else {
+        for (const part of this.#pending) {
+          if (part.volume !== 'removed') {
+            part.volume.writeSync(part.data, 0, part.data.length, part.offset)
+          }
+        }
+        if (volume !== 'removed') volume.writeSync(bytes, start, length, offset)
+      }
+    } catch (error) {
+      if (!isFault(error)) throw error
+      return isFault(error, VOLUME_NO_SPACE) ? STATUS.NO_SPACE : STATUS.IO
+    }
+    if (this.#pending.length > 0) {
+      this.#pending = []
+      this.#pendingBytes = 0
+    }
+    gate.applied(seq)
+    this.frames++
+    return STATUS.OK
+  }
+
+  #other(header: FrameHeader, payload: Buffer, before: number): void {
+    const { gate, silence, clock, run } = this.#parts
+    const { type, seq: id, volume: index, offset, length } = header
+    switch (type) {
+      case FRAME.HEARTBEAT:
+        silence.answered(clock.bootMs())
+        return this.#send(ack(ACK.ECHO, STATUS.OK, id))
+      case FRAME.FLUSH:
+        if (gate.sequence !== before) {
+          run.store(gate.sequence)
+          this.#send(ack(ACK.APPLIED, STATUS.OK, gate.sequence))
+        }
+        return this.#answer(ACK.FLUSHED, id, index, async (volume) => {
+          await volume.flush()
+          return undefined
+        })
+      case FRAME.CHECKSUM:
+        return this.#answer(ACK.CHECKSUMS, id, index, (volume) =>
+          checksumsOf(volume, offset, length),
+        )
+      case FRAME.FETCH:
+        return this.#answer(ACK.BLOCK, id, index, async (volume) => {
+          const data = Buffer.allocUnsafe(length)
+          await volume.read(data, 0, length, offset)
+          return data
+        })
+      case FRAME.MESSAGE: {
+        const message = decodeMessage(payload)
+        if (message === undefined) return this.#close('a message of the writer is not understood')
+        this.#blocked = true
+        this.#parts.onMessage(message).then(
+          () => {
+            this.#blocked = false
+            this.#continue()
+          },
+          (error: unknown) => this.#close(`a message could not be dealt with: ${String(error)}`),
+        )
+        return
+      }
+      case FRAME.WRITE:
+      case FRAME.ZERO:
+        return
+    }
+  }
+
+  /** Work that may take long and does not hold up the stream. */
+  #answer(
+    type: typeof ACK.FLUSHED | typeof ACK.CHECKSUMS | typeof ACK.BLOCK,
+    id: number,
+    index: number,
+    work: (volume: Volume) => Promise<Buffer | undefined>,
+  ): void {
+    const volume = this.#parts.volume(index)
+    if (volume === 'removed') return this.#send(ack(type, STATUS.OK, id))
+    if (volume === undefined) return this.#send(ack(type, STATUS.UNKNOWN_MEMBER, id))
+    work(volume).then(
+      (payload) => this.#send(ack(type, STATUS.OK, id, payload)),
+      (error: unknown) => {
+        if (!isFault(error)) throw error
+        this.#send(ack(type, STATUS.IO, id))
+      },
+    )
+  }
+}

@@ -1,0 +1,152 @@
+import type { Socket } from 'node:net'
+import { ACK, ACK_BYTES, AckHeader, FRAME, frame, STATUS, type Status } from '#wire/link/frame.ts'
+import { decodeMessage, encodeMessage, type LinkMessage } from '#wire/link/messages.ts'
+
+/* The writer's end of a live link: puts bytes on the socket, takes acknowledgements apart. Decides nothing. */
+
+export interface SenderEvents {
+  /** Everything up to `sequence` is applied there. `status` not OK: and the next one cannot be. */
+  acknowledged(sequence: number, status: Status): void
+  flushed(id: number, status: Status): void
+  message(message: LinkMessage): void
+  /** `sentMs`: this side's clock when it sent the heartbeat that came back. */
+  echoed(sentMs: number): void
+  checksums(id: number, status: Status, payload: Buffer): void
+  block(id: number, status: Status, payload: Buffer): void
+  closed(reason: string): void
+}
+
+export class Sender {
+  readonly #socket: Socket
+  readonly #events: SenderEvents
+  readonly #header = new AckHeader()
+  #carry: Buffer | undefined
+  #open = true
+
+  constructor(socket: Socket, events: SenderEvents) {
+    this.#socket = socket
+    this.#events = events
+  }
+
+  /** Begins to take what the replica sends; `rest` arrived behind the handshake. */
+  start(rest: Buffer): void {
+    const socket = this.#socket
+    socket.on('data', (chunk: Buffer) => this.#take(chunk))
+    socket.on('error', (error) => this.#close(error.message))
+    socket.on('end', () => this.#close('the replica hung up'))
+    socket.on('close', () => this.#close('the link was closed'))
+    if (rest.length > 0) this.#take(rest)
+  }
+
+  get open(): boolean {
+    return this.#open
+  }
+
+  /** Bytes that the kernel has not taken yet. */
+  get backlogBytes(): number {
+    return this.#socket.writableLength
+  }
+
+  /** Several writes as one system call. */
+  cork(): void {
+    this.#socket.cork()
+  }
+
+  uncork(): void {
+    this.#socket.uncork()
+  }
+
+  /** Frames as they lie in memory; the memory must stay as it is until they are acknowledged. */
+  write(bytes: Buffer): void {
+    if (this.#open) this.#socket.write(bytes)
+  }
+
+  message(message: LinkMessage): void {
+    const body = encodeMessage(message)
+    this.write(frame(FRAME.MESSAGE, 0, 0, 0, 0, body.length, body))
+  }
+
+  heartbeat(nowMs: number): void {
+    this.write(frame(FRAME.HEARTBEAT, 0, 0, Math.round(nowMs * 1000), 0, 0))
+  }
+
+  flush(volume: number, id: number): void {
+    this.write(frame(FRAME.FLUSH, 0, volume, id, 0, 0))
+  }
+
+  checksum(volume: number, id: number, offset: number, length: number): void {
+    this.write(frame(FRAME.CHECKSUM, 0, volume, id, offset, length))
+  }
+
+  fetch(volume: number, id: number, offset: number, length: number): void {
+    this.write(frame(FRAME.FETCH, 0, volume, id, offset, length))
+  }
+
+  /** No event follows. */
+  destroy(): void {
+    this.#open = false
+    this.#socket.destroy()
+  }
+
+  /** Sends what was written, then ends. No event follows. */
+  end(): void {
+    this.#open = false
+    this.#socket.end()
+    const socket = this.#socket
+    setTimeout(() => socket.destroy(), 1_000).unref()
+  }
+
+  #close(reason: string): void {
+    if (!this.#open) return
+    this.#open = false
+    this.#socket.destroy()
+    this.#events.closed(reason)
+  }
+
+  #take(chunk: Buffer): void {
+    const carry = this.#carry
+    const bytes = carry === undefined ? chunk : Buffer.concat([carry, chunk])
+    this.#carry = undefined
+    const header = this.#header
+    let at = 0
+    // Only the last of several cumulative acknowledgements matters.
+    let applied = -1
+    while (this.#open && bytes.length - at >= ACK_BYTES) {
+      if (!header.read(bytes, at)) return this.#close('the replica sent something that is no frame')
+      const end = at + ACK_BYTES + header.length
+      if (end > bytes.length) break
+      const payload = bytes.subarray(at + ACK_BYTES, end)
+      at = end
+      if (header.type === ACK.APPLIED && header.status === STATUS.OK) {
+        applied = header.number
+        continue
+      }
+      if (applied >= 0) this.#events.acknowledged(applied, STATUS.OK)
+      applied = -1
+      this.#dispatch(header, payload)
+    }
+    if (this.#open && applied >= 0) this.#events.acknowledged(applied, STATUS.OK)
+    if (this.#open && at < bytes.length) this.#carry = Buffer.from(bytes.subarray(at))
+  }
+
+  #dispatch(header: AckHeader, payload: Buffer): void {
+    const { type, status, number } = header
+    switch (type) {
+      case ACK.APPLIED:
+        return this.#events.acknowledged(number, status)
+      case ACK.FLUSHED:
+        return this.#events.flushed(number, status)
+      case ACK.ECHO:
+        return this.#events.echoed(number / 1000)
+      case ACK.CHECKSUMS:
+        return this.#events.checksums(number, status, payload)
+      case ACK.BLOCK:
+        return this.#events.block(number, status, payload)
+      case ACK.MESSAGE: {
+        const message = decodeMessage(payload)
+        if (message === undefined) return this.#close('a message of the replica is not understood')
+        return this.#events.message(message)
+      }
+    }
+  }
+}
