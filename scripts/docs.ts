@@ -2,6 +2,9 @@
 import { globSync, readFileSync, writeFileSync } from 'node:fs'
 import { relative } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { agentOptions } from '../src/agent/config.ts'
+import { optionsPage } from '../src/cli/options-page.ts'
+import { controlOptions } from '../src/control/config.ts'
 import { ownershipPage } from '../sim/ownership-page.ts'
 
 interface Entry {
@@ -45,3 +48,14 @@ ${rows.join('\n')}
 )
 
 writeFileSync('docs/formats/ownership-record.md', ownershipPage())
+writeFileSync(
+  'docs/operating/configuration.md',
+  optionsPage([
+    {
+      command: 'holdfast control',
+      about: 'The control plane of one region.',
+      options: controlOptions,
+    },
+    { command: 'holdfast agent', about: 'The agent of one site.', options: agentOptions },
+  ]),
+)
