@@ -1,3 +1,4 @@
+import type { IdentityTables } from './tables/identity.ts'
 import type { MetaTables } from './tables/meta.ts'
 import type { OperationTables } from './tables/operations.ts'
 import type { ResourceTables } from './tables/resources.ts'
@@ -20,7 +21,12 @@ import type { SiteTables } from './tables/sites.ts'
  * CLOCK_BOOTTIME readings end in _boot_ms, are double precision and stand beside the boot id they belong to. Columns
  * are snake_case; absent values are null, never ''. No column has a default: the code that inserts a row says all of it.
  */
-export interface Database extends MetaTables, OperationTables, ResourceTables, SiteTables {}
+export interface Database
+  extends IdentityTables,
+    MetaTables,
+    OperationTables,
+    ResourceTables,
+    SiteTables {}
 
 /** A yes or no as both engines store it. */
 export type Bit = 0 | 1

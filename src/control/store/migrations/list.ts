@@ -1,6 +1,7 @@
 import type { Kysely } from 'kysely'
 import type { Engine } from '../store.ts'
 import { ground } from './0001-ground.ts'
+import { identity } from './0002-identity.ts'
 import { resources } from './0003-resources.ts'
 
 /* Migrations in the order in which they run. A released one is never edited: add another.
@@ -14,4 +15,4 @@ export interface Migration {
   up(db: Kysely<unknown>, engine: Engine): Promise<void>
 }
 
-export const migrations: readonly Migration[] = [ground, resources]
+export const migrations: readonly Migration[] = [ground, identity, resources]
