@@ -138,4 +138,9 @@ async function surroundings(db: Kysely<unknown>): Promise<void> {
     .on('site_chores')
     .columns(['site', 'created_at'])
     .execute()
+  await db.schema
+    .createTable('dismissed_failures')
+    .addColumn('operation', 'text', (c) => c.primaryKey().references('operations.id'))
+    .addColumn('project', 'text', (c) => c.notNull())
+    .execute()
 }

@@ -10,6 +10,7 @@ export interface ResourceTables {
   vpcs: VpcRow
   quotas: QuotaRow
   site_chores: SiteChoreRow
+  dismissed_failures: DismissedFailureRow
 }
 
 export interface VolumeRow {
@@ -139,4 +140,10 @@ export interface SiteChoreRow {
   created_at: number
   attempts: number
   last_error: string | null
+}
+
+/** A failed operation that somebody took off the list of failed tasks. */
+export interface DismissedFailureRow {
+  operation: string
+  project: string
 }

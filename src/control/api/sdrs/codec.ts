@@ -1,0 +1,109 @@
+import { fromJson } from '#control/store/json.ts'
+import type {
+  ActiveDomainRow,
+  ProtectionGroupRow,
+  ReplicationPairRow,
+  VolumeRow,
+} from '#control/store/tables/resources.ts'
+import type { SyncView } from '#domain/sync-view.ts'
+
+/** From rows to the API's objects. The API's own words stop here. */
+
+/** Groups, instances, drills: `2019-04-01 12:00:00.000`, UTC. */
+export const spaceTime = (ms: number): string =>
+  new Date(ms).toISOString().replace('T', ' ').slice(0, 23)
+
+/** Pairs: `2019-04-01T12:00:00.000000`, UTC. */
+export const microTime = (ms: number): string => `${new Date(ms).toISOString().slice(0, 23)}000`
+
+/** Jobs: `2019-04-01T12:00:00.000Z`. */
+export const jobTime = (ms: number): string => new Date(ms).toISOString()
+
+const ID = /^(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32})$/
+
+/** UUID with hyphens, or the 32 hex digits of old ids. */
+export const isId = (value: unknown): value is string => typeof value === 'string' && ID.test(value)
+
+/** Progress of one pair: what is known now, or where it stood when replication last stopped. */
+export const pairProgress = (pair: ReplicationPairRow, view: SyncView): number =>
+  view.pairs.get(pair.id)?.progress ?? pair.progress
+
+export function groupObject(
+  group: ProtectionGroupRow,
+  pairs: readonly ReplicationPairRow[],
+  view: SyncView,
+  domainName: string,
+) {
+  return {
+    id: group.id,
+    name: group.name,
+    description: group.description,
+    status: group.status,
+    progress: pairs.length === 0 ? 0 : Math.min(...pairs.map((pair) => pairProgress(pair, view))),
+    source_availability_zone: group.source_az,
+    target_availability_zone: group.target_az,
+    domain_id: group.domain,
+    domain_name: domainName,
+    priority_station: group.station,
+    protected_instance_num: 0,
+    replication_num: pairs.length,
+    disaster_recovery_drill_num: 0,
+    protected_status: null,
+    replication_status: null,
+    health_status: null,
+    source_vpc_id: group.vpc,
+    target_vpc_id: group.vpc,
+    test_vpc_id: null,
+    dr_type: 'migration',
+    server_type: 'ECS',
+    created_at: spaceTime(group.created_at),
+    updated_at: spaceTime(group.updated_at),
+    protection_type: 'replication-pair',
+    replication_model: null,
+  }
+}
+
+export function pairObject(
+  pair: ReplicationPairRow,
+  group: ProtectionGroupRow,
+  view: SyncView,
+  production: VolumeRow,
+) {
+  const member = pair.in_session === 1
+  const stopped = pair.never_replicated === 1 ? 'inactive' : 'active-stopped'
+  return {
+    id: pair.id,
+    name: pair.name,
+    description: pair.description,
+    replication_model: 'hypermetro',
+    status: pair.status,
+    progress: pairProgress(pair, view),
+    replication_status: member ? (view.pairs.get(pair.id)?.status ?? 'inactive') : stopped,
+    attachment: fromJson<{ instance: string; device: string }[]>(pair.attachments).map((one) => ({
+      device: one.device,
+      protected_instance: one.instance,
+    })),
+    server_group_id: pair.group_id,
+    volume_ids: `${pair.source_volume},${pair.target_volume}`,
+    priority_station: group.station,
+    fault_level: member ? view.faultLevel : '0',
+    created_at: microTime(pair.created_at),
+    updated_at: microTime(pair.updated_at),
+    record_metadata: {
+      multiattach: production.multiattach === 1,
+      bootable: production.bootable === 1,
+      volume_size: production.size_gb,
+      volume_type: production.volume_type,
+    },
+    ...(pair.status === 'error' ? { failure_detail: pair.failure_detail } : {}),
+  }
+}
+
+export const domainObject = (domain: ActiveDomainRow) => ({
+  id: domain.id,
+  name: domain.name,
+  description: domain.description,
+  sold_out: false,
+  local_replication_cluster: { availability_zone: domain.local_az },
+  remote_replication_cluster: { availability_zone: domain.remote_az },
+})

@@ -1,0 +1,86 @@
+import { Refusal } from '../http/refusal.ts'
+
+/**
+ * The service's own error codes, as far as this server emits them, with the HTTP status published for each.
+ * docs/compatibility/sdrs.md lists those that can never occur here, with the reason.
+ */
+export const SDRS_CODES = {
+  'SDRS.0001': [403, 'The project in the path is not the one you are authorised for.'],
+  'SDRS.0002': [401, 'The token is missing, wrong or expired.'],
+  'SDRS.0005': [403, 'Your role does not allow this operation.'],
+  'SDRS.0008': [503, 'A part of the service does not answer. Repeat the request.'],
+  'SDRS.0009': [501, 'This operation is not offered by this server.'],
+  'SDRS.0013': [500, 'Internal error. The log of the control plane has more under the request id.'],
+  'SDRS.0201': [400, 'The request body or a parameter is wrong.'],
+  'SDRS.0202': [400, 'name: 1 to 64 bytes of letters, digits, dot, underscore and hyphen.'],
+  'SDRS.0203': [400, 'The availability zone is unknown, or not a side of the domain.'],
+  'SDRS.0204': [400, 'The VPC is unknown.'],
+  'SDRS.0205': [400, 'The active-active domain is unknown.'],
+  'SDRS.0206': [400, 'The body must hold exactly one known action with an object as its value.'],
+  'SDRS.0207': [400, 'The protection group id is wrong.'],
+  'SDRS.0208': [400, 'The protected instance id is wrong.'],
+  'SDRS.0209': [400, 'status: unknown value.'],
+  'SDRS.0211': [400, 'The disk id is wrong.'],
+  'SDRS.0212': [400, 'description: at most 64 bytes, without < and >.'],
+  'SDRS.0213': [400, 'The replication pair id is wrong.'],
+  'SDRS.0216': [400, 'priority_station must name the site that is not production now.'],
+  'SDRS.0221': [400, 'limit: a whole number from 0 to 1000.'],
+  'SDRS.0222': [400, 'offset: a whole number from 0 on.'],
+  'SDRS.0226': [400, 'A list filter takes at most 30 ids.'],
+  'SDRS.0305': [400, 'The quota of protection groups is used up.'],
+  'SDRS.0306': [400, 'The quota of replication pairs is used up.'],
+  'SDRS.1001': [400, 'The group still has protected instances.'],
+  'SDRS.1002': [400, 'The state of the group does not allow this.'],
+  'SDRS.1003': [400, 'The group still has disaster recovery drills.'],
+  'SDRS.1010': [400, 'The group still has replication pairs.'],
+  'SDRS.1013': [404, 'There is no such protection group.'],
+  'SDRS.1024': [400, 'The group is neither available nor protected.'],
+  'SDRS.1320': [404, 'There is no such protected instance.'],
+  'SDRS.1601': [400, 'The state of the replication pair does not allow this.'],
+  'SDRS.1605': [400, 'The replication pair is attached.'],
+  'SDRS.1608': [404, 'There is no such replication pair.'],
+  'SDRS.1611': [400, 'The replication pair is not in this group.'],
+  'SDRS.1801': [400, 'The disk is not available.'],
+  'SDRS.1803': [400, 'There is no such disk.'],
+  'SDRS.1809': [400, 'The roles are reversed: this disk is production now.'],
+  'SDRS.1810': [400, 'The disk is not in the production availability zone of the group.'],
+  'SDRS.1811': [400, 'The disk is in a replication pair already.'],
+  'SDRS.1823': [400, 'Nothing is heard from the production site. Fail over.'],
+  'SDRS.1824': [400, 'The replication link is down while production works. Repair the link.'],
+  'SDRS.1830': [400, 'Pairs of the group are still being synchronised.'],
+  'SDRS.1900': [400, 'The drill id is wrong.'],
+  'SDRS.1902': [404, 'There is no such drill.'],
+  'SDRS.2210': [400, 'action: filter or count.'],
+} as const satisfies Record<string, readonly [number, string]>
+
+export type SdrsCode = keyof typeof SDRS_CODES
+
+/** Codes of resources that a path names and that do not exist. */
+const ABSENT: ReadonlySet<SdrsCode> = new Set(['SDRS.1013', 'SDRS.1320', 'SDRS.1608', 'SDRS.1902'])
+
+export interface ErrorOptions {
+  /**
+   * HTTP status for an absent resource named in the path. 404 is what most clients recognise; 400 is what the
+   * documents publish. The code in the body is the same.
+   */
+  readonly absentStatus: 404 | 400
+}
+
+/** Makes the dialect's refusals. */
+export function sdrsErrors({ absentStatus }: ErrorOptions) {
+  return (code: SdrsCode, message?: string): Refusal => {
+    const [status, text] = SDRS_CODES[code]
+    return new Refusal(ABSENT.has(code) ? absentStatus : status, code, message ?? text)
+  }
+}
+export type RefuseWith = ReturnType<typeof sdrsErrors>
+
+/** A resource that does not exist, named in the body: always 400. */
+export const absentInBody = (code: SdrsCode): Refusal => new Refusal(400, code, SDRS_CODES[code][1])
+
+/** The envelope that every client reads, and the copies at the top that one provider looks for. */
+export const errorBody = ({ code, message }: Pick<Refusal, 'code' | 'message'>) => ({
+  error: { message, code },
+  error_code: code,
+  error_msg: message,
+})

@@ -1,0 +1,275 @@
+import Type from 'typebox'
+import { assert, unreachable } from '#base/assert.ts'
+import {
+  type CreatePairRefusal,
+  type PairRequestRefusal,
+  renamePair,
+  requestPair,
+  requestPairDeletion,
+  requestPairExpansion,
+} from '#control/operations/definitions/pair-requests.ts'
+import {
+  findPair,
+  listGroups,
+  listPairs,
+  productionAz,
+  readGroup,
+  volumeAt,
+} from '#control/resources/groups.ts'
+import { readVolumes } from '#control/resources/volumes.ts'
+import type { Queries } from '#control/store/store.ts'
+import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import { isPairStatus } from '#domain/replication-pair.ts'
+import { isDescription, isName } from '#domain/text.ts'
+import { VOLUME_GB_MAX } from '#domain/volume.ts'
+import type { Api } from '../http/dialect.ts'
+import type { Refusal } from '../http/refusal.ts'
+import { auditTarget, principalOf, projectOf } from '../http/request.ts'
+import { optional } from '../http/validation.ts'
+import { isId, pairObject } from './codec.ts'
+import { absentInBody } from './errors.ts'
+import {
+  idList,
+  isAbnormal,
+  nameMatches,
+  newestFirst,
+  one,
+  pageOf,
+  pageRows,
+  type Query,
+  queryType,
+  statusFilter,
+} from './lists.ts'
+import { type SdrsContext, viewsOf } from './services.ts'
+
+/** Replication pairs: `/v1/{project}/replications`. */
+const Path = Type.Object({ project_id: Type.String(), replication_id: Type.String() })
+const CreateBody = Type.Object({
+  replication: Type.Object({
+    server_group_id: Type.String(),
+    volume_id: Type.String(),
+    name: Type.String(),
+    description: optional(Type.String()),
+  }),
+})
+const RenameBody = Type.Object({ replication: Type.Object({ name: Type.String() }) })
+const DeleteBody = Type.Object({
+  replication: optional(
+    Type.Object({
+      server_group_id: optional(Type.String()),
+      delete_target_volume: optional(Type.Boolean()),
+    }),
+  ),
+})
+
+export function pairRoutes(app: Api, context: SdrsContext): void {
+  const { services, refuse } = context
+  const pairId = (id: string): string => {
+    if (!isId(id)) throw refuse('SDRS.0213')
+    return id.toLowerCase()
+  }
+
+  async function objects(
+    db: Queries,
+    pairs: readonly ReplicationPairRow[],
+    groups: ReadonlyMap<string, ProtectionGroupRow>,
+  ) {
+    const used = [...new Set(pairs.map((pair) => pair.group_id))].flatMap(
+      (id) => groups.get(id) ?? [],
+    )
+    const viewOf = await viewsOf(db, services, used, await siblings(db, pairs))
+    const volumes = await readVolumes(
+      db,
+      pairs.flatMap((pair) => [pair.source_volume, pair.target_volume]),
+    )
+    return pairs.map((pair) => {
+      const group = groups.get(pair.group_id)
+      assert(group !== undefined, 'a pair has a group')
+      const production = volumes.get(volumeAt(group, pair, productionAz(group)))
+      assert(production !== undefined, 'a pair has a production disk')
+      return pairObject(pair, group, viewOf(pair.group_id), production)
+    })
+  }
+
+  /** A group is judged by all of its pairs, also when only one is shown. */
+  async function siblings(db: Queries, pairs: readonly ReplicationPairRow[]) {
+    const [first] = pairs
+    if (first === undefined) return []
+    const groups = new Set(pairs.map((pair) => pair.group_id))
+    return (await listPairs(db, first.project)).filter((pair) => groups.has(pair.group_id))
+  }
+
+  async function show(project: string, id: string) {
+    return await services.store.read(async (db) => {
+      const pair = await findPair(db, project, id)
+      if (pair === undefined) throw refuse('SDRS.1608')
+      const group = await readGroup(db, pair.group_id)
+      assert(group !== undefined, 'a pair has a group')
+      const [replication] = await objects(db, [pair], new Map([[group.id, group]]))
+      return { replication }
+    })
+  }
+
+  app.post(
+    '/v1/:project_id/replications',
+    { schema: { body: CreateBody }, config: { audit: 'replication-pair.create' } },
+    async (request) => {
+      const { replication: body } = request.body
+      if (!isName(body.name)) throw refuse('SDRS.0202')
+      const description = body.description ?? null
+      if (description !== null && !isDescription(description)) throw refuse('SDRS.0212')
+      if (!isId(body.server_group_id)) throw refuse('SDRS.0207')
+      if (!isId(body.volume_id)) throw refuse('SDRS.0211')
+      const outcome = await requestPair(services, {
+        project: projectOf(request),
+        user: principalOf(request).user.id,
+        group: body.server_group_id.toLowerCase(),
+        volume: body.volume_id.toLowerCase(),
+        name: body.name,
+        description,
+      })
+      if (!outcome.ok) throw absentInBody(CREATE_CODES[outcome.refusal])
+      auditTarget(request, outcome.pair.id)
+      return { job_id: outcome.operation }
+    },
+  )
+
+  app.get('/v1/:project_id/replications', async (request) => {
+    const query = request.query as Query
+    const page = pageOf(query, refuse)
+    const status = statusFilter(query, isPairStatus, refuse)
+    const preset = queryType(query, ['status_abnormal'], refuse)
+    const name = one(query, 'name')
+    const az = one(query, 'availability_zone')
+    const groupIds = wantedIds(query, 'server_group_id', context)
+    const instanceIds = wantedIds(query, 'protected_instance_id', context)
+    const project = projectOf(request)
+    return await services.store.read(async (db) => {
+      const groups = new Map((await listGroups(db, project)).map((group) => [group.id, group]))
+      const rows = newestFirst(await listPairs(db, project)).filter((pair) => {
+        const group = groups.get(pair.group_id)
+        return (
+          group !== undefined &&
+          (status === undefined || pair.status === status) &&
+          (preset === undefined || isAbnormal(pair.status)) &&
+          nameMatches(pair.name, name) &&
+          (az === undefined || az === '' || productionAz(group) === az) &&
+          (groupIds === undefined || groupIds.includes(pair.group_id)) &&
+          (instanceIds === undefined || attachedTo(pair, instanceIds))
+        )
+      })
+      return { replications: await objects(db, pageRows(rows, page), groups), count: rows.length }
+    })
+  })
+
+  app.get(
+    '/v1/:project_id/replications/:replication_id',
+    { schema: { params: Path } },
+    async (request) => await show(projectOf(request), pairId(request.params.replication_id)),
+  )
+
+  app.put(
+    '/v1/:project_id/replications/:replication_id',
+    { schema: { params: Path, body: RenameBody }, config: { audit: 'replication-pair.update' } },
+    async (request) => {
+      const id = pairId(request.params.replication_id)
+      auditTarget(request, id)
+      const { name } = request.body.replication
+      if (!isName(name)) throw refuse('SDRS.0202')
+      const outcome = await renamePair(services, projectOf(request), id, name)
+      if (!outcome.ok) throw refuse('SDRS.1608')
+      return await show(projectOf(request), id)
+    },
+  )
+
+  app.delete(
+    '/v1/:project_id/replications/:replication_id',
+    {
+      schema: { params: Path, body: DeleteBody },
+      config: { audit: 'replication-pair.delete', emptyBody: true },
+    },
+    async (request) => {
+      const id = pairId(request.params.replication_id)
+      auditTarget(request, id)
+      const group = request.body.replication?.server_group_id ?? null
+      if (group !== null && !isId(group)) throw refuse('SDRS.0207')
+      const outcome = await requestPairDeletion(services, projectOf(request), id, {
+        group: group?.toLowerCase() ?? null,
+        deleteTargetVolume: request.body.replication?.delete_target_volume ?? false,
+      })
+      if (!outcome.ok) throw pairRefusal(outcome.refusal, context)
+      return { job_id: outcome.operation }
+    },
+  )
+
+  app.post(
+    '/v1/:project_id/replications/:replication_id/action',
+    { schema: { params: Path }, config: { audit: 'replication-pair.expand' } },
+    async (request) => {
+      const newSizeGb = newSizeOf(request.body, context)
+      const id = pairId(request.params.replication_id)
+      auditTarget(request, id, { new_size: newSizeGb })
+      const outcome = await requestPairExpansion(services, projectOf(request), id, newSizeGb)
+      if (!outcome.ok) throw pairRefusal(outcome.refusal, context)
+      return { job_id: outcome.operation }
+    },
+  )
+}
+
+const CREATE_CODES = {
+  GROUP_UNKNOWN: 'SDRS.1013',
+  GROUP_STATE: 'SDRS.1024',
+  VOLUME_UNKNOWN: 'SDRS.1803',
+  VOLUME_PAIRED: 'SDRS.1811',
+  VOLUME_NOT_AVAILABLE: 'SDRS.1801',
+  VOLUME_NOT_IN_PRODUCTION_AZ: 'SDRS.1810',
+  QUOTA_PAIRS: 'SDRS.0306',
+} as const satisfies Record<CreatePairRefusal, string>
+
+/** The list form wins over the single one; unknown ids match nothing. */
+function wantedIds(query: Query, name: string, { refuse }: SdrsContext): string[] | undefined {
+  const many = idList(query, `${name}s`, refuse)
+  if (many !== undefined) return many.map((id) => id.toLowerCase())
+  const single = idList(query, name, refuse)
+  return single?.map((id) => id.toLowerCase())
+}
+
+const attachedTo = (pair: ReplicationPairRow, instances: readonly string[]): boolean =>
+  instances.some((id) => pair.attachments.includes(`"${id}"`))
+
+/** `{"extend-replication":{"new_size":N}}`, N in GB; a fraction is cut off. */
+function newSizeOf(body: unknown, { refuse }: SdrsContext): number {
+  const isObject = (value: unknown): value is Record<string, unknown> =>
+    typeof value === 'object' && value !== null && !Array.isArray(value)
+  if (!isObject(body)) throw refuse('SDRS.0206')
+  const action = body['extend-replication']
+  if (Object.keys(body).length !== 1 || !isObject(action)) throw refuse('SDRS.0206')
+  const size = action['new_size']
+  if (typeof size !== 'number' || !(size >= 1) || size >= VOLUME_GB_MAX + 1) {
+    throw refuse('SDRS.0201', `new_size: a number of gigabytes from 1 to ${VOLUME_GB_MAX}.`)
+  }
+  return Math.trunc(size)
+}
+
+function pairRefusal(refusal: PairRequestRefusal, { refuse }: SdrsContext): Refusal {
+  switch (refusal) {
+    case 'PAIR_UNKNOWN':
+      return refuse('SDRS.1608')
+    case 'PAIR_STATE':
+      return refuse('SDRS.1601')
+    case 'PAIR_GROUP_STATE':
+      return refuse('SDRS.1002')
+    case 'PAIR_ATTACHED':
+      return refuse('SDRS.1605')
+    case 'PAIR_ROLES_REVERSED':
+      return refuse('SDRS.1809')
+    case 'PAIR_OTHER_GROUP':
+      return refuse('SDRS.1611')
+    case 'PAIR_SIZE':
+      return refuse('SDRS.0201', 'new_size must be larger than the present size.')
+    case 'PAIR_SIZE_MAX':
+      return refuse('SDRS.0201', `new_size: at most ${VOLUME_GB_MAX} GB.`)
+    default:
+      return unreachable(refusal)
+  }
+}
