@@ -33,7 +33,8 @@ async function operations(db: Kysely<unknown>): Promise<void> {
     .addColumn('project', 'text')
     .addColumn('resource_type', 'text', (c) => c.notNull())
     .addColumn('resource_id', 'text', (c) => c.notNull())
-    .addColumn('parent', 'text', (c) => c.references('operations.id'))
+    // No reference: a backup restores rows in any order.
+    .addColumn('parent', 'text')
     .addColumn('root', 'text', (c) => c.notNull())
     .addColumn('input', 'text', (c) => c.notNull())
     .addColumn('status', 'text', (c) => c.notNull())

@@ -52,12 +52,7 @@ export async function migrate(
   clock: Clock,
   migrations: readonly Migration[] = listed,
 ): Promise<void> {
-  const plan = await Promise.all(
-    migrations.map(async (migration) => ({
-      migration,
-      statements_sha256: sha256((await statementsOf(migration, store.engine)).join(';\n')),
-    })),
-  )
+  const plan = await planOf(migrations, store.engine)
   await createLedger(store)
   for (;;) {
     const done = await store.write(async (tx) => {
@@ -91,16 +86,7 @@ export async function migrate(
       }
       const next = plan[applied.length]
       if (next === undefined) return true
-      await next.migration.up(tx as unknown as Kysely<unknown>, store.engine)
-      await tx
-        .insertInto('applied_migrations')
-        .values({
-          name: next.migration.name,
-          statements_sha256: next.statements_sha256,
-          schema_sha256: await schemaFingerprint(tx, store.engine),
-          applied_at: clock.wallMs(),
-        })
-        .execute()
+      await applyMigration(tx, store.engine, next, clock.wallMs())
       return false
     })
     if (done) break
@@ -108,19 +94,56 @@ export async function migrate(
   await ensureMeta(store, clock)
 }
 
-/** The table of applied migrations is older than all of them. */
-async function createLedger(store: Store): Promise<void> {
-  const create = () =>
-    store.write(async (tx) => {
-      await tx.schema
-        .createTable('applied_migrations')
-        .ifNotExists()
-        .addColumn('name', 'text', (c) => c.primaryKey())
-        .addColumn('statements_sha256', 'text', (c) => c.notNull())
-        .addColumn('schema_sha256', 'text', (c) => c.notNull())
-        .addColumn('applied_at', 'bigint', (c) => c.notNull())
-        .execute()
+export interface PlannedMigration {
+  readonly migration: Migration
+  readonly statements_sha256: string
+}
+
+export async function planOf(
+  migrations: readonly Migration[],
+  engine: Engine,
+): Promise<PlannedMigration[]> {
+  return await Promise.all(
+    migrations.map(async (migration) => ({
+      migration,
+      statements_sha256: sha256((await statementsOf(migration, engine)).join(';\n')),
+    })),
+  )
+}
+
+/** Runs one migration and writes it down. */
+export async function applyMigration(
+  tx: Transaction,
+  engine: Engine,
+  { migration, statements_sha256 }: PlannedMigration,
+  now: number,
+): Promise<void> {
+  await migration.up(tx as unknown as Kysely<unknown>, engine)
+  await tx
+    .insertInto('applied_migrations')
+    .values({
+      name: migration.name,
+      statements_sha256,
+      schema_sha256: await schemaFingerprint(tx, engine),
+      applied_at: now,
     })
+    .execute()
+}
+
+/** The table of applied migrations is older than all of them. */
+export async function createLedgerIn(tx: Transaction): Promise<void> {
+  await tx.schema
+    .createTable('applied_migrations')
+    .ifNotExists()
+    .addColumn('name', 'text', (c) => c.primaryKey())
+    .addColumn('statements_sha256', 'text', (c) => c.notNull())
+    .addColumn('schema_sha256', 'text', (c) => c.notNull())
+    .addColumn('applied_at', 'bigint', (c) => c.notNull())
+    .execute()
+}
+
+async function createLedger(store: Store): Promise<void> {
+  const create = () => store.write(createLedgerIn)
   try {
     await create()
   } catch (error) {

@@ -1,0 +1,205 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, type TestContext, test } from 'node:test'
+import { createLog } from '#base/log.ts'
+import { systemClock } from '#base/system/clock.ts'
+import { backupState, restoreState } from '#control/store/backup.ts'
+import { beginRun, readMeta } from '#control/store/meta.ts'
+import { openStore } from '#control/store/open.ts'
+import type { Store } from '#control/store/store.ts'
+import { storeContract } from '#control/store/store.contract.ts'
+import { type Postgres, startPostgres } from '../support/postgres.ts'
+
+const log = createLog('test', 'silent')
+
+function scratch(t: TestContext): string {
+  const dir = mkdtempSync(join(tmpdir(), 'holdfast-store-'))
+  t.after(() => rmSync(dir, { recursive: true, force: true }))
+  return dir
+}
+
+const options = (url: string) => ({ url, clock: systemClock, log })
+
+async function open(t: TestContext, url: string): Promise<Store> {
+  const store = await openStore(options(url))
+  t.after(() => store.close())
+  return store
+}
+
+const sqlite = async (t: TestContext) => `sqlite:${scratch(t)}/state.db`
+storeContract('sqlite', sqlite)
+
+const started = await startPostgres()
+const postgres: Postgres | null = 'missing' in started ? null : started
+let databases = 0
+const freshPostgres = async () => {
+  assert.ok(postgres !== null)
+  return await postgres.database(`holdfast_${++databases}`)
+}
+if (postgres === null) {
+  test('the store on PostgreSQL', { skip: 'missing' in started ? started.missing : '' }, () => {})
+} else {
+  after(() => postgres.stop())
+  storeContract('postgres', freshPostgres)
+}
+const needsPostgres = postgres === null && 'missing' in started ? { skip: started.missing } : {}
+
+const fill = async (store: Store, count: number, from = 0) => {
+  for (let index = from; index < from + count; index++) {
+    await store.write((tx) => insert(tx, index))
+  }
+}
+
+async function insert(tx: Parameters<Parameters<Store['write']>[0]>[0], index: number) {
+  const id = String(index).padStart(6, '0')
+  const common = { project: null, source: null, target: null, result: index }
+  // Two rows that belong together: a torn snapshot would show one without the other.
+  for (const side of ['a', 'b']) {
+    await tx
+      .insertInto('audit')
+      .values({
+        id: `${id}${side}`,
+        at: index,
+        actor: 't',
+        action: 'x',
+        detail: '"ü\\n"',
+        ...common,
+      })
+      .execute()
+  }
+}
+
+test('a backup taken under load is one moment, and restores under a new incarnation whose history is in doubt', async (t) => {
+  const dir = scratch(t)
+  const store = await open(t, `sqlite:${dir}/state.db`)
+  await beginRun(store, 'boot-1')
+  await fill(store, 700)
+  const load = fill(store, 200, 700)
+  const summary = await backupState(store, `${dir}/backup`, systemClock)
+  await load
+  assert.equal(statSync(`${dir}/backup`).mode & 0o777, 0o600)
+  assert.equal(summary.bytes, statSync(`${dir}/backup`).size)
+  const restored = await restoreState(options(`sqlite:${dir}/other.db`), `${dir}/backup`)
+  assert.equal(restored.rows, summary.rows)
+  const copy = await open(t, `sqlite:${dir}/other.db`)
+  const ids = (await copy.db.selectFrom('audit').select('id').orderBy('id').execute()).map(
+    ({ id }) => id,
+  )
+  assert.ok(ids.length >= 1400 && ids.length % 2 === 0, `${ids.length} rows`)
+  const meta = await readMeta(copy.db)
+  const before = await readMeta(store.db)
+  assert.notEqual(meta.incarnation, before.incarnation)
+  assert.equal(meta.incarnation, restored.incarnation)
+  assert.equal(meta.incarnation_number, 2)
+  assert.equal(meta.clean_shutdown, 0)
+  assert.notEqual(meta.history_mark, before.history_mark)
+  assert.equal(await beginRun(copy, 'boot-1'), 'restored')
+})
+
+test(
+  'a state moves from SQLite to PostgreSQL and back without a difference',
+  needsPostgres,
+  async (t) => {
+    const dir = scratch(t)
+    const store = await open(t, `sqlite:${dir}/state.db`)
+    await fill(store, 20)
+    await backupState(store, `${dir}/one`, systemClock)
+    const url = await freshPostgres()
+    await restoreState(options(url), `${dir}/one`)
+    const middle = await open(t, url)
+    await backupState(middle, `${dir}/two`, systemClock)
+    await restoreState(options(`sqlite:${dir}/end.db`), `${dir}/two`)
+    const end = await open(t, `sqlite:${dir}/end.db`)
+    const all = (of: Store) => of.db.selectFrom('audit').selectAll().orderBy('id').execute()
+    assert.deepEqual(await all(middle), await all(store))
+    assert.deepEqual(await all(end), await all(store))
+    assert.equal((await readMeta(end.db)).incarnation_number, 3)
+  },
+)
+
+test('a backup that is cut off, changed or foreign is refused, and the target stays empty', async (t) => {
+  const dir = scratch(t)
+  const store = await open(t, `sqlite:${dir}/state.db`)
+  await fill(store, 3)
+  await backupState(store, `${dir}/good`, systemClock)
+  const good = readFileSync(`${dir}/good`, 'utf8')
+  const bad = {
+    empty: '',
+    'cut off': good.slice(0, good.lastIndexOf('{"end"')),
+    changed: good.replace('000001a', '000009a'),
+    'text behind': `${good}{}\n`,
+    'not ours': '{"format":"other"}\n',
+    'not JSON': 'PK\u0003\u0004\n',
+  }
+  for (const [name, content] of Object.entries(bad)) {
+    writeFileSync(`${dir}/bad`, content)
+    await assert.rejects(
+      restoreState(options(`sqlite:${dir}/target.db`), `${dir}/bad`),
+      { code: 'BACKUP_DAMAGED' },
+      name,
+    )
+  }
+  await restoreState(options(`sqlite:${dir}/target.db`), `${dir}/good`)
+  const again = restoreState(options(`sqlite:${dir}/target.db`), `${dir}/good`)
+  await assert.rejects(again, { code: 'RESTORE_TARGET_USED' })
+})
+
+test('a second control plane on one SQLite database is refused until the first is gone', async (t) => {
+  const url = await sqlite(t)
+  const store = await open(t, url)
+  await store.claim()
+  await store.claim()
+  const program = `
+    const { openStore } = await import('#control/store/open.ts')
+    const { systemClock } = await import('#base/system/clock.ts')
+    const store = await openStore({ url: ${JSON.stringify(url)}, clock: systemClock })
+    await store.claim().then(() => console.log('claimed'), (error) => console.log(error.code))
+    await store.close()`
+  const other = () =>
+    new Promise<string>((resolve, reject) => {
+      const root = join(import.meta.dirname, '../..')
+      execFile(
+        process.execPath,
+        ['--input-type=module', '-e', program],
+        { cwd: root },
+        (error, out, complaints) =>
+          error === null ? resolve(out.trim()) : reject(new Error(complaints, { cause: error })),
+      )
+    })
+  assert.equal(await other(), 'STORE_IN_USE')
+  await store.close()
+  assert.equal(await other(), 'claimed')
+})
+
+test('an address that is no database is refused', async () => {
+  for (const url of ['sqlite:', 'mysql://x/y', 'state.db', '']) {
+    await assert.rejects(openStore(options(url)), { code: 'STORE_URL' })
+  }
+})
+
+test(
+  'a PostgreSQL that is away is a fault worth repeating, and writing works again when it is back',
+  needsPostgres,
+  async (t) => {
+    assert.ok(postgres !== null)
+    const url = await freshPostgres()
+    const store = await open(t, url)
+    await fill(store, 1)
+    await postgres.kill()
+    await assert.rejects(fill(store, 1, 1), { code: 'STORE_UNREACHABLE' })
+    await assert.rejects(
+      store.read((db) => readMeta(db)),
+      { code: 'STORE_UNREACHABLE' },
+    )
+    await postgres.start()
+    await fill(store, 1, 2)
+    const { n } = await store.db
+      .selectFrom('audit')
+      .select((eb) => eb.fn.countAll<number>().as('n'))
+      .executeTakeFirstOrThrow()
+    assert.equal(n, 4)
+  },
+)

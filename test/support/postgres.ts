@@ -1,0 +1,113 @@
+import { execFile, spawn } from 'node:child_process'
+import { chownSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir, userInfo } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import pg from 'pg'
+
+/* A throwaway PostgreSQL of this machine's own binaries, listening on loopback only. */
+
+const run = promisify(execFile)
+const BIN_DIRS = [
+  ...['17', '16', '15', '14', '13'].map((version) => `/usr/lib/postgresql/${version}/bin`),
+  '/usr/local/bin',
+  '/usr/bin',
+]
+
+export interface Postgres {
+  readonly port: number
+  /** Makes a database and returns its URL. */
+  database(name: string): Promise<string>
+  /** Ends it as a power cut ends a process: SIGKILL to the server, its children follow. */
+  kill(): Promise<void>
+  start(): Promise<void>
+  stop(): Promise<void>
+}
+
+/** Starts one, or says why that is not possible here. */
+export async function startPostgres(): Promise<Postgres | { readonly missing: string }> {
+  const bin = BIN_DIRS.find(
+    (dir) => existsSync(join(dir, 'initdb')) && existsSync(join(dir, 'postgres')),
+  )
+  if (bin === undefined) return { missing: 'PostgreSQL is not installed (initdb was not found)' }
+  const dir = mkdtempSync(join(tmpdir(), 'holdfast-postgres-'))
+  // initdb refuses to work for root.
+  const asRoot = userInfo().uid === 0
+  const prefix = asRoot
+    ? ['setpriv', '--reuid=postgres', '--regid=postgres', '--init-groups', '--']
+    : []
+  if (asRoot) {
+    const { stdout } = await run('id', ['-u', 'postgres'])
+    chownSync(dir, Number(stdout), -1)
+  }
+  const call = ([program = '', ...args]: string[]) => run(program, args, { cwd: dir })
+  await call([
+    ...prefix,
+    join(bin, 'initdb'),
+    ...['-D', `${dir}/data`, '-U', 'postgres', '--auth=trust', '--no-sync', '--encoding=UTF8'],
+  ])
+  const port = await freePort()
+  let server: ReturnType<typeof spawn> | undefined
+  let ended: Promise<unknown> = Promise.resolve()
+
+  const admin = async (text: string) => {
+    const client = new pg.Client(`postgres://postgres@127.0.0.1:${port}/postgres`)
+    await client.connect()
+    try {
+      await client.query(text)
+    } finally {
+      await client.end()
+    }
+  }
+
+  const postgres: Postgres = {
+    port,
+    async database(name) {
+      await admin(`create database ${name}`)
+      return `postgres://postgres@127.0.0.1:${port}/${name}`
+    },
+    async start() {
+      const [program = '', ...args] = [
+        ...prefix,
+        join(bin, 'postgres'),
+        ...['-D', `${dir}/data`, '-p', String(port), '-c', 'listen_addresses=127.0.0.1'],
+        ...['-c', `unix_socket_directories=${dir}`, '-c', 'shared_buffers=16MB'],
+        ...['-c', 'max_connections=100'],
+      ]
+      const child = spawn(program, args, { cwd: dir, stdio: 'ignore' })
+      server = child
+      ended = new Promise((resolve) => child.once('exit', resolve))
+      for (;;) {
+        try {
+          return await admin('select 1')
+        } catch (error) {
+          if (child.exitCode !== null) throw new Error('PostgreSQL did not start', { cause: error })
+          await new Promise((resolve) => setTimeout(resolve, 20))
+        }
+      }
+    },
+    async kill() {
+      server?.kill('SIGKILL')
+      await ended
+    },
+    async stop() {
+      server?.kill('SIGINT')
+      await ended
+      rmSync(dir, { recursive: true, force: true })
+    },
+  }
+  await postgres.start()
+  return postgres
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer()
+    probe.once('error', reject)
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address()
+      probe.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0))
+    })
+  })
+}
