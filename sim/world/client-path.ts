@@ -48,6 +48,8 @@ export class ClientPath {
   #input = false
   #stopped = false
   readonly #waiting: ClientIo[] = []
+  /** Wait for an intent bit. */
+  readonly #marking = new Set<ClientIo>()
   #pending: Pending[] = []
   /** Frames that the replica has not acknowledged; `#sentUpTo` of them are on this link. */
   #retained: Frame[] = []
@@ -104,6 +106,7 @@ export class ClientPath {
     this.#retained = []
     this.#plain = site.plain === 'standalone'
     if (!this.#plain) return this.failAll()
+    this.#agent.world.begins(this.#agent)
     // Clients stay connected: what waits is answered by the plain volume, which has it already.
     const pending = this.#pending
     this.#pending = []
@@ -162,7 +165,8 @@ export class ClientPath {
   failAll(): void {
     const pending = this.#pending
     this.#pending = []
-    const waiting = this.#waiting.splice(0)
+    const waiting = [...this.#waiting.splice(0), ...this.#marking]
+    this.#marking.clear()
     for (const one of pending) one.io.done(false)
     for (const io of waiting) io.done(false)
   }
@@ -227,12 +231,13 @@ export class ClientPath {
     if (missing.length === 0) return this.#number(io)
     for (const region of missing) site.intent.current[region] = 1
     if (world.plan.intentAfterTouch) this.#number(io)
+    else this.#marking.add(io)
     process.after(world.syncMs(site), () => {
       site.intent.syncDone(missing)
       for (const region of missing) {
         if (site.intent.current[region] === 1) this.#bitDurable[region] = 1
       }
-      if (!world.plan.intentAfterTouch) this.submit(io)
+      if (this.#marking.delete(io)) this.submit(io)
     })
   }
 
@@ -257,7 +262,10 @@ export class ClientPath {
 
   #frame(frame: Frame): void {
     const { session } = this.#agent
-    if (!session.linked && session.stored.record.state !== 'in_sync') return
+    if (!session.linked && !session.gate.needsReplica) {
+      this.#retained = []
+      return
+    }
     this.#retained.push(frame)
     this.#sendFrames()
   }

@@ -86,8 +86,7 @@ export class Faults {
         return this.#powerLoss(site)
       case 'power-loss-both':
         this.#powerLoss(site)
-        world.timeline.after(this.#random.pick([0, 1, 50, 2_000]), () => this.#powerLoss(peer))
-        return
+        return this.#later(0.1, 2_000, () => this.#powerLoss(peer))
       case 'site-loss':
         // Everything there is gone until the end of the chaos.
         if (site.host.powered) world.losePower(site)

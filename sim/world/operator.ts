@@ -239,7 +239,7 @@ export class Operator {
       if (inSync && !world.wasPowerLost(other)) {
         throw new Violation(`promise 1: ${other.name} is in sync, but refuses a failover`)
       }
-      world.forcedEpochs.add(record.epoch)
+      world.allowLoss(other.name)
       yield* this.#openAt(other, record, true)
     }
     // The old writer is told when it can be reached; otherwise it finds out by itself.

@@ -9,8 +9,9 @@
  *
  * (The N is max p. A write over several blocks is one number, so half of it fails the test as it should.)
  *
- * A history begins whenever a site starts to serve: its base is the image found there. A replica must be a prefix of
- * the present history, or of the one that it was a prefix of before, and never goes back.
+ * When a site starts to serve, the history goes on from the prefix that it holds. A site that holds no prefix (it lost
+ * power, or was forced) begins a new history with its image as the base. A replica must be a prefix of the present
+ * history, or of the one that it was a prefix of before, and never goes back.
  */
 
 /** A promise was broken. The message names it; the seed replays it. */
@@ -32,6 +33,13 @@ class History {
 
   append(blocks: readonly number[], number: number): void {
     for (const block of blocks) (this.#writes[block] as number[]).push(number)
+  }
+
+  /** Forgets what came after the first `last`: the writer that goes on from here never had it. */
+  truncate(last: number): void {
+    for (const writes of this.#writes) {
+      while (writes.length > 0 && (writes.at(-1) as number) > last) writes.pop()
+    }
   }
 
   /** The N for which `image` is apply(first N); or a sentence about why there is none. */
@@ -157,8 +165,11 @@ export class Truth {
   serves(site: string, image: Int32Array): void {
     const missing = this.lacks(image)
     if (missing !== null) throw new Violation(`promise 1: ${site} begins to serve, ${missing}`)
-    this.#history = new History(this.#history.id + 1, image)
-    this.#matched.set(site, { history: this.#history, upTo: 0 })
+    const prefix = this.#history.prefix(image)
+    if (typeof prefix === 'number') this.#history.truncate(prefix)
+    else this.#history = new History(this.#history.id + 1, image)
+    const upTo = typeof prefix === 'number' ? prefix : 0
+    this.#matched.set(site, { history: this.#history, upTo })
   }
 
   /** `site` calls itself consistent with this image. */

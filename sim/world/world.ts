@@ -43,8 +43,8 @@ export class World {
   readonly truth = new Truth(BLOCKS)
   readonly plan: Plan
   readonly agents = new Map<string, Agent>()
-  /** Epochs that an operator entered with force, or whose failover gave up writes. */
-  readonly forcedEpochs = new Set<number>()
+  /** Sites that an operator made the writer by force, and that have not begun to serve yet. */
+  readonly #forced = new Set<string>()
   /** Sites whose power was lost since both sides were last seen to hold everything. */
   readonly #powerLost = new Set<string>()
   /** Time that a copy takes for one region, ms. */
@@ -72,7 +72,7 @@ export class World {
     this.witness.onCommit = ({ kind, from, record }) => {
       this.coverage.count(`move ${kind} from ${from.state}`)
       this.log(() => `witness ${kind}: epoch ${record.epoch} ${record.state} ${record.writer}`)
-      if (kind === 'failover' && from.state !== 'in_sync') this.forcedEpochs.add(record.epoch)
+      if (kind === 'failover' && from.state !== 'in_sync') this.allowLoss(record.writer)
     }
     this.witness.onRefusal = (kind, refusal) => this.coverage.count(`refused ${kind} ${refusal}`)
     plan.witness?.(this.witness)
@@ -187,8 +187,9 @@ export class World {
 
   /** `agent` answers a client in this moment. */
   answers(agent: Agent, io: ClientIo, number: number, values: readonly number[] | null): void {
-    const { session, site } = agent
-    const { record } = session.stored
+    const { site } = agent
+    // Between a decision and its persistence one still answers under what was kept before.
+    const { record } = site.epoch.value
     const plain = agent.clients.plain
     this.coverage.count(`answer ${io.kind}${io.fua ? ' fua' : ''}${plain ? ' plain' : ''}`)
     this.#onlyOneAnswers(agent, record.epoch)
@@ -225,15 +226,15 @@ export class World {
   /** What the answering side believes is in the witness's history. */
   #witnessed(agent: Agent): void {
     const { session, site } = agent
-    const { epoch, state, writer } = session.stored.record
+    const { epoch, state, writer } = site.epoch.value.record
     const decided = this.witness.history[epoch - 1]?.record
     if (decided?.epoch !== epoch || decided.state !== state || decided.writer !== writer) {
       throw new Violation(
         `promise 4: ${site.name} answers as ${state} under epoch ${epoch}, which the witness never decided`,
       )
     }
-    if (site.epoch.value.record.epoch < epoch) {
-      throw new Violation(`promise 4: ${site.name} answers under epoch ${epoch} before keeping it`)
+    if (writer !== site.name) {
+      throw new Violation(`promise 4: ${site.name} answers before it keeps the epoch that allows it`)
     }
     if (!session.gate.needsReplica && !ALONE.has(state)) {
       throw new Violation(`promise 4: ${site.name} answers alone while the record says ${state}`)
@@ -276,20 +277,29 @@ export class World {
 
   /** After the session has decided something. */
   afterDecision(agent: Agent): void {
-    const { session, site } = agent
+    const { session } = agent
     if (session.role !== 'writer') {
-      agent.began = false
+      if (session.role !== 'none') agent.began = false
       return
     }
-    if (agent.began || session.gate.mode === 'closed') return
+    if (!agent.began && session.gate.mode !== 'closed') this.begins(agent)
+  }
+
+  /** `agent` begins to answer clients. */
+  begins(agent: Agent): void {
+    const { site } = agent
+    if (agent.began) return
     agent.began = true
-    const { epoch } = session.stored.record
-    const image = site.disk.current
-    if (this.forcedEpochs.has(epoch)) {
+    if (this.#forced.delete(site.name)) {
       this.coverage.count('loss allowed by force')
-      this.truth.settleFor(image)
+      this.truth.settleFor(site.disk.current)
     }
-    this.truth.serves(site.name, image)
+    this.truth.serves(site.name, site.disk.current)
+  }
+
+  allowLoss(site: string): void {
+    this.#forced.clear()
+    this.#forced.add(site)
   }
 
   afterApply(agent: Agent): void {
@@ -322,7 +332,9 @@ export class World {
       throw new Violation(`promise 1: power was lost at ${site.name}; flushed, but ${unflushed}`)
     }
     if (truth.lacks(site.disk.current) === null) return
-    if (truth.lacks(this.peerOf(site).disk.current) === null) return
+    const peer = this.peerOf(site)
+    // A peer that lost its power as well may have been lucky, but nobody can know that.
+    if (!this.#powerLost.has(peer.name) && truth.lacks(peer.disk.current) === null) return
     this.coverage.count('only flushed writes left')
     truth.settleForFlushed()
   }
