@@ -1,0 +1,203 @@
+import assert from 'node:assert/strict'
+import { existsSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, test } from 'node:test'
+import { isFault } from '#base/fault.ts'
+import { createLog } from '#base/log.ts'
+import { LOCKED } from '#base/system/files.ts'
+import { type FileRanges, NO_FILE_RANGES, systemFileRanges } from '#base/system/libc.ts'
+import { SIZE_MISMATCH, VOLUME_FAILED, VOLUME_NO_SPACE, VOLUME_UNKNOWN } from '../faults.ts'
+import type { VolumeStore } from '../volume-store.ts'
+import { type VolumeMaker, volumeContract } from '../volume.contract.ts'
+import { openFileVolumeStore } from './file-volume-store.ts'
+
+const log = createLog('test', 'silent')
+const MIB = 1024 * 1024
+const ID = '0b7e3b7e-6a53-4a0e-8b0b-6f6a5f1d2c3b'
+
+const openStore = (directory: string, ranges: FileRanges = systemFileRanges()) =>
+  openFileVolumeStore({ directory, log, wallMs: () => 1_700_000_000_000, ranges })
+
+async function maker(ranges: FileRanges, holes: boolean): Promise<VolumeMaker> {
+  const directory = await mkdtemp(join(tmpdir(), 'holdfast-volume-'))
+  let store = await openStore(directory, ranges)
+  return {
+    holes,
+    async make(sizeBytes) {
+      await store.create(ID, sizeBytes, { mode: 'standalone' })
+      return store.open(ID)
+    },
+    async reopen() {
+      await store.close()
+      store = await openStore(directory, ranges)
+      return store.open(ID)
+    },
+    async clean() {
+      await store.close()
+      await rm(directory, { recursive: true })
+    },
+  }
+}
+
+volumeContract('file', () => maker(systemFileRanges(), true))
+volumeContract('file on a file system without holes', () => maker(NO_FILE_RANGES, false))
+
+let directory: string
+let store: VolumeStore
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'holdfast-store-'))
+  store = await openStore(directory)
+})
+afterEach(async () => {
+  await store.close()
+  await rm(directory, { recursive: true })
+})
+const restart = async () => {
+  await store.close()
+  store = await openStore(directory)
+}
+const standalone = { mode: 'standalone' } as const
+
+test('creating the same volume again changes nothing, another size is refused', async () => {
+  const [first, second] = await Promise.all([
+    store.create(ID, MIB, standalone),
+    store.create(ID, MIB, { mode: 'standby', reason: 'late' }),
+  ])
+  assert.deepEqual(first, second)
+  assert.deepEqual(second.serving, standalone)
+  await assert.rejects(store.create(ID, 2 * MIB, standalone), (error) =>
+    isFault(error, SIZE_MISMATCH),
+  )
+})
+
+test('records survive a restart', async () => {
+  await store.create(ID, MIB, standalone)
+  const serving = { mode: 'session', session: 'group', pair: 'pair' } as const
+  const record = await store.setServing(ID, serving)
+  await restart()
+  assert.deepEqual(store.record(ID), record)
+  assert.deepEqual(store.list(), [record])
+  assert.deepEqual(record.serving, serving)
+})
+
+test('a volume can be opened by many and is one object', async () => {
+  await store.create(ID, MIB, standalone)
+  const [one, two] = await Promise.all([store.open(ID), store.open(ID)])
+  assert.equal(one, two)
+})
+
+test('extending grows the open volume and its record, shrinking changes nothing', async () => {
+  await store.create(ID, MIB, standalone)
+  const volume = await store.open(ID)
+  volume.writeSync(Buffer.from('end'), 0, 3, MIB - 3)
+  const record = await store.extend(ID, 3 * MIB)
+  assert.equal(record.sizeBytes, 3 * MIB)
+  assert.equal(volume.sizeBytes, 3 * MIB)
+  assert.equal((await store.extend(ID, MIB)).sizeBytes, 3 * MIB)
+  const tail = Buffer.alloc(6)
+  await volume.read(tail, 0, 6, MIB - 3)
+  assert.equal(tail.toString(), 'end\0\0\0')
+  await restart()
+  assert.equal((await store.open(ID)).sizeBytes, 3 * MIB)
+})
+
+test('an extension that was cut off before its record leaves the old size', async () => {
+  await store.create(ID, MIB, standalone)
+  truncateSync(join(directory, ID, 'data'), 2 * MIB)
+  await restart()
+  const volume = await store.open(ID)
+  assert.equal(volume.sizeBytes, MIB)
+  assert.equal(volume.failed, undefined)
+})
+
+test('deleting is final, and deleting what is not there changes nothing', async () => {
+  await store.create(ID, MIB, standalone)
+  const volume = await store.open(ID)
+  await store.delete(ID)
+  await store.delete(ID)
+  assert.equal(store.record(ID), undefined)
+  assert.throws(() => volume.writeSync(Buffer.from('x'), 0, 1, 0))
+  await assert.rejects(store.open(ID), (error) => isFault(error, VOLUME_UNKNOWN))
+  assert.deepEqual(await readdir(directory), ['lock'])
+  await store.create(ID, MIB, standalone)
+})
+
+test('half made and half deleted volumes are swept away at the next start', async () => {
+  await store.create(ID, MIB, standalone)
+  mkdirSync(join(directory, '.new-a'))
+  mkdirSync(join(directory, '.gone-b'))
+  writeFileSync(join(directory, '.gone-b', 'data'), 'x')
+  await restart()
+  assert.deepEqual((await readdir(directory)).toSorted(), [ID, 'lock'])
+})
+
+test('a volume without a readable record stops the store from opening', async () => {
+  await store.create(ID, MIB, standalone)
+  await store.close()
+  writeFileSync(join(directory, ID, 'meta.json'), '{"format":1,')
+  await assert.rejects(openStore(directory), /meta\.json/)
+  writeFileSync(join(directory, ID, 'meta.json'), '{"format":2}')
+  await assert.rejects(openStore(directory), /format 2/)
+})
+
+test('a second process cannot open the store', async () => {
+  await assert.rejects(openStore(directory), (error) => isFault(error, LOCKED))
+})
+
+test('a data file that lost bytes fails the volume, durably', async () => {
+  await store.create(ID, 2 * MIB, standalone)
+  truncateSync(join(directory, ID, 'data'), MIB)
+  const volume = await store.open(ID)
+  assert.match(volume.failed ?? '', /the data file has 1048576 bytes/)
+  assert.throws(
+    () => volume.writeSync(Buffer.from('x'), 0, 1, 0),
+    (error) => isFault(error, VOLUME_FAILED),
+  )
+  await restart()
+  assert.match(store.record(ID)?.failed ?? '', /the data file has/)
+})
+
+const failing = (code: string): FileRanges => ({
+  ...systemFileRanges(),
+  punchHoleSync() {
+    throw Object.assign(new Error(`${code}: made up`), { code })
+  },
+})
+
+test('a lost write is sticky: all later I/O is refused, also after a restart', async () => {
+  await store.close()
+  store = await openStore(directory, failing('EIO'))
+  await store.create(ID, MIB, standalone)
+  const volume = await store.open(ID)
+  const failed = (error: unknown) => isFault(error, VOLUME_FAILED)
+  assert.throws(() => volume.zeroSync(0, 4096, true), failed)
+  assert.match(readFileSync(join(directory, ID, 'failed'), 'utf8'), /EIO/)
+  assert.throws(() => volume.writeSync(Buffer.from('x'), 0, 1, 0), failed)
+  await assert.rejects(volume.read(Buffer.alloc(1), 0, 1, 0), failed)
+  await assert.rejects(volume.flush(), failed)
+  await store.setServing(ID, { mode: 'standby', reason: 'broken' })
+  await restart()
+  const again = await store.open(ID)
+  assert.match(again.failed ?? '', /EIO/)
+  await assert.rejects(again.flush(), failed)
+  await store.delete(ID)
+  await store.create(ID, MIB, standalone)
+  assert.equal(store.record(ID)?.failed, null)
+})
+
+test('a full disk refuses the write and nothing else', async () => {
+  await store.close()
+  store = await openStore(directory, failing('ENOSPC'))
+  await store.create(ID, MIB, standalone)
+  const volume = await store.open(ID)
+  assert.throws(
+    () => volume.zeroSync(0, 4096, true),
+    (error) => isFault(error, VOLUME_NO_SPACE),
+  )
+  assert.equal(volume.failed, undefined)
+  assert.equal(existsSync(join(directory, ID, 'failed')), false)
+  volume.writeSync(Buffer.from('x'), 0, 1, 0)
+  await volume.flush()
+})
