@@ -42,11 +42,8 @@ export async function startPostgres(): Promise<Postgres | { readonly missing: st
     chownSync(dir, Number(stdout), -1)
   }
   const call = ([program = '', ...args]: string[]) => run(program, args, { cwd: dir })
-  await call([
-    ...prefix,
-    join(bin, 'initdb'),
-    ...['-D', `${dir}/data`, '-U', 'postgres', '--auth=trust', '--no-sync', '--encoding=UTF8'],
-  ])
+  const initdb = ['-D', `${dir}/data`, '-U', 'postgres', '--auth=trust', '--no-sync', '-E', 'UTF8']
+  await call([...prefix, join(bin, 'initdb'), ...initdb])
   const port = await freePort()
   let server: ReturnType<typeof spawn> | undefined
   let ended: Promise<unknown> = Promise.resolve()
@@ -68,12 +65,20 @@ export async function startPostgres(): Promise<Postgres | { readonly missing: st
       return `postgres://postgres@127.0.0.1:${port}/${name}`
     },
     async start() {
+      const settings = [
+        'listen_addresses=127.0.0.1',
+        `unix_socket_directories=${dir}`,
+        'shared_buffers=16MB',
+        'max_connections=100',
+      ]
       const [program = '', ...args] = [
         ...prefix,
         join(bin, 'postgres'),
-        ...['-D', `${dir}/data`, '-p', String(port), '-c', 'listen_addresses=127.0.0.1'],
-        ...['-c', `unix_socket_directories=${dir}`, '-c', 'shared_buffers=16MB'],
-        ...['-c', 'max_connections=100'],
+        '-D',
+        `${dir}/data`,
+        '-p',
+        String(port),
+        ...settings.flatMap((setting) => ['-c', setting]),
       ]
       const child = spawn(program, args, { cwd: dir, stdio: 'ignore' })
       server = child
