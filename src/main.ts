@@ -32,7 +32,17 @@ const exitCode = await runCli(process.argv.slice(2), {
     async start(values) {
       const config = agentConfig(values as OptionValues<typeof agentOptions>)
       const { startAgent } = await import('#agent/agent.ts')
-      return await startAgent(config)
+      return await startAgent(config, version)
+    },
+  },
+  state: {
+    async backup(values, file) {
+      const { backupTo } = await import('#control/state.ts')
+      return await backupTo(controlConfig(values as OptionValues<typeof controlOptions>), file)
+    },
+    async restore(values, file) {
+      const { restoreFrom } = await import('#control/state.ts')
+      return await restoreFrom(controlConfig(values as OptionValues<typeof controlOptions>), file)
     },
   },
   self: [process.execPath, '--disable-warning=ExperimentalWarning', script],

@@ -1,9 +1,16 @@
 import { Command, CommanderError } from 'commander'
 import { demoCommand } from './commands/demo.ts'
+import { groupCommand } from './commands/group.ts'
 import { initCommand } from './commands/init.ts'
+import { jobCommand } from './commands/job.ts'
+import { pairCommand } from './commands/pair.ts'
 import { partCommand } from './commands/parts.ts'
 import { siteCommand } from './commands/site.ts'
+import { type StateTools, stateCommand } from './commands/state.ts'
+import { tokenCommand } from './commands/token.ts'
 import { upCommand } from './commands/up.ts'
+import { versionCommand } from './commands/version.ts'
+import { volumeCommand } from './commands/volume.ts'
 import type { CommandContext } from './context.ts'
 import { createOutput, EXIT, reportError, type Streams } from './output.ts'
 import type { PartStarter } from './part.ts'
@@ -15,6 +22,7 @@ export interface CliSetup {
   readonly version: string
   readonly control: PartStarter
   readonly agent: PartStarter
+  readonly state: StateTools
   /** Program and leading arguments that start this very program again. */
   readonly self: readonly string[]
   readonly streams: Streams
@@ -63,7 +71,14 @@ export function buildProgram(setup: CliSetup): Command {
   demoCommand(context.leaf(program, 'demo'), context)
   initCommand(context.leaf(program, 'init'), context)
   siteCommand(program.command('site'), context)
+  volumeCommand(program.command('volume'), context)
+  groupCommand(program.command('group'), context)
+  pairCommand(program.command('pair'), context)
+  jobCommand(program.command('job'), context)
+  tokenCommand(program.command('token'), context)
+  stateCommand(program.command('state'), context, setup.state)
   partCommand(program.command('control'), context, 'control')
   partCommand(program.command('agent'), context, 'agent')
+  versionCommand(context.leaf(program, 'version'), context, setup.version)
   return program
 }

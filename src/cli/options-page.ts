@@ -61,8 +61,12 @@ function row(key: string, option: Option<unknown>): string {
 function defaultOf(option: Option<unknown>): string {
   if (option.defaultText !== undefined) return option.defaultText
   if (option.default === undefined) return option.optional === true ? 'none' : '**required**'
-  return `\`${isAddress(option.default) ? formatAddress(option.default) : String(option.default)}\``
+  return `\`${isAddress(option.default) ? formatAddress(option.default) : plain(option.default)}\``
 }
+
+/** Text as it is, everything else as in JSON. */
+const plain = (value: unknown): string =>
+  typeof value === 'string' ? value : JSON.stringify(value)
 
 const isAddress = (value: unknown): value is Address =>
   typeof value === 'object' && value !== null && 'host' in value && 'port' in value

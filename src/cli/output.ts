@@ -3,6 +3,7 @@ import { OPTION_REFUSED } from '#base/config.ts'
 import { LOCKED } from '#base/system/files.ts'
 import { NOBODY_THERE, PATH_TOO_LONG } from '#base/system/door.ts'
 import { API_UNAUTHORIZED, API_UNREACHABLE } from '#client/faults.ts'
+import { NO_CREDENTIALS } from './session.ts'
 import { SITE_UNKNOWN } from './up/supervisor.ts'
 import { USAGE } from './usage.ts'
 
@@ -31,6 +32,7 @@ const EXIT_OF: ReadonlyMap<FaultKind, number> = new Map([
   [OPTION_REFUSED, EXIT.USAGE],
   [PATH_TOO_LONG, EXIT.USAGE],
   [SITE_UNKNOWN, EXIT.USAGE],
+  [NO_CREDENTIALS, EXIT.USAGE],
   [NOBODY_THERE, EXIT.UNREACHABLE],
   [API_UNREACHABLE, EXIT.UNREACHABLE],
   [API_UNAUTHORIZED, EXIT.UNAUTHORIZED],

@@ -54,6 +54,10 @@ const exitCode = await runCli(process.argv.slice(2), {
       return await standIn(config.dataDir, config.commandListen)
     },
   },
+  state: {
+    backup: () => Promise.reject(new Error('no state here')),
+    restore: () => Promise.reject(new Error('no state here')),
+  },
   self: [process.execPath, '--disable-warning=ExperimentalWarning', script],
 })
 // Output to pipes, files and terminals is synchronous on Linux, so nothing is cut off; open handles must not delay this.
