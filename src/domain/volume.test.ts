@@ -26,7 +26,10 @@ test('every command in every status is decided as the tables say', () => {
     const at = facts({ status })
     assert.equal(decideVolume(at, { kind: 'extend', newSizeGb: 11 }).ok, extend.includes(status))
     assert.equal(decideVolume(at, { kind: 'delete' }).ok, del.includes(status), status)
-    assert.equal(decideVolume(at, { kind: 'attach' }).ok, status === 'available', status)
+    const attach: VolumeStatus[] = ['available', 'attaching']
+    assert.equal(decideVolume(at, { kind: 'attach' }).ok, attach.includes(status), status)
+    assert.equal(decideVolume(at, { kind: 'reserve' }).ok, status === 'available', status)
+    assert.equal(decideVolume(at, { kind: 'unreserve' }).ok, status === 'attaching', status)
     assert.equal(decideVolume(at, { kind: 'detach' }).ok, false, status)
     assert.equal(
       decideVolume({ ...at, attached: true }, { kind: 'detach' }).ok,
@@ -39,7 +42,7 @@ test('every command in every status is decided as the tables say', () => {
 
 test('an allowed command moves along the table of moves', () => {
   for (const status of VOLUME_STATUSES) {
-    for (const kind of ['extend', 'delete', 'attach', 'detach'] as const) {
+    for (const kind of ['extend', 'delete', 'reserve', 'unreserve', 'attach', 'detach'] as const) {
       const command = kind === 'extend' ? { kind, newSizeGb: 11 } : { kind }
       const decision = decideVolume(facts({ status, attached: kind === 'detach' }), command)
       if (decision.ok && decision.via !== null) {

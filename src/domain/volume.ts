@@ -48,6 +48,8 @@ export interface VolumeFacts {
 export type VolumeCommand =
   | { readonly kind: 'extend'; readonly newSizeGb: number }
   | { readonly kind: 'delete' }
+  | { readonly kind: 'reserve' }
+  | { readonly kind: 'unreserve' }
   | { readonly kind: 'attach' }
   | { readonly kind: 'detach' }
   | { readonly kind: 'rename' }
@@ -88,8 +90,20 @@ export function decideVolume(facts: VolumeFacts, command: VolumeCommand): Volume
         return refuse('VOLUME_TOO_LARGE')
       }
       return { ok: true, via: 'extending' }
+    case 'reserve':
+      return facts.status === 'available'
+        ? { ok: true, via: 'attaching' }
+        : refuse('VOLUME_ATTACH_STATE')
+    case 'unreserve':
+      return facts.status === 'attaching'
+        ? { ok: true, via: 'available' }
+        : refuse('VOLUME_ATTACH_STATE')
     case 'attach':
-      if (facts.status === 'available' || (facts.status === 'in-use' && facts.multiattach)) {
+      if (
+        facts.status === 'available' ||
+        facts.status === 'attaching' ||
+        (facts.status === 'in-use' && facts.multiattach)
+      ) {
         return { ok: true, via: 'in-use' }
       }
       return refuse('VOLUME_ATTACH_STATE')

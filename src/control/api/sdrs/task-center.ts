@@ -77,9 +77,9 @@ export function taskRoutes(app: Api, context: SdrsContext): void {
         (group === undefined || (isInside(operation) && groupOf(operation) === group)) &&
         (!unfiltered || !isInside(operation)),
     )
-    const rows = failures.map(({ entry }) => ({ ...entry, id: entry.job_id }))
+    const rows = failures.map(({ entry }) => ({ id: entry.job_id, entry }))
     return {
-      failure_jobs: pageRows(rows, page).map(({ id: _, ...entry }) => entry),
+      failure_jobs: pageRows(rows, page).map(({ entry }) => entry),
       count: rows.length,
     }
   })

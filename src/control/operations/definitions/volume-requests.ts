@@ -191,6 +191,23 @@ export async function changeVolume(
   })
 }
 
+/** A server announces that it will use the volume, or that it will not after all. */
+export async function reserveVolume(
+  services: RequestServices,
+  project: string,
+  id: string,
+  kind: 'reserve' | 'unreserve',
+): Promise<Outcome<object, VolumeRequestRefusal>> {
+  return await services.store.write(async (tx) => {
+    const volume = await findVolume(tx, project, id)
+    if (volume === undefined) return refused('VOLUME_UNKNOWN')
+    const decision = decideVolume(volumeFacts(volume), { kind })
+    if (!decision.ok) return decision
+    if (decision.via !== null) await moveVolume(tx, id, decision.via, services.clock.wallMs())
+    return { ok: true }
+  })
+}
+
 /** Records that a server uses the volume. Nothing happens at the site: clients find the export by its id. */
 export async function attachVolume(
   services: RequestServices,

@@ -1,0 +1,39 @@
+import type { Dialect } from '../http/dialect.ts'
+import { cloudVolumeRoutes } from './cloud-volumes.ts'
+import { EVS_CODES, type EvsCode, errorBody } from './errors.ts'
+import type { EvsServices } from './services.ts'
+import { surroundingRoutes, v2Routes, versionRoutes } from './surroundings.ts'
+import { volumeRoutes } from './volumes.ts'
+
+/** The volume API, version 2, and the part of it that clients ask for under version 3. */
+export function evsDialect(services: EvsServices): Dialect {
+  return {
+    name: 'evs',
+    prefixes: ['/v2', '/v2.1'],
+    common: {
+      unauthenticated: common('EVS.5401'),
+      foreign_project: common('EVS.0001'),
+      forbidden: common('EVS.1027'),
+      malformed_body: common('EVS.5400'),
+      invalid_input: common('EVS.5400'),
+      too_large: { status: 413, code: 'EVS.5400' },
+      unknown_path: common('EVS.5404'),
+      method_not_allowed: { status: 405, code: 'EVS.5400' },
+      too_many_requests: { status: 429, code: 'EVS.5413' },
+      unavailable: common('EVS.5503'),
+      internal: common('EVS.5500'),
+    },
+    envelope: errorBody,
+    mount(app) {
+      versionRoutes(app, services)
+      for (const version of ['v2', 'v3'] as const) {
+        volumeRoutes(app, services, version)
+        surroundingRoutes(app, services, version)
+      }
+      cloudVolumeRoutes(app, services)
+      v2Routes(app)
+    },
+  }
+}
+
+const common = (code: EvsCode) => ({ status: EVS_CODES[code][0], code })

@@ -1,0 +1,154 @@
+import Type from 'typebox'
+import { quotaLimit } from '#control/resources/surroundings.ts'
+import { countVolumes, listVolumeTypes } from '#control/resources/volumes.ts'
+import { UNLIMITED } from '#domain/quota.ts'
+import { VOLUME_GB_MAX } from '#domain/volume.ts'
+import type { Api } from '../http/dialect.ts'
+import { originOf, projectOf } from '../http/request.ts'
+import { typeObject } from './codec.ts'
+import { notOffered, refuse } from './errors.ts'
+import { limitOf, type Query } from './lists.ts'
+import type { EvsServices } from './services.ts'
+
+/** Types, zones, quotas, versions, and the lists of what this server has none of. */
+const UPDATED = '2014-06-28T12:20:21Z'
+
+/** The entry of one version of this service in a list of versions. */
+export const evsVersion = (origin: string, version: 'v2') => ({
+  id: `${version}.0`,
+  status: 'SUPPORTED',
+  version: '',
+  min_version: '',
+  updated: UPDATED,
+  'media-types': [
+    { type: 'application/vnd.openstack.volume+json;version=1', base: 'application/json' },
+  ],
+  links: [{ rel: 'self', href: `${origin}/${version}/` }],
+})
+
+export function versionRoutes(app: Api, services: EvsServices): void {
+  app.get('/v2', { config: { access: 'open' } }, async (request) => ({
+    versions: [evsVersion(originOf(request, services), 'v2')],
+  }))
+}
+
+export function surroundingRoutes(app: Api, services: EvsServices, version: 'v2' | 'v3'): void {
+  const base = `/${version}/:project_id`
+  const { db } = services.store
+  const TypePath = Type.Object({ project_id: Type.String(), type_id: Type.String() })
+
+  app.get(`${base}/types`, async () => ({
+    volume_types: (await listVolumeTypes(db)).map((row) => typeObject(row, services.sites)),
+  }))
+  app.get(`${base}/types/:type_id`, { schema: { params: TypePath } }, async (request) => {
+    const { type_id: id } = request.params
+    const row = (await listVolumeTypes(db)).find((type) => type.id === id)
+    if (row === undefined) throw refuse('EVS.5404')
+    return { volume_type: typeObject(row, services.sites) }
+  })
+
+  app.get(`${base}/os-availability-zone`, async () => ({
+    availabilityZoneInfo: services.sites.map((site) => ({
+      zoneName: site,
+      zoneState: { available: services.agents.heard(site) },
+    })),
+  }))
+
+  const QuotaPath = Type.Object({ project_id: Type.String(), target_project_id: Type.String() })
+  app.get(
+    `${base}/os-quota-sets/:target_project_id`,
+    { schema: { params: QuotaPath } },
+    async (request) => {
+      const project = projectOf(request)
+      if (request.params.target_project_id !== project) throw refuse('EVS.0001')
+      return { quota_set: await quotaSet(services, project) }
+    },
+  )
+
+  app.get(`${base}/extensions`, async () => ({ extensions: [] }))
+
+  // Snapshots: none yet, so lists are empty and an id names nothing.
+  for (const path of ['snapshots', 'snapshots/detail']) {
+    app.get(`${base}/${path}`, async (request) => {
+      limitOf(request.query as Query)
+      return { snapshots: [] }
+    })
+  }
+  absent(app, `${base}/snapshots/:snapshot_id`, ['GET', 'PUT', 'DELETE'])
+  offerNot(app, `${base}/snapshots`)
+}
+
+/** What exists under v2 only. */
+export function v2Routes(app: Api): void {
+  const base = '/v2/:project_id'
+  app.get(`${base}/cloudsnapshots/detail`, async (request) => {
+    limitOf(request.query as Query)
+    return { count: 0, snapshots: [] }
+  })
+  absent(app, `${base}/cloudsnapshots/:snapshot_id`, ['GET', 'PUT', 'DELETE'])
+  absent(app, `${base}/cloudsnapshots/:snapshot_id/rollback`, ['POST'])
+  offerNot(app, `${base}/cloudsnapshots`)
+  offerNot(app, `${base}/volumes/:volume_id/retype`)
+
+  // Pairs and groups of this service's own form: none yet. SDRS has them.
+  app.get(`${base}/os-vendor-replications`, async (request) => {
+    limitOf(request.query as Query)
+    return { replications: [] }
+  })
+  offerNot(app, `${base}/os-vendor-replications`)
+  absent(app, `${base}/os-vendor-replications/:replication_id`, ['GET', 'DELETE'])
+  const groups = `${base}/os-vendor-replication-consistency-groups`
+  app.get(groups, async (request) => {
+    limitOf(request.query as Query)
+    return { replication_consistency_groups: [] }
+  })
+  offerNot(app, groups)
+  absent(app, `${groups}/:group_id`, ['GET', 'PUT', 'DELETE'])
+  absent(app, `${groups}/:group_id/action`, ['POST'])
+}
+
+function absent(app: Api, path: string, methods: readonly ('GET' | 'PUT' | 'POST' | 'DELETE')[]) {
+  for (const method of methods) {
+    app.route({
+      method,
+      url: path,
+      handler: async () => {
+        throw refuse('EVS.5404')
+      },
+    })
+  }
+}
+
+function offerNot(app: Api, path: string): void {
+  app.post(path, async () => {
+    throw notOffered()
+  })
+}
+
+/** Everything per project, and once more per type as clients expect it. */
+async function quotaSet(services: EvsServices, project: string) {
+  const { db } = services.store
+  const counts = await countVolumes(db, project)
+  const sum = (of: 'volumes' | 'gigabytes') => counts.reduce((total, one) => total + one[of], 0)
+  const usage = (limit: number, in_use: number) => ({ reserved: 0, limit, in_use })
+  const types = await listVolumeTypes(db)
+  return {
+    id: project,
+    volumes: usage(await quotaLimit(db, project, 'volumes'), sum('volumes')),
+    gigabytes: usage(await quotaLimit(db, project, 'gigabytes'), sum('gigabytes')),
+    snapshots: usage(0, 0),
+    backups: usage(0, 0),
+    backup_gigabytes: usage(0, 0),
+    per_volume_gigabytes: usage(VOLUME_GB_MAX, 0),
+    ...Object.fromEntries(
+      types.flatMap(({ name }) => {
+        const used = counts.find((one) => one.type === name)
+        return [
+          [`volumes_${name}`, usage(UNLIMITED, used?.volumes ?? 0)],
+          [`snapshots_${name}`, usage(0, 0)],
+          [`gigabytes_${name}`, usage(UNLIMITED, used?.gigabytes ?? 0)],
+        ]
+      }),
+    ),
+  }
+}
