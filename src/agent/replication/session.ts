@@ -142,7 +142,7 @@ export type SessionEffect =
   | { readonly kind: 'send'; readonly message: SessionMessage }
   /** Replica: `gate.sequence` has been set to the writer's; note it as applied. */
   | { readonly kind: 'applied_from' }
-  /** Send the retained frames after `after` again, in order, before any new one. */
+  /** Frames go out on the link from now on, the retained ones after `after` first. (After `copy_begin` they do as well.) */
   | { readonly kind: 'resend'; readonly after: number }
   /** Retained frames are no longer needed; with `mark`, their regions are to be copied. */
   | { readonly kind: 'forget_frames'; readonly mark: boolean }
@@ -328,6 +328,7 @@ export class Session {
       case 'reconciled':
         if (this.#phase === 'reconciling' && this.#link !== null) {
           this.gate.numberFrom(this.#link.applied)
+          this.#do({ kind: 'resend', after: this.gate.sequence })
           this.#follow()
         }
         break
@@ -490,6 +491,7 @@ export class Session {
     if (clean !== null) {
       if (clean !== hello.applied) return this.#wantToDrop(now, false)
       this.gate.numberFrom(clean)
+      this.#do({ kind: 'resend', after: clean })
       return this.#follow()
     }
     this.#move('reconciling')
@@ -720,6 +722,10 @@ export class Session {
     this.#askAgainMs = 0
     if (before === 'writer' && after === 'writer') return this.#adoptAsWriter(now, record)
     const keepsContent = this.#handOver(before)
+    // A switch that began drained, but then took in more: nothing acknowledged is missing here, though the new writer may
+    // lack what came last. Good for a failover back, not for going on in step.
+    const switched = before === 'writer' && this.#numbered && record.state === 'in_sync'
+    const complete = keepsContent || (switched && this.#stored.record.state === 'in_sync')
     this.gate.mode = 'closed'
     this.lease.end()
     this.contact.end()
@@ -747,10 +753,10 @@ export class Session {
           base: false,
           promoting: false,
           divergent: !keepsContent || this.#stored.divergent,
-          consistent: keepsContent && this.#stored.consistent,
+          consistent: complete && this.#stored.consistent,
         })
         this.#stopServing(before)
-        this.#numbered = this.#numbered && keepsContent
+        this.#numbered = this.#numbered && complete
         this.#move('waiting')
         return this.#do({ kind: 'dial', on: true })
       case 'fenced':
@@ -804,7 +810,7 @@ export class Session {
       clean: null,
       consistent: true,
       divergent: false,
-      base: reversed && this.#numbered,
+      base: reversed && this.#numbered && !this.#stored.divergent,
       promoting: waitsOut,
     })
     this.#numbered = reversed && this.#numbered

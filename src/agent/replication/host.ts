@@ -1,0 +1,169 @@
+import { mkdir, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { assert } from '#base/assert.ts'
+import { Fault } from '#base/fault.ts'
+import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
+import { SESSION_UNKNOWN } from './faults.ts'
+import { type LinkListener, listenForLinks } from './link.ts'
+import { SessionRuntime } from './runtime.ts'
+import { unopened } from './session.ts'
+import type { SessionCommand, SessionHost, SessionHostDeps } from './types.ts'
+
+/* All sessions of one agent: one listener, one pair of timers, and the commands of the control plane. */
+
+/** Ticks per renewal interval or silence, whichever is shorter. */
+const TICKS = 20
+const TICK_MS_MIN = 20
+const TICK_MS_MAX = 100
+
+export function createSessionHost(deps: SessionHostDeps): SessionHost {
+  return new Host(deps)
+}
+
+class Host implements SessionHost {
+  readonly #deps: SessionHostDeps
+  readonly #sessions = new Map<string, SessionRuntime>()
+  /** Opening of a session that is not loaded yet; a second command waits for it. */
+  readonly #loading = new Map<string, Promise<SessionRuntime>>()
+  #listener: LinkListener | undefined
+  readonly #timers: (() => void)[] = []
+  #closed = false
+
+  constructor(deps: SessionHostDeps) {
+    this.#deps = deps
+  }
+
+  get linkAddress(): { readonly host: string; readonly port: number } {
+    assert(this.#listener !== undefined, 'the host has been started')
+    return this.#listener.address
+  }
+
+  async start(): Promise<void> {
+    const { dataDir, link, log, settings } = this.#deps
+    const directory = join(dataDir, 'sessions')
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    for (const entry of await readdir(directory, { withFileTypes: true })) {
+      if (!entry.isDirectory() || entry.name.includes('.')) continue
+      const runtime = await this.#load(entry.name)
+      await runtime.start()
+    }
+    this.#listener = await listenForLinks({
+      ...link.listen,
+      security: link.security,
+      log,
+      answer: (hello) => {
+        const runtime = this.#sessions.get(hello.record.session)
+        if (runtime !== undefined) return runtime.answerHello(hello)
+        const text = 'this site does not know the session'
+        return { kind: 'refuse', code: 'SESSION_UNKNOWN', text, record: null }
+      },
+      accepted: (accepted) => {
+        const runtime = this.#sessions.get(accepted.hello.record.session)
+        if (runtime === undefined) accepted.socket.destroy()
+        else runtime.accepted(accepted)
+      },
+    })
+    const fastest = Math.min(settings.renewMs, settings.peerSilenceMs) / TICKS
+    const tickMs = Math.min(TICK_MS_MAX, Math.max(TICK_MS_MIN, fastest))
+    this.#every(tickMs, (runtime) => runtime.tick())
+    this.#every(settings.heartbeatMs, (runtime) => runtime.heartbeat())
+  }
+
+  #every(ms: number, work: (runtime: SessionRuntime) => void): void {
+    let cancel: () => void = () => undefined
+    const fire = () => {
+      for (const runtime of this.#sessions.values()) work(runtime)
+      if (!this.#closed) cancel = this.#deps.clock.after(ms, fire)
+    }
+    cancel = this.#deps.clock.after(ms, fire)
+    this.#timers.push(() => cancel())
+  }
+
+  async #load(id: string): Promise<SessionRuntime> {
+    const known = this.#sessions.get(id)
+    if (known !== undefined) return known
+    const loading =
+      this.#loading.get(id) ??
+      SessionRuntime.load(id, this.#deps, () => this.#sessions.delete(id))
+        .then((runtime) => {
+          this.#sessions.set(id, runtime)
+          return runtime
+        })
+        .finally(() => this.#loading.delete(id))
+    this.#loading.set(id, loading)
+    return await loading
+  }
+
+  #known(id: string): SessionRuntime {
+    const runtime = this.#sessions.get(id)
+    if (runtime === undefined) throw new Fault(SESSION_UNKNOWN, `session ${id}`, { session: id })
+    return runtime
+  }
+
+  async command<N extends SessionCommand>(
+    name: N,
+    request: CommandRequest<N>,
+  ): Promise<CommandAnswer<N>> {
+    return (await this.#command(name, request)) as CommandAnswer<N>
+  }
+
+  async #command(name: SessionCommand, request: unknown): Promise<unknown> {
+    const as = <M extends SessionCommand>(): CommandRequest<M> => request as CommandRequest<M>
+    switch (name) {
+      case 'session.open': {
+        const open = as<'session.open'>()
+        const runtime = await this.#load(open.record.session)
+        try {
+          return await runtime.open(open)
+        } catch (error) {
+          // A session that never came into being leaves nothing behind.
+          const { epoch } = runtime.session.stored.record
+          if (epoch === unopened('').record.epoch) await runtime.discard()
+          throw error
+        }
+      }
+      case 'session.hold': {
+        const hold = as<'session.hold'>()
+        return await this.#known(hold.session).hold(hold)
+      }
+      case 'session.release': {
+        const { session, epoch } = as<'session.release'>()
+        await this.#known(session).release(epoch)
+        return {}
+      }
+      case 'session.remove': {
+        const remove = as<'session.remove'>()
+        await this.#sessions.get(remove.session)?.remove(remove)
+        return {}
+      }
+      case 'session.close': {
+        const close = as<'session.close'>()
+        // Closed already, or never opened here: there is nothing left to end.
+        await this.#sessions.get(close.record.session)?.closeUnder(close)
+        return {}
+      }
+      case 'session.show':
+        return this.#known(as<'session.show'>().session).status()
+      case 'session.rate': {
+        const { session, copy_rate_bytes } = as<'session.rate'>()
+        await this.#known(session).setRate(copy_rate_bytes)
+        return {}
+      }
+    }
+  }
+
+  statuses() {
+    return [...this.#sessions.values()].map((runtime) => runtime.status())
+  }
+
+  usesVolume(volume: string): boolean {
+    return [...this.#sessions.values()].some((runtime) => runtime.usesVolume(volume))
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const cancel of this.#timers) cancel()
+    await Promise.all([...this.#sessions.values()].map((runtime) => runtime.close()))
+    await this.#listener?.close()
+  }
+}
