@@ -28,6 +28,7 @@ import {
   COURTESY_MS,
   DR_SIDE_EMPTY,
   DR_SIDE_NOT_IN_SYNC,
+  endSession,
   established,
   HOLD_NOT_DRAINED,
   openAt,
@@ -35,6 +36,7 @@ import {
   theRecord,
   toWire,
   unlessSilent,
+  withRecord,
 } from './session.ts'
 
 /* Operations on protection groups. The request has moved group and pairs to their transient state already.
@@ -209,13 +211,13 @@ function openBothSides(name: 'start' | 'reprotect'): Step<Nothing>[] {
     step('open_replica', {
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
-        await openAt(ctx, group, await theRecord(ctx.services, group.id), drAz(group))
+        await openAt(ctx, group, drAz(group))
       },
     }),
     step('open_writer', {
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
-        await openAt(ctx, group, await theRecord(ctx.services, group.id), productionAz(group))
+        await openAt(ctx, group, productionAz(group))
       },
     }),
     step('establish', {
@@ -256,16 +258,7 @@ function closeAt(name: string, site: (group: ProtectionGroupRow) => string): Ste
   return step(name, {
     act: async (ctx) => {
       const group = await theGroup(ctx.services.store.db, ctx.resourceId)
-      const record = await theRecord(ctx.services, group.id)
-      const at = site(group)
-      await unlessSilent(ctx, at, () =>
-        ctx.services.sites.command(
-          at,
-          'session.close',
-          { record: toWire(record) },
-          { signal: ctx.signal },
-        ),
-      )
+      await unlessSilent(ctx, site(group), () => endSession(ctx, group.id, site(group)))
     },
   })
 }
@@ -305,14 +298,16 @@ export const reverseGroup: OperationKind<Nothing> = operation('group.reverse', {
       retry: { attemptsMax: 3 },
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
-        const record = await theRecord(ctx.services, group.id)
-        if (record.writer !== productionAz(group)) return // the repetition of one that had switched
-        const { drained } = await ctx.services.sites.command(
-          record.writer,
-          'session.hold',
-          { session: group.id, epoch: record.epoch, hold_ms: HOLD_MS },
-          { signal: ctx.signal, timeoutMs: HOLD_MS + 5_000 },
-        )
+        const drained = await withRecord(ctx, group.id, async (record) => {
+          if (record.writer !== productionAz(group)) return true // the repetition of one that had switched
+          const answer = await ctx.services.sites.command(
+            record.writer,
+            'session.hold',
+            { session: group.id, epoch: record.epoch, hold_ms: HOLD_MS },
+            { signal: ctx.signal, timeoutMs: HOLD_MS + 5_000 },
+          )
+          return answer.drained
+        })
         if (!drained) throw new Fault(HOLD_NOT_DRAINED, `holding the I/O of group ${group.id}`)
       },
     }),
@@ -336,13 +331,13 @@ export const reverseGroup: OperationKind<Nothing> = operation('group.reverse', {
     step('open_replica', {
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
-        await openAt(ctx, group, await theRecord(ctx.services, group.id), productionAz(group))
+        await openAt(ctx, group, productionAz(group))
       },
     }),
     step('open_writer', {
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
-        await openAt(ctx, group, await theRecord(ctx.services, group.id), drAz(group))
+        await openAt(ctx, group, drAz(group))
       },
       record: async (tx, ctx) => {
         await swapStation(tx, ctx)
@@ -421,16 +416,8 @@ export const failoverGroup: OperationKind<Failover> = operation('group.failover'
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
         const record = await theRecord(ctx.services, group.id)
-        if (record.state !== 'closed') {
-          await openAt(ctx, group, record, drAz(group), ctx.input.force)
-          return
-        }
-        await ctx.services.sites.command(
-          drAz(group),
-          'session.close',
-          { record: toWire(record) },
-          { signal: ctx.signal },
-        )
+        if (record.state === 'closed') await endSession(ctx, group.id, drAz(group))
+        else await openAt(ctx, group, drAz(group), ctx.input.force)
       },
       record: async (tx, ctx) => {
         const now = ctx.services.clock.wallMs()
@@ -446,9 +433,8 @@ export const failoverGroup: OperationKind<Failover> = operation('group.failover'
       retry: { attemptsMax: 1 },
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
-        const record = await theRecord(ctx.services, group.id)
         try {
-          await openAt(ctx, group, record, drAz(group), false, { timeoutMs: COURTESY_MS })
+          await openAt(ctx, group, drAz(group), false, { timeoutMs: COURTESY_MS })
         } catch (error) {
           // It cannot write any more whether it hears this or not; the reconciler tells it again.
           ctx.services.log.info({ err: error, group: group.id }, 'the old writer was not told')

@@ -25,12 +25,13 @@ import { GIB } from '#domain/volume.ts'
 import { operation, type Step, step, type StepContext } from '../operation.ts'
 import {
   changeRecord,
+  endSession,
   GROUP_MOVED_ON,
   openAt,
   theGroup,
   theRecord,
-  toWire,
   unlessSilent,
+  withRecord,
 } from './session.ts'
 import { refusalCode } from '#control/sites/client.ts'
 
@@ -159,7 +160,7 @@ function join(name: string, site: (group: ProtectionGroupRow) => string): Step<C
       if (group.status !== 'protected' || pair?.in_session !== 1) {
         throw new Fault(GROUP_MOVED_ON, `adding pair ${ctx.resourceId}`)
       }
-      await openAt(ctx, group, await theRecord(ctx.services, group.id), site(group))
+      await openAt(ctx, group, site(group))
     },
   })
 }
@@ -215,7 +216,7 @@ function announce(name: string, site: (group: ProtectionGroupRow) => string): St
       if (pair?.in_session !== 1) return
       const record = await theRecord(ctx.services, group.id)
       if (record.state === 'closed') return
-      await openAt(ctx, group, record, site(group))
+      await openAt(ctx, group, site(group))
     },
   })
 }
@@ -279,21 +280,14 @@ async function leaveSession(ctx: StepContext<DeletePair>): Promise<void> {
   const before = await theRecord(services, group.id)
   if (before.epoch === 0) return
   if (others.length === 0) {
-    const record = await changeRecord(
+    await changeRecord(
       ctx,
       group.id,
       ({ state }) => state === 'closed',
       ({ epoch }) => ({ kind: 'close', epoch, attempt: ctx.attemptId }),
     )
     for (const site of [productionAz(group), drAz(group)]) {
-      await unlessSilent(ctx, site, () =>
-        services.sites.command(
-          site,
-          'session.close',
-          { record: toWire(record) },
-          { signal: ctx.signal },
-        ),
-      )
+      await unlessSilent(ctx, site, () => endSession(ctx, group.id, site))
     }
     return
   }
@@ -309,8 +303,7 @@ async function removeAt(
   group: ProtectionGroupRow,
   site: string,
 ): Promise<void> {
-  const { epoch } = await theRecord(ctx.services, group.id)
-  try {
+  await withRecord(ctx, group.id, async ({ epoch }) => {
     await ctx.services.sites.command(
       site,
       'session.remove',
@@ -323,10 +316,7 @@ async function removeAt(
       },
       { signal: ctx.signal },
     )
-  } catch (error) {
-    // The agent never had the session, or ended it: there is nothing to leave.
-    if (refusalCode(error) !== 'SESSION_UNKNOWN') throw error
-  }
+  })
 }
 
 interface DiskChore {

@@ -4,7 +4,7 @@ import { sleep } from '#base/clock.ts'
 import { pairsOfGroup, readGroup } from '#control/resources/groups.ts'
 import { readVolumes } from '#control/resources/volumes.ts'
 import type { CommandOptions } from '#control/sites/client.ts'
-import { SITE_UNKNOWN, SITE_UNREACHABLE } from '#control/sites/client.ts'
+import { refusalCode, SITE_UNKNOWN, SITE_UNREACHABLE } from '#control/sites/client.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
@@ -150,29 +150,60 @@ export async function changeRecord(
 const isStale = (error: unknown): boolean =>
   isFault(error) && (error as Fault).detail['refusal'] === 'STALE_EPOCH'
 
-/** Brings one site to `record`; see the command for when it answers. */
+/**
+ * Runs `act` with the present record, again with a newer one when the agent was already ahead: its own rise or drop
+ * came between reading the record and sending the command.
+ */
+export async function withRecord<T>(
+  ctx: Context,
+  session: string,
+  act: (record: Ownership) => Promise<T>,
+): Promise<T> {
+  for (let race = 1; ; race++) {
+    try {
+      return await act(await theRecord(ctx.services, session))
+    } catch (error) {
+      if (race >= RACES_MAX || refusalCode(error) !== 'STALE_EPOCH') throw error
+    }
+  }
+}
+
+/** Brings one site to the record in force; see the command for when it answers. Null: there is no member to open. */
 export async function openAt(
   ctx: Context,
   group: ProtectionGroupRow,
-  record: Ownership,
   site: string,
   force = false,
   options: CommandOptions = {},
 ): Promise<SessionStatus | null> {
   const { services } = ctx
-  const members = await services.store.read((db) => sessionMembers(db, group, record.epoch))
-  if (members.length === 0) return null
-  const peer = site === record.writer ? record.replica : record.writer
-  return await services.sites.command(
+  return await withRecord(ctx, group.id, async (record) => {
+    const members = await services.store.read((db) => sessionMembers(db, group, record.epoch))
+    if (members.length === 0) return null
+    const peer = site === record.writer ? record.replica : record.writer
+    return await services.sites.command(
+      site,
+      'session.open',
+      {
+        record: toWire(record),
+        members,
+        peer_link: services.agents.at(peer)?.report.link_address ?? '',
+        force,
+      },
+      { signal: ctx.signal, ...options },
+    )
+  })
+}
+
+/** Ends the session at one site. The record is closed already. */
+export async function endSession(ctx: Context, session: string, site: string): Promise<void> {
+  const record = await theRecord(ctx.services, session)
+  assert(record.state === 'closed', 'a session ends after its record')
+  await ctx.services.sites.command(
     site,
-    'session.open',
-    {
-      record: toWire(record),
-      members,
-      peer_link: services.agents.at(peer)?.report.link_address ?? '',
-      force,
-    },
-    { signal: ctx.signal, ...options },
+    'session.close',
+    { record: toWire(record) },
+    { signal: ctx.signal },
   )
 }
 
