@@ -26,4 +26,6 @@ export interface SignedRequest {
   readonly body: Uint8Array
   /** `:project_id` of the route; null when it has none. */
   readonly projectInPath: string | null
+  /** Address of the client: failures are counted by it. */
+  readonly source: string
 }

@@ -45,6 +45,7 @@ export async function authenticateByBody(
     headers: request.headers,
     body: request.rawBody,
     projectInPath: projectInPath(request),
+    source: request.ip,
   })
   request.principal = accept(outcome, dialect)
 }
