@@ -216,6 +216,8 @@ export class Agent {
           site.joined = true
         })
       case 'serve':
+        // What a writer has is whole by definition.
+        site.joined = true
         return this.clients.serve()
       case 'refuse':
         return this.clients.refuse()

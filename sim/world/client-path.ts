@@ -20,7 +20,8 @@ export interface ClientIo {
 
 interface Pending {
   readonly io: ClientIo
-  readonly sequence: number
+  /** Releasable up to here before the answer. */
+  sequence: number
   readonly number: number
   localDone: boolean
   /** Durable at the replica; asked for on this link. */
@@ -199,6 +200,8 @@ export class ClientPath {
         const one = this.#add(io, 0, 0)
         process.after(world.random.between(0.05, 0.6), () => {
           one.values = io.blocks.map((block) => site.disk.current[block] as number)
+          // Nobody may see what a failover could take back: the answer waits for what it shows.
+          one.sequence = this.#lastTouching(io.blocks)
           one.localDone = true
           this.pump()
         })
@@ -221,6 +224,15 @@ export class ClientPath {
     }
     this.#pending.push(one)
     return one
+  }
+
+  #lastTouching(blocks: readonly number[]): number {
+    let last = 0
+    for (const one of this.#pending) {
+      if (one.io.kind !== 'write' || one.sequence <= last) continue
+      if (one.io.blocks.some((block) => blocks.includes(block))) last = one.sequence
+    }
+    return last
   }
 
   #write(io: ClientIo): void {
@@ -363,7 +375,7 @@ export class ClientPath {
   #mayRelease(one: Pending, upTo: number, both: boolean): boolean {
     const { kind, fua } = one.io
     if (!one.localDone) return false
-    if (kind === 'write' && one.sequence > upTo) return false
+    if (one.sequence > upTo) return false
     if (both && (fua || kind === 'flush') && !one.remoteDone) {
       this.#askRemote(one)
       return false
@@ -448,7 +460,8 @@ export class ClientPath {
         return this.pump()
       }
       this.#pending = this.#pending.filter((other) => other !== one)
-      this.#plainDone(one)
+      world.answers(this.#agent, io, number, this.#look(io))
+      io.done(true)
     })
   }
 
@@ -462,9 +475,15 @@ export class ClientPath {
     if (io.kind === 'flush' || io.fua) {
       const { site, process, world } = this.#agent
       const mark = site.disk.syncMark()
+      this.#pending.push(one)
       process.after(world.syncMs(site), () => {
         site.disk.syncDone(mark)
-        if (!this.#plain) return io.done(false)
+        if (!this.#pending.includes(one)) return
+        if (!this.#plain) {
+          one.localDone = true
+          return this.pump()
+        }
+        this.#pending = this.#pending.filter((other) => other !== one)
         world.answers(this.#agent, io, one.number, null)
         io.done(true)
       })

@@ -236,10 +236,11 @@ export class Operator {
     const record = wireRecord(answer.record)
     const told = yield* this.#openAt(other, record, !inSync)
     if (told === 'NOT_CONSISTENT') {
-      if (inSync && !world.wasPowerLost(other)) {
+      const stored = other.epoch.value
+      if (world.wasPowerLost(other)) world.allowLoss(other.name)
+      else if (inSync && !stored.divergent) {
         throw new Violation(`promise 1: ${other.name} is in sync, but refuses a failover`)
       }
-      world.allowLoss(other.name)
       yield* this.#openAt(other, record, true)
     }
     // The old writer is told when it can be reached; otherwise it finds out by itself.

@@ -204,7 +204,7 @@ export class World {
         )
       }
     })
-    this.#bothHold(agent, io)
+    this.#bothHold(agent, io, values)
   }
 
   #onlyOneAnswers(agent: Agent, epoch: number): void {
@@ -234,7 +234,9 @@ export class World {
       )
     }
     if (writer !== site.name) {
-      throw new Violation(`promise 4: ${site.name} answers before it keeps the epoch that allows it`)
+      throw new Violation(
+        `promise 4: ${site.name} answers before it keeps the epoch that allows it`,
+      )
     }
     if (!session.gate.needsReplica && !ALONE.has(state)) {
       throw new Violation(`promise 4: ${site.name} answers alone while the record says ${state}`)
@@ -242,9 +244,18 @@ export class World {
   }
 
   /** While the record says in_sync a failover may come at any moment, so both sides hold what was acknowledged. */
-  #bothHold(agent: Agent, io: ClientIo): void {
-    if (this.witness.stored.state !== 'in_sync' || io.kind === 'read') return
+  #bothHold(agent: Agent, io: ClientIo, values: readonly number[] | null): void {
+    if (this.witness.stored.state !== 'in_sync') return
     const peer = this.peerOf(agent.site)
+    values?.forEach((value, index) => {
+      const there = peer.disk.current[io.blocks[index] as number] as number
+      if (there < value && !this.#powerLost.has(peer.name)) {
+        throw new Violation(
+          `promise 1: ${agent.site.name} shows write ${value} in sync, ${peer.name} lacks it`,
+        )
+      }
+    })
+    if (io.kind === 'read') return
     if (io.kind === 'write') {
       for (const block of io.blocks) {
         const needs = this.truth.must[block] as number
@@ -269,7 +280,9 @@ export class World {
       })
     }
     for (const site of this.sites) {
-      if (this.#powerLost.has(site.name) && this.truth.lacks(site.disk.current) === null) {
+      if (!this.#powerLost.has(site.name)) continue
+      const following = this.agentAt(site)?.session.phase === 'following'
+      if (following && this.truth.lacks(site.disk.current) === null) {
         this.#powerLost.delete(site.name)
       }
     }
@@ -293,6 +306,10 @@ export class World {
     if (this.#forced.delete(site.name)) {
       this.coverage.count('loss allowed by force')
       this.truth.settleFor(site.disk.current)
+    } else if (agent.clients.plain && this.#powerLost.has(site.name)) {
+      // Replication was stopped while the writer had not made itself equal to the replica again: a plain disk is left.
+      this.coverage.count('closed before the reconcile')
+      this.truth.settleForFlushed()
     }
     this.truth.serves(site.name, site.disk.current)
   }
@@ -312,7 +329,7 @@ export class World {
   }
 
   #claims(agent: Agent): void {
-    if (agent.status().consistent) {
+    if (agent.status().consistent && !agent.session.stored.divergent) {
       this.truth.consistent(agent.site.name, agent.site.disk.current)
     }
   }
@@ -320,7 +337,11 @@ export class World {
   /** The host of `site` loses its power. */
   losePower(site: Site): void {
     const { truth } = this
-    const held = truth.lacks(site.disk.current) === null
+    // In sync both sides owe everything that was acknowledged, else the writer alone does.
+    const { state, writer } = this.witness.stored
+    const peer = this.peerOf(site)
+    const owes = state === 'in_sync' || writer === site.name
+    const held = owes && truth.lacks(site.disk.current) === null
     site.host.powered = false
     this.killAgent(site)
     site.losePower(this.random)
@@ -331,10 +352,9 @@ export class World {
     if (unflushed !== null) {
       throw new Violation(`promise 1: power was lost at ${site.name}; flushed, but ${unflushed}`)
     }
-    if (truth.lacks(site.disk.current) === null) return
-    const peer = this.peerOf(site)
-    // A peer that lost its power as well may have been lucky, but nobody can know that.
-    if (!this.#powerLost.has(peer.name) && truth.lacks(peer.disk.current) === null) return
+    // A site that lost its power may have been lucky and lost nothing, but nobody can know that.
+    const peerHolds = !this.#powerLost.has(peer.name) && truth.lacks(peer.disk.current) === null
+    if (state === 'in_sync' && peerHolds) return
     this.coverage.count('only flushed writes left')
     truth.settleForFlushed()
   }

@@ -602,6 +602,9 @@ export class Session {
       case 'risen':
         if (this.#phase !== 'rising' || this.#stored.riseAsked) return
         if (message.epoch !== this.#epoch + 1) return
+        // Under in_sync everything outside the set intent regions counts as durable here as well, also what was written
+        // before this session kept any bits.
+        this.#do({ kind: 'make_durable' })
         this.#persist({ riseAsked: true })
         this.#askAgainMs = 0
         return this.#askIfDue(now)
@@ -726,6 +729,8 @@ export class Session {
     // lack what came last. Good for a failover back, not for going on in step.
     const switched = before === 'writer' && this.#numbered && record.state === 'in_sync'
     const complete = keepsContent || (switched && this.#stored.record.state === 'in_sync')
+    // Before anything that takes time: what were numbered from here on would have no place in anybody's order.
+    if (before === 'writer') this.#do({ kind: 'input', open: false })
     this.gate.mode = 'closed'
     this.lease.end()
     this.contact.end()
