@@ -256,7 +256,7 @@ export class ClientPath {
   #number(io: ClientIo): void {
     const { session, site, world } = this.#agent
     const sequence = session.gate.next()
-    const number = world.truth.ordered(io.blocks)
+    const number = world.truth.ordered(site.name, io.blocks)
     for (const block of io.blocks) site.disk.write(block, number)
     this.copy.touched(io.blocks)
     site.run = { bootId: site.host.bootId, sequence }
@@ -443,7 +443,7 @@ export class ClientPath {
 
   #plainIo(io: ClientIo): void {
     const { process, site, world } = this.#agent
-    const number = io.kind === 'write' ? world.truth.ordered(io.blocks) : 0
+    const number = io.kind === 'write' ? world.truth.ordered(site.name, io.blocks) : 0
     if (io.kind === 'write') {
       for (const block of io.blocks) site.disk.write(block, number)
     }

@@ -55,7 +55,9 @@ export class Faults {
     })
   }
 
+  /** Undoes a fault after a while; at once when everything is being healed. */
   #later(minMs: number, maxMs: number, action: () => void): void {
+    if (!this.#running) return action()
     // Short and long ones are equally likely, not equally long.
     const ms = minMs * (maxMs / minMs) ** this.#random.next()
     this.#world.timeline.after(ms, () => {

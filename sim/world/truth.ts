@@ -93,6 +93,8 @@ export class Truth {
   readonly #blocks: number
   #number = 0
   #history: History
+  /** The site that began to serve last. */
+  #server: string
   /** Per block the last acknowledged write: what a reader must at least see. */
   readonly must: Int32Array
   /** The same, as of the last acknowledged flush: what must survive when all power was lost. */
@@ -100,17 +102,21 @@ export class Truth {
   readonly #matched = new Map<string, { history: History; upTo: number }>()
   readonly #inFlight = new Map<number, readonly number[]>()
 
-  constructor(blocks: number) {
+  constructor(blocks: number, server: string) {
     this.#blocks = blocks
+    this.#server = server
     this.#history = new History(0, new Int32Array(blocks))
     this.must = new Int32Array(blocks)
     this.mustSurvive = new Int32Array(blocks)
   }
 
-  /** A write takes its place in the order. Returns its number, which becomes the blocks' content. */
-  ordered(blocks: readonly number[]): number {
+  /**
+   * `site` gives a write its place in the order. Returns its number, which becomes the blocks' content. Who orders after
+   * another site began to serve orders for nobody: such a write gets a number, but no place.
+   */
+  ordered(site: string, blocks: readonly number[]): number {
     const number = ++this.#number
-    this.#history.append(blocks, number)
+    if (site === this.#server) this.#history.append(blocks, number)
     this.#inFlight.set(number, blocks)
     return number
   }
@@ -165,6 +171,7 @@ export class Truth {
   serves(site: string, image: Int32Array): void {
     const missing = this.lacks(image)
     if (missing !== null) throw new Violation(`promise 1: ${site} begins to serve, ${missing}`)
+    this.#server = site
     const prefix = this.#history.prefix(image)
     if (typeof prefix === 'number') this.#history.truncate(prefix)
     else this.#history = new History(this.#history.id + 1, image)

@@ -40,7 +40,7 @@ export class World {
   readonly network: Network
   readonly witness: WitnessHost
   readonly sites: readonly [Site, Site]
-  readonly truth = new Truth(BLOCKS)
+  readonly truth = new Truth(BLOCKS, 'az1')
   readonly plan: Plan
   readonly agents = new Map<string, Agent>()
   /** Sites that an operator made the writer by force, and that have not begun to serve yet. */
