@@ -8,6 +8,7 @@ import {
 } from '#control/store/backup.ts'
 import { connectStore, type OpenStore } from '#control/store/open.ts'
 import type { ControlConfig } from './config.ts'
+import { storeOptions } from './plane.ts'
 
 /* Backup and restore of the state from outside a running control plane: what `holdfast state` does. */
 
@@ -27,9 +28,5 @@ export async function restoreFrom(config: ControlConfig, file: string): Promise<
   return await restoreState(storeOf(config), file)
 }
 
-function storeOf({ database, logLevel }: ControlConfig): OpenStore {
-  const common = { clock: systemClock, log: createLog('state', logLevel) }
-  return database.kind === 'sqlite'
-    ? { url: `sqlite:${database.path}`, ...common }
-    : { url: database.url, passwordFile: database.passwordFile, ...common }
-}
+const storeOf = ({ database, logLevel }: ControlConfig): OpenStore =>
+  storeOptions(database, systemClock, createLog('state', logLevel))

@@ -1,24 +1,9 @@
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
-import { hasCode } from '#base/system/files.ts'
-import { systemClock } from '#base/system/clock.ts'
-import { Fault } from '#base/fault.ts'
 import type { CommandContext } from '../context.ts'
-import { type DemoReport, type Story, tellStory } from '../demo/story.ts'
-import { runSteps } from '../demo/steps.ts'
-import { DEMO_FAILED } from '../demo/system.ts'
-import type { Output } from '../output.ts'
-import { usageError } from '../usage.ts'
+import type { DemoFlags } from '../demo/run.ts'
 
-/* `holdfast demo`: a site is lost in the middle of real work, and every byte is accounted for. */
-
-interface DemoFlags {
-  data?: string
-  seconds: string
-  keep?: boolean
-}
+/* `holdfast demo`: a site is lost in the middle of real work, and every byte is accounted for. What it needs is loaded
+ * when it runs, so that other commands start quickly. */
 
 export function demoCommand(command: Command, context: CommandContext): void {
   command
@@ -26,103 +11,8 @@ export function demoCommand(command: Command, context: CommandContext): void {
     .option('--data <dir>', 'empty directory to work in (default: a temporary one)')
     .option('--seconds <n>', 'how long the load runs in sync, 1 to 3600', '8')
     .option('--keep', 'keep the directory with data and logs')
-    .action(async (flags: DemoFlags) => await demo(flags, context, context.output(command)))
+    .action(async (flags: DemoFlags) => {
+      const { demo } = await import('../demo/run.ts')
+      await demo(flags, context, context.output(command))
+    })
 }
-
-async function demo(flags: DemoFlags, context: CommandContext, output: Output): Promise<void> {
-  const seconds = Number(flags.seconds)
-  if (!Number.isInteger(seconds) || seconds < 1 || seconds > 3600) {
-    throw usageError(
-      `--seconds ${flags.seconds} is not accepted, accepted: a whole number from 1 to 3600`,
-    )
-  }
-  const directory = await workDirectory(flags.data)
-  const begunMs = systemClock.bootMs()
-  const story = tellStory({
-    clock: systemClock,
-    self: context.self,
-    directory,
-    loadMs: seconds * 1000,
-  })
-  let kept = flags.keep === true
-  try {
-    await tell(story, context, output)
-    const report = story.report()
-    const tookMs = Math.round(systemClock.bootMs() - begunMs)
-    output.result({ event: 'report', ...report, tookMs }, lines(report, tookMs))
-    if (!report.verified) {
-      kept = true
-      throw new Fault(DEMO_FAILED, 'comparing what was written with what is there: they differ')
-    }
-  } catch (error) {
-    kept = true
-    throw error
-  } finally {
-    await story.close()
-    if (kept) output.say(`data and logs are in ${directory}`)
-    else await rm(directory, { recursive: true, force: true })
-  }
-}
-
-/** Runs the steps; Ctrl-C ends them by an error, so that everything is cleaned up. */
-async function tell(story: Story, context: CommandContext, output: Output): Promise<void> {
-  const interrupted = new Promise<never>((_, reject) => {
-    const onSignal = () => reject(new Fault(DEMO_FAILED, 'interrupted'))
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, onSignal)
-  })
-  const steps = runSteps(story.steps, context.streams, output)
-  await Promise.race([steps, interrupted])
-}
-
-async function workDirectory(wanted: string | undefined): Promise<string> {
-  if (wanted === undefined) return await mkdtemp(join(tmpdir(), 'holdfast-demo-'))
-  const directory = resolve(wanted)
-  try {
-    if ((await readdir(directory)).length > 0) {
-      throw usageError(`--data ${directory} is not empty; the demo starts from nothing`)
-    }
-  } catch (error) {
-    if (!hasCode(error, 'ENOENT')) throw error
-  }
-  await mkdir(directory, { recursive: true })
-  return directory
-}
-
-function lines(report: DemoReport, tookMs: number): string[] {
-  const { writes, rate, image } = report
-  const perSecond = Math.round(rate.writes / rate.seconds)
-  const rows: [string, string][] = [
-    [
-      'acknowledged writes',
-      `${group(writes.acknowledged)} of 4 KiB, over two volumes, 16 at a time`,
-    ],
-    ['lost', String(writes.lost)],
-    ['damaged blocks', String(writes.damaged)],
-    ['chains out of order', String(writes.outOfOrder)],
-    ['in flight at the kill and present', String(writes.unacknowledgedPresent)],
-    [
-      'throughput in sync',
-      `${group(perSecond)} writes/s (${Math.round(perSecond / 256)} MiB/s), half within ${rate.p50Ms.toFixed(2)} ms, 99 % within ${rate.p99Ms.toFixed(1)} ms`,
-    ],
-    ['killed', report.killed.join(', ')],
-    ['writable again after', `${(report.writableAfterMs / 1000).toFixed(1)} s`],
-    ['file system', image.fileSystemClean ? 'clean (e2fsck -fn)' : 'DAMAGED (e2fsck -fn)'],
-    ['database', `integrity ${image.databaseIntegrity}, ${group(image.rows)} rows`],
-    ['files', `${image.filesEqual} of ${image.filesExpected} with the same SHA-256`],
-    ['took', `${Math.round(tookMs / 1000)} s`],
-  ]
-  const width = Math.max(...rows.map(([name]) => name.length))
-  return [
-    '',
-    report.verified
-      ? 'The production site was lost. No acknowledged write was.'
-      : 'VERIFICATION FAILED: see the lines that are not as they should be.',
-    '',
-    ...rows.map(([name, value]) => `  ${name.padEnd(width)}  ${value}`),
-    '',
-  ]
-}
-
-/** 1234567 as 1 234 567. */
-const group = (value: number): string =>
-  String(value).replaceAll(/(?<=[0-9])(?=(?:[0-9]{3})+$)/g, ' ')

@@ -1,8 +1,7 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { systemClock } from '#base/system/clock.ts'
 import type { CommandContext } from '../context.ts'
-import { type InitAnswers, initialize } from '../init/initialize.ts'
+import type { InitAnswers } from '../init/initialize.ts'
 import { usageError } from '../usage.ts'
 
 /* `holdfast init`: everything that control plane and agents on separate machines need to trust and find each other. */
@@ -40,6 +39,8 @@ it never overwrites a configuration or a key of the authority.
   holdfast init --out pki --region north --control ctl.example --site az1=a.example --site az2=b.example`,
     )
     .action(async (flags: InitFlags) => {
+      const { initialize } = await import('../init/initialize.ts')
+      const { systemClock } = await import('#base/system/clock.ts')
       const made = await initialize(resolve(flags.out), {
         answers: readAnswers(flags),
         renewAll: flags.renew === true,
