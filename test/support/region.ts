@@ -1,0 +1,331 @@
+/**
+ * One region in this process, with everything real below the login: state database, witness, operations, mutual TLS, two site agents
+ * with files, NBD and replication links, and the HTTP server of the dialects. Tokens are fixed: `admin`, `reader` and
+ * `stranger` (an administrator of another project). Times are short, so that failovers take about a second.
+ */
+import assert from 'node:assert/strict'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type AgentConfig, agentConfig, agentOptions } from '#agent/config.ts'
+import { type RunningAgent, startAgent } from '#agent/agent.ts'
+import { sleep } from '#base/clock.ts'
+import { resolveOptions } from '#base/config.ts'
+import { newHexId } from '#base/ids.ts'
+import { createLog } from '#base/log.ts'
+import { systemClock } from '#base/system/clock.ts'
+import { createAuthority, issueCertificate } from '#base/system/pki.ts'
+import { evsDialect } from '#control/api/evs/dialect.ts'
+import { createApp } from '#control/api/http/app.ts'
+import { storeAuditLog } from '#control/api/http/audit.ts'
+import type { Api } from '#control/api/http/dialect.ts'
+import { sdrsDialect, type SdrsOptions } from '#control/api/sdrs/dialect.ts'
+import { controlConfig, controlOptions } from '#control/config.ts'
+import type { Principal, Role } from '#control/identity/principal.ts'
+import { createReconciler, type Reconciler } from '#control/operations/reconciler.ts'
+import { defaultVpcId, seedResources } from '#control/resources/surroundings.ts'
+import { type Plane, startPlane } from '#control/plane.ts'
+
+export const REGION = 'local-1'
+export const PROJECT = newHexId()
+export const STRANGE_PROJECT = newHexId()
+
+const principal = (project: string, role: Role): Principal => ({
+  user: { id: newHexId(), name: role },
+  domain: { id: newHexId(), name: 'holdfast' },
+  project: { id: project, name: REGION },
+  role,
+  domainRole: null,
+  by: 'token',
+  accessKey: null,
+})
+const PRINCIPALS: Readonly<Record<string, Principal>> = {
+  admin: principal(PROJECT, 'admin'),
+  reader: principal(PROJECT, 'reader'),
+  stranger: principal(STRANGE_PROJECT, 'admin'),
+}
+
+export interface Reply {
+  readonly status: number
+  // oxlint-disable-next-line typescript/no-explicit-any
+  readonly body: any
+}
+
+export interface RegionOptions extends SdrsOptions {
+  readonly env?: Readonly<Record<string, string>>
+}
+
+const AGENT_TIMES = {
+  peerSilenceMs: 800,
+  heartbeatMs: 100,
+  leaseMs: 1_600,
+  renewMs: 400,
+  reportMs: 100,
+  witnessTimeoutMs: 700,
+}
+
+export class Region {
+  readonly directory: string
+  readonly vpc = defaultVpcId(PROJECT)
+  plane!: Plane
+  reconciler!: Reconciler
+  #app!: Api
+  readonly #agents = new Map<string, RunningAgent>()
+  readonly #options: RegionOptions
+
+  private constructor(directory: string, options: RegionOptions) {
+    this.directory = directory
+    this.#options = options
+  }
+
+  static async start(options: RegionOptions = {}): Promise<Region> {
+    const region = new Region(await mkdtemp(join(tmpdir(), 'hf-')), options)
+    try {
+      await region.#start()
+      return region
+    } catch (error) {
+      await region.stop()
+      throw error
+    }
+  }
+
+  async #start(): Promise<void> {
+    const authority = await createAuthority('test', systemClock.wallMs())
+    await writeFile(join(this.directory, 'ca.crt'), authority.cert)
+    const parts = {
+      control: { kind: 'control', region: REGION },
+      az1: { kind: 'agent', site: 'az1', agent: 'az1-agent' },
+      az2: { kind: 'agent', site: 'az2', agent: 'az2-agent' },
+    } as const
+    for (const [part, identity] of Object.entries(parts)) {
+      const leaf = await issueCertificate(
+        authority,
+        { identity, hosts: ['127.0.0.1'], lifetimeDays: 2 },
+        systemClock.wallMs(),
+      )
+      await writeFile(join(this.directory, `${part}.crt`), leaf.cert)
+      await writeFile(join(this.directory, `${part}.key`), leaf.key)
+    }
+    await this.#startPlane()
+    await Promise.all([this.startSite('az1'), this.startSite('az2')])
+    await this.until('both sites are heard', async () =>
+      ['az1', 'az2'].every((site) => this.plane.agents.heard(site)),
+    )
+  }
+
+  async #startPlane(): Promise<void> {
+    const config = controlConfig(
+      resolveOptions(controlOptions, {
+        flags: {
+          region: REGION,
+          sites: 'az1,az2',
+          dataDir: join(this.directory, 'control'),
+          listen: '127.0.0.1:0',
+          internalListen: '127.0.0.1:0',
+          'pki.ca': join(this.directory, 'ca.crt'),
+          'pki.cert': join(this.directory, 'control.crt'),
+          'pki.key': join(this.directory, 'control.key'),
+          leaseMs: AGENT_TIMES.leaseMs,
+          agentSilenceMs: 1_000,
+          logLevel: process.env['HOLDFAST_TEST_LOG'] ?? 'fatal',
+        },
+      }),
+    )
+    const clock = systemClock
+    const log = createLog('control', config.logLevel)
+    this.plane = await startPlane({
+      config,
+      clock,
+      log,
+      random: Math.random,
+      bootId: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim(),
+    })
+    const { store, agents, witness, sites, operations } = this.plane
+    await seedResources(store, { region: REGION, sites: config.sites, nowMs: clock.wallMs() })
+    this.reconciler = createReconciler({
+      store,
+      clock,
+      log,
+      agents,
+      sites,
+      witness,
+      siteNames: config.sites,
+      everyMs: 300,
+    })
+    this.reconciler.start()
+    const services = {
+      store,
+      operations,
+      clock,
+      sites: config.sites,
+      agents,
+      agentSilenceMs: config.agentSilenceMs,
+      publicUrl: 'http://127.0.0.1',
+    }
+    const sdrs = sdrsDialect(services, this.#options)
+    this.#app = createApp({
+      clock,
+      log,
+      authenticator: {
+        byToken: async (token) =>
+          PRINCIPALS[token] ?? { denied: 'The token is unknown.', code: null },
+        bySignature: async () => ({ denied: 'No signatures here.', code: null }),
+      },
+      audit: storeAuditLog(store, clock),
+      dialects: [sdrs, evsDialect(services)],
+      fallback: sdrs,
+    })
+    await this.#app.ready()
+  }
+
+  #agentConfig(site: string): AgentConfig {
+    return agentConfig(
+      resolveOptions(agentOptions, {
+        flags: {
+          ...AGENT_TIMES,
+          region: REGION,
+          site,
+          agentId: `${site}-agent`,
+          dataDir: join(this.directory, site),
+          controlUrl: `https://127.0.0.1:${this.plane.internal.port}`,
+          commandListen: '127.0.0.1:0',
+          linkListen: '127.0.0.1:0',
+          'pki.ca': join(this.directory, 'ca.crt'),
+          'pki.cert': join(this.directory, `${site}.crt`),
+          'pki.key': join(this.directory, `${site}.key`),
+          logLevel: process.env['HOLDFAST_TEST_LOG'] ?? 'fatal',
+        },
+      }),
+    )
+  }
+
+  async startSite(site: string): Promise<void> {
+    await mkdir(join(this.directory, site), { recursive: true })
+    this.#agents.set(site, await startAgent(this.#agentConfig(site)))
+  }
+
+  /** Stops the agent of a site in order, and waits until it counts as silent. */
+  async stopSite(site: string): Promise<void> {
+    await this.#agents.get(site)?.close()
+    this.#agents.delete(site)
+    await this.until(`${site} is silent`, async () => !this.plane.agents.heard(site))
+  }
+
+  /** Unix socket of a site's NBD server. */
+  socket(site: string): string {
+    return join(this.directory, site, 'nbd.sock')
+  }
+
+  async call(method: string, path: string, body?: unknown, token = 'admin'): Promise<Reply> {
+    const reply = await this.#app.inject({
+      method: method as 'GET',
+      url: path.replace('{project}', PROJECT),
+      headers: {
+        host: '127.0.0.1:80',
+        ...(token === '' ? {} : { 'x-auth-token': token }),
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      },
+      ...(body === undefined ? {} : { payload: JSON.stringify(body) }),
+    })
+    return {
+      status: reply.statusCode,
+      body: reply.body === '' ? undefined : (JSON.parse(reply.body) as unknown),
+    }
+  }
+
+  async ok(method: string, path: string, body?: unknown, status = 200): Promise<Reply['body']> {
+    const reply = await this.call(method, path, body)
+    assert.equal(reply.status, status, `${method} ${path}: ${JSON.stringify(reply.body)}`)
+    return reply.body
+  }
+
+  /** Submits, waits for the job's end, and demands success. */
+  async job(method: string, path: string, body?: unknown): Promise<Reply['body']> {
+    const job = await this.jobEnd(method, path, body)
+    assert.equal(job.status, 'SUCCESS', JSON.stringify(job))
+    return job
+  }
+
+  async jobEnd(method: string, path: string, body?: unknown): Promise<Reply['body']> {
+    const { job_id } = await this.ok(method, path, body)
+    await this.plane.operations.waitFor(job_id as string)
+    return await this.ok('GET', `/v1/{project}/jobs/${job_id}`)
+  }
+
+  async volume(name: string, size = 1, az = 'az1'): Promise<string> {
+    const { volume } = await this.ok(
+      'POST',
+      '/v2/{project}/volumes',
+      { volume: { name, size, availability_zone: az, volume_type: 'SSD' } },
+      202,
+    )
+    await this.until(`${name} is available`, async () => {
+      const shown = await this.ok('GET', `/v2/{project}/volumes/${volume.id}`)
+      assert.notEqual(shown.volume.status, 'error')
+      return shown.volume.status === 'available'
+    })
+    return volume.id as string
+  }
+
+  async domain(): Promise<string> {
+    const { domains } = await this.ok('GET', '/v1/{project}/active-domains')
+    return domains[0].id as string
+  }
+
+  async group(name = 'group'): Promise<string> {
+    const job = await this.job('POST', '/v1/{project}/server-groups', {
+      server_group: {
+        name,
+        source_availability_zone: 'az1',
+        target_availability_zone: 'az2',
+        domain_id: await this.domain(),
+        source_vpc_id: this.vpc,
+      },
+    })
+    return job.entities.server_group_id as string
+  }
+
+  async pair(group: string, volume: string, name = 'pair'): Promise<string> {
+    const job = await this.job('POST', '/v1/{project}/replications', {
+      replication: { server_group_id: group, volume_id: volume, name },
+    })
+    return job.entities.replication_pair_id as string
+  }
+
+  async show(group: string): Promise<Reply['body']> {
+    return (await this.ok('GET', `/v1/{project}/server-groups/${group}`)).server_group
+  }
+
+  async showPair(pair: string): Promise<Reply['body']> {
+    return (await this.ok('GET', `/v1/{project}/replications/${pair}`)).replication
+  }
+
+  async act(group: string, action: string, value: unknown = {}): Promise<Reply['body']> {
+    return await this.job('POST', `/v1/{project}/server-groups/${group}/action`, {
+      [action]: value,
+    })
+  }
+
+  async inSync(pair: string): Promise<void> {
+    await this.until(`${pair} is in sync`, async () => {
+      const { replication_status, progress } = await this.showPair(pair)
+      return replication_status === 'active' && progress === 100
+    })
+  }
+
+  async until(what: string, check: () => Promise<boolean>, limitMs = 30_000): Promise<void> {
+    const endMs = systemClock.bootMs() + limitMs
+    while (!(await check())) {
+      assert.ok(systemClock.bootMs() < endMs, `${what}: not within ${limitMs} ms`)
+      await sleep(systemClock, 50)
+    }
+  }
+
+  async stop(): Promise<void> {
+    await this.reconciler?.stop()
+    await this.#app?.close()
+    for (const agent of this.#agents.values()) await agent.close()
+    await this.plane?.close()
+    await rm(this.directory, { recursive: true, force: true })
+  }
+}
