@@ -167,15 +167,15 @@ export class Truth {
     }
   }
 
-  /** `site` begins to serve with this image. */
-  serves(site: string, image: Int32Array): void {
+  /** `site` begins to serve with this image. `lossy`: it may lack writes that others rightly still have. */
+  serves(site: string, image: Int32Array, lossy: boolean): void {
     const missing = this.lacks(image)
     if (missing !== null) throw new Violation(`promise 1: ${site} begins to serve, ${missing}`)
     this.#server = site
     const prefix = this.#history.prefix(image)
-    if (typeof prefix === 'number') this.#history.truncate(prefix)
+    if (typeof prefix === 'number' && !lossy) this.#history.truncate(prefix)
     else this.#history = new History(this.#history.id + 1, image)
-    const upTo = typeof prefix === 'number' ? prefix : 0
+    const upTo = typeof prefix === 'number' && !lossy ? prefix : 0
     this.#matched.set(site, { history: this.#history, upTo })
   }
 

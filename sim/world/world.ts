@@ -303,7 +303,9 @@ export class World {
     const { site } = agent
     if (agent.began) return
     agent.began = true
+    let lossy = this.#powerLost.has(site.name)
     if (this.#forced.delete(site.name)) {
+      lossy = true
       this.coverage.count('loss allowed by force')
       this.truth.settleFor(site.disk.current)
     } else if (agent.clients.plain && this.#powerLost.has(site.name)) {
@@ -311,7 +313,7 @@ export class World {
       this.coverage.count('closed before the reconcile')
       this.truth.settleForFlushed()
     }
-    this.truth.serves(site.name, site.disk.current)
+    this.truth.serves(site.name, site.disk.current, lossy)
   }
 
   allowLoss(site: string): void {
@@ -344,8 +346,11 @@ export class World {
     const held = owes && truth.lacks(site.disk.current) === null
     site.host.powered = false
     this.killAgent(site)
+    const before = site.disk.current.slice()
     site.losePower(this.random)
-    truth.disturbed(site.name)
+    if (before.some((value, block) => value !== site.disk.current[block])) {
+      truth.disturbed(site.name)
+    }
     this.#powerLost.add(site.name)
     if (!held) return
     const unflushed = truth.lacks(site.disk.current, truth.mustSurvive)
