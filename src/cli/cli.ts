@@ -7,6 +7,7 @@ import { pairCommand } from './commands/pair.ts'
 import { partCommand } from './commands/parts.ts'
 import { siteCommand } from './commands/site.ts'
 import { type StateTools, stateCommand } from './commands/state.ts'
+import { statusCommand } from './commands/status.ts'
 import { tokenCommand } from './commands/token.ts'
 import { upCommand } from './commands/up.ts'
 import { versionCommand } from './commands/version.ts'
@@ -71,6 +72,7 @@ export function buildProgram(setup: CliSetup): Command {
   demoCommand(context.leaf(program, 'demo'), context)
   initCommand(context.leaf(program, 'init'), context)
   siteCommand(program.command('site'), context)
+  statusCommand(program, context)
   volumeCommand(program.command('volume'), context)
   groupCommand(program.command('group'), context)
   pairCommand(program.command('pair'), context)

@@ -171,6 +171,7 @@ async function clearLeftovers(paths: Paths, output: Output): Promise<void> {
         }
       }
       await rm(pidFile, { force: true })
+      await rm(`${pidFile}.new`, { force: true })
     }
   }
 }
