@@ -51,6 +51,8 @@ export interface LoginDenied {
   readonly retryAfterS: number | null
   /** True: not worth an audit row, since the rows before it already say that somebody is guessing. */
   readonly throttled: boolean
+  /** Id of the user that was meant, for the audit log; null: no user has that name. */
+  readonly user: string | null
 }
 
 export interface Logins {
@@ -102,7 +104,7 @@ export function createLogins(options: {
     if (meanwhile !== null) return meanwhile
     if (!right || user === undefined || user.enabled === 0) {
       for (const { count, key } of limits) count.fail(key(named, source))
-      return { denied: 'The user or the password is wrong.', retryAfterS: null, throttled: false }
+      return deny('The user or the password is wrong.', user?.id ?? null)
     }
     for (const { count, key } of limits.slice(0, 2)) count.succeed(key(named, source))
     const expiresAt = clock.wallMs() + tokenLifetimeMs
@@ -115,13 +117,13 @@ export function createLogins(options: {
     )
     if (lockedForS === 0) return null
     const denied = `Too many failed logins. Repeat in ${lockedForS} seconds.`
-    return { denied, retryAfterS: lockedForS, throttled: true }
+    return { denied, retryAfterS: lockedForS, throttled: true, user: null }
   }
 
   async function proveByToken(secret: string): Promise<Proof | LoginDenied> {
     const token = await findToken(store.db, secret, clock.wallMs())
     if (token === null) {
-      return { denied: 'The token is unknown or has ended.', retryAfterS: null, throttled: false }
+      return deny('The token is unknown or has ended.', null)
     }
     const methods = [...new Set(['token', ...token.methods])]
     // The end does not move: otherwise a token could be kept alive for ever.
@@ -143,7 +145,7 @@ export function createLogins(options: {
             caller.gone === 'user'
               ? 'The user or the password is wrong.'
               : 'The scope does not exist, or the user has no role in it.'
-          return { denied, retryAfterS: null, throttled: false }
+          return deny(denied, proof.user)
         }
         const { secret, token } = await issueToken(tx, {
           ...proof,
@@ -172,6 +174,13 @@ export function createLogins(options: {
     },
   }
 }
+
+const deny = (denied: string, user: string | null): LoginDenied => ({
+  denied,
+  retryAfterS: null,
+  throttled: false,
+  user,
+})
 
 type UserReference = Extract<Credential, { method: 'password' }>['user']
 
