@@ -7,6 +7,7 @@ import {
   type TLSSocket,
 } from 'node:tls'
 import type { AddressInfo } from 'node:net'
+import { assert } from '#base/assert.ts'
 import type { Log } from '#base/log.ts'
 import {
   decodePreface,
@@ -158,29 +159,70 @@ export interface DialledLink {
 }
 
 /**
- * Memory that the socket of a dialled link reads into. `data` gets views of `bytes[0, filled)`; it returns how many bytes from
- * the start it has used up, and the rest moves to the front.
+ * Memory that the socket of a dialled link reads into: `bytes[start, filled)` has not been used up.
+ *
+ * The socket asks for the place of its next bytes right after it has delivered some, and keeps to it. So what is left over may be
+ * moved to the front only while it asks, or while that place is the side buffer: during the handshake, and when the memory is full.
  */
 export class DialledBuffer {
   readonly bytes: Buffer
+  start = 0
   filled = 0
-  /** Called after bytes were added. Returns false to stop reading until `socket.resume()`. */
+  readonly #side = Buffer.allocUnsafeSlow(ROOM_BYTES_MIN)
+  /** Set by the handshake while it takes the bytes. */
+  taker: ((bytes: Buffer) => void) | undefined
+  /** Called after bytes were added; advances `start`. Returns false to stop reading until `socket.resume()`. */
   onBytes: () => boolean = () => true
 
   constructor(size: number) {
     this.bytes = Buffer.allocUnsafeSlow(size)
   }
 
-  /** Where the next bytes go. */
+  /** Where the next bytes go. Called by the socket. */
   room(): Buffer {
-    return this.bytes.subarray(this.filled)
+    if (this.taker !== undefined) return this.#side
+    this.#moveToFront()
+    const left = this.bytes.length - this.filled
+    return left < ROOM_BYTES_MIN ? this.#side : this.bytes.subarray(this.filled)
   }
 
-  added(count: number): boolean {
-    this.filled += count
+  /** Reading has to stop until something has been used up. */
+  get full(): boolean {
+    return this.bytes.length - (this.filled - this.start) < ROOM_BYTES_MIN
+  }
+
+  /** `place`: what `room` returned last. Called by the socket. */
+  added(count: number, place: Uint8Array): boolean {
+    if (this.taker !== undefined) {
+      this.taker(Buffer.from(this.#side.subarray(0, count)))
+      return true
+    }
+    if (place.buffer === this.#side.buffer) {
+      this.#moveToFront()
+      this.add(this.#side.subarray(0, count))
+    } else this.filled += count
     return this.onBytes()
   }
+
+  add(bytes: Buffer): void {
+    assert(
+      this.bytes.length - this.filled >= bytes.length,
+      'reading stops while the buffer is full',
+    )
+    bytes.copy(this.bytes, this.filled)
+    this.filled += bytes.length
+  }
+
+  #moveToFront(): void {
+    if (this.start === 0) return
+    this.bytes.copyWithin(0, this.start, this.filled)
+    this.filled -= this.start
+    this.start = 0
+  }
 }
+
+/** Also the size of the side buffer. */
+const ROOM_BYTES_MIN = 64 * 1024
 
 export interface DialOptions {
   readonly host: string
@@ -199,14 +241,10 @@ export async function dialLink(options: DialOptions): Promise<DialledLink | Refu
   const { host, port, security, hello, peerSite, bufferBytes, signal } = options
   const bytes = new HandshakeBytes()
   const buffer = new DialledBuffer(bufferBytes)
-  let handing = true
+  buffer.taker = (chunk) => bytes.push(chunk)
   const onread = {
     buffer: () => buffer.room(),
-    callback: (count: number): boolean => {
-      if (!handing) return buffer.added(count)
-      bytes.push(buffer.bytes.subarray(0, count))
-      return true
-    },
+    callback: (count: number, place: Uint8Array): boolean => buffer.added(count, place),
   }
   const socket: Socket =
     security.kind === 'tls'
@@ -242,10 +280,8 @@ export async function dialLink(options: DialOptions): Promise<DialledLink | Refu
       return first
     }
     if (first.site !== peerSite) throw handshakeError(`site ${first.site} answered`)
-    handing = false
-    const rest = bytes.rest()
-    rest.copy(buffer.bytes, 0)
-    buffer.filled = rest.length
+    buffer.taker = undefined
+    buffer.add(bytes.rest())
     return { socket, hello: first, buffer }
   } catch (error) {
     socket.destroy()

@@ -35,8 +35,6 @@ import type { RunFile } from './run-file.ts'
 
 /** Longest write in parts: NBD's 32 MiB. */
 const PARTS_BYTES_MAX = 40 * 1024 * 1024
-/** What is left of the buffer moves to its front when less room than this is behind it. */
-const ROOM_BYTES_MIN = 64 * 1024
 
 export interface ReceiverParts {
   readonly socket: Socket
@@ -75,9 +73,8 @@ export class Receiver {
     socket.on('close', () => this.#close('the link was closed'))
     buffer.onBytes = () => {
       this.heardMs = parts.clock.bootMs()
-      if (!this.#started || this.#blocked) return this.#makeRoom()
-      this.#parse()
-      return this.#makeRoom()
+      if (this.#started && !this.#blocked) this.#parse()
+      return !buffer.full
     }
   }
 
@@ -112,12 +109,6 @@ export class Receiver {
     this.#parts.onClosed(reason)
   }
 
-  /** False when the socket must not be read for now. */
-  #makeRoom(): boolean {
-    const { buffer } = this.#parts
-    return buffer.bytes.length - buffer.filled >= ROOM_BYTES_MIN
-  }
-
   #continue(): void {
     if (!this.#open) return
     this.#parse()
@@ -129,7 +120,7 @@ export class Receiver {
     const { bytes } = buffer
     const header = this.#header
     const before = gate.sequence
-    let at = 0
+    let at = buffer.start
     while (this.#open && !this.#blocked && buffer.filled - at >= FRAME_BYTES) {
       if (!header.read(bytes, at)) {
         this.#close('the writer sent something that is no frame')
@@ -155,10 +146,7 @@ export class Receiver {
       this.#parts.run.store(gate.sequence)
       this.#send(ack(ACK.APPLIED, STATUS.OK, gate.sequence))
     }
-    if (at > 0) {
-      bytes.copyWithin(0, at, buffer.filled)
-      buffer.filled -= at
-    }
+    buffer.start = at
   }
 
   #apply(header: FrameHeader, bytes: Buffer, start: number): Status {

@@ -1,0 +1,372 @@
+import { type ChildProcess, fork } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
+import {
+  closedRecord,
+  decideOwnership,
+  leaseLeftMs,
+  type Ownership,
+  type OwnershipRequest,
+} from '#domain/ownership.ts'
+import type { SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
+import type { FromSite, SiteOptions, ToSite } from './site.ts'
+
+/* Two sites as processes, with the test as witness and control plane. Short silences and leases, so that a test of seconds sees
+ * what takes an installation half a minute. */
+
+export const SETTINGS: SiteOptions['settings'] = {
+  peerSilenceMs: 1_000,
+  heartbeatMs: 100,
+  renewMs: 300,
+  syncRateBytes: 0,
+  holdBytes: 64 * 1024 * 1024,
+  intentClearMs: 500,
+}
+const LEASE_MS = 1_500
+
+export class Site {
+  readonly name: string
+  readonly directory: string
+  readonly #lab: Lab
+  #child: ChildProcess | undefined
+  #id = 0
+  readonly #waiting = new Map<number, { resolve(value: unknown): void; reject(e: Error): void }>()
+  port = 0
+  socket = ''
+  bootId = randomUUID()
+
+  constructor(name: string, lab: Lab) {
+    this.name = name
+    this.#lab = lab
+    this.directory = join(lab.directory, name)
+  }
+
+  async start(options: Partial<SiteOptions> = {}): Promise<void> {
+    const all: SiteOptions = {
+      site: this.name,
+      directory: this.directory,
+      bootId: this.bootId,
+      port: this.port,
+      security: { kind: 'keyed', secret: 'the cluster secret' },
+      settings: { ...SETTINGS, ...this.#lab.settings },
+      logLevel: process.env['LAB_LOG'] ?? 'fatal',
+      ...this.#lab.options(this.name),
+      ...options,
+    }
+    const child = fork(join(import.meta.dirname, 'site.ts'), [JSON.stringify(all)], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    })
+    this.#child = child
+    await new Promise<void>((resolve, reject) => {
+      child.on('error', reject)
+      child.on('exit', (code, signal) => {
+        if (this.#child === child) this.#child = undefined
+        reject(new Error(`site ${this.name} ended: ${code ?? signal}`))
+        for (const { reject: fail } of this.#waiting.values()) fail(new Error('site ended'))
+        this.#waiting.clear()
+      })
+      child.on('message', (message: FromSite) => {
+        if (message.kind === 'ready') {
+          this.port = message.port
+          this.socket = message.socket
+          resolve()
+        } else this.#take(message)
+      })
+    })
+  }
+
+  #take(message: Exclude<FromSite, { kind: 'ready' }>): void {
+    if (message.kind === 'ask') {
+      const answer = this.#lab.witness(message.session, message.ask as WitnessAsk, this.name)
+      if (answer !== undefined) this.#send({ id: message.id, kind: 'answer', answer })
+      return
+    }
+    const waiting = this.#waiting.get(message.id)
+    this.#waiting.delete(message.id)
+    if (message.kind === 'result') waiting?.resolve(message.value)
+    else waiting?.reject(Object.assign(new Error(message.text), { code: message.code }))
+  }
+
+  #send(message: ToSite): void {
+    if (this.#child?.connected) this.#child.send(message)
+  }
+
+  #call(message: Omit<Extract<ToSite, { kind: 'command' }>, 'id'> | object): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      const id = ++this.#id
+      this.#waiting.set(id, { resolve, reject })
+      this.#send({ id, ...message } as ToSite)
+    })
+  }
+
+  command(name: string, request: unknown): Promise<unknown> {
+    return this.#call({ kind: 'command', name, request })
+  }
+
+  async create(volume: string, sizeBytes: number, standby: boolean): Promise<void> {
+    await this.#call({ kind: 'create', volume, sizeBytes, standby })
+  }
+
+  async status(): Promise<SessionStatus> {
+    const statuses = (await this.#call({ kind: 'statuses' })) as SessionStatus[]
+    const found = statuses[0]
+    if (found === undefined) throw new Error(`site ${this.name} has no session`)
+    return found
+  }
+
+  async sessions(): Promise<SessionStatus[]> {
+    return (await this.#call({ kind: 'statuses' })) as SessionStatus[]
+  }
+
+  async syncs(): Promise<Record<string, number>> {
+    return (await this.#call({ kind: 'syncs' })) as Record<string, number>
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? 0
+  }
+
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    const child = this.#child
+    if (child === undefined) return
+    const gone = new Promise((resolve) => child.once('exit', resolve))
+    child.kill(signal)
+    await gone
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal)
+  }
+
+  /** Clean stop. */
+  async stop(): Promise<void> {
+    if (this.#child === undefined) return
+    await this.#call({ kind: 'close' })
+    await this.kill('SIGTERM')
+  }
+
+  connect(exportName: string): Promise<NbdClient> {
+    return connectNbd({ unix: this.socket }, { exportName })
+  }
+
+  data(volume: string): Buffer {
+    return readFileSync(join(this.directory, 'volumes', volume, 'data'))
+  }
+}
+
+export interface LabMember {
+  readonly index: number
+  readonly sizeBytes: number
+  readonly blank: boolean
+}
+
+export class Lab {
+  readonly directory: string
+  readonly session = randomUUID()
+  readonly a: Site
+  readonly b: Site
+  record: Ownership
+  settings: Partial<SiteOptions['settings']> = {}
+  security: ((site: string) => SiteOptions['security']) | undefined
+  /** The witness answers nothing while true. */
+  witnessDown = false
+  readonly asked: string[] = []
+  /** Where the replica dials; a proxy's port when one is in between. */
+  linkPort: Record<string, number> = {}
+  members: LabMember[] = []
+  #attempt = 0
+
+  private constructor(directory: string) {
+    this.directory = directory
+    this.a = new Site('az1', this)
+    this.b = new Site('az2', this)
+    this.record = closedRecord(this.session, 'az1', 'az2', 'lab')
+  }
+
+  static async make(): Promise<Lab> {
+    return new Lab(await mkdtemp(join(tmpdir(), 'holdfast-link-')))
+  }
+
+  options(site: string): Partial<SiteOptions> {
+    return this.security === undefined ? {} : { security: this.security(site) }
+  }
+
+  #time() {
+    return {
+      bootMs: performance.now(),
+      waitUntilBootMs: 0,
+      historyTrusted: true,
+      leaseMs: LEASE_MS,
+      driftMs: 100,
+      incarnation: 'lab',
+    }
+  }
+
+  witness(session: string, ask: WitnessAsk, site: string): WitnessAnswer | null | undefined {
+    this.asked.push(`${site} ${ask.kind}`)
+    if (this.witnessDown || session !== this.session) return null
+    return this.decide(ask as OwnershipRequest)
+  }
+
+  decide(request: OwnershipRequest): WitnessAnswer {
+    const answer = decideOwnership(this.record, request, this.#time())
+    this.record = answer.record
+    const record = this.wire(answer.record)
+    if (answer.ok) return { ok: true, record, lease_ms: answer.leaseMs }
+    return { ok: false, refusal: answer.refusal, record, retry_after_ms: answer.retryAfterMs }
+  }
+
+  wire({ session, epoch, state, writer, replica, mode, preferred }: Ownership) {
+    return { session, epoch, state, writer, replica, mode, preferred }
+  }
+
+  /** A change by an operation. Repeats while a lease is held. */
+  async change(request: object): Promise<void> {
+    for (;;) {
+      const attempt = `operation-${++this.#attempt}`
+      const answer = this.decide({
+        epoch: this.record.epoch,
+        attempt,
+        ...request,
+      } as OwnershipRequest)
+      if (answer.ok) return
+      if (answer.refusal !== 'LEASE_HELD') throw new Error(answer.refusal)
+      await new Promise((resolve) => setTimeout(resolve, leaseLeftMs(this.record, this.#time())))
+    }
+  }
+
+  open(site: Site, force = false): Promise<unknown> {
+    const peer = site === this.a ? this.b : this.a
+    const port = this.linkPort[peer.name] ?? peer.port
+    return site.command('session.open', {
+      record: this.wire(this.record),
+      members: this.members.map(({ index, sizeBytes, blank }) => ({
+        index,
+        pair: `pair-${index}`,
+        size_bytes: sizeBytes,
+        volumes: { az1: `a-${index}`, az2: `b-${index}` },
+        replica_blank: blank,
+      })),
+      peer_link: `127.0.0.1:${port}`,
+      force,
+    })
+  }
+
+  async start(members: LabMember[]): Promise<void> {
+    this.members = members
+    await Promise.all([this.a.start(), this.b.start()])
+    for (const { index, sizeBytes } of members) {
+      await this.a.create(`a-${index}`, sizeBytes, false)
+      await this.b.create(`b-${index}`, sizeBytes, true)
+    }
+  }
+
+  /** Opens the session with az1 as writer and waits until it is in sync. */
+  async protect(): Promise<void> {
+    await this.change({ kind: 'open', writer: 'az1', replica: 'az2' })
+    await this.open(this.b)
+    await this.open(this.a)
+    await this.inSync()
+  }
+
+  async inSync(writer: Site = this.a, replica: Site = this.b): Promise<void> {
+    await until(async () => {
+      const [mine, theirs] = await Promise.all([writer.status(), replica.status()])
+      return (
+        mine.phase === 'following' && theirs.phase === 'following' && mine.epoch === theirs.epoch
+      )
+    }, 'in sync')
+  }
+
+  /** Both copies of every member, byte for byte, once nothing is in flight. */
+  async same(): Promise<boolean> {
+    const [a, b] = await Promise.all([this.a.status(), this.b.status()])
+    if (a.sequence !== b.sequence) return false
+    return this.members.every(({ index }) =>
+      this.a.data(`a-${index}`).equals(this.b.data(`b-${index}`)),
+    )
+  }
+
+  async end(): Promise<void> {
+    await Promise.all([this.a.kill(), this.b.kill()])
+    await rm(this.directory, { recursive: true, force: true })
+  }
+}
+
+/** Asks again until it is true; fails after a while, because a test that hangs tells nothing. */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  ms = 15_000,
+): Promise<void> {
+  const end = performance.now() + ms
+  while (!(await condition())) {
+    if (performance.now() > end) throw new Error(`not reached within ${ms} ms: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
+
+/** A TCP proxy that can go silent in both directions without closing anything: a half-open link. */
+export class SilentProxy {
+  readonly #server: Server
+  readonly #sockets = new Set<Socket>()
+  readonly target: () => number
+  #silent = false
+
+  private constructor(server: Server, target: () => number) {
+    this.#server = server
+    this.target = target
+  }
+
+  static async listen(target: () => number): Promise<SilentProxy> {
+    const server = createServer()
+    const proxy = new SilentProxy(server, target)
+    server.on('connection', (socket) => proxy.#take(socket))
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    return proxy
+  }
+
+  get port(): number {
+    const address = this.#server.address()
+    return typeof address === 'object' && address !== null ? address.port : 0
+  }
+
+  #take(socket: Socket): void {
+    const other = connect(this.target(), '127.0.0.1')
+    for (const [from, to] of [
+      [socket, other],
+      [other, socket],
+    ] as const) {
+      this.#sockets.add(from)
+      from.on('data', (chunk: Buffer) => {
+        if (!this.#silent) to.write(chunk)
+      })
+      from.on('error', () => to.destroy())
+      from.on('close', () => {
+        this.#sockets.delete(from)
+        if (!this.#silent) to.destroy()
+      })
+    }
+  }
+
+  /** Swallows every byte from now on; connections stay as they are, and new ones get no answer. */
+  goSilent(): void {
+    this.#silent = true
+  }
+
+  /** Old connections are dead, new ones work. */
+  heal(): void {
+    this.#silent = false
+    for (const socket of this.#sockets) socket.destroy()
+  }
+
+  close(): void {
+    for (const socket of this.#sockets) socket.destroy()
+    this.#server.close()
+  }
+}
