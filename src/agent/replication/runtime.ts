@@ -111,8 +111,11 @@ export class SessionRuntime {
   #copyTotal = 0
   /** Members that the replica has in full. */
   readonly #peerJoined = new Set<number>()
-  /** Members whose replica is blank and to which this process has lost no frame. */
+  /** Members whose replica said that it is one hole when this link began. */
   readonly #blank = new Set<number>()
+  /** Members that the last `rise` was about. */
+  #rising: readonly number[] = []
+  /** Raised to make answers of background work that was stopped count for nothing. */
   #work = 0
   #clearing = false
   #nextClearMs = 0
@@ -334,7 +337,10 @@ export class SessionRuntime {
       message.kind === 'rise' ? { ...message, members: [...message.members] } : message,
     )
     if (message.kind === 'copy_begin') this.#writer?.setSender(this.#sender)
-    if (message.kind === 'rise') this.#writer?.requirePeer()
+    if (message.kind === 'rise') {
+      this.#rising = message.members
+      this.#writer?.requirePeer()
+    }
   }
 
   async #becomeWriter(): Promise<void> {
@@ -496,7 +502,6 @@ export class SessionRuntime {
         pair: member.pair,
       })
       await this.#openMember(member, true)
-      if (member.replica_blank) this.#blank.add(member.index)
       const added = this.#members.get(member.index) as OpenMember
       if (this.#writer !== null) {
         this.#writer.addMember(member.index, added.volume, added.intent)
@@ -695,10 +700,21 @@ export class SessionRuntime {
     if (this.session.role !== 'writer' || hello.site !== record.replica) {
       return refuse('WRONG_ROLE', `this site is ${this.session.role} in epoch ${record.epoch}`)
     }
-    return this.#hello()
+    return this.#hello(new Set())
   }
 
-  #hello(): Hello {
+  /** Members whose volume is one hole. */
+  async #blankMembers(): Promise<ReadonlySet<number>> {
+    const blank = new Set<number>()
+    for (const [index, { volume }] of this.#members) {
+      if (volume.failed !== undefined) continue
+      const [first] = await volume.extents(0, volume.sizeBytes, 1)
+      if (first?.hole === true && first.length === volume.sizeBytes) blank.add(index)
+    }
+    return blank
+  }
+
+  #hello(blank: ReadonlySet<number>): Hello {
     const dirty = [...this.#members.values()].some(({ intent }) => intent.count > 0)
     return {
       kind: 'hello',
@@ -711,6 +727,7 @@ export class SessionRuntime {
         index,
         sizeBytes: size_bytes,
         joined,
+        blank: blank.has(index),
       })),
     }
   }
@@ -747,7 +764,11 @@ export class SessionRuntime {
     this.#queries = own
     this.#linkUpMs = this.#now()
     this.#peerJoined.clear()
-    for (const member of hello.members) if (member.joined) this.#peerJoined.add(member.index)
+    this.#blank.clear()
+    for (const { index, joined, blank } of hello.members) {
+      if (joined) this.#peerJoined.add(index)
+      if (blank) this.#blank.add(index)
+    }
     this.handle({ kind: 'link_up', now: this.#now(), hello }).then(
       () => {
         if (this.#sender !== sender) return
@@ -782,9 +803,12 @@ export class SessionRuntime {
         return
       case 'joined':
         this.#peerJoined.add(message.member)
-        this.#blank.delete(message.member)
         return
       case 'risen':
+        for (const index of this.#rising) {
+          this.#peerJoined.add(index)
+        }
+        return this.post({ kind: 'message', now: this.#now(), message })
       case 'epoch_accepted':
         return this.post({ kind: 'message', now: this.#now(), message })
       case 'copy_begin':
@@ -839,7 +863,6 @@ export class SessionRuntime {
   #copyDone(): void {
     if (this.session.phase === 'copying') {
       const members = [...(this.#writer?.members.keys() ?? [])]
-      for (const index of members) this.#blank.delete(index)
       this.post({ kind: 'copied', now: this.#now(), members })
       return
     }
@@ -855,8 +878,6 @@ export class SessionRuntime {
     if (this.#copy === null) return
     this.#copy.stop()
     this.#copy = null
-    // From here on the replica may hold something that this side has made a hole of.
-    this.#blank.clear()
   }
 
   #copyRate(): number {
@@ -993,7 +1014,8 @@ export class SessionRuntime {
     const peerSite = this.session.stored.record.writer
     let link: DialledLink | Refuse
     try {
-      const hello = this.#hello()
+      const blank = await this.#blankMembers()
+      const hello = this.#hello(blank)
       link = await dialLink({
         ...address,
         security,

@@ -21,6 +21,8 @@ export const HelloMember = Type.Object({
   sizeBytes: Count,
   /** The first copy of this member reached the sender in full. */
   joined: Type.Boolean(),
+  /** The sender's volume is one hole: a copy need not compare, and may skip what reads as zeroes. */
+  blank: Type.Boolean(),
 })
 
 /** First message in both directions; the replica, which dials, speaks first. */

@@ -67,7 +67,7 @@ export class Site {
       child.on('exit', (code, signal) => {
         if (this.#child === child) this.#child = undefined
         reject(new Error(`site ${this.name} ended: ${code ?? signal}`))
-        for (const { reject: fail } of this.#waiting.values()) fail(new Error('site ended'))
+        for (const waiting of this.#waiting.values()) waiting.reject(new Error('site ended'))
         this.#waiting.clear()
       })
       child.on('message', (message: FromSite) => {
