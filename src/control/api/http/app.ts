@@ -39,7 +39,14 @@ export interface AppOptions {
   readonly dialects: readonly Dialect[]
   readonly rate?: RateLimit
   /** PEM. Absent: plain HTTP. */
-  readonly tls?: { readonly cert: string; readonly key: string }
+  readonly tls?: { readonly cert: string; readonly key: string } | undefined
+  /** Told about every answer, for metrics. `ms` from the head of the request to the end of the answer. */
+  observe?(answer: {
+    readonly dialect: string
+    readonly method: string
+    readonly status: number
+    readonly ms: number
+  }): void
 }
 
 /** A server with all dialects mounted; not listening yet. */
@@ -121,8 +128,9 @@ export function createApp(options: AppOptions): Api {
   app.addHook('onResponse', async (request, reply) => {
     const { method, url, id } = request
     const user = request.principal?.user.id
-    const fields = { id, method, url, status: reply.statusCode, ms: reply.elapsedTime, user }
-    log.debug(fields, 'answered')
+    const { statusCode: status, elapsedTime: ms } = reply
+    log.debug({ id, method, url, status, ms, user }, 'answered')
+    options.observe?.({ dialect: dialectOf(request).name, method, status, ms })
   })
 
   /** Query and path text that the database could not hold is no valid id, name or filter either. */
@@ -143,6 +151,8 @@ export function createApp(options: AppOptions): Api {
         dialect.invalid?.(error.issue, pattern) ?? common(dialect, 'invalid_input', error.message)
       )
     }
+    const spelt = error instanceof Fault ? (dialect.fault?.(error) ?? null) : null
+    if (spelt !== null) return spelt
     if (error instanceof Fault && error.kind.retry !== 'never') {
       log.warn({ err: error, id: request.id }, 'a request could not be served now')
       return common(dialect, 'unavailable', `${error.kind.text} ${error.kind.hint}`)

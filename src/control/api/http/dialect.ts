@@ -6,6 +6,7 @@ import type {
 } from 'fastify'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Static, TSchema } from 'typebox'
+import type { Fault } from '#base/fault.ts'
 import type { Principal, Role } from '#control/identity/principal.ts'
 import type { CommonRefusal, Refusal } from './refusal.ts'
 
@@ -80,6 +81,8 @@ export interface Dialect {
   envelope(refusal: Refusal, requestId: string): unknown
   /** Finds the code for input that a schema refused. Default: `common.invalid_input`. */
   invalid?(issue: InputIssue, pattern: string): Refusal
+  /** Spells faults that its handlers let through; null leaves them to the common ones. */
+  fault?(fault: Fault): Refusal | null
   /** Declares the routes. */
   mount(app: Api): void
 }

@@ -1,0 +1,146 @@
+import Type, { type Static } from 'typebox'
+import { loadSyncViews } from '#control/operations/definitions/sync-views.ts'
+import { drAz, findGroup, listGroups, listPairs, productionAz } from '#control/resources/groups.ts'
+import { readOwnership } from '#control/resources/sync.ts'
+import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import { SessionStatus } from '#wire/site/witness.ts'
+import type { Api } from '../http/dialect.ts'
+import { projectOf } from '../http/request.ts'
+import { refuse } from './errors.ts'
+import { Age, ById, describe, nullable } from './route.ts'
+import type { NativeServices } from './services.ts'
+
+/* How well each group is protected, with the age of what is known: the record of the witness, and what either side last
+ * said about its session. */
+
+const Record = Type.Object({
+  epoch: Type.Integer(),
+  state: Type.String(),
+  writer: Type.String(),
+  replica: Type.String(),
+  mode: Type.String(),
+  preferred: Type.String(),
+})
+const Side = Type.Object({
+  site: Type.String(),
+  role: Type.Union([Type.Literal('production'), Type.Literal('dr')]),
+  heard: Type.Boolean(),
+  age_ms: Age,
+  session: nullable(SessionStatus),
+})
+const GroupView = Type.Object({
+  id: Type.String(),
+  name: Type.String(),
+  status: Type.String(),
+  sync: Type.String({
+    description:
+      'in_sync, copying, stalled, link_down, production_silent, settling or idle; in_sync is never claimed on old knowledge.',
+  }),
+  fault_level: Type.String(),
+  age_ms: Age,
+  record: nullable(Record),
+  sides: Type.Array(Side),
+  pairs: Type.Array(
+    Type.Object({
+      id: Type.String(),
+      name: Type.String(),
+      status: Type.String(),
+      replication: Type.String(),
+      progress: Type.Integer(),
+    }),
+  ),
+})
+type GroupView = Static<typeof GroupView>
+
+export function groupRoutes(app: Api, services: NativeServices): void {
+  const { agents, store } = services
+
+  async function viewsOf(
+    groups: readonly ProtectionGroupRow[],
+    allPairs: readonly ReplicationPairRow[],
+  ): Promise<GroupView[]> {
+    const ids = groups.map((group) => group.id)
+    const records = await readOwnership(store.db, ids)
+    const views = await loadSyncViews(store.db, services, groups, allPairs)
+    return groups.map((group) => {
+      const record = records.get(group.id)
+      const view = views.get(group.id)
+      return {
+        id: group.id,
+        name: group.name,
+        status: group.status,
+        sync: view?.fact ?? 'idle',
+        fault_level: view?.faultLevel ?? '0',
+        age_ms: view?.ageMs ?? null,
+        record:
+          record === undefined
+            ? null
+            : {
+                epoch: record.epoch,
+                state: record.state,
+                writer: record.writer,
+                replica: record.replica,
+                mode: record.mode,
+                preferred: record.preferred,
+              },
+        sides: [
+          { site: productionAz(group), role: 'production' as const },
+          { site: drAz(group), role: 'dr' as const },
+        ].map(({ site, role }) => ({
+          site,
+          role,
+          heard: agents.heard(site),
+          age_ms: agents.at(site)?.ageMs ?? null,
+          session: agents.session(group.id, site)?.status ?? null,
+        })),
+        pairs: allPairs
+          .filter((pair) => pair.group_id === group.id)
+          .map((pair) => ({
+            id: pair.id,
+            name: pair.name,
+            status: pair.status,
+            replication: view?.pairs.get(pair.id)?.status ?? 'inactive',
+            progress: view?.pairs.get(pair.id)?.progress ?? pair.progress,
+          })),
+      }
+    })
+  }
+
+  app.get(
+    '/api/v1/groups',
+    {
+      schema: describe(
+        'List the protection groups of the project and how well each is protected',
+        'groups',
+        Type.Object({ groups: Type.Array(GroupView) }),
+        {},
+      ),
+    },
+    async (request) => {
+      const project = projectOf(request)
+      const groups = await listGroups(store.db, project)
+      return { groups: await viewsOf(groups, await listPairs(store.db, project)) }
+    },
+  )
+  app.get(
+    '/api/v1/groups/:id',
+    {
+      schema: describe(
+        'Show how well a protection group is protected',
+        'groups',
+        Type.Object({ group: GroupView }),
+        { params: ById },
+      ),
+    },
+    async (request) => {
+      const project = projectOf(request)
+      const row = await findGroup(store.db, project, request.params.id)
+      const [group] =
+        row === undefined ? [] : await viewsOf([row], await listPairs(store.db, project))
+      if (group === undefined) {
+        throw refuse(404, 'GROUP_UNKNOWN', 'There is no such group.', 'List the groups.')
+      }
+      return { group }
+    },
+  )
+}

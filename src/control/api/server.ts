@@ -1,0 +1,81 @@
+import type { Clock } from '#base/clock.ts'
+import type { Log } from '#base/log.ts'
+import type { Identity } from '#control/identity/identity.ts'
+import { catalogueFor } from '#control/identity/catalogue.ts'
+import { locate } from '#control/operations/definitions/directory.ts'
+import type { OperationEngine } from '#control/operations/engine.ts'
+import type { AgentRegistry } from '#control/sites/agents.ts'
+import type { Witness } from '#control/sites/witness.ts'
+import type { Store } from '#control/store/store.ts'
+import { evsDialect } from './evs/dialect.ts'
+import { evsVersion } from './evs/surroundings.ts'
+import { createApp } from './http/app.ts'
+import { storeAuditLog } from './http/audit.ts'
+import type { Api } from './http/dialect.ts'
+import { type RateLimitOptions, rateLimit } from './http/rate-limit.ts'
+import { iamDialect } from './iam/dialect.ts'
+import { nativeDialect } from './native/dialect.ts'
+import { createMetrics } from './native/metrics.ts'
+import type { ClientCertificates, StateBackup } from './native/services.ts'
+import { sdrsDialect, type SdrsOptions } from './sdrs/dialect.ts'
+import { sdrsVersion } from './sdrs/surroundings.ts'
+
+/** What the public API stands on; all of it made by the composition root. */
+export interface ApiDeps {
+  readonly store: Store
+  readonly clock: Clock
+  readonly log: Log
+  readonly identity: Identity
+  readonly operations: OperationEngine
+  readonly agents: AgentRegistry
+  readonly witness: Witness
+  readonly region: string
+  /** Sites of the region. */
+  readonly sites: readonly string[]
+  readonly agentSilenceMs: number
+  /** Scheme, host and port of links when a request does not tell. The scheme is always this one's. */
+  readonly publicUrl: string
+  /** Of this program. */
+  readonly version: string
+  readonly stateBackup: StateBackup
+  /** Null: no key to sign with. */
+  readonly certificates: ClientCertificates | null
+  /** PEM of the authority of the agents' certificates. */
+  readonly authority: string
+  /** PEM. Left out: plain HTTP. */
+  readonly tls?: { readonly cert: string; readonly key: string } | undefined
+  readonly sdrs?: SdrsOptions
+  readonly rate?: RateLimitOptions
+}
+
+/** The public API with all its dialects; not listening yet. Closing it waits for requests that are being answered. */
+export function buildApi(deps: ApiDeps): Api {
+  const { store, clock, log, identity, agents, sites, region } = deps
+  const audit = storeAuditLog(store, clock)
+  const metrics = createMetrics({ store, agents, sites })
+  const directory = {
+    locate: (project: string, id: string) => locate(deps, project, id),
+  }
+  const sdrs = sdrsDialect(deps, deps.sdrs)
+  const evs = evsDialect(deps)
+  const native = nativeDialect({ ...deps, directory, metrics })
+  const names = ['iam', sdrs.name, evs.name, native.name]
+  const iam = iamDialect({
+    ...deps,
+    audit,
+    catalogue: (origin, project) => catalogueFor({ origin, region, project, dialects: names }),
+    // One list for clients of all services; each takes CURRENT, and not all of them take other words.
+    versions: (origin) => [sdrsVersion(origin), { ...evsVersion(origin, 'v2'), status: 'CURRENT' }],
+  })
+  return createApp({
+    clock,
+    log,
+    authenticator: identity.authenticator,
+    audit,
+    fallback: iam,
+    dialects: [iam, sdrs, evs, native],
+    rate: rateLimit(clock, deps.rate),
+    tls: deps.tls,
+    observe: (answer) => metrics.answered(answer),
+  })
+}
