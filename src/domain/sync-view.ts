@@ -126,10 +126,13 @@ function viewMember(
   member: { readonly pair: string; readonly addedEpoch: number },
   told: SessionView | null,
 ): PairSync {
-  if (told === null) return { status: 'inactive', progress: null }
+  // Equal once, not known to be equal now: the highest figure that does not claim it.
+  if (told === null) {
+    return { status: 'inactive', progress: isJoined(record, member, null) ? 99 : null }
+  }
   const reported = told.members.find((one) => one.pair === member.pair)
   const joined = isJoined(record, member, told)
-  if (told.link === 'down') return { status: 'inactive', progress: joined ? null : part() }
+  if (told.link === 'down') return { status: 'inactive', progress: joined ? 99 : part() }
   if (joined) return { status: 'active', progress: 100 }
   // A record that is solo or frozen while the link is up is about to change; nothing is copied under it.
   if (record.state !== 'resyncing' && record.state !== 'in_sync') {

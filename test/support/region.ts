@@ -25,6 +25,7 @@ import type { Principal, Role } from '#control/identity/principal.ts'
 import { createReconciler, type Reconciler } from '#control/operations/reconciler.ts'
 import { defaultVpcId, seedResources } from '#control/resources/surroundings.ts'
 import { type Plane, startPlane } from '#control/plane.ts'
+import { violations } from '../contracts/validate.ts'
 
 export const REGION = 'local-1'
 export const PROJECT = newHexId()
@@ -62,6 +63,30 @@ const AGENT_TIMES = {
   renewMs: 400,
   reportMs: 100,
   witnessTimeoutMs: 700,
+}
+
+/** Every answer that a test sees is held against its contract. */
+function checkContract(
+  method: string,
+  path: string,
+  reply: { statusCode: number; headers: Readonly<Record<string, unknown>>; body: string },
+): void {
+  const url = path.replace('{project}', PROJECT)
+  const volumeJob = /"job_type":"(create|delete|extend)Volume"/.test(reply.body)
+  const contract = url.startsWith('/v1') && !volumeJob ? 'sdrs' : 'evs'
+  // Version 3 and 2.1 are aliases of what the contract describes under version 2.
+  const canonical = url.replace(/^\/v(?:3|2\.1)\//, '/v2/')
+  const answer = {
+    method,
+    path: canonical,
+    status: reply.statusCode,
+    headers: reply.headers,
+    text: reply.body,
+  }
+  const found = violations(contract, answer)
+  const unknownPath = found.some((one) => one.endsWith('is not in the contract'))
+  if (unknownPath && [404, 405].includes(reply.statusCode)) return
+  assert.deepEqual(found, [], `${method} ${url} → ${reply.statusCode}: ${reply.body}`)
 }
 
 export class Region {
@@ -227,10 +252,21 @@ export class Region {
       },
       ...(body === undefined ? {} : { payload: JSON.stringify(body) }),
     })
+    checkContract(method, path, reply)
     return {
       status: reply.statusCode,
       body: reply.body === '' ? undefined : (JSON.parse(reply.body) as unknown),
     }
+  }
+
+  /** Everything that a request could change, as text: a refused one leaves it as it was. */
+  async snapshot(): Promise<string> {
+    const { db } = this.plane.store
+    const tables = ['volumes', 'protection_groups', 'replication_pairs', 'operations'] as const
+    const rows = await Promise.all(
+      tables.map((table) => db.selectFrom(table).selectAll().orderBy('id').execute()),
+    )
+    return JSON.stringify(rows)
   }
 
   async ok(method: string, path: string, body?: unknown, status = 200): Promise<Reply['body']> {

@@ -75,7 +75,7 @@ export function surroundingRoutes(app: Api, services: EvsServices, version: 'v2'
     })
   }
   absent(app, `${base}/snapshots/:snapshot_id`, ['GET', 'PUT', 'DELETE'])
-  offerNot(app, `${base}/snapshots`)
+  offerNot(app, `${base}/snapshots`, 400)
 }
 
 /** What exists under v2 only. */
@@ -87,22 +87,22 @@ export function v2Routes(app: Api): void {
   })
   absent(app, `${base}/cloudsnapshots/:snapshot_id`, ['GET', 'PUT', 'DELETE'])
   absent(app, `${base}/cloudsnapshots/:snapshot_id/rollback`, ['POST'])
-  offerNot(app, `${base}/cloudsnapshots`)
-  offerNot(app, `${base}/volumes/:volume_id/retype`)
+  offerNot(app, `${base}/cloudsnapshots`, 400)
+  offerNot(app, `${base}/volumes/:volume_id/retype`, 400)
 
   // Pairs and groups of this service's own form: none yet. SDRS has them.
   app.get(`${base}/os-vendor-replications`, async (request) => {
     limitOf(request.query as Query)
     return { replications: [] }
   })
-  offerNot(app, `${base}/os-vendor-replications`)
+  offerNot(app, `${base}/os-vendor-replications`, 501)
   absent(app, `${base}/os-vendor-replications/:replication_id`, ['GET', 'DELETE'])
   const groups = `${base}/os-vendor-replication-consistency-groups`
   app.get(groups, async (request) => {
     limitOf(request.query as Query)
     return { replication_consistency_groups: [] }
   })
-  offerNot(app, groups)
+  offerNot(app, groups, 501)
   absent(app, `${groups}/:group_id`, ['GET', 'PUT', 'DELETE'])
   absent(app, `${groups}/:group_id/action`, ['POST'])
 }
@@ -119,9 +119,9 @@ function absent(app: Api, path: string, methods: readonly ('GET' | 'PUT' | 'POST
   }
 }
 
-function offerNot(app: Api, path: string): void {
+function offerNot(app: Api, path: string, status: 400 | 501): void {
   app.post(path, async () => {
-    throw notOffered()
+    throw notOffered(status)
   })
 }
 
