@@ -59,7 +59,8 @@ export class Agent {
     this.site = site
     this.process = new Process(site.host, world.timeline)
     const { run, host } = site
-    const known = run !== null && run.bootId === host.bootId ? run.sequence : null
+    const good = run !== null && (run.bootId === host.bootId || world.plan.trustsOldRunFile)
+    const known = good ? run.sequence : null
     this.session = world.newSession(site, known, this.process.bootMs())
     this.link = new Link(this)
     this.clients = new ClientPath(this)

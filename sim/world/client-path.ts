@@ -376,7 +376,8 @@ export class ClientPath {
     const { kind, fua } = one.io
     if (!one.localDone) return false
     if (one.sequence > upTo) return false
-    if (both && (fua || kind === 'flush') && !one.remoteDone) {
+    const remote = both && !this.#agent.world.plan.flushHereOnly
+    if (remote && (fua || kind === 'flush') && !one.remoteDone) {
       this.#askRemote(one)
       return false
     }

@@ -29,6 +29,16 @@ export const FAULTS = [
 ] as const
 export type FaultKind = (typeof FAULTS)[number]
 
+/** What looks to an operator as if a whole site had gone. */
+const SITE_GONE: ReadonlySet<FaultKind> = new Set([
+  'agent-crash',
+  'agent-pause',
+  'power-loss',
+  'site-loss',
+  'site-isolated',
+  'witness-cut',
+])
+
 export class Faults {
   readonly #world: World
   readonly #operator: Operator
@@ -36,6 +46,8 @@ export class Faults {
   readonly #enabled: FaultKind[]
   readonly #gapMs: number
   #running = true
+  /** A site cannot be reached any more, by the looks of it. */
+  onSiteGone: (site: Site) => void = () => undefined
 
   constructor(world: World, operator: Operator) {
     this.#world = world
@@ -72,6 +84,7 @@ export class Faults {
     const peer = world.peerOf(site)
     world.coverage.count(`fault ${kind}`)
     world.log(() => `fault ${kind} (${site.name})`)
+    if (SITE_GONE.has(kind)) this.onSiteGone(site)
     switch (kind) {
       case 'agent-crash':
         world.killAgent(site)

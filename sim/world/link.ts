@@ -218,7 +218,7 @@ export class Link {
         return this.#turn(() => ({ kind: 'message', now: agent.now(), message: inner }))
       }
       case 'beat':
-        if (!session.linked) return
+        if (!session.linked && !agent.world.plan.echoesAnybody) return
         if (session.role === 'replica') session.silence.answered(agent.now())
         return this.send({ t: 'echo', sentMs: message.sentMs })
       case 'echo':

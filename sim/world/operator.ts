@@ -19,11 +19,13 @@ type Step =
 type Result = OwnershipAnswer | CommandAnswer | null
 type Operation = Generator<Step, string, Result>
 
-export type OperationName = 'open' | 'reverse' | 'failover' | 'reprotect' | 'close'
+/** `tell`: what the control plane does when a report shows an older epoch than its record: it sends the record again. */
+export type OperationName = 'tell' | 'open' | 'reverse' | 'failover' | 'reprotect' | 'close'
 
 const STEP_TIMEOUT_MS = 4_000
 const HOLD_MS = 5_000
 const RETRY_MS = 500
+const LEASE_ASKS_MAX = 4
 
 export class Operator {
   readonly #world: World
@@ -54,6 +56,7 @@ export class Operator {
   start(name: OperationName): void {
     if (this.#operation !== null) return
     const operations: Record<OperationName, () => Operation> = {
+      tell: () => this.#tell(),
       open: () => this.#open(),
       reverse: () => this.#reverse(),
       failover: () => this.#failover(),
@@ -127,10 +130,12 @@ export class Operator {
 
   /** Asks until there is an answer that is not a request to wait. */
   *#witness(request: OwnershipRequest): Generator<Step, OwnershipAnswer, Result> {
+    // A writer that lives and goes on renewing its lease is not taken over from: then the refusal stands.
+    let patience = LEASE_ASKS_MAX
     for (;;) {
       const answer = (yield { to: 'witness', request }) as OwnershipAnswer | null
       const wait = answer?.ok === false && answer.retryAfterMs !== null
-      if (answer !== null && !wait) return answer
+      if (answer !== null && (!wait || --patience === 0)) return answer
       yield* this.#pause(answer?.ok === false ? (answer.retryAfterMs ?? RETRY_MS) : RETRY_MS)
     }
   }
@@ -139,13 +144,32 @@ export class Operator {
     return (yield { to: 'agent', site, command }) as CommandAnswer | null
   }
 
-  /** Sends `record` until the agent has taken it, or is beyond it. */
-  *#openAt(site: Site, record: OwnershipRecord, force: boolean): Generator<Step, string, Result> {
+  /**
+   * Sends `record` until the agent has taken it, or is beyond it. `mayGiveUp`: an operation that was cancelled, or ran
+   * into its deadline, leaves the agent to find out by itself.
+   */
+  *#openAt(
+    site: Site,
+    record: OwnershipRecord,
+    force: boolean,
+    mayGiveUp = false,
+  ): Generator<Step, string, Result> {
     for (;;) {
       const answer = yield* this.#agent(site, { kind: 'open', record, force })
       if (answer !== null) return answer.ok ? 'ok' : answer.code
+      if (mayGiveUp && !this.patient && this.#random.chance(0.15)) return 'given up'
       yield* this.#pause(RETRY_MS)
     }
+  }
+
+  *#tell(): Operation {
+    const record = wireRecord(this.#record)
+    for (const site of this.#world.sites) {
+      const shown = yield* this.#agent(site, { kind: 'show' })
+      if (shown === null || shown.status.epoch >= record.epoch) continue
+      yield* this.#agent(site, { kind: 'open', record, force: false })
+    }
+    return 'ok'
   }
 
   *#open(): Operation {
@@ -169,8 +193,8 @@ export class Operator {
     if (!answer.ok) return answer.refusal
     const record = wireRecord(answer.record)
     const { here, other } = this.#sides(record.writer)
-    yield* this.#openAt(here, record, false)
-    return yield* this.#openAt(other, record, false)
+    yield* this.#openAt(here, record, false, true)
+    return yield* this.#openAt(other, record, false, true)
   }
 
   *#close(): Operation {
@@ -214,7 +238,7 @@ export class Operator {
     }
     const record = wireRecord(answer.record)
     const order = this.#random.chance(0.5) ? [here, other] : [other, here]
-    for (const site of order) yield* this.#openAt(site, record, false)
+    for (const site of order) yield* this.#openAt(site, record, false, true)
     return 'ok'
   }
 

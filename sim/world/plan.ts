@@ -14,6 +14,12 @@ export interface Plan {
   readonly intentAfterTouch?: boolean
   /** The copy sends what it has read even when a write hit it meanwhile. */
   readonly copyIgnoresWrites?: boolean
+  /** The shell asks only its own disk for a flush. */
+  readonly flushHereOnly?: boolean
+  /** The shell answers every heartbeat, whatever the session says of the link. */
+  readonly echoesAnybody?: boolean
+  /** The shell takes the run file of another boot for good. */
+  readonly trustsOldRunFile?: boolean
 }
 
 export const HONEST: Plan = { name: 'honest' }

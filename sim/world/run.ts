@@ -25,6 +25,8 @@ export interface Outcome {
 const OPERATION_MS_MAX = 90_000
 /** From the end of the last operation to in_sync. */
 const HEALED_MS_MAX = 90_000
+/** How long an agent may be behind before it is told again. */
+const TELL_MS = 5_000
 const QUIET_MS_MAX = 30_000
 const HEAL_STEP_MS = 250
 
@@ -54,11 +56,21 @@ export function runSeed(seed: number, plan: Plan = HONEST, keepLog = false): Out
 
 function play(world: World): void {
   const random = world.random.fork()
-  world.copyStepMs = random.pick([1, 5, 60, 300])
+  world.copyStepMs = random.pick([1, 5, 60, 300, 1_500])
   const operator = new Operator(world)
   const load = new Load(world)
   world.timeline.after(random.between(1, 50), () => operator.start('open'))
   const faults = new Faults(world, operator)
+  // A site that seems dead is what failovers are made for, so they come together more often than by chance.
+  const hasty = random.pick([0, 0.3, 0.8])
+  faults.onSiteGone = (site) => {
+    if (site.name !== world.witness.stored.writer || !random.chance(hasty)) return
+    world.timeline.after(random.between(100, 9_000), () => {
+      const { state } = world.witness.stored
+      const can = state === 'in_sync' || state === 'resyncing'
+      if (can && !operator.patient) operator.start('failover')
+    })
+  }
   const operate = random.pick([1_500, 4_000, 10_000])
   const chaosMs = random.pick([10_000, 25_000, 50_000])
   const next = () => {
@@ -74,6 +86,7 @@ function play(world: World): void {
   world.log(() => 'the chaos ends')
   faults.healAll()
   operator.patient = true
+  world.copyStepMs = 5
   heal(world, operator)
 
   load.stop()
@@ -93,7 +106,7 @@ function chooseOperation(world: World, operator: Operator, random: Random): void
   const weights: Record<string, Partial<Record<OperationName, number>>> = {
     closed: { open: 1 },
     in_sync: { reverse: 0.4, failover: 0.35, close: 0.05 },
-    resyncing: { failover: 0.15, close: 0.05 },
+    resyncing: { failover: 0.3, close: 0.05 },
     failed_over: { reprotect: 0.8, close: 0.1 },
   }
   let dice = random.next()
@@ -107,6 +120,7 @@ function chooseOperation(world: World, operator: Operator, random: Random): void
 function heal(world: World, operator: Operator): void {
   const { timeline, witness } = world
   let since = timeline.nowMs
+  let tellAt = timeline.nowMs + TELL_MS
   for (;;) {
     timeline.runUntil(timeline.nowMs + HEAL_STEP_MS)
     if (operator.busy !== null) {
@@ -132,7 +146,14 @@ function heal(world: World, operator: Operator): void {
     ) {
       return
     }
-    if (timeline.nowMs - Math.max(operator.startedMs, since) > HEALED_MS_MAX) {
+    const behind = [here, there].some(
+      (agent) => agent !== null && agent.session.stored.record.epoch < witness.stored.epoch,
+    )
+    if (behind && timeline.nowMs > tellAt) {
+      tellAt = timeline.nowMs + TELL_MS
+      operator.start('tell')
+    }
+    if (timeline.nowMs - since > HEALED_MS_MAX) {
       const phases = [here, there].map((agent) => `${agent?.site.name} ${agent?.session.phase}`)
       throw new Violation(`liveness: stays ${state} with ${phases.join(', ')}`)
     }

@@ -47,6 +47,8 @@ export class World {
   readonly #forced = new Set<string>()
   /** Sites whose power was lost since both sides were last seen to hold everything. */
   readonly #powerLost = new Set<string>()
+  /** Sites whose power was lost since they last began to serve. */
+  readonly #cutSince = new Set<string>()
   /** Time that a copy takes for one region, ms. */
   copyStepMs = 2
   #lastAnswer = { epoch: 0, site: '' }
@@ -303,7 +305,7 @@ export class World {
     const { site } = agent
     if (agent.began) return
     agent.began = true
-    let lossy = this.#powerLost.has(site.name)
+    let lossy = this.#cutSince.delete(site.name)
     if (this.#forced.delete(site.name)) {
       lossy = true
       this.coverage.count('loss allowed by force')
@@ -352,6 +354,7 @@ export class World {
       truth.disturbed(site.name)
     }
     this.#powerLost.add(site.name)
+    this.#cutSince.add(site.name)
     if (!held) return
     const unflushed = truth.lacks(site.disk.current, truth.mustSurvive)
     if (unflushed !== null) {
