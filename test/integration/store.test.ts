@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { after, type TestContext, test } from 'node:test'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
+import { createWitness } from '#control/sites/witness.ts'
 import { backupState, restoreState } from '#control/store/backup.ts'
 import { beginRun, readMeta } from '#control/store/meta.ts'
 import { openStore } from '#control/store/open.ts'
@@ -45,7 +46,10 @@ if (postgres === null) {
   after(() => postgres.stop())
   storeContract('postgres', freshPostgres)
 }
-const needsPostgres = postgres === null && 'missing' in started ? { skip: started.missing } : {}
+const needsPostgres = {
+  timeout: 60_000,
+  ...('missing' in started ? { skip: started.missing } : {}),
+}
 
 const fill = async (store: Store, count: number, from = 0) => {
   for (let index = from; index < from + count; index++) {
@@ -203,3 +207,85 @@ test(
     assert.equal(n, 4)
   },
 )
+
+test('a PostgreSQL that may forget commits is refused', needsPostgres, async (t) => {
+  assert.ok(postgres !== null)
+  const url = await freshPostgres()
+  t.after(() => postgres.set('fsync', 'on'))
+  await postgres.set('fsync', 'off')
+  const refusal = async () =>
+    await openStore(options(url)).then(
+      async (store) => {
+        await store.close()
+        return 'opened'
+      },
+      (error: Error & { code?: string }) => error.code,
+    )
+  // The reload reaches new sessions a moment after it was asked for.
+  while ((await refusal()) === 'opened') await new Promise((resolve) => setTimeout(resolve, 10))
+  assert.equal(await refusal(), 'STORE_NOT_DURABLE')
+})
+
+test(
+  'a standby that commits do not wait for is refused; a promoted one brings every ownership record in doubt',
+  needsPostgres,
+  async (t) => {
+    const cluster = await startPostgres()
+    assert.ok(!('missing' in cluster))
+    t.after(() => cluster.stop())
+    const url = await cluster.database('holdfast')
+    const standby = await cluster.standby()
+    await assert.rejects(openStore(options(url)), { code: 'STORE_NOT_DURABLE' })
+    await cluster.set('synchronous_standby_names', '*')
+    const store = await openOnce(t, url)
+    const bootId = 'boot-1'
+    const witness = createWitness({
+      store,
+      clock: systemClock,
+      log,
+      bootId,
+      leaseMs: 50,
+      driftMs: 5,
+    })
+    assert.equal(await beginRun(store, bootId), null)
+    await store.write((tx) => witness.register(tx, 's', 'az1', 'az2'))
+    const before = await readMeta(store.db)
+
+    await cluster.kill()
+    await standby.takeOver()
+    await cluster.set('synchronous_standby_names', '')
+    // Connections broke with the old server; each of the pool's is noticed as it is used.
+    let answer = await ask()
+    while (answer === null) {
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      answer = await ask()
+    }
+    assert.equal(answer, 'waits')
+    const after = await readMeta(store.db)
+    assert.notEqual(after.engine_identity, before.engine_identity)
+    assert.notEqual(after.history_mark, before.history_mark)
+
+    async function ask(): Promise<string | null> {
+      const open = { kind: 'open', epoch: 0, writer: 'az1', replica: 'az2' } as const
+      try {
+        const reply = await witness.ask('s', { ...open, attempt: 'an-attempt' }, 'test')
+        return reply?.ok === false && reply.refusal === 'WITNESS_WAITING' ? 'waits' : 'granted'
+      } catch (error) {
+        const { code } = error as { code?: string }
+        assert.ok(code === 'STORE_UNREACHABLE' || code === 'OWNERSHIP_WAIT', String(error))
+        return null
+      }
+    }
+  },
+)
+
+/** The reload of a setting reaches sessions a moment later. */
+async function openOnce(t: TestContext, url: string): Promise<Store> {
+  for (;;) {
+    try {
+      return await open(t, url)
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'STORE_NOT_DURABLE') throw error
+    }
+  }
+}

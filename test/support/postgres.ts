@@ -22,6 +22,10 @@ export interface Postgres {
   /** Ends it as a power cut ends a process: SIGKILL to the server, its children follow. */
   kill(): Promise<void>
   start(): Promise<void>
+  /** Changes a setting of the running server. */
+  set(name: string, value: string): Promise<void>
+  /** A streaming standby. `takeOver` promotes it and lets it answer at the port of the primary, which must be dead. */
+  standby(): Promise<{ takeOver(): Promise<void> }>
   stop(): Promise<void>
 }
 
@@ -48,8 +52,8 @@ export async function startPostgres(): Promise<Postgres | { readonly missing: st
   let server: ReturnType<typeof spawn> | undefined
   let ended: Promise<unknown> = Promise.resolve()
 
-  const admin = async (text: string) => {
-    const client = new pg.Client(`postgres://postgres@127.0.0.1:${port}/postgres`)
+  const admin = async (text: string, at = port) => {
+    const client = new pg.Client(`postgres://postgres@127.0.0.1:${at}/postgres`)
     await client.connect()
     try {
       await client.query(text)
@@ -58,38 +62,69 @@ export async function startPostgres(): Promise<Postgres | { readonly missing: st
     }
   }
 
+  const launch = (data: string, at: number) => {
+    const settings = [
+      'listen_addresses=127.0.0.1',
+      `unix_socket_directories=${dir}`,
+      'shared_buffers=16MB',
+      'max_connections=100',
+    ]
+    const [program = '', ...args] = [
+      ...prefix,
+      join(bin, 'postgres'),
+      '-D',
+      `${dir}/${data}`,
+      '-p',
+      String(at),
+      ...settings.flatMap((setting) => ['-c', setting]),
+    ]
+    return { child: spawn(program, args, { cwd: dir, stdio: 'ignore' }) }
+  }
+
+  const reachable = async (child: ReturnType<typeof spawn>, at: number) => {
+    for (;;) {
+      try {
+        return await admin('select 1', at)
+      } catch (error) {
+        if (child.exitCode !== null) throw new Error('PostgreSQL did not start', { cause: error })
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
+    }
+  }
+
+  const serve = async (data: string) => {
+    const { child } = launch(data, port)
+    server = child
+    ended = new Promise((resolve) => child.once('exit', resolve))
+    await reachable(child, port)
+  }
+
   const postgres: Postgres = {
     port,
     async database(name) {
       await admin(`create database ${name}`)
       return `postgres://postgres@127.0.0.1:${port}/${name}`
     },
-    async start() {
-      const settings = [
-        'listen_addresses=127.0.0.1',
-        `unix_socket_directories=${dir}`,
-        'shared_buffers=16MB',
-        'max_connections=100',
-      ]
-      const [program = '', ...args] = [
-        ...prefix,
-        join(bin, 'postgres'),
-        '-D',
-        `${dir}/data`,
-        '-p',
-        String(port),
-        ...settings.flatMap((setting) => ['-c', setting]),
-      ]
-      const child = spawn(program, args, { cwd: dir, stdio: 'ignore' })
-      server = child
-      ended = new Promise((resolve) => child.once('exit', resolve))
-      for (;;) {
-        try {
-          return await admin('select 1')
-        } catch (error) {
-          if (child.exitCode !== null) throw new Error('PostgreSQL did not start', { cause: error })
-          await new Promise((resolve) => setTimeout(resolve, 20))
-        }
+    start: () => serve('data'),
+    async set(name, value) {
+      await admin(`alter system set ${name} = '${value}'`)
+      await admin('select pg_reload_conf()')
+    },
+    async standby() {
+      const from = ['-h', '127.0.0.1', '-p', String(port), '-U', 'postgres']
+      const how = ['-D', `${dir}/standby`, '-R', '-X', 'stream', '--checkpoint=fast', '--no-sync']
+      await call([...prefix, join(bin, 'pg_basebackup'), ...from, ...how])
+      const standbyPort = await freePort()
+      const { child } = launch('standby', standbyPort)
+      const gone = new Promise((resolve) => child.once('exit', resolve))
+      await reachable(child, standbyPort)
+      return {
+        async takeOver() {
+          await admin('select pg_promote()', standbyPort)
+          child.kill('SIGINT')
+          await gone
+          await serve('standby')
+        },
       }
     },
     async kill() {

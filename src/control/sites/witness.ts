@@ -72,6 +72,8 @@ export interface WitnessOptions {
   readonly driftMs: number
 }
 
+const STORE_DOUBT_RETRY_MS = 500
+
 export const OWNERSHIP_REFUSED = fault({
   code: 'OWNERSHIP_REFUSED',
   retry: 'never',
@@ -103,24 +105,32 @@ export function createWitness(options: WitnessOptions): Witness {
   const foreignSeen = new Map<string, { serial: number; seenBootMs: number }>()
   /** History marks: when this process first met them. */
   const marksMet = new Map<string, number>()
-  /** Set while the database may be another one than before and the doubt is not stored yet. */
-  let identityDoubt: Promise<void> | null = null
+  /** Identity that the database took on and whose doubt is not stored yet. */
+  let newIdentity: string | null = null
 
   store.onIdentityChange((identity) => {
     log.error(
       { identity },
       'the state database answers under another identity: a standby took over',
     )
-    const storing = doubtHistory(store, identity)
-    identityDoubt = storing
-    storing.then(
-      () => {
-        if (identityDoubt === storing) identityDoubt = null
-      },
-      // The doubt stays in force until a restart: nothing is granted on a database that cannot be written.
-      (error: unknown) => log.error({ err: error }, 'the doubt could not be stored'),
-    )
+    newIdentity = identity
+    storeDoubt(identity)
   })
+
+  /** Until it succeeds: before that nothing is granted. */
+  function storeDoubt(identity: string): void {
+    doubtHistory(store, identity).then(
+      () => {
+        if (newIdentity === identity) newIdentity = null
+      },
+      (error: unknown) => {
+        log.error({ err: error }, 'the doubt could not be stored; it is tried again')
+        clock.after(STORE_DOUBT_RETRY_MS, () => {
+          if (newIdentity === identity) storeDoubt(identity)
+        })
+      },
+    )
+  }
 
   const readLease: LeaseReader = (row) => {
     if (row.lease_holder === null) return null
@@ -142,9 +152,9 @@ export function createWitness(options: WitnessOptions): Witness {
   }
 
   const refuseWhileDoubtful = () => {
-    if (identityDoubt === null) return
+    if (newIdentity === null) return
     throw new Fault(OWNERSHIP_WAIT, 'deciding on a database that changed its identity', {
-      retryAfterMs: 1_000,
+      retryAfterMs: STORE_DOUBT_RETRY_MS,
     })
   }
 

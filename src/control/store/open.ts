@@ -3,6 +3,7 @@ import type { Clock } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { migrate } from './migrations/run.ts'
+import { refuseForgetfulPostgres } from './postgres/durability.ts'
 import { openPostgres } from './postgres/store.ts'
 import { openSqlite } from './sqlite/store.ts'
 import { STORE_URL, type Store } from './store.ts'
@@ -22,6 +23,7 @@ export interface OpenStore {
 export async function openStore(options: OpenStore): Promise<Store> {
   const store = connectStore(options)
   try {
+    if (store.engine === 'postgres') await refuseForgetfulPostgres(store.db)
     await migrate(store, options.clock)
   } catch (error) {
     await store.close()

@@ -97,6 +97,9 @@ export async function guardedWrite<T>(
   return result
 }
 
+/** For implementations: runs `then` as if no write were under way, so that it may begin one of its own. */
+export const outsideWrites = (then: () => void): void => inside.exit(then)
+
 /** For implementations: see Store.afterCommit. */
 export function registerAfterCommit(tx: Transaction, then: () => void): void {
   const waiting = hooks.get(tx)

@@ -7,6 +7,7 @@ import type { Log } from '#base/log.ts'
 import type { Database } from '../schema.ts'
 import {
   guardedWrite,
+  outsideWrites,
   registerAfterCommit,
   STORE_BUSY,
   STORE_UNREACHABLE,
@@ -49,7 +50,8 @@ export function openPostgres({ url, password, clock, log, random }: PostgresOpti
     const before = known
     known = identity
     if (before === undefined || before === identity) return
-    for (const listener of listeners) listener(identity)
+    // A write's own connection may be the one that met it.
+    for (const listener of listeners) outsideWrites(() => listener(identity))
   }
 
   const pool = (max: number, settings: string) => {
