@@ -15,6 +15,7 @@ import { newHexId } from '#base/ids.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { createAuthority, issueCertificate } from '#base/system/pki.ts'
+import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
 import { evsDialect } from '#control/api/evs/dialect.ts'
 import { createApp } from '#control/api/http/app.ts'
 import { storeAuditLog } from '#control/api/http/audit.ts'
@@ -53,7 +54,8 @@ export interface Reply {
 }
 
 export interface RegionOptions extends SdrsOptions {
-  readonly env?: Readonly<Record<string, string>>
+  /** Options of both agents, over the short times of this file. */
+  readonly agent?: Readonly<Record<string, unknown>>
 }
 
 const AGENT_TIMES = {
@@ -208,6 +210,7 @@ export class Region {
       resolveOptions(agentOptions, {
         flags: {
           ...AGENT_TIMES,
+          ...this.#options.agent,
           region: REGION,
           site,
           agentId: `${site}-agent`,
@@ -239,6 +242,24 @@ export class Region {
   /** Unix socket of a site's NBD server. */
   socket(site: string): string {
     return join(this.directory, site, 'nbd.sock')
+  }
+
+  /** Opens an export at a site. Repeats while the site refuses, up to the limit. */
+  async nbd(site: string, name: string, limitMs = 10_000): Promise<NbdClient> {
+    const endMs = systemClock.bootMs() + limitMs
+    for (;;) {
+      try {
+        return await connectNbd({ unix: this.socket(site) }, { exportName: name })
+      } catch (error) {
+        if (systemClock.bootMs() > endMs) throw error
+        await sleep(systemClock, 50)
+      }
+    }
+  }
+
+  /** Fails unless the site refuses to open the export now. */
+  async refuses(site: string, name: string): Promise<void> {
+    await assert.rejects(connectNbd({ unix: this.socket(site) }, { exportName: name }))
   }
 
   async call(method: string, path: string, body?: unknown, token = 'admin'): Promise<Reply> {

@@ -56,6 +56,9 @@ export const GROUP_RESOURCE = 'protection-group'
 
 type Nothing = Readonly<Record<string, never>>
 
+/** About 16 s of trying: an agent that was just killed is back by then, and a person still waits for the answer. */
+const OPEN_RETRY = { attemptsMax: 7 }
+
 /** Ends an operation in its declared state: group, and every pair that went along. */
 async function settle(
   tx: Transaction,
@@ -209,12 +212,14 @@ async function rememberOpening(
 function openBothSides(name: 'start' | 'reprotect'): Step<Nothing>[] {
   return [
     step('open_replica', {
+      retry: OPEN_RETRY,
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
         await openAt(ctx, group, drAz(group))
       },
     }),
     step('open_writer', {
+      retry: OPEN_RETRY,
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
         await openAt(ctx, group, productionAz(group))
