@@ -112,7 +112,8 @@ export class Connection implements IoOwner, ExportConnection {
     agreement.export.connections.add(this)
     stream.on('data', (chunk: Buffer) => this.#take(chunk))
     stream.on('drain', () => this.resume())
-    stream.on('end', () => this.drop('the client closed the connection'))
+    // A client that said goodbye may close its side while answers are on their way to it.
+    stream.on('end', () => this.#ending || this.drop('the client closed the connection'))
     stream.on('error', (error) => this.drop(error.message))
     stream.on('close', () => this.drop('the connection was closed'))
     if (early.length > 0) this.#take(early)

@@ -62,6 +62,11 @@ export class NbdServer {
     return this.#open.size
   }
 
+  /** Slabs of 8 MiB that requests hold on to, for metrics and leak tests. */
+  get slabsInUse(): number {
+    return this.#pool.inUse
+  }
+
   /** Replaces a socket left by a dead process: the caller holds the lock of the agent's directory.
    *  `mode`: permissions of the socket; whoever may write to it may read and write all exports. */
   async listenUnix(path: string, mode = 0o600): Promise<Listening> {
@@ -89,6 +94,7 @@ export class NbdServer {
 
   async #listen(where: ListenOptions, upgrade: Upgrade): Promise<Listening> {
     const server = createServer({
+      allowHalfOpen: true,
       noDelay: true,
       keepAlive: true,
       keepAliveInitialDelay: KEEP_ALIVE_MS,
@@ -193,6 +199,7 @@ function tlsUpgrade(settings: NbdTlsSettings): Upgrade {
     requestCert: clientCertificates,
     rejectUnauthorized: clientCertificates,
     minVersion: 'TLSv1.2',
+    allowHalfOpen: true,
     handshakeTimeout: HANDSHAKE_MS_MAX,
   })
   // The server does not say which raw socket an encrypted one belongs to; its two addresses do.

@@ -73,32 +73,48 @@ export async function connectNbd(
   const socket: Socket =
     'unix' in address ? connectTcp(address.unix) : connectTcp(address.port, address.host)
   socket.setNoDelay(true)
-  let stream: Duplex = socket
   const timer = setTimeout(() => {
     socket.destroy(new Error(`no answer within ${timeoutMs} ms`))
   }, timeoutMs)
+  const tls = 'port' in address ? address.tls : undefined
   try {
+    return await openNbd(
+      socket,
+      exportName,
+      tls === undefined ? undefined : (raw) => secure(raw as Socket, address, tls),
+    )
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** The same over a stream that is connected already. `upgrade`: ask for TLS and continue on the stream that it makes. */
+export async function openNbd(
+  raw: Duplex,
+  exportName: string,
+  upgrade?: (raw: Duplex) => Promise<Duplex>,
+): Promise<NbdClient> {
+  try {
+    let stream = raw
     let reader = new ByteReader(stream)
     const flags = decodeGreeting(await reader.take(GREETING_BYTES))
     if (flags === undefined || (flags & HANDSHAKE.FIXED_NEWSTYLE) === 0) {
       throw new Fault(NBD_PROTOCOL, 'reading the greeting')
     }
-    socket.write(encodeClientFlags(flags & (HANDSHAKE.FIXED_NEWSTYLE | HANDSHAKE.NO_ZEROES)))
-    if ('port' in address && address.tls !== undefined) {
-      await startTls(socket, reader)
+    stream.write(encodeClientFlags(flags & (HANDSHAKE.FIXED_NEWSTYLE | HANDSHAKE.NO_ZEROES)))
+    if (upgrade !== undefined) {
+      await startTls(stream, reader)
       // Bytes that came before the encryption was agreed on were not from the certificate's holder.
       if (reader.detach().length > 0) throw new Fault(NBD_PROTOCOL, 'starting TLS')
-      stream = await secure(socket, address.host, address.tls)
+      stream = await upgrade(stream)
       reader = new ByteReader(stream)
     }
     const opened = await openExport(stream, reader, exportName)
     return new NbdClient(stream, reader.detach(), opened)
   } catch (error) {
-    socket.destroy()
+    raw.destroy()
     if (error instanceof Fault) throw error
-    throw new Fault(NBD_DISCONNECTED, 'connecting', { exportName }, error)
-  } finally {
-    clearTimeout(timer)
+    throw new Fault(NBD_DISCONNECTED, `opening ${exportName}`, {}, error)
   }
 }
 
@@ -110,7 +126,8 @@ async function startTls(socket: Duplex, reader: ByteReader): Promise<void> {
   }
 }
 
-function secure(socket: Socket, host: string, tls: NbdTls): Promise<Duplex> {
+function secure(socket: Socket, address: NbdAddress, tls: NbdTls): Promise<Duplex> {
+  const host = 'host' in address ? address.host : ''
   return new Promise((resolve, reject) => {
     const secured = connectTls({
       socket,
