@@ -1,0 +1,162 @@
+import assert from 'node:assert/strict'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { after, before, describe, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { systemClock } from '#base/system/clock.ts'
+import { ApiSession } from '#client/api.ts'
+import { type Credentials, parseCredentials } from '#client/credentials.ts'
+import { createVolume, showVolume } from '#client/evs.ts'
+import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
+import { showConnection } from '#client/native.ts'
+import { waitFor } from '#client/sdrs.ts'
+
+/* `holdfast up` with its real parts, and the commands of the command line against it. */
+
+const BINARY = fileURLToPath(new URL('../../bin/holdfast', import.meta.url))
+const PARTS = ['az1-agent', 'az2-agent', 'control', 'r2-az1-agent', 'r2-control']
+
+async function holdfast(...args: string[]): Promise<{ code: number; out: string; err: string }> {
+  const child = spawn(BINARY, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  let out = ''
+  let err = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text))
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text))
+  const [code] = (await once(child, 'close')) as [number]
+  return { code, out, err }
+}
+
+/** Starts it and settles when it is ready. */
+async function start(data: string, ...flags: string[]): Promise<ChildProcess> {
+  const child = spawn(BINARY, ['up', '--data', data, ...flags], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let err = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text))
+  const lines = createInterface({ input: child.stdout })
+  const ready = once(lines, 'line') as Promise<[string]>
+  const [line] = await Promise.race([
+    ready,
+    once(child, 'exit').then(([code]) => assert.fail(`up ended with ${code}: ${err}`)),
+  ])
+  assert.match(line, /^\{"event":"ready","url":"http:\/\/127\.0\.0\.1:\d+"\}$/)
+  return child
+}
+
+async function stop(child: ChildProcess): Promise<number | null> {
+  if (child.exitCode !== null || child.signalCode !== null) return child.exitCode
+  const exited = once(child, 'exit') as Promise<[number | null]>
+  child.kill('SIGTERM')
+  const [code] = await exited
+  return code
+}
+
+const nodeFetch = (url: string, init: RequestInit): Promise<Response> => fetch(url, init)
+
+describe('the embedded system with its real parts', () => {
+  let data: string
+  let up: ChildProcess
+  let credentials: Credentials
+  let api: ApiSession
+  let volume: string
+  const block = randomBytes(4096)
+
+  const open = async (): Promise<NbdClient> => {
+    const { unix, export: exportName } = await showConnection(api, volume)
+    return await connectNbd({ unix }, { exportName })
+  }
+  const pidOf = async (part: string) =>
+    Number(await readFile(join(data, 'run', `${part}.pid`), 'utf8'))
+
+  before(async () => {
+    data = await mkdtemp(join(tmpdir(), 'holdfast-real-'))
+    up = await start(data, '--listen', '127.0.0.1:0')
+    const text = await readFile(join(data, 'credentials.json'), 'utf8')
+    const parsed = parseCredentials(JSON.parse(text))
+    assert.ok(parsed)
+    credentials = parsed
+    const { url, domain, user, password, project_id: projectId } = credentials
+    api = new ApiSession({ url, domain, user, password, projectId }, nodeFetch)
+  })
+  after(async () => {
+    await stop(up)
+    await rm(data, { recursive: true, force: true })
+  })
+
+  test('the administrator of each region can log in there as soon as the ready line is out', async () => {
+    for (const one of [credentials, ...credentials.regions]) {
+      const { url, domain, user, password, project_id: projectId } = one
+      const session = new ApiSession({ url, domain, user, password, projectId }, nodeFetch)
+      assert.equal(await session.projectId(), one.project_id)
+    }
+  })
+
+  test('a volume can be created at once, and written through NBD where the API says', async () => {
+    const created = await createVolume(api, { name: 'v', site: 'az1', sizeGib: 1 })
+    volume = created.id
+    await waitFor(
+      'the volume',
+      () => showVolume(api, volume),
+      ({ status }) => status === 'available',
+      { clock: systemClock, limitMs: 20_000 },
+    )
+    const client = await open()
+    await client.write(8192, block)
+    await client.flush()
+    await client.disconnect()
+  })
+
+  test('after SIGKILL of every single part everything answers again and the data is there', async () => {
+    for (const part of PARTS) process.kill(await pidOf(part), 'SIGKILL')
+    const client = await waitFor(
+      'the volume to open',
+      () => open().catch(() => undefined),
+      (opened) => opened !== undefined,
+      { clock: systemClock, limitMs: 30_000 },
+    )
+    assert.ok(client)
+    assert.deepEqual(await client.read(8192, 4096), block)
+    await client.disconnect()
+  })
+
+  test('the commands show it, for people and for machines', async () => {
+    const status = await holdfast('status', '--data', data, '--json')
+    assert.equal(status.code, 0, status.err)
+    const { parts, volumes } = JSON.parse(status.out) as { parts: unknown[]; volumes: number }
+    assert.equal(parts.length, PARTS.length)
+    assert.equal(volumes, 1)
+    const list = await holdfast('volume', 'list', '--data', data)
+    assert.match(list.out, new RegExp(`^id .*name.*\n${volume} +v +1 +az1 +available`))
+    const connection = await holdfast('volume', 'connection', volume, '--data', data)
+    assert.match(connection.out, /^export .*\nunix .*nbd\.sock/)
+    const unknown = await holdfast('volume', 'show', 'nonsense', '--data', data, '--json')
+    assert.equal(unknown.code, 1)
+    assert.equal((JSON.parse(unknown.err) as { code: string }).code, 'API_REFUSED')
+  })
+
+  test('the state is backed up while the control plane runs, and is not restored under it', async () => {
+    const file = join(data, 'state.backup')
+    const backup = await holdfast('state', 'backup', file, '--data', data, '--json')
+    assert.equal(backup.code, 0, backup.err)
+    const { rows } = JSON.parse(backup.out) as { rows: number }
+    assert.ok(rows > 10)
+    const restore = await holdfast('state', 'restore', file, '--data', data)
+    assert.equal(restore.code, 1)
+    assert.match(restore.err, /not empty|in use|another/i)
+  })
+
+  test('SIGTERM ends it within seconds with exit code 0, and a second start has everything', async () => {
+    const beginMs = systemClock.bootMs()
+    assert.equal(await stop(up), 0)
+    assert.ok(systemClock.bootMs() - beginMs < 8_000)
+    up = await start(data)
+    const client = await open()
+    assert.deepEqual(await client.read(8192, 4096), block)
+    await client.disconnect()
+  })
+})
