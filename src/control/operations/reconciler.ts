@@ -171,18 +171,22 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     await sites.command(site, name, request, { timeoutMs: COMMAND_MS })
   }
 
-  /** In order, up to the first that fails: a later one may rely on an earlier. */
+  /** In order. One that is refused does not hold up the others: a disk cannot go before its session has been closed. */
   async function chores(site: string): Promise<void> {
     for (const chore of await listChores(store.db, site)) {
       try {
         const name = chore.command as CommandName
         await send(site, name, fromJson<CommandRequest<typeof name>>(chore.request))
       } catch (error) {
-        if (refusalCode(error) !== 'VOLUME_UNKNOWN' && refusalCode(error) !== 'SESSION_UNKNOWN') {
+        const code = refusalCode(error)
+        if (code !== 'VOLUME_UNKNOWN' && code !== 'SESSION_UNKNOWN') {
           if (!isFault(error)) throw error
-          log.info({ err: error, site, chore: chore.command }, 'a chore has to wait')
+          if (error.message !== chore.last_error) {
+            log.info({ err: error, site, chore: chore.command }, 'a chore has to wait')
+          }
           await store.write((tx) => failChore(tx, chore.id, error.message))
-          return
+          if (code === null) return
+          continue
         }
       }
       await store.write((tx) => endChore(tx, chore.id))
