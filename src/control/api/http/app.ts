@@ -15,7 +15,7 @@ import type { Authenticator } from '#control/identity/authenticator.ts'
 import { type AuditLog, auditAnswer } from './audit.ts'
 import { authenticateByBody, authenticateByHeaders, authorise } from './authenticate.ts'
 import { isStorableText, parseBody } from './body.ts'
-import type { Api, Dialect } from './dialect.ts'
+import type { Api, Dialect, RouteEntry } from './dialect.ts'
 import { type RateLimit, rateLimit } from './rate-limit.ts'
 import { type CommonRefusal, Refusal } from './refusal.ts'
 import { compileValidator, InvalidInput } from './validation.ts'
@@ -53,7 +53,7 @@ export interface AppOptions {
 export function createApp(options: AppOptions): Api {
   const { authenticator, audit, log, dialects, fallback } = options
   const rate = options.rate ?? rateLimit(options.clock)
-  const routes: { method: string; matches: RegExp; dialect: Dialect }[] = []
+  const routes: (RouteEntry & { readonly matches: RegExp })[] = []
 
   const settings: FastifyServerOptions = {
     loggerInstance: log,
@@ -82,6 +82,7 @@ export function createApp(options: AppOptions): Api {
   app.setValidatorCompiler(compileValidator)
   // Answers go out as the handler made them: a schema in a route is documentation and a test, not a filter.
   app.setSerializerCompiler(() => (value) => JSON.stringify(value))
+  app.decorate('routeTable', routes)
   // The real values are set by the first hook of every request.
   app.decorateRequest('principal', null)
   app.decorateRequest('rawBody', null as never)
@@ -213,7 +214,8 @@ export function createApp(options: AppOptions): Api {
       scope.addHook('onRoute', (route) => {
         route.config = { ...route.config, dialect }
         for (const method of [route.method].flat()) {
-          routes.push({ method, matches: patternOf(route.url), dialect })
+          const { url, config: rules } = route
+          routes.push({ method, url, rules, matches: patternOf(url), dialect })
         }
       })
       dialect.mount(scope as unknown as Api)

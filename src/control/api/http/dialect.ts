@@ -87,7 +87,20 @@ export interface Dialect {
   mount(app: Api): void
 }
 
+/** A route as it was declared, for tests and documents that go through all of them. */
+export interface RouteEntry {
+  readonly method: string
+  /** `/v1/:project_id/jobs/:id` */
+  readonly url: string
+  readonly rules: RouteRules
+  readonly dialect: Dialect
+}
+
 declare module 'fastify' {
+  interface FastifyInstance {
+    /** Every route of every dialect; complete once the server is ready. */
+    readonly routeTable: readonly RouteEntry[]
+  }
   interface FastifyContextConfig extends RouteRules {
     /** Set by the server when the dialect mounts its routes. */
     dialect?: Dialect
