@@ -39,7 +39,7 @@ export interface PlaneOptions {
   readonly crashPoint?: CrashPoint | undefined
 }
 
-/** How often agents that other control planes heard are read from a shared database. */
+/** How often is read from a shared database what other control planes heard and granted. */
 const REFRESH_MS = 1_000
 
 /** The address of the state database as openStore takes it. */
@@ -64,8 +64,9 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
     const store = await openStore(storeOptions(config.database, clock, log))
     undo.push(() => store.close())
     await store.claim()
-    const doubt = await beginRun(store, bootId)
+    const { doubt, unclean } = await beginRun(store, bootId)
     undo.push(() => endRun(store))
+    if (unclean) log.warn('the control plane before this one did not stop in order')
     if (doubt !== null) {
       log.warn({ doubt }, 'ownership records wait for reports of both their sites')
     }
@@ -83,6 +84,7 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
       leaseMs: config.leaseMs,
       driftMs: config.leaseDriftMs,
     })
+    await witness.watchLeases()
     const services: OperationServices = { store, clock, log, sites, agents, witness }
     const operations = createEngine({
       store,
@@ -102,7 +104,13 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
       log,
     })
     undo.push(() => internal.close())
-    if (store.shared) undo.push(every(clock, REFRESH_MS, () => agents.refresh(), log))
+    if (store.shared) {
+      const refresh = async () => {
+        await agents.refresh()
+        await witness.watchLeases()
+      }
+      undo.push(every(clock, REFRESH_MS, refresh, log))
+    }
     operations.start()
     undo.push(() => operations.stop())
     return { store, agents, sites, witness, operations, services, internal, close }

@@ -100,7 +100,7 @@ test('a backup taken under load is one moment, and restores under a new incarnat
   assert.equal(meta.incarnation_number, 2)
   assert.equal(meta.clean_shutdown, 0)
   assert.notEqual(meta.history_mark, before.history_mark)
-  assert.equal(await beginRun(copy, 'boot-1'), 'restored')
+  assert.deepEqual(await beginRun(copy, 'boot-1'), { doubt: 'restored', unclean: false })
 })
 
 test(
@@ -247,7 +247,7 @@ test(
       leaseMs: 50,
       driftMs: 5,
     })
-    assert.equal(await beginRun(store, bootId), null)
+    assert.equal((await beginRun(store, bootId)).doubt, null)
     await store.write((tx) => witness.register(tx, 's', 'az1', 'az2'))
     const before = await readMeta(store.db)
 

@@ -11,6 +11,7 @@ import { createAgentBook } from '#control/sites/agents.ts'
 import { createSiteClient, refusalCode } from '#control/sites/client.ts'
 import { serveInternal } from '#control/sites/server.ts'
 import { createWitness, type Witness } from '#control/sites/witness.ts'
+import { backupState, restoreState } from '#control/store/backup.ts'
 import { beginRun, endRun, readMeta } from '#control/store/meta.ts'
 import { openStore } from '#control/store/open.ts'
 import type { Store } from '#control/store/store.ts'
@@ -35,11 +36,12 @@ async function lab(t: TestContext) {
   const clock = stillClock()
   const open: Store[] = []
   t.after(() => Promise.all(open.map((store) => store.close())))
+  const url = (database: string) => `sqlite:${dir}/${database}`
   /** A control plane starts; `bootId` names the boot of its host. */
-  const start = async (bootId: string) => {
-    const store = await openStore({ url: `sqlite:${dir}/state.db`, clock, log })
+  const start = async (bootId: string, database = 'state.db') => {
+    const store = await openStore({ url: url(database), clock, log })
     open.push(store)
-    const doubt = await beginRun(store, bootId)
+    const { doubt, unclean } = await beginRun(store, bootId)
     const witness = createWitness({
       store,
       clock,
@@ -57,9 +59,17 @@ async function lab(t: TestContext) {
       const answer = await witness.ask('s', ask, 'test')
       return answer?.ok === false ? answer.refusal : 'granted'
     }
-    return { store, witness, doubt, must, refusal }
+    await witness.watchLeases()
+    return { store, witness, doubt, unclean, must, refusal }
   }
-  return { clock, start }
+  /** A control plane starts on what a backup of `store` holds. */
+  const startRestored = async (store: Store, bootId = 'boot-1') => {
+    await backupState(store, `${dir}/backup`, clock)
+    await store.close()
+    await restoreState({ url: url('restored.db'), clock, log }, `${dir}/backup`)
+    return await start(bootId, 'restored.db')
+  }
+  return { clock, start, startRestored }
 }
 
 const register = (store: Store, witness: Witness) =>
@@ -157,7 +167,7 @@ test('a lease holds off another writer until it has ended, also for a control pl
   await first.store.close() // as a killed process leaves it: no clean mark
 
   const second = await start('boot-1')
-  assert.equal(second.doubt, null)
+  assert.deepEqual([second.doubt, second.unclean], [null, true])
   assert.equal(await second.refusal(failover(1)), 'LEASE_HELD')
   await assert.rejects(second.witness.change('s', failover(1), 'test'), (error: unknown) => {
     assert.ok(error instanceof Error && 'code' in error && 'detail' in error)
@@ -169,7 +179,7 @@ test('a lease holds off another writer until it has ended, also for a control pl
   assert.equal((await second.must(failover(1))).writer, 'az2')
 })
 
-test('after a clean stop and another boot the history is trusted, and a lease counts from when it was first seen', async (t) => {
+test('after another boot a lease counts anew from the start of the control plane, and nothing else waits', async (t) => {
   const { clock, start } = await lab(t)
   const first = await start('boot-1')
   await register(first.store, first.witness)
@@ -180,23 +190,21 @@ test('after a clean stop and another boot the history is trusted, and a lease co
   clock.forward(-900_000) // another boot counts from its own zero
 
   const second = await start('boot-2')
-  assert.equal(second.doubt, null)
-  assert.equal(await second.refusal(failover(1)), 'LEASE_HELD')
+  assert.deepEqual([second.doubt, second.unclean], [null, false])
   clock.forward(LEASE_MS)
   assert.equal(await second.refusal(failover(1)), 'LEASE_HELD')
   clock.forward(DRIFT_MS)
   assert.equal((await second.must(failover(1))).writer, 'az2')
 })
 
-test('after an unclean stop and another boot nothing is granted until both sites reported and one lease has passed', async (t) => {
-  const { clock, start } = await lab(t)
+test('after a restore nothing is granted until both sites reported and one lease has passed', async (t) => {
+  const { clock, start, startRestored } = await lab(t)
   const first = await start('boot-1')
   await register(first.store, first.witness)
   await first.must(opening)
-  await first.store.close()
 
-  const { witness, doubt, must, refusal } = await start('boot-2')
-  assert.equal(doubt, 'unclean_start_on_another_boot')
+  const { witness, doubt, must, refusal } = await startRestored(first.store)
+  assert.equal(doubt, 'restored')
   const answer = await witness.ask('s', renew(1), 'test')
   assert.deepEqual(answer?.ok === false && answer.refusal, 'WITNESS_WAITING')
   const writer = { epoch: 1, state: 'resyncing', role: 'writer' } as const
@@ -207,6 +215,18 @@ test('after an unclean stop and another boot nothing is granted until both sites
   assert.equal(await refusal(failover(1)), 'LEASE_HELD')
   clock.forward(LEASE_MS + DRIFT_MS)
   assert.equal((await must(failover(1))).epoch, 2)
+})
+
+test('words of a site spoken under an earlier doubt do not count under the next', async (t) => {
+  const { start, startRestored } = await lab(t)
+  const first = await start('boot-1')
+  await register(first.store, first.witness)
+  await first.must(opening)
+  const said = { epoch: 1, state: 'resyncing' } as const
+  await first.witness.heard(report('az2', [{ ...said, epoch: 3, role: 'writer' }]))
+  const { witness, refusal } = await startRestored(first.store)
+  await witness.heard(report('az1', [{ ...said, role: 'writer' }]))
+  assert.equal(await refusal(renew(1)), 'WITNESS_WAITING')
 })
 
 test('an epoch above the record brings it into doubt, and both reports bring it up to date', async (t) => {
@@ -234,13 +254,12 @@ test('an epoch above the record brings it into doubt, and both reports bring it 
 })
 
 test('an operator may vouch for a record when a site cannot report, and still one lease passes', async (t) => {
-  const { clock, start } = await lab(t)
+  const { clock, start, startRestored } = await lab(t)
   const first = await start('boot-1')
   await register(first.store, first.witness)
   await first.must(opening)
   await first.must({ kind: 'rise', site: 'az1', epoch: 1, attempt: 'rise-attempt' })
-  await first.store.close()
-  const { witness, must, refusal } = await start('boot-2')
+  const { witness, must, refusal } = await startRestored(first.store)
   await witness.heard(report('az2', [{ epoch: 2, role: 'replica' }]))
   assert.equal(await refusal(failover(2)), 'WITNESS_WAITING')
   await witness.trust('s', 'operator:anna')

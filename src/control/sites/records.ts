@@ -33,6 +33,16 @@ export async function recordsOf(
   return found
 }
 
+/** Records with a lease whose end is a time of another boot. */
+export function foreignLeases(db: Queries, bootId: string): Promise<OwnershipRow[]> {
+  return db
+    .selectFrom('ownership')
+    .selectAll()
+    .where('lease_holder', 'is not', null)
+    .where('lease_boot_id', '<>', bootId)
+    .execute()
+}
+
 export function recordsDoubtedAt(
   db: Queries,
   site: string,

@@ -15,6 +15,7 @@ import type { Report } from '#wire/site/witness.ts'
 import { adopt, doubtOf, type Heard, hears, trusted } from './history.ts'
 import {
   findRecord,
+  foreignLeases,
   type LeaseReader,
   recordsDoubtedAt,
   recordsOf,
@@ -41,6 +42,11 @@ export interface Witness {
   trust(session: string, askedBy: string): Promise<void>
   /** Takes what a site says about its sessions: proof, or doubt, of the records' completeness. */
   heard(report: Report): Promise<void>
+  /**
+   * Looks at the leases that were granted under other boot ids: they count from the first look. At the start, and again
+   * and again where other control planes grant leases too.
+   */
+  watchLeases(): Promise<void>
 }
 
 /* The witness. The rules are pure (domain/ownership.ts); this file makes them durable and gives them time and trust.
@@ -299,6 +305,14 @@ export function createWitness(options: WitnessOptions): Witness {
         if (trusted(row, meta.history_mark)) return
         await restoreTrust(tx, session, () => null, askedBy)
       })
+    },
+    async watchLeases() {
+      const rows = await foreignLeases(store.db, bootId)
+      const present = new Set(rows.map(({ session }) => session))
+      for (const session of foreignSeen.keys()) {
+        if (!present.has(session)) foreignSeen.delete(session)
+      }
+      for (const row of rows) readLease(row)
     },
     async heard(report) {
       // What the record lacks is looked for outside a transaction: nearly every report finds nothing.

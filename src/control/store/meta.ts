@@ -6,15 +6,17 @@ import type { Queries, Store, Transaction } from './store.ts'
 import type { MetaRow } from './tables/meta.ts'
 
 /* The database's knowledge of its own past: which life of it this is, and whether its history can be taken as
- * complete. The witness may grant nothing on a history that may lack its end; see control/sites/witness.ts.
+ * complete. The witness grants nothing on a history that may lack its end; see control/sites/witness.ts.
  *
- *   what happened                                  history
- *   first start of a new database                  complete
- *   start after a clean shutdown                   complete
- *   start after the process died, same boot        complete: every commit was in the WAL, which the kernel kept
- *   start after the process died, other boot       doubtful on SQLite: the disk may have promised too much
- *   restore                                        doubtful: everything after the backup is gone
- *   PostgreSQL answers under another identity      doubtful: a standby or a copy took over
+ *   what happened                                history
+ *   first start of a new database                complete
+ *   start after a clean stop                     complete
+ *   start after the process died, same boot      complete: every commit was in the WAL, which the kernel kept
+ *   start after the host died                    complete: every commit was answered only when it was on the disk
+ *   restore                                      doubtful: everything after the backup is gone
+ *   PostgreSQL answers under another identity    doubtful: a standby or a copy took over
+ *
+ * After another boot the leases' CLOCK_BOOTTIME means nothing any more; that is the witness's business.
  */
 
 /** The meta row. Present from the moment `openStore` resolved. */
@@ -46,17 +48,21 @@ export async function ensureMeta(store: Store, clock: Clock): Promise<void> {
   })
 }
 
-export type HistoryDoubt = 'unclean_start_on_another_boot' | 'restored' | 'engine_changed'
+export type HistoryDoubt = 'restored' | 'engine_changed'
 
-/**
- * A control plane starts on this database: clears the clean mark and says whether the history became doubtful now.
- * When it did, no ownership record counts as trusted any more until it is reconciled.
- */
-export async function beginRun(store: Store, bootId: string): Promise<HistoryDoubt | null> {
+export interface RunStart {
+  /** Why no ownership record counts as trusted any more until it is reconciled; null: no new reason. */
+  readonly doubt: HistoryDoubt | null
+  /** The control plane before this one did not stop in order. Meaningful on SQLite only. */
+  readonly unclean: boolean
+}
+
+/** A control plane starts on this database: clears the clean mark and says what the database has been through. */
+export async function beginRun(store: Store, bootId: string): Promise<RunStart> {
   const identity = await store.identity()
   return await store.write(async (tx) => {
     const meta = await readMeta(tx)
-    const doubt = doubtOf(meta, store, bootId, identity)
+    const doubt = doubtOf(meta, identity)
     await tx
       .updateTable('meta')
       .set({
@@ -67,21 +73,13 @@ export async function beginRun(store: Store, bootId: string): Promise<HistoryDou
       })
       .where('id', '=', 1)
       .execute()
-    return doubt
+    return { doubt, unclean: !store.shared && doubt === null && meta.clean_shutdown === 0 }
   })
 }
 
-function doubtOf(
-  meta: MetaRow,
-  store: Store,
-  bootId: string,
-  identity: string,
-): HistoryDoubt | null {
+function doubtOf(meta: MetaRow, identity: string): HistoryDoubt | null {
   if (meta.boot_id === null) return meta.incarnation_number > 1 ? 'restored' : null
-  if (meta.engine_identity !== identity) return 'engine_changed'
-  // PostgreSQL looks after its own host; there a dead control plane says nothing about the database.
-  if (store.shared || meta.clean_shutdown === 1 || meta.boot_id === bootId) return null
-  return 'unclean_start_on_another_boot'
+  return meta.engine_identity === identity ? null : 'engine_changed'
 }
 
 /** The engine answers under another identity: a standby took over. Every record needs reconciling. */

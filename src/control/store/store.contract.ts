@@ -191,14 +191,18 @@ export function storeContract(engine: string, fresh: (t: TestContext) => Promise
     )
   })
 
-  says('a first start is trusted, and so is one after a clean stop', async (t) => {
-    const store = await open(t, await fresh(t))
-    const { history_mark } = await readMeta(store.db)
-    assert.equal(await beginRun(store, 'boot-1'), null)
-    await endRun(store)
-    assert.equal(await beginRun(store, 'boot-2'), null)
-    assert.equal((await readMeta(store.db)).history_mark, history_mark)
-  })
+  says(
+    'a start keeps the history, and tells whether the stop before it was in order',
+    async (t) => {
+      const store = await open(t, await fresh(t))
+      const { history_mark } = await readMeta(store.db)
+      assert.deepEqual(await beginRun(store, 'boot-1'), { doubt: null, unclean: false })
+      assert.deepEqual(await beginRun(store, 'boot-2'), { doubt: null, unclean: !store.shared })
+      await endRun(store)
+      assert.deepEqual(await beginRun(store, 'boot-2'), { doubt: null, unclean: false })
+      assert.equal((await readMeta(store.db)).history_mark, history_mark)
+    },
+  )
 
   says('a database of a newer release is refused untouched', async (t) => {
     const url = await fresh(t)

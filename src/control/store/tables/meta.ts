@@ -20,8 +20,7 @@ export interface MetaRow {
   boot_id: string | null
   /**
    * Name of the present stretch of unbroken history. An ownership record is trusted while its own mark equals
-   * this one; whatever casts doubt on the history (restore, standby promoted, unclean start on another boot)
-   * writes a new mark here.
+   * this one; whatever casts doubt on the history (a restore, a promoted standby) writes a new mark here.
    */
   history_mark: string
   /** What the engine says it is: `sqlite`, or PostgreSQL's system identifier and timeline. */
