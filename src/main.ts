@@ -23,7 +23,7 @@ const exitCode = await runCli(process.argv.slice(2), {
     async start(values) {
       const config = controlConfig(values as OptionValues<typeof controlOptions>)
       const { startControl } = await import('#control/control.ts')
-      return await startControl(config)
+      return await startControl(config, version)
     },
   },
   agent: {
