@@ -354,39 +354,19 @@ async function makePki(name: string): Promise<Pki> {
   const dir = join(directory, name)
   await mkdir(dir)
   const at = (file: string) => join(dir, file)
-  const openssl = (...args: string[]) => run('openssl', args, { cwd: dir })
-  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
+  const openssl = (command: string) => run('openssl', command.split(' '), { cwd: dir })
+  const key = '-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
   await openssl(
-    'req',
-    '-x509',
-    ...key,
-    '-keyout',
-    'ca-key.pem',
-    '-out',
-    'ca-cert.pem',
-    '-days',
-    '2',
-    '-subj',
-    '/CN=test CA',
+    `req -x509 ${key} -keyout ca-key.pem -out ca-cert.pem -days 2 -subj /CN=test-authority`,
   )
   for (const [role, subject, extensions] of [
     ['server', '/CN=agent:az1:a', 'subjectAltName=IP:127.0.0.1,DNS:localhost'],
     ['client', '/CN=nbd-client:p:u', 'keyUsage=digitalSignature'],
   ] as const) {
-    await openssl(
-      'req',
-      ...key,
-      '-keyout',
-      `${role}-key.pem`,
-      '-out',
-      `${role}.csr`,
-      '-subj',
-      subject,
-    )
+    await openssl(`req ${key} -keyout ${role}-key.pem -out ${role}.csr -subj ${subject}`)
     await writeFile(at(`${role}.ext`), extensions)
     await openssl(
-      ...['x509', '-req', '-in', `${role}.csr`, '-CA', 'ca-cert.pem', '-CAkey', 'ca-key.pem'],
-      ...['-CAcreateserial', '-days', '2', '-out', `${role}-cert.pem`, '-extfile', `${role}.ext`],
+      `x509 -req -in ${role}.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial -days 2 -out ${role}-cert.pem -extfile ${role}.ext`,
     )
   }
   const read = (file: string) => readFileSync(at(file), 'utf8')
