@@ -4,48 +4,26 @@
  * `stranger` (an administrator of another project). Times are short, so that failovers take about a second.
  */
 import assert from 'node:assert/strict'
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type AgentConfig, agentConfig, agentOptions } from '#agent/config.ts'
-import { type RunningAgent, startAgent } from '#agent/agent.ts'
+import type { RunningAgent } from '#agent/agent.ts'
 import { sleep } from '#base/clock.ts'
-import { resolveOptions } from '#base/config.ts'
-import { newHexId } from '#base/ids.ts'
-import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
-import { createAuthority, issueCertificate } from '#base/system/pki.ts'
 import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
-import { evsDialect } from '#control/api/evs/dialect.ts'
-import { createApp } from '#control/api/http/app.ts'
-import { storeAuditLog } from '#control/api/http/audit.ts'
-import type { Api } from '#control/api/http/dialect.ts'
-import { sdrsDialect, type SdrsOptions } from '#control/api/sdrs/dialect.ts'
-import { controlConfig, controlOptions } from '#control/config.ts'
-import type { Principal, Role } from '#control/identity/principal.ts'
-import { createReconciler, type Reconciler } from '#control/operations/reconciler.ts'
-import { defaultVpcId, seedResources } from '#control/resources/surroundings.ts'
-import { type Plane, startPlane } from '#control/plane.ts'
+import type { SdrsOptions } from '#control/api/sdrs/dialect.ts'
+import { defaultVpcId } from '#control/resources/surroundings.ts'
+import type { Plane } from '#control/plane.ts'
 import { violations } from '../contracts/validate.ts'
+import {
+  makeCertificates,
+  PROJECT,
+  type RegionControl,
+  startRegionAgent,
+  startRegionControl,
+} from './region-parts.ts'
 
-export const REGION = 'local-1'
-export const PROJECT = newHexId()
-export const STRANGE_PROJECT = newHexId()
-
-const principal = (project: string, role: Role): Principal => ({
-  user: { id: newHexId(), name: role },
-  domain: { id: newHexId(), name: 'holdfast' },
-  project: { id: project, name: REGION },
-  role,
-  domainRole: null,
-  by: 'token',
-  accessKey: null,
-})
-const PRINCIPALS: Readonly<Record<string, Principal>> = {
-  admin: principal(PROJECT, 'admin'),
-  reader: principal(PROJECT, 'reader'),
-  stranger: principal(STRANGE_PROJECT, 'admin'),
-}
+export { PROJECT, STRANGE_PROJECT } from './region-parts.ts'
 
 export interface Reply {
   readonly status: number
@@ -56,15 +34,6 @@ export interface Reply {
 export interface RegionOptions extends SdrsOptions {
   /** Options of both agents, over the short times of this file. */
   readonly agent?: Readonly<Record<string, unknown>>
-}
-
-const AGENT_TIMES = {
-  peerSilenceMs: 800,
-  heartbeatMs: 100,
-  leaseMs: 1_600,
-  renewMs: 400,
-  reportMs: 100,
-  witnessTimeoutMs: 700,
 }
 
 /** Every answer that a test sees is held against its contract. */
@@ -94,15 +63,17 @@ function checkContract(
 export class Region {
   readonly directory: string
   readonly vpc = defaultVpcId(PROJECT)
-  plane!: Plane
-  reconciler!: Reconciler
-  #app!: Api
+  #control!: RegionControl
   readonly #agents = new Map<string, RunningAgent>()
   readonly #options: RegionOptions
 
   private constructor(directory: string, options: RegionOptions) {
     this.directory = directory
     this.#options = options
+  }
+
+  get plane(): Plane {
+    return this.#control.plane
   }
 
   static async start(options: RegionOptions = {}): Promise<Region> {
@@ -117,119 +88,22 @@ export class Region {
   }
 
   async #start(): Promise<void> {
-    const authority = await createAuthority('test', systemClock.wallMs())
-    await writeFile(join(this.directory, 'ca.crt'), authority.cert)
-    const parts = {
-      control: { kind: 'control', region: REGION },
-      az1: { kind: 'agent', site: 'az1', agent: 'az1-agent' },
-      az2: { kind: 'agent', site: 'az2', agent: 'az2-agent' },
-    } as const
-    for (const [part, identity] of Object.entries(parts)) {
-      const leaf = await issueCertificate(
-        authority,
-        { identity, hosts: ['127.0.0.1'], lifetimeDays: 2 },
-        systemClock.wallMs(),
-      )
-      await writeFile(join(this.directory, `${part}.crt`), leaf.cert)
-      await writeFile(join(this.directory, `${part}.key`), leaf.key)
-    }
-    await this.#startPlane()
+    await makeCertificates(this.directory)
+    this.#control = await startRegionControl({
+      directory: this.directory,
+      internalPort: 0,
+      ...this.#options,
+    })
     await Promise.all([this.startSite('az1'), this.startSite('az2')])
     await this.until('both sites are heard', async () =>
       ['az1', 'az2'].every((site) => this.plane.agents.heard(site)),
     )
   }
 
-  async #startPlane(): Promise<void> {
-    const config = controlConfig(
-      resolveOptions(controlOptions, {
-        flags: {
-          region: REGION,
-          sites: 'az1,az2',
-          dataDir: join(this.directory, 'control'),
-          listen: '127.0.0.1:0',
-          internalListen: '127.0.0.1:0',
-          'pki.ca': join(this.directory, 'ca.crt'),
-          'pki.cert': join(this.directory, 'control.crt'),
-          'pki.key': join(this.directory, 'control.key'),
-          leaseMs: AGENT_TIMES.leaseMs,
-          agentSilenceMs: 1_000,
-          logLevel: process.env['HOLDFAST_TEST_LOG'] ?? 'fatal',
-        },
-      }),
-    )
-    const clock = systemClock
-    const log = createLog('control', config.logLevel)
-    this.plane = await startPlane({
-      config,
-      clock,
-      log,
-      random: Math.random,
-      bootId: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim(),
-    })
-    const { store, agents, witness, sites, operations } = this.plane
-    await seedResources(store, { region: REGION, sites: config.sites, nowMs: clock.wallMs() })
-    this.reconciler = createReconciler({
-      store,
-      clock,
-      log,
-      agents,
-      sites,
-      witness,
-      siteNames: config.sites,
-      everyMs: 300,
-    })
-    this.reconciler.start()
-    const services = {
-      store,
-      operations,
-      clock,
-      sites: config.sites,
-      agents,
-      agentSilenceMs: config.agentSilenceMs,
-      publicUrl: 'http://127.0.0.1',
-    }
-    const sdrs = sdrsDialect(services, this.#options)
-    this.#app = createApp({
-      clock,
-      log,
-      authenticator: {
-        byToken: async (token) =>
-          PRINCIPALS[token] ?? { denied: 'The token is unknown.', code: null },
-        bySignature: async () => ({ denied: 'No signatures here.', code: null }),
-      },
-      audit: storeAuditLog(store, clock),
-      dialects: [sdrs, evsDialect(services)],
-      fallback: sdrs,
-    })
-    await this.#app.ready()
-  }
-
-  #agentConfig(site: string): AgentConfig {
-    return agentConfig(
-      resolveOptions(agentOptions, {
-        flags: {
-          ...AGENT_TIMES,
-          ...this.#options.agent,
-          region: REGION,
-          site,
-          agentId: `${site}-agent`,
-          dataDir: join(this.directory, site),
-          controlUrl: `https://127.0.0.1:${this.plane.internal.port}`,
-          commandListen: '127.0.0.1:0',
-          linkListen: '127.0.0.1:0',
-          'pki.ca': join(this.directory, 'ca.crt'),
-          'pki.cert': join(this.directory, `${site}.crt`),
-          'pki.key': join(this.directory, `${site}.key`),
-          logLevel: process.env['HOLDFAST_TEST_LOG'] ?? 'fatal',
-        },
-      }),
-    )
-  }
-
   async startSite(site: string): Promise<void> {
-    await mkdir(join(this.directory, site), { recursive: true })
-    this.#agents.set(site, await startAgent(this.#agentConfig(site)))
+    const { port } = this.plane.internal
+    const options = this.#options.agent
+    this.#agents.set(site, await startRegionAgent(this.directory, site, port, options))
   }
 
   /** Stops the agent of a site in order, and waits until it counts as silent. */
@@ -263,7 +137,7 @@ export class Region {
   }
 
   async call(method: string, path: string, body?: unknown, token = 'admin'): Promise<Reply> {
-    const reply = await this.#app.inject({
+    const reply = await this.#control.app.inject({
       method: method as 'GET',
       url: path.replace('{project}', PROJECT),
       headers: {
@@ -379,10 +253,9 @@ export class Region {
   }
 
   async stop(): Promise<void> {
-    await this.reconciler?.stop()
-    await this.#app?.close()
+    await this.#control?.stopServing()
     for (const agent of this.#agents.values()) await agent.close()
-    await this.plane?.close()
+    await this.#control?.plane.close()
     await rm(this.directory, { recursive: true, force: true })
   }
 }

@@ -1,0 +1,189 @@
+/** The parts of a region for tests: certificates, control plane with its API, agents. See region.ts. */
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type RunningAgent, startAgent } from '#agent/agent.ts'
+import { agentConfig, agentOptions } from '#agent/config.ts'
+import { resolveOptions } from '#base/config.ts'
+import { createLog } from '#base/log.ts'
+import { systemClock } from '#base/system/clock.ts'
+import { createAuthority, issueCertificate } from '#base/system/pki.ts'
+import { evsDialect } from '#control/api/evs/dialect.ts'
+import { createApp } from '#control/api/http/app.ts'
+import { storeAuditLog } from '#control/api/http/audit.ts'
+import type { Api } from '#control/api/http/dialect.ts'
+import { sdrsDialect, type SdrsOptions } from '#control/api/sdrs/dialect.ts'
+import { controlConfig, controlOptions } from '#control/config.ts'
+import type { Principal, Role } from '#control/identity/principal.ts'
+import { createReconciler } from '#control/operations/reconciler.ts'
+import type { CrashPoint } from '#control/operations/runner.ts'
+import { type Plane, startPlane } from '#control/plane.ts'
+import { seedResources } from '#control/resources/surroundings.ts'
+
+export const REGION = 'local-1'
+export const PROJECT = 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'
+export const STRANGE_PROJECT = 'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb'
+
+const principal = (project: string, role: Role): Principal => ({
+  user: { id: 'c'.repeat(32), name: role },
+  domain: { id: 'd'.repeat(32), name: 'holdfast' },
+  project: { id: project, name: REGION },
+  role,
+  domainRole: null,
+  by: 'token',
+  accessKey: null,
+})
+const PRINCIPALS: Readonly<Record<string, Principal>> = {
+  admin: principal(PROJECT, 'admin'),
+  reader: principal(PROJECT, 'reader'),
+  stranger: principal(STRANGE_PROJECT, 'admin'),
+}
+
+const AGENT_TIMES = {
+  peerSilenceMs: 800,
+  heartbeatMs: 100,
+  leaseMs: 1_600,
+  renewMs: 400,
+  reportMs: 100,
+  witnessTimeoutMs: 700,
+}
+
+/** One authority, and certificates of the control plane and two agents. */
+export async function makeCertificates(directory: string): Promise<void> {
+  const nowMs = systemClock.wallMs()
+  const authority = await createAuthority('test', nowMs)
+  await writeFile(join(directory, 'ca.crt'), authority.cert)
+  const parts = {
+    control: { kind: 'control', region: REGION },
+    az1: { kind: 'agent', site: 'az1', agent: 'az1-agent' },
+    az2: { kind: 'agent', site: 'az2', agent: 'az2-agent' },
+  } as const
+  for (const [part, identity] of Object.entries(parts)) {
+    const spec = { identity, hosts: ['127.0.0.1'], lifetimeDays: 2 }
+    const leaf = await issueCertificate(authority, spec, nowMs)
+    await writeFile(join(directory, `${part}.crt`), leaf.cert)
+    await writeFile(join(directory, `${part}.key`), leaf.key)
+  }
+}
+
+const pki = (directory: string, part: string) => ({
+  'pki.ca': join(directory, 'ca.crt'),
+  'pki.cert': join(directory, `${part}.crt`),
+  'pki.key': join(directory, `${part}.key`),
+  logLevel: process.env['HOLDFAST_TEST_LOG'] ?? 'fatal',
+})
+
+export interface RegionControl {
+  readonly plane: Plane
+  readonly app: Api
+  /** Ends the API and the reconciler, not the plane. */
+  stopServing(): Promise<void>
+}
+
+export interface RegionControlOptions extends SdrsOptions {
+  readonly directory: string
+  /** 0: any. */
+  readonly internalPort: number
+  readonly crashPoint?: CrashPoint
+}
+
+/** The control plane with SDRS and volumes on top; the API is ready for `inject` and not listening. */
+export async function startRegionControl(options: RegionControlOptions): Promise<RegionControl> {
+  const { directory, internalPort, crashPoint } = options
+  const config = controlConfig(
+    resolveOptions(controlOptions, {
+      flags: {
+        ...pki(directory, 'control'),
+        region: REGION,
+        sites: 'az1,az2',
+        dataDir: join(directory, 'control'),
+        listen: '127.0.0.1:0',
+        internalListen: `127.0.0.1:${internalPort}`,
+        leaseMs: AGENT_TIMES.leaseMs,
+        agentSilenceMs: 1_000,
+      },
+    }),
+  )
+  const clock = systemClock
+  const log = createLog('control', config.logLevel)
+  const plane = await startPlane({
+    config,
+    clock,
+    log,
+    random: Math.random,
+    bootId: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim(),
+    crashPoint,
+  })
+  const { store, agents, witness, sites, operations } = plane
+  await seedResources(store, { region: REGION, sites: config.sites, nowMs: clock.wallMs() })
+  const siteNames = config.sites
+  const reconciler = createReconciler({
+    store,
+    clock,
+    log,
+    agents,
+    sites,
+    witness,
+    siteNames,
+    everyMs: 300,
+  })
+  reconciler.start()
+  const services = {
+    store,
+    operations,
+    clock,
+    sites: config.sites,
+    agents,
+    agentSilenceMs: config.agentSilenceMs,
+    publicUrl: 'http://127.0.0.1',
+  }
+  const sdrs = sdrsDialect(services, options)
+  const app = createApp({
+    clock,
+    log,
+    authenticator: {
+      byToken: async (token) =>
+        PRINCIPALS[token] ?? { denied: 'The token is unknown.', code: null },
+      bySignature: async () => ({ denied: 'No signatures here.', code: null }),
+    },
+    audit: storeAuditLog(store, clock),
+    dialects: [sdrs, evsDialect(services)],
+    fallback: sdrs,
+  })
+  await app.ready()
+  return {
+    plane,
+    app,
+    async stopServing() {
+      await reconciler.stop()
+      await app.close()
+    },
+  }
+}
+
+/** The agent of a site. `more`: options over the short times of this file. */
+export async function startRegionAgent(
+  directory: string,
+  site: string,
+  internalPort: number,
+  more: Readonly<Record<string, unknown>> = {},
+): Promise<RunningAgent> {
+  await mkdir(join(directory, site), { recursive: true })
+  return await startAgent(
+    agentConfig(
+      resolveOptions(agentOptions, {
+        flags: {
+          ...AGENT_TIMES,
+          ...pki(directory, site),
+          ...more,
+          region: REGION,
+          site,
+          agentId: `${site}-agent`,
+          dataDir: join(directory, site),
+          controlUrl: `https://127.0.0.1:${internalPort}`,
+          commandListen: '127.0.0.1:0',
+          linkListen: '127.0.0.1:0',
+        },
+      }),
+    ),
+  )
+}
