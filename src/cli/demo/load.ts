@@ -79,7 +79,7 @@ export class Load {
     }
   }
 
-  /** From now on nothing is sent that was not sent before. Call it together with the kill. */
+  /** From now on nothing is sent that was not sent before. Call it right after the kill. */
   freeze(): void {
     this.#frozen = true
   }

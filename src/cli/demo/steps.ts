@@ -34,8 +34,10 @@ async function runPlain(steps: readonly Step[], streams: Streams, output: Output
     let last = ''
     if (output.json) output.result({ event: 'step', step: number, of: steps.length, title }, '')
     else streams.out.write(`[${number}/${steps.length}] ${title}\n`)
+    const begunMs = performance.now()
     await run((text) => (last = text))
-    if (output.json) output.result({ event: 'step_done', step: number, detail: last }, '')
+    const ms = Math.round(performance.now() - begunMs)
+    if (output.json) output.result({ event: 'step_done', step: number, ms, detail: last }, '')
     else if (last !== '') streams.out.write(`      ${last}\n`)
   }
 }

@@ -22,9 +22,15 @@ export const DEMO_FAILED = fault({
 export interface DemoSystem {
   readonly directory: string
   readonly api: ApiSession
-  /** SIGKILL to every process whose pid file begins with `site`. Returns their names. */
-  killSite(site: string): Promise<string[]>
+  /** Every process whose pid file begins with `site`. */
+  processesOf(site: string): Promise<readonly DemoProcess[]>
   stop(): Promise<void>
+}
+
+export interface DemoProcess {
+  readonly name: string
+  /** SIGKILL, at once. */
+  kill(): void
 }
 
 /** Starts it with --no-restart, so that what is killed stays dead. `say` gets what `holdfast up` tells. */
@@ -73,23 +79,27 @@ export async function startSystem(
     if (credentials === undefined) throw new Fault(DEMO_FAILED, `reading ${path}`)
     const { url, domain, user, password, project_id: projectId } = credentials
     const api = new ApiSession({ url, domain, user, password, projectId }, createFetch(undefined))
-    return { directory, api, killSite: (site) => killSite(directory, site), stop }
+    return { directory, api, processesOf: (site) => processesOf(directory, site), stop }
   } catch (error) {
     await stop()
     throw error
   }
 }
 
-async function killSite(directory: string, site: string): Promise<string[]> {
+async function processesOf(directory: string, site: string): Promise<DemoProcess[]> {
   const run = join(directory, 'run')
   const files = (await readdir(run)).filter(
     (name) => name.startsWith(site) && name.endsWith('.pid'),
   )
-  const pids = await Promise.all(
-    files.map(async (name) => Number(await readFile(join(run, name), 'utf8'))),
+  return await Promise.all(
+    files.map(async (file) => {
+      const pid = Number(await readFile(join(run, file), 'utf8'))
+      return {
+        name: file.slice(0, -'.pid'.length),
+        kill: () => void signalProcess(pid, 'SIGKILL'),
+      }
+    }),
   )
-  for (const pid of pids) signalProcess(pid, 'SIGKILL')
-  return files.map((name) => name.slice(0, -'.pid'.length))
 }
 
 /** Opens a volume where it may be written now, over the unix socket. */
