@@ -14,7 +14,7 @@ import { storeOptions } from './plane.ts'
 
 /** Writes the state to `file`; a control plane may be working on it. */
 export async function backupTo(config: ControlConfig, file: string): Promise<BackupSummary> {
-  const options = storeOf(config)
+  const options = { ...storeOf(config), create: false }
   const store = connectStore(options)
   try {
     return await backupState(store, file, options.clock)

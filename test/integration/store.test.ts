@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, type TestContext, test } from 'node:test'
@@ -176,6 +176,13 @@ test('a second control plane on one SQLite database is refused until the first i
   assert.equal(await other(), 'STORE_IN_USE')
   await store.close()
   assert.equal(await other(), 'claimed')
+})
+
+test('a database that must exist and does not is refused and not made', async (t) => {
+  const dir = scratch(t)
+  const absent = { ...options(`sqlite:${dir}/state.db`), create: false }
+  await assert.rejects(openStore(absent), { code: 'STORE_MISSING' })
+  assert.deepEqual(readdirSync(dir), [])
 })
 
 test('an address that is no database is refused', async () => {

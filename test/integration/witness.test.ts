@@ -399,7 +399,7 @@ test('commands reach the agent of their site, and every kind of answer has its f
   t.after(() => sites.close())
   const send = (site = 'az1', timeoutMs = 5_000) =>
     sites.command(site, 'session.release', { session: 's', epoch: 1 }, { timeoutMs })
-  await assert.rejects(send(), { code: 'SITE_UNKNOWN' })
+  await assert.rejects(send(), { code: 'SITE_NEVER_SEEN' })
   const here = { command_address: `127.0.0.1:${address.port}` }
   await agents.receive({ ...report('az1', []), ...here })
   // An agent of another site that answers at this address is not taken for this one.

@@ -16,7 +16,7 @@ import type { AgentRegistry } from './agents.ts'
 /** Sends commands to the agent of a site. Every command is idempotent, so a lost answer is asked for again. */
 export interface SiteClient {
   /**
-   * Sends one command to the freshest agent of `site` and returns its checked answer. Faults: SITE_UNKNOWN (no
+   * Sends one command to the freshest agent of `site` and returns its checked answer. Faults: SITE_NEVER_SEEN (no
    * agent ever reported), SITE_UNREACHABLE, SITE_BUSY (both worth repeating), SITE_REFUSED (`refusalCode` says why),
    * SITE_ANSWER_INVALID.
    */
@@ -35,8 +35,8 @@ export interface CommandOptions {
   readonly timeoutMs?: number
 }
 
-export const SITE_UNKNOWN = fault({
-  code: 'SITE_UNKNOWN',
+export const SITE_NEVER_SEEN = fault({
+  code: 'SITE_NEVER_SEEN',
   retry: 'later',
   text: 'No agent of the site has ever reported.',
   hint: 'Start an agent there, or check the name of the site.',
@@ -114,7 +114,7 @@ export function createSiteClient(agents: AgentRegistry, credential: ClientCreden
     async command(site, name, request, options = {}) {
       const agent = agents.at(site)
       const doing = `sending ${name} to ${site}`
-      if (agent === null) throw new Fault(SITE_UNKNOWN, doing, { site })
+      if (agent === null) throw new Fault(SITE_NEVER_SEEN, doing, { site })
       const limit = AbortSignal.timeout(options.timeoutMs ?? ANSWER_MS)
       const signal = options.signal === undefined ? limit : AbortSignal.any([options.signal, limit])
       const { command_address: address } = agent.report

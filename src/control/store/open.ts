@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import type { Clock } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
@@ -6,7 +6,7 @@ import { migrate } from './migrations/run.ts'
 import { refuseForgetfulPostgres } from './postgres/durability.ts'
 import { openPostgres } from './postgres/store.ts'
 import { openSqlite } from './sqlite/store.ts'
-import { STORE_URL, type Store } from './store.ts'
+import { STORE_MISSING, STORE_URL, type Store } from './store.ts'
 
 export interface OpenStore {
   /** `sqlite:PATH` (relative to the working directory) or `postgres://USER@HOST:PORT/NAME`. */
@@ -15,6 +15,8 @@ export interface OpenStore {
   readonly passwordFile?: string | undefined
   readonly clock: Clock
   readonly log: Log
+  /** False: a SQLite database that does not exist is refused, not made. Default true. */
+  readonly create?: boolean
   /** 0 to 1. Default: the system's. */
   readonly random?: () => number
 }
@@ -34,9 +36,11 @@ export async function openStore(options: OpenStore): Promise<Store> {
 
 /** Opens the database as it is, without looking at its schema: for restore and for tests of migrations. */
 export function connectStore(options: OpenStore): Store {
-  const { url, clock, log, passwordFile, random = Math.random } = options
+  const { url, clock, log, passwordFile, create = true, random = Math.random } = options
   if (url.startsWith('sqlite:') && url.length > 'sqlite:'.length) {
-    return openSqlite(url.slice('sqlite:'.length), clock)
+    const path = url.slice('sqlite:'.length)
+    if (!create && !existsSync(path)) throw new Fault(STORE_MISSING, `opening ${path}`)
+    return openSqlite(path, clock)
   }
   if (/^postgres(?:ql)?:\/\//.test(url)) {
     const password =

@@ -59,6 +59,12 @@ export const STORE_URL = fault({
   text: 'The address of the state database cannot be used.',
   hint: 'Give sqlite:PATH or postgres://USER@HOST:PORT/NAME.',
 })
+export const STORE_MISSING = fault({
+  code: 'STORE_MISSING',
+  retry: 'never',
+  text: 'There is no state database at this place.',
+  hint: 'Check the configuration of the control plane, or the directory of `holdfast up`.',
+})
 export const STORE_IN_USE = fault({
   code: 'STORE_IN_USE',
   retry: 'later',

@@ -4,7 +4,7 @@ import { sleep } from '#base/clock.ts'
 import { pairsOfGroup, readGroup } from '#control/resources/groups.ts'
 import { readVolumes } from '#control/resources/volumes.ts'
 import type { CommandOptions } from '#control/sites/client.ts'
-import { refusalCode, SITE_UNKNOWN, SITE_UNREACHABLE } from '#control/sites/client.ts'
+import { refusalCode, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
@@ -235,7 +235,7 @@ export async function unlessSilent(
     await act()
     return true
   } catch (error) {
-    const away = isFault(error, SITE_UNREACHABLE) || isFault(error, SITE_UNKNOWN)
+    const away = isFault(error, SITE_UNREACHABLE) || isFault(error, SITE_NEVER_SEEN)
     if (!away || ctx.services.agents.heard(site)) throw error
     ctx.services.log.warn({ site, operation: ctx.id }, 'went on without a silent site')
     return false
