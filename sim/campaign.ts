@@ -72,10 +72,8 @@ export function reachableMoves(): { kind: ChangeKind; from: OwnershipState }[] {
     for (const kind of Object.keys(OWNERSHIP_MOVES) as ChangeKind[]) {
       if (!OWNERSHIP_MOVES[kind].includes(record.state)) continue
       const { writer, replica, epoch } = record
-      const request = {
-        ...{ kind, epoch, attempt: `attempt-${epoch}`, site: writer },
-        ...{ force: true, consent: true, writer, replica },
-      } as OwnershipRequest
+      const who = { site: writer, writer, replica, force: true, consent: true }
+      const request = { kind, epoch, attempt: `attempt-${epoch}`, ...who } as OwnershipRequest
       const answer = decideOwnership(record, request, {
         bootMs: 0,
         waitUntilBootMs: 0,

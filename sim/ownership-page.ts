@@ -31,7 +31,9 @@ function requestOf(kind: ChangeKind, force: boolean): OwnershipRequest {
       return { kind, writer: 'W', replica: 'R', ...common }
     case 'failover':
       return { kind, force, consent: false, ...common }
-    default:
+    case 'reverse':
+    case 'reprotect':
+    case 'close':
       return { kind, ...common }
   }
 }

@@ -1,7 +1,14 @@
 import type { FlushMark } from './truth.ts'
 import type { Agent } from './agent.ts'
 import { CopyJob } from './copy.ts'
-import { BLOCKS_PER_VOLUME, REGIONS, regionOf } from './site.ts'
+import {
+  ALL_BLOCKS,
+  type BlockRange,
+  BLOCKS_PER_VOLUME,
+  REGIONS,
+  regionOf,
+  volumeOf,
+} from './site.ts'
 
 /* The writer's hot path: intent bit, number, local write, frame; and the gate asked with a fresh clock reading before
  * anything is answered.
@@ -303,8 +310,9 @@ export class ClientPath {
   #syncFor(one: Pending): void {
     const { process, site, world } = this.#agent
     const mark = site.disk.syncMark()
+    const { from, to } = volumeOf(one.io.blocks[0] as number)
     process.after(world.syncMs(site), () => {
-      site.disk.syncDone(mark)
+      site.disk.syncDone(mark, from, to)
       one.localDone = true
       this.pump()
     })
@@ -312,17 +320,17 @@ export class ClientPath {
   }
 
   /** The replica makes durable what was sent so far, then `done`. False while no stream is open. */
-  remoteFlush(done: () => void): boolean {
+  remoteFlush(range: BlockRange, done: () => void): boolean {
     if (!this.#streamOpen) return false
     const id = ++this.#flushId
     this.#flushes.set(id, done)
-    this.#agent.link.send({ t: 'flush', id })
+    this.#agent.link.send({ t: 'flush', id, range })
     return true
   }
 
   #askRemote(one: Pending): void {
     if (one.remoteAsked || one.remoteDone) return
-    one.remoteAsked = this.remoteFlush(() => {
+    one.remoteAsked = this.remoteFlush(volumeOf(one.io.blocks[0] as number), () => {
       one.remoteDone = true
       this.pump()
     })
@@ -394,7 +402,7 @@ export class ClientPath {
         this.#agent.feed(() => ({ kind: 'drained', now: this.#agent.now() }))
       }
     }
-    this.#drainSent = this.remoteFlush(done)
+    this.#drainSent = this.remoteFlush(ALL_BLOCKS, done)
     const mark = site.disk.syncMark()
     process.after(world.syncMs(site), () => {
       site.disk.syncDone(mark)
@@ -432,7 +440,7 @@ export class ClientPath {
       }
       if (world.random.chance(0.5)) site.intent.syncDone(candidates)
     }
-    if (!this.remoteFlush(done)) return
+    if (!this.remoteFlush(ALL_BLOCKS, done)) return
     const mark = site.disk.syncMark()
     process.after(world.syncMs(site), () => {
       site.disk.syncDone(mark)
@@ -451,8 +459,9 @@ export class ClientPath {
     const one = this.#add(io, 0, number)
     const sync = io.kind === 'flush' || io.fua
     const mark = site.disk.syncMark()
+    const { from, to } = volumeOf(io.blocks[0] as number)
     process.after(sync ? world.syncMs(site) : 0.1, () => {
-      if (sync) site.disk.syncDone(mark)
+      if (sync) site.disk.syncDone(mark, from, to)
       if (!this.#pending.includes(one)) return
       if (!this.#plain) {
         // A session took the volume over in between; its gate answers.
@@ -476,9 +485,10 @@ export class ClientPath {
     if (io.kind === 'flush' || io.fua) {
       const { site, process, world } = this.#agent
       const mark = site.disk.syncMark()
+      const { from, to } = volumeOf(io.blocks[0] as number)
       this.#pending.push(one)
       process.after(world.syncMs(site), () => {
-        site.disk.syncDone(mark)
+        site.disk.syncDone(mark, from, to)
         if (!this.#pending.includes(one)) return
         if (!this.#plain) {
           one.localDone = true

@@ -41,8 +41,10 @@ export class BlockDisk {
     return this.#order
   }
 
-  syncDone(mark: number): void {
+  /** It ended. `from` and `to`: the blocks of the volume that it was for. */
+  syncDone(mark: number, from = 0, to = this.current.length): void {
     for (const [block, versions] of this.#unsynced) {
+      if (block < from || block >= to) continue
       let kept = 0
       for (const version of versions) {
         if (version.order > mark) break

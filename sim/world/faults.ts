@@ -116,13 +116,13 @@ export class Faults {
       case 'witness-cut':
         return this.#cut(site.name, 'witness', this.#random.chance(0.6))
       case 'link-reset':
-        for (const stream of [...network.streams]) stream.reset()
+        for (const stream of network.streams) stream.reset()
         return
       case 'link-silence':
         for (const stream of network.streams) stream.silent = true
         return
       case 'network-slow': {
-        const slowMs = this.#random.pick([20, 300, 2_500])
+        const slowMs = this.#random.pick([20, 300, 1_200, 2_500])
         network.slow(site.name, peer.name, slowMs)
         network.slow(site.name, 'witness', slowMs)
         return this.#later(500, 8_000, () => {
@@ -154,6 +154,15 @@ export class Faults {
 
   #powerLoss(site: Site): void {
     if (!site.host.powered) return
+    if (this.#random.chance(0.5)) return this.#powerOff(site)
+    // The disk struggles first, so that something is always on its way to it.
+    site.syncMs = this.#random.pick([60, 700])
+    this.#later(20, 1_500, () => this.#powerOff(site))
+  }
+
+  #powerOff(site: Site): void {
+    if (!site.host.powered || !this.#running) return
+    site.syncMs = 3
     this.#world.losePower(site)
     this.#later(300, 10_000, () => this.#powerOn(site))
   }
@@ -177,7 +186,9 @@ export class Faults {
     const [a, b] = turned ? [to, from] : [from, to]
     network.cut(a, b)
     if (both) network.cut(b, a)
-    this.#later(100, 20_000, () => {
+    // Some outlast a lease and all that waits for its end.
+    const lasting = this.#random.chance(0.35)
+    this.#later(lasting ? 9_000 : 100, lasting ? 30_000 : 9_000, () => {
       network.heal(a, b)
       network.heal(b, a)
     })

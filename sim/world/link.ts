@@ -2,6 +2,7 @@ import type { PeerHello, SessionEvent, SessionMessage } from '#agent/replication
 import type { OwnershipRecord } from '#wire/site/witness.ts'
 import type { Agent } from './agent.ts'
 import type { Endpoint } from './network.ts'
+import type { BlockRange } from './site.ts'
 
 /* The link between two agents: the replica dials, hellos are exchanged, then one ordered stream each way. Messages are
  * objects here, and mean what the frames of docs/formats/link.md mean.
@@ -20,7 +21,8 @@ export type LinkMessage =
       readonly copy: boolean
     }
   | { readonly t: 'applied'; readonly sequence: number }
-  | { readonly t: 'flush'; readonly id: number }
+  /** One fdatasync, of the volume that holds these blocks (or of all). */
+  | { readonly t: 'flush'; readonly id: number; readonly range: BlockRange }
   | { readonly t: 'flushed'; readonly id: number }
   | { readonly t: 'beat'; readonly sentMs: number }
   | { readonly t: 'echo'; readonly sentMs: number }
@@ -234,11 +236,11 @@ export class Link {
         return
       case 'flush': {
         if (session.role !== 'replica' || !session.linked) return
-        const { id } = message
+        const { id, range } = message
         const mark = agent.site.disk.syncMark()
         const end = this.#end
         agent.process.after(agent.world.syncMs(agent.site), () => {
-          agent.site.disk.syncDone(mark)
+          agent.site.disk.syncDone(mark, range.from, range.to)
           if (this.#end === end) this.send({ t: 'flushed', id })
         })
         return

@@ -3,7 +3,7 @@ import { Faults } from './faults.ts'
 import { Load } from './load.ts'
 import { Operator, type OperationName } from './operator.ts'
 import { HONEST, type Plan } from './plan.ts'
-import { Random } from './random.ts'
+import type { Random } from './random.ts'
 import { Violation } from './truth.ts'
 import { World } from './world.ts'
 
@@ -56,10 +56,11 @@ export function runSeed(seed: number, plan: Plan = HONEST, keepLog = false): Out
 
 function play(world: World): void {
   const random = world.random.fork()
-  world.copyStepMs = random.pick([1, 5, 60, 300, 1_500])
+  world.copyStepMs = random.pick([1, 5, 60, 300, 1_500, 4_000])
   const operator = new Operator(world)
   const load = new Load(world)
-  world.timeline.after(random.between(1, 50), () => operator.start('open'))
+  const plainMs = random.pick([50, 2_000])
+  world.timeline.after(random.between(1, plainMs), () => operator.start('open'))
   const faults = new Faults(world, operator)
   // A site that seems dead is what failovers are made for, so they come together more often than by chance.
   const hasty = random.pick([0, 0.3, 0.8])

@@ -21,6 +21,18 @@ export const REGIONS = REGIONS_PER_VOLUME * VOLUMES
 export const BLOCKS_PER_VOLUME = BLOCKS_PER_REGION * REGIONS_PER_VOLUME
 export const BLOCKS = REGIONS * BLOCKS_PER_REGION
 
+export interface BlockRange {
+  readonly from: number
+  readonly to: number
+}
+export const ALL_BLOCKS: BlockRange = { from: 0, to: BLOCKS }
+
+/** The volume that holds `block`. */
+export function volumeOf(block: number): BlockRange {
+  const from = block - (block % BLOCKS_PER_VOLUME)
+  return { from, to: from + BLOCKS_PER_VOLUME }
+}
+
 export const regionOf = (block: number): number => Math.floor(block / BLOCKS_PER_REGION)
 
 /** Bits in a mapped file whose setting is waited for; clearing is lazy. */

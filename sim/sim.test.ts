@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { NEXT_PHASES } from '#agent/replication/phases.ts'
+import { COVERAGE_SEEDS_MIN, runCampaign, wantedCoverage } from './campaign.ts'
+import { PLANTS } from './plants/plants.ts'
+import { SELDOM } from './seldom.ts'
+import { runSeed } from './world/run.ts'
+
+const SEEDS = 500
+
+test(`${SEEDS} seeds of crashes, cuts and failovers keep every promise and exercise everything`, () => {
+  assert(SEEDS >= COVERAGE_SEEDS_MIN)
+  const startedMs = performance.now()
+  const campaign = runCampaign({ firstSeed: 1, seeds: SEEDS })
+  const seconds = (performance.now() - startedMs) / 1000
+  console.log(campaign.coverage.table(wantedCoverage()))
+  console.log(`${campaign.seeds} seeds in ${seconds.toFixed(1)} s`)
+  assert.deepEqual(
+    campaign.broken.map(({ seed, broken }) => `npm run sim -- --seed ${seed}  # ${broken}`),
+    [],
+  )
+  assert.deepEqual(campaign.missing, [], 'never exercised')
+})
+
+test('a seed is the same run every time', () => {
+  for (const seed of [3, 33, 333]) {
+    const first = runSeed(seed)
+    const again = runSeed(seed)
+    assert.equal(again.events, first.events)
+    assert.deepEqual([...again.coverage.counts], [...first.coverage.counts])
+  }
+})
+
+test('moves that are excused from coverage are moves of the table', () => {
+  const table = Object.entries(NEXT_PHASES).flatMap(([from, targets]) =>
+    targets.map((to) => `phase ${from}>${to}`),
+  )
+  assert.deepEqual(
+    Object.keys(SELDOM).filter((name) => !table.includes(name)),
+    [],
+  )
+})
+
+for (const plant of PLANTS) {
+  test(`the simulator finds a planted mistake: ${plant.name}`, () => {
+    const { broken, seeds } = runCampaign({
+      firstSeed: 1,
+      seeds: plant.foundWithin,
+      plan: plant,
+      brokenMax: 1,
+    })
+    const found = broken[0]
+    assert(found !== undefined, `not found in ${seeds} seeds: ${plant.about}`)
+    console.log(`${plant.name}: seed ${found.seed}, ${found.broken}`)
+  })
+}
