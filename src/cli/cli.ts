@@ -3,13 +3,17 @@ import { demoCommand } from './commands/demo.ts'
 import { groupCommand } from './commands/group.ts'
 import { initCommand } from './commands/init.ts'
 import { jobCommand } from './commands/job.ts'
+import { keyCommand } from './commands/key.ts'
 import { pairCommand } from './commands/pair.ts'
 import { partCommand } from './commands/parts.ts'
+import { projectCommand } from './commands/project.ts'
+import { roleCommand } from './commands/role.ts'
 import { siteCommand } from './commands/site.ts'
 import { type StateTools, stateCommand } from './commands/state.ts'
 import { statusCommand } from './commands/status.ts'
 import { tokenCommand } from './commands/token.ts'
 import { upCommand } from './commands/up.ts'
+import { userCommand } from './commands/user.ts'
 import { versionCommand } from './commands/version.ts'
 import { volumeCommand } from './commands/volume.ts'
 import type { CommandContext } from './context.ts'
@@ -77,6 +81,10 @@ export function buildProgram(setup: CliSetup): Command {
   groupCommand(program.command('group'), context)
   pairCommand(program.command('pair'), context)
   jobCommand(program.command('job'), context)
+  userCommand(program.command('user'), context)
+  projectCommand(program.command('project'), context)
+  roleCommand(program.command('role'), context)
+  keyCommand(program.command('key'), context)
   tokenCommand(program.command('token'), context)
   stateCommand(program.command('state'), context, setup.state)
   partCommand(program.command('control'), context, 'control')

@@ -74,6 +74,14 @@ export class ApiSession {
     return (await this.#ensureToken()).value
   }
 
+  /** Ends a token, this session's own or another. */
+  async revoke(subject: string): Promise<void> {
+    const path = '/v3/auth/tokens'
+    const { value } = await this.#ensureToken()
+    const headers = { 'X-Auth-Token': value, 'X-Subject-Token': subject }
+    await readReply(await this.#call(path, { method: 'DELETE', headers }), 'DELETE', path)
+  }
+
   get<T>(path: string): Promise<T> {
     return this.request<T>('GET', path)
   }
@@ -188,7 +196,8 @@ function readError(body: unknown, text: string): { code: string; message: string
   const inner = members(whole['error'] ?? Object.values(whole)[0])
   const code = inner['code'] ?? whole['error_code'] ?? ''
   const message = inner['message'] ?? whole['error_msg'] ?? text.slice(0, 500)
-  return { code: show(code), message: show(message) }
+  const hint = inner['hint'] === undefined ? '' : ` ${show(inner['hint'])}`
+  return { code: show(code), message: `${show(message)}${hint}` }
 }
 
 const members = (value: unknown): Record<string, unknown> =>

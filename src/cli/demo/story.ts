@@ -127,7 +127,6 @@ export function tellStory(options: StoryOptions): Story {
         for (const name of ['demo-files', 'demo-load-a', 'demo-load-b']) {
           const { id } = await createVolume(api, { name, site: PRODUCTION, sizeGib: VOLUME_GIB })
           stage.volumes.push(id)
-          say(`${name} is ${id}`)
         }
         for (const volume of stage.volumes) {
           await waitFor(
@@ -137,6 +136,7 @@ export function tellStory(options: StoryOptions): Story {
             limit(30_000),
           )
         }
+        say(stage.volumes.join(', '))
       },
     },
     {
