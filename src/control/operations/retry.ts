@@ -39,5 +39,5 @@ export function judge(
     spread,
     typeof asked === 'number' ? Math.min(asked, ASKED_PAUSE_MOST_MS) : 0,
   )
-  return { kind: 'retry', pauseMs: Math.ceil(pauseMs), message }
+  return { kind: 'retry', pauseMs: Math.round(pauseMs), message }
 }
