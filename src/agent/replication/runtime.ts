@@ -942,28 +942,34 @@ export class SessionRuntime {
     })
   }
 
-  /** Clears intent bits of regions that are equal and durable on both sides. */
+  /**
+   * Clears the intent bits of regions that nobody has touched since the last call: their writes are all numbered below the number
+   * of that time, so once that is acknowledged and both sides have flushed, they are equal and durable. Regions in use keep their bits,
+   * so that a busy volume does not pay for the same first touch again and again.
+   */
   #clearIntent(): void {
     const writer = this.#writer
-    if (writer === null || this.#clearing) return
+    const bits = [...this.#members.values()].reduce((sum, { intent }) => sum + intent.count, 0)
+    if (writer === null || this.#clearing || bits === 0) return
     this.#clearing = true
+    const round = this.#round
     const sender = this.#sender
     const stable = () =>
       this.#sender === sender && this.session.phase === 'following' && !this.#closing
     const run = async (): Promise<void> => {
-      for (const { intent } of this.#members.values()) intent.beginRound()
-      const upTo = this.session.gate.sequence
-      const acknowledged = () => this.session.gate.acknowledged >= upTo || !stable()
-      await this.#waitFor(acknowledged, this.#deps.settings.peerSilenceMs)
-      if (!stable() || this.session.gate.acknowledged < upTo) return
-      await writer.flushAll()
-      if (!stable()) return
-      for (const [index, { intent, volume }] of this.#members) {
-        const todo = writer.members.get(index)?.todo
-        if (volume.failed !== undefined || (todo !== undefined && todo.count > 0)) continue
-        intent.endRound()
-        await intent.save()
+      const begun = round?.sender === sender && this.session.gate.acknowledged >= round.sequence
+      if (begun) {
+        await writer.flushAll()
+        if (!stable()) return
+        for (const [index, { intent, volume }] of this.#members) {
+          const todo = writer.members.get(index)?.todo
+          if (volume.failed !== undefined || (todo !== undefined && todo.count > 0)) continue
+          intent.endRound()
+          await intent.save()
+        }
       }
+      for (const { intent } of this.#members.values()) intent.beginRound()
+      this.#round = { sender, sequence: this.session.gate.sequence }
     }
     run()
       .catch((error: unknown) => this.#fatal(error))
@@ -972,6 +978,9 @@ export class SessionRuntime {
         this.#nextClearMs = this.#now() + this.#clearEveryMs
       })
   }
+
+  /** The clearing round that was begun last, on which link and at which number. */
+  #round: { readonly sender: Sender | null; readonly sequence: number } | undefined
 
   get #clearEveryMs(): number {
     return this.#deps.settings.intentClearMs ?? 10_000
