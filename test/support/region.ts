@@ -252,6 +252,16 @@ export class Region {
     }
   }
 
+  /** Stops the control plane in order, runs `between`, and starts it again at the same internal port. */
+  async restartControl(between: () => Promise<void>): Promise<void> {
+    const internalPort = this.plane.internal.port
+    await this.#control.stopServing()
+    await this.plane.close()
+    await between()
+    const { directory } = this
+    this.#control = await startRegionControl({ directory, internalPort, ...this.#options })
+  }
+
   async stop(): Promise<void> {
     await this.#control?.stopServing()
     for (const agent of this.#agents.values()) await agent.close()

@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict'
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { createLog } from '#base/log.ts'
+import { systemClock } from '#base/system/clock.ts'
+import { backupState, restoreState } from '#control/store/backup.ts'
+import { readMeta } from '#control/store/meta.ts'
+import { Region } from '../support/region.ts'
+
+/** A control plane restored from a backup older than the last switch, with agents that know better. */
+let region: Region
+before(async () => {
+  region = await Region.start()
+})
+after(async () => await region.stop())
+
+async function write(site: string, name: string, text: string): Promise<void> {
+  const client = await region.nbd(site, name)
+  await client.write(4096, Buffer.from(text.padEnd(512)), { fua: true })
+  await client.disconnect()
+}
+
+async function read(site: string, name: string): Promise<string> {
+  const client = await region.nbd(site, name)
+  const data = await client.read(4096, 512)
+  await client.disconnect()
+  return data.toString().trimEnd()
+}
+
+test('after a restore to before a switch the witness takes the truth over from the agents, and no write is lost', async () => {
+  const volume = await region.volume('data')
+  const group = await region.group()
+  const pair = await region.pair(group, volume)
+  await region.act(group, 'start-server-group')
+  await region.inSync(pair)
+  await write('az1', pair, 'before the backup')
+
+  const file = join(region.directory, 'backup')
+  await backupState(region.plane.store, file, systemClock)
+  const saved = await region.plane.witness.record(group)
+  assert.equal(saved?.writer, 'az1')
+  const { incarnation } = await readMeta(region.plane.store.db)
+
+  await region.act(group, 'reverse-server-group', { priority_station: 'target' })
+  await region.inSync(pair)
+  await write('az2', pair, 'after the switch')
+  const truth = await region.plane.witness.record(group)
+  assert.ok(truth !== null && truth.epoch > saved.epoch && truth.writer === 'az2')
+
+  await region.restartControl(async () => {
+    const database = join(region.directory, 'control', 'state.db')
+    for (const suffix of ['', '-wal', '-shm']) await rm(`${database}${suffix}`, { force: true })
+    const log = createLog('test', 'silent')
+    await restoreState({ url: `sqlite:${database}`, clock: systemClock, log }, file)
+  })
+  const { witness, store } = region.plane
+  assert.notEqual((await readMeta(store.db)).incarnation, incarnation)
+
+  const epoch = saved.epoch
+  await region.until('the record is the agents’ again', async () => {
+    const failover = { kind: 'failover', epoch, attempt: 'too-late-attempt', force: true } as const
+    const answer = await witness.ask(group, { ...failover, consent: true }, 'test')
+    assert.ok(answer?.ok === false, 'nothing is granted for the past')
+    return answer.record.epoch === truth.epoch
+  })
+  const record = await witness.record(group)
+  assert.deepEqual([record?.epoch, record?.writer, record?.state], [truth.epoch, 'az2', 'in_sync'])
+  assert.equal(await read('az2', pair), 'after the switch')
+  await region.refuses('az1', pair)
+})
