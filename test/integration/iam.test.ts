@@ -76,6 +76,8 @@ test('a password buys a token for a project, the domain, or nothing in particula
       identity: `${base}/v3`,
       sdrs: `${base}/v1/${project_id}`,
       volumev2: `${base}/v2/${project_id}`,
+      volumev3: `${base}/v3/${project_id}`,
+      image: `${base}/image`,
       network: base,
     })
     for (const { endpoints } of token.catalog) {
@@ -331,7 +333,7 @@ test('failed and successful logins are in the audit log, without anything secret
     .orderBy('at', 'desc')
     .limit(2)
     .execute()
-  assert.deepEqual(rows.map(({ result }) => result).toSorted(), [201, 401])
+  assert.deepEqual(new Set(rows.map(({ result }) => result)), new Set([201, 401]))
   const text = JSON.stringify(await lab.store.db.selectFrom('audit').selectAll().execute())
   assert.ok(!text.includes(password) && !text.includes('a wrong password') && !text.includes('hf-'))
 })

@@ -28,10 +28,11 @@ const SERVICES: readonly Service[] = [
   { type: 'sdrs', name: 'sdrs', path: '/v1/P', dialect: 'sdrs' },
   { type: 'data-protect', name: 'csbs', path: '/v1/P', dialect: 'csbs' },
   { type: 'volumev2', name: 'evsv2', path: '/v2/P', dialect: 'evs' },
-  { type: 'volumev3', name: 'evsv3', path: '/v3/P', dialect: 'evs-v3' },
+  { type: 'volumev3', name: 'evsv3', path: '/v3/P', dialect: 'evs' },
   { type: 'compute', name: 'nova', path: '/v2.1/P', dialect: 'compute' },
   { type: 'ecs', name: 'ecs', path: '/v1/P', dialect: 'compute' },
-  { type: 'image', name: 'glance', path: '/image', dialect: 'compute' },
+  // The openstack command looks this up before it creates a volume, from an image or not, so it comes with volumes.
+  { type: 'image', name: 'glance', path: '/image', dialect: 'evs' },
   // One Terraform provider finds SDRS through the network entry, so it comes with SDRS.
   { type: 'network', name: 'neutron', path: '', dialect: 'sdrs' },
   { type: 'vpc', name: 'vpc', path: '/v1/P', dialect: 'compute' },

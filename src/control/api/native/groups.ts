@@ -1,11 +1,13 @@
 import Type, { type Static } from 'typebox'
+import { assert } from '#base/assert.ts'
 import { loadSyncViews } from '#control/operations/definitions/sync-views.ts'
 import { drAz, findGroup, listGroups, listPairs, productionAz } from '#control/resources/groups.ts'
 import { readOwnership } from '#control/resources/sync.ts'
+import { readMeta } from '#control/store/meta.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import { SessionStatus } from '#wire/site/witness.ts'
 import type { Api } from '../http/dialect.ts'
-import { projectOf } from '../http/request.ts'
+import { auditTarget, principalOf, projectOf } from '../http/request.ts'
 import { refuse } from './errors.ts'
 import { Age, ById, describe, nullable } from './route.ts'
 import type { NativeServices } from './services.ts'
@@ -20,6 +22,10 @@ const Record = Type.Object({
   replica: Type.String(),
   mode: Type.String(),
   preferred: Type.String(),
+  trusted: Type.Boolean({
+    description:
+      'false: after a restore or a promoted database the witness waits for both sites, or for somebody to vouch.',
+  }),
 })
 const Side = Type.Object({
   site: Type.String(),
@@ -61,6 +67,7 @@ export function groupRoutes(app: Api, services: NativeServices): void {
   ): Promise<GroupView[]> {
     const ids = groups.map((group) => group.id)
     const records = await readOwnership(store.db, ids)
+    const { history_mark } = await readMeta(store.db)
     const views = await loadSyncViews(store.db, services, groups, allPairs)
     return groups.map((group) => {
       const record = records.get(group.id)
@@ -82,6 +89,7 @@ export function groupRoutes(app: Api, services: NativeServices): void {
                 replica: record.replica,
                 mode: record.mode,
                 preferred: record.preferred,
+                trusted: record.history_mark === history_mark,
               },
         sides: [
           { site: productionAz(group), role: 'production' as const },
@@ -137,10 +145,48 @@ export function groupRoutes(app: Api, services: NativeServices): void {
       const row = await findGroup(store.db, project, request.params.id)
       const [group] =
         row === undefined ? [] : await viewsOf([row], await listPairs(store.db, project))
-      if (group === undefined) {
-        throw refuse(404, 'GROUP_UNKNOWN', 'There is no such group.', 'List the groups.')
+      if (group === undefined) throw unknownGroup()
+      return { group }
+    },
+  )
+  app.post(
+    '/api/v1/groups/:id/vouch',
+    {
+      config: { role: 'admin', audit: 'group.vouch' },
+      schema: describe(
+        'State that a silent site of the group is off, so that the witness trusts its record without hearing it',
+        'groups',
+        Type.Object({ group: GroupView }),
+        { params: ById, body: Type.Object({ site_off: Type.String({ maxLength: 64 }) }) },
+      ),
+    },
+    async (request) => {
+      const project = projectOf(request)
+      const row = await findGroup(store.db, project, request.params.id)
+      if (row === undefined) throw unknownGroup()
+      const { site_off: site } = request.body
+      if (site !== row.source_az && site !== row.target_az) {
+        throw refuse(409, 'SITE_NOT_OF_GROUP', 'The group has no such site.', 'Show the group.')
       }
+      if (agents.heard(site)) {
+        throw refuse(
+          409,
+          'SITE_HEARD',
+          'The site reports, so it is not off.',
+          'Wait a few seconds: the record is trusted when both sites have reported.',
+        )
+      }
+      if ((await services.witness.record(row.id)) === null) {
+        throw refuse(409, 'GROUP_NEVER_STARTED', 'The group was never protected.', 'Start it.')
+      }
+      auditTarget(request, row.id, { site_off: site })
+      await services.witness.trust(row.id, `user:${principalOf(request).user.id}`)
+      const [group] = await viewsOf([row], await listPairs(store.db, project))
+      assert(group !== undefined, 'a found group has a view')
       return { group }
     },
   )
 }
+
+const unknownGroup = () =>
+  refuse(404, 'GROUP_UNKNOWN', 'There is no such group.', 'List the groups.')
