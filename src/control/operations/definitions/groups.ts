@@ -226,7 +226,7 @@ function openBothSides(name: 'start' | 'reprotect'): Step<Nothing>[] {
       },
     }),
     step('establish', {
-      retry: { attemptsMax: 3 },
+      retry: { attemptsMax: 5 },
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
         await established(ctx, group.id, productionAz(group))
@@ -300,7 +300,7 @@ export const reverseGroup: OperationKind<Nothing> = operation('group.reverse', {
   version: 1,
   steps: [
     step('hold', {
-      retry: { attemptsMax: 3 },
+      retry: { attemptsMax: 5 },
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
         const drained = await withRecord(ctx, group.id, async (record) => {
@@ -435,7 +435,6 @@ export const failoverGroup: OperationKind<Failover> = operation('group.failover'
       },
     }),
     step('tell_old_writer', {
-      retry: { attemptsMax: 1 },
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
         try {

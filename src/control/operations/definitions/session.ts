@@ -56,7 +56,7 @@ export const DR_SIDE_EMPTY = fault({
 })
 
 /** How long start and reprotect wait for the first sign of a working link. */
-const ESTABLISH_MS = 20_000
+const ESTABLISH_MS = 10_000
 const ESTABLISH_POLL_MS = 200
 /** A silent site that is only told a courtesy is given this long. */
 export const COURTESY_MS = 2_000
