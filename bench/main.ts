@@ -1,9 +1,11 @@
 import { parseArgs } from 'node:util'
 import { LOADS, type LoadName } from './lib/fio.ts'
 import { benchNbd } from './nbd.ts'
+import { benchReplication } from './replication.ts'
 
 const USAGE = `npm run bench -- QUESTION [options]
 
+  replication    a replicated volume against QEMU's synchronous mirror, link unencrypted and with mTLS
   nbd            our NBD server without replication against nbdkit and qemu-nbd
 
   --json         one line of JSON per case
@@ -29,7 +31,8 @@ const options = {
   loads,
 }
 const question = positionals[0]
-if (question === 'nbd') await benchNbd(options)
+if (question === 'replication') await benchReplication(options)
+else if (question === 'nbd') await benchNbd(options)
 else {
   process.stdout.write(USAGE)
   process.exitCode = question === undefined ? 0 : 2

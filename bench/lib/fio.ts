@@ -99,7 +99,7 @@ export async function measure(
     '--name=job',
     '--ioengine=nbd',
     `--uri=${uri}`,
-    '--time_based',
+    '--time_based=1',
     `--runtime=${runtimeS}`,
     '--randrepeat=0',
     '--norandommap',

@@ -1,0 +1,3 @@
+import { echo } from './reference.ts'
+
+echo((port) => process.send?.(port))
