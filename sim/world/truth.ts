@@ -93,6 +93,8 @@ export class Truth {
   readonly #blocks: number
   #number = 0
   #history: History
+  /** The one before: a replica may be just about to say that it is a prefix of that one. */
+  #earlier: History | null = null
   /** The site that began to serve last. */
   #server: string
   /** Per block the last acknowledged write: what a reader must at least see. */
@@ -174,7 +176,10 @@ export class Truth {
     this.#server = site
     const prefix = this.#history.prefix(image)
     if (typeof prefix === 'number' && !lossy) this.#history.truncate(prefix)
-    else this.#history = new History(this.#history.id + 1, image)
+    else {
+      this.#earlier = this.#history
+      this.#history = new History(this.#history.id + 1, image)
+    }
     const upTo = typeof prefix === 'number' && !lossy ? prefix : 0
     this.#matched.set(site, { history: this.#history, upTo })
   }
@@ -190,9 +195,10 @@ export class Truth {
       this.#matched.set(site, { history: this.#history, upTo: now })
       return
     }
-    const earlier = before === undefined ? 'it matched none before' : before.history.prefix(image)
-    if (typeof earlier === 'number' && before !== undefined && earlier >= before.upTo) {
-      before.upTo = earlier
+    const history = before?.history ?? this.#earlier
+    const earlier = history?.prefix(image) ?? 'there was no other order'
+    if (history !== null && typeof earlier === 'number' && earlier >= (before?.upTo ?? 0)) {
+      this.#matched.set(site, { history, upTo: earlier })
       return
     }
     throw new Violation(`promise 2: ${site} calls itself consistent; ${now} (before: ${earlier})`)

@@ -409,7 +409,13 @@ export class Session {
       return this.#refuse('WRONG_STATE', 'only a closed record ends a session')
     }
     if (record.epoch < this.#epoch) return this.#refuseStale(record.epoch)
-    if (record.epoch > this.#epoch) this.#adopt(now, record)
+    if (record.epoch <= this.#epoch) return
+    // Plain volumes are served at once, but the old writer may still answer under contact. (The witness is not asked
+    // before that time has passed, so a closed record comes from a command or not at all.)
+    if (this.#stored.promoting && now < this.silence.overAtMs()) {
+      return this.#refuse('WRONG_STATE', 'the old writer may still answer: repeat in a few seconds')
+    }
+    this.#adopt(now, record)
   }
 
   #hold(event: Extract<SessionEvent, { kind: 'hold' }>): void {

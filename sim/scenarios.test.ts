@@ -1,0 +1,96 @@
+/** Short named stories in the simulated world, each a mistake that was made once. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Load } from './world/load.ts'
+import { Operator, type OperationName } from './world/operator.ts'
+import { World } from './world/world.ts'
+
+/** A group that is in sync, with clients at work, and nothing broken. */
+function inSync(seed: number) {
+  const world = new World(seed)
+  const operator = new Operator(world)
+  const load = new Load(world)
+  const until = (what: string, condition: () => boolean) => {
+    const limit = world.timeline.nowMs + 60_000
+    while (!condition()) {
+      assert(world.timeline.nowMs < limit, `never: ${what}`)
+      world.timeline.runUntil(world.timeline.nowMs + 1)
+    }
+  }
+  const run = (name: OperationName) => {
+    operator.start(name)
+    until(`${name} ends`, () => operator.busy === null)
+  }
+  run('open')
+  until('in_sync', () => world.witness.stored.state === 'in_sync')
+  world.timeline.runUntil(world.timeline.nowMs + 1_000)
+  const isolate = (site: string, others: readonly string[]) => {
+    for (const other of others) {
+      world.network.cut(site, other)
+      world.network.cut(other, site)
+    }
+  }
+  return { world, operator, load, until, run, isolate }
+}
+
+test('a group that is stopped right after a failover is not served at two sites', () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const { world, operator, run, isolate } = inSync(seed)
+    isolate('az1', ['az2', 'witness'])
+    run('failover')
+    operator.start('close')
+    // The observer throws when two sites may answer at once.
+    world.timeline.runUntil(world.timeline.nowMs + 10_000)
+    assert.equal(world.agentAt(world.site('az2'))?.clients.plain, true)
+  }
+})
+
+test('a writer that is cut off answers nothing once its contact is over, and goes on when the cut ends', () => {
+  const { world, until, isolate } = inSync(5)
+  const agent = world.agentAt(world.site('az1'))
+  isolate('az1', ['az2'])
+  until('held', () => agent?.status().phase === 'held')
+  assert.equal(agent?.status().answering, false)
+  assert.equal(world.witness.stored.state, 'in_sync', 'nobody decided anything')
+  world.network.heal('az1', 'az2')
+  world.network.heal('az2', 'az1')
+  until('following', () => agent?.status().phase === 'following')
+  assert.equal(world.coverage.counts.get('copy all'), 1, 'no second copy')
+})
+
+test('power lost at the replica costs a copy of the dirty regions only, under a record that says so', () => {
+  const { world, until } = inSync(6)
+  const site = world.site('az2')
+  world.losePower(site)
+  world.timeline.runUntil(world.timeline.nowMs + 500)
+  site.host.boot()
+  world.startAgent(site)
+  until('drop', () => world.witness.stored.state === 'resyncing')
+  until('in_sync again', () => world.witness.stored.state === 'in_sync')
+  assert.equal(world.coverage.counts.get('copy dirty'), 1)
+  assert.equal(world.coverage.counts.get('copy all'), 1, 'the first one')
+})
+
+test('power lost at the writer is made good from the replica before anything is served', () => {
+  const { world, until } = inSync(7)
+  const site = world.site('az1')
+  world.losePower(site)
+  world.timeline.runUntil(world.timeline.nowMs + 500)
+  site.host.boot()
+  world.startAgent(site)
+  until('following', () => world.agentAt(site)?.status().phase === 'following')
+  assert.equal(world.coverage.counts.get('reconcile dirty'), 1)
+  assert.equal(world.coverage.counts.get('move drop from in_sync'), undefined)
+})
+
+test('the death of the replica process alone needs no copy at all', () => {
+  const { world, until } = inSync(8)
+  const site = world.site('az2')
+  world.killAgent(site)
+  world.timeline.runUntil(world.timeline.nowMs + 300)
+  world.startAgent(site)
+  until('following', () => world.agentAt(site)?.status().phase === 'following')
+  world.timeline.runUntil(world.timeline.nowMs + 1_000)
+  assert.equal(world.coverage.counts.get('move drop from in_sync'), undefined)
+  assert.equal(world.coverage.counts.get('copy all'), 1, 'the first one')
+})
