@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { newId } from '#base/ids.ts'
+import { ApiLab } from '../support/api.ts'
+
+/** An operator vouches for an ownership record that the witness does not trust. */
+let lab: ApiLab
+const group = '4f0f0b0e-2a52-4b0b-8a70-5d5ab45a3c11'
+before(async () => {
+  lab = await ApiLab.start()
+  const now = lab.clock.wallMs()
+  await lab.store.write(async (tx) => {
+    await tx
+      .insertInto('protection_groups')
+      .values({
+        id: group,
+        project: lab.admin.project_id,
+        name: 'group',
+        description: null,
+        status: 'protected',
+        station: 'source',
+        reversing_to: null,
+        source_az: 'az1',
+        target_az: 'az2',
+        domain: newId(),
+        vpc: newId(),
+        next_member: 1,
+        created_at: now,
+        updated_at: now,
+      })
+      .execute()
+  })
+})
+after(async () => await lab.stop())
+
+async function vouch(token: string, body: object, id = group) {
+  const headers = { 'x-auth-token': token }
+  const reply = await lab.call({ method: 'POST', url: `/api/v1/groups/${id}/vouch`, headers, body })
+  return [reply.status, reply.body?.error?.code] as const
+}
+
+test('only an administrator vouches, only for a group with a record, and naming one of its sites that is silent', async () => {
+  const admin = await lab.adminToken()
+  const operator = await lab.userWith('operator', lab.admin.project_id)
+  const off = { site_off: 'az1' }
+  assert.deepEqual(await vouch(operator.token, off), [403, 'FORBIDDEN'])
+  assert.deepEqual(await vouch(admin, off, newId()), [404, 'GROUP_UNKNOWN'])
+  assert.deepEqual(await vouch(admin, {}), [400, 'INVALID_INPUT'])
+  assert.deepEqual(await vouch(admin, { site_off: 'az9' }), [409, 'SITE_NOT_OF_GROUP'])
+  assert.deepEqual(await vouch(admin, off), [409, 'GROUP_NEVER_STARTED'])
+
+  await lab.store.write(async (tx) => {
+    await tx
+      .insertInto('ownership')
+      .values({
+        session: group,
+        epoch: 3,
+        state: 'in_sync',
+        writer: 'az1',
+        replica: 'az2',
+        mode: 'witness',
+        preferred: 'az1',
+        incarnation: newId(),
+        attempt: 'an-attempt',
+        lease_holder: null,
+        lease_ends_boot_ms: null,
+        lease_boot_id: null,
+        lease_ms: null,
+        serial: 3,
+        history_mark: 'of another history',
+        heard: '{}',
+        updated_at: 0,
+      })
+      .execute()
+  })
+  const show = async () => {
+    const headers = { 'x-auth-token': admin }
+    const { body } = await lab.call({ url: `/api/v1/groups/${group}`, headers })
+    return body.group.record as { epoch: number; trusted: boolean }
+  }
+  assert.equal((await show()).trusted, false)
+  assert.deepEqual(await vouch(admin, off), [200, undefined])
+  const { epoch, trusted } = await show()
+  assert.deepEqual([epoch, trusted], [3, true])
+  const audit = await lab.store.db
+    .selectFrom('audit')
+    .select(['action', 'target', 'result'])
+    .where('action', '=', 'group.vouch')
+    .where('result', '=', 200)
+    .execute()
+  assert.deepEqual(audit, [{ action: 'group.vouch', target: group, result: 200 }])
+})
