@@ -125,6 +125,9 @@ describe('region sets', () => {
 
 const SIZE = 40 * REGION_BYTES
 
+/** A region is set together with its neighbours. */
+const FIRST_GROUP = Array.from({ length: 16 }, (_, region) => region)
+
 const bits = (bitmap: IntentBitmap): number[] =>
   Array.from({ length: bitmap.regions }, (_, region) => region).filter((r) => bitmap.has(r))
 
@@ -138,7 +141,8 @@ describe('the intent bitmap', () => {
     assert.equal(bitmap.touch(0, 4096), false)
     await saving
     assert.equal(bitmap.touch(0, 4096), true)
-    assert.equal(bitmap.touch(REGION_BYTES - 1, 2), false, 'the second region is not set')
+    assert.equal(bitmap.touch(15 * REGION_BYTES, 1), true, 'neighbours are set with it')
+    assert.equal(bitmap.touch(16 * REGION_BYTES - 1, 2), false, 'region 16 is not set')
     await bitmap.close()
   })
 
@@ -228,10 +232,10 @@ describe('the intent bitmap', () => {
     bitmap.set(3 * REGION_BYTES, 1)
     bitmap.grow(SIZE * 2)
     await bitmap.save()
-    assert.deepEqual(bits(bitmap), [3])
+    assert.deepEqual(bits(bitmap), FIRST_GROUP)
     await bitmap.close()
     const again = await IntentBitmap.open(path, SIZE * 2, false)
-    assert.deepEqual(bits(again), [3])
+    assert.deepEqual(bits(again), FIRST_GROUP)
     await again.close()
   })
 })
