@@ -104,13 +104,14 @@ export class ApiSession {
    */
   async request<T>(method: string, path: string, body?: unknown): Promise<T> {
     const token = await this.#ensureToken()
+    const shown = path.replaceAll('{project}', token.projectId)
     const reply = await this.#send(method, path, token, body)
     if (reply.status !== 401 || this.#login.password === undefined) {
-      return (await readReply(reply, method, path)) as T
+      return (await readReply(reply, method, shown)) as T
     }
     this.#token = undefined
     const again = await this.#send(method, path, await this.#ensureToken(), body)
-    return (await readReply(again, method, path)) as T
+    return (await readReply(again, method, shown)) as T
   }
 
   #send(method: string, path: string, token: Token, body: unknown): Promise<FetchReply> {
@@ -172,7 +173,8 @@ async function readReply(reply: FetchReply, method: string, path: string): Promi
   const body = text === '' ? undefined : parseJson(text)
   if (reply.status >= 200 && reply.status < 300) return body
   const { code, message } = readError(body, text)
-  const doing = `${method} ${path} was answered with ${reply.status} ${code}: ${message}`
+  const words = message.replace(/\.$/, '')
+  const doing = `${method} ${path} was answered with ${reply.status} ${code}: ${words}`
   const detail: RefusalDetail = {
     status: reply.status,
     code,

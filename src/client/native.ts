@@ -20,3 +20,15 @@ export interface VolumeConnection {
 
 export const showConnection = (api: ApiSession, volume: string): Promise<VolumeConnection> =>
   api.get<VolumeConnection>(`/api/v1/volumes/${encodeURIComponent(volume)}/connection`)
+
+/** A client certificate for the NBD exports of the project, PEM. */
+export interface NbdCredential {
+  readonly cert: string
+  readonly key: string
+  readonly ca: string
+  readonly expires_at: string
+}
+
+/** The key is told this once. */
+export const issueNbdCredential = (api: ApiSession): Promise<NbdCredential> =>
+  api.post<NbdCredential>('/api/v1/nbd-credentials', {})

@@ -14,7 +14,7 @@ import { type Credentials, parseCredentials } from '#client/credentials.ts'
 import { createVolume, showVolume } from '#client/evs.ts'
 import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
 import { showConnection } from '#client/native.ts'
-import { waitFor } from '#client/sdrs.ts'
+import { showPair, waitFor } from '#client/sdrs.ts'
 
 /* `holdfast up` with its real parts, and the commands of the command line against it. */
 
@@ -64,10 +64,11 @@ describe('the embedded system with its real parts', () => {
   let credentials: Credentials
   let api: ApiSession
   let volume: string
+  let pair: string
   const block = randomBytes(4096)
 
-  const open = async (): Promise<NbdClient> => {
-    const { unix, export: exportName } = await showConnection(api, volume)
+  const open = async (id = volume): Promise<NbdClient> => {
+    const { unix, export: exportName } = await showConnection(api, id)
     return await connectNbd({ unix }, { exportName })
   }
   const pidOf = async (part: string) =>
@@ -139,6 +140,58 @@ describe('the embedded system with its real parts', () => {
     assert.equal((JSON.parse(unknown.err) as { code: string }).code, 'API_REFUSED')
   })
 
+  test('a group goes through its life by commands alone', async () => {
+    const result = async (...args: string[]): Promise<Record<string, unknown>> => {
+      const { code, out, err } = await holdfast(...args, '--data', data, '--json')
+      assert.equal(code, 0, `${args.join(' ')}: ${err}`)
+      return JSON.parse(out) as Record<string, unknown>
+    }
+    const entity = (job: Record<string, unknown>, name: string): string =>
+      String((job['entities'] as Record<string, unknown>)[name])
+    const created = await result('group', 'create', 'g', '--source', 'az1', '--target', 'az2')
+    const group = entity(created, 'server_group_id')
+    pair = entity(
+      await result('pair', 'create', 'p', '--group', group, '--volume', volume),
+      'replication_pair_id',
+    )
+    assert.equal((await result('group', 'start', group))['status'], 'SUCCESS')
+    await waitFor(
+      'the pair to be in sync',
+      () => result('pair', 'show', pair),
+      (one) => one['replication_status'] === 'active',
+      { clock: systemClock, limitMs: 60_000 },
+    )
+    assert.equal((await result('group', 'reverse', group))['status'], 'SUCCESS')
+    const moved = await result('group', 'show', group)
+    assert.deepEqual([moved['status'], moved['priority_station']], ['protected', 'target'])
+    const refused = await holdfast('group', 'delete', group, '--data', data)
+    assert.equal(refused.code, 1)
+    assert.match(refused.err, /SDRS\.1010/)
+  })
+
+  test('users, roles and keys are managed by commands, and secrets are shown once', async () => {
+    const at = ['--data', data, '--json']
+    const made = await holdfast('user', 'create', 'bob', ...at)
+    assert.equal(made.code, 0, made.err)
+    const { password } = JSON.parse(made.out) as { password: string }
+    assert.ok(password.length >= 20)
+    assert.equal(
+      (await holdfast('role', 'grant', 'bob', 'reader', '--in', 'local-1', ...at)).code,
+      0,
+    )
+    const { url, domain, project_id: projectId } = credentials
+    const bob = new ApiSession({ url, domain, user: 'bob', password, projectId }, nodeFetch)
+    assert.equal((await showVolume(bob, volume)).name, 'v')
+    await assert.rejects(createVolume(bob, { name: 'x', site: 'az1', sizeGib: 1 }), /403/)
+    const key = await holdfast('key', 'create', 'bob', '--for', 'local-1', ...at)
+    assert.equal(key.code, 0, key.err)
+    assert.match((JSON.parse(key.out) as { secret_key: string }).secret_key, /^[\w-]{40}$/)
+    const list = await holdfast('key', 'list', 'bob', ...at)
+    assert.ok(!list.out.includes('secret'))
+    assert.equal((await holdfast('user', 'delete', 'bob', ...at)).code, 0)
+    await assert.rejects(showVolume(bob, volume), /401/)
+  })
+
   test('the state is backed up while the control plane runs, and is not restored under it', async () => {
     const file = join(data, 'state.backup')
     const backup = await holdfast('state', 'backup', file, '--data', data, '--json')
@@ -155,8 +208,21 @@ describe('the embedded system with its real parts', () => {
     assert.equal(await stop(up), 0)
     assert.ok(systemClock.bootMs() - beginMs < 8_000)
     up = await start(data)
-    const client = await open()
+    // The group had switched sides: its pair is to be written at the other site now, as it was before the stop.
+    const client = await waitFor(
+      'the pair to open',
+      () => open(pair).catch(() => undefined),
+      (opened) => opened !== undefined,
+      { clock: systemClock, limitMs: 30_000 },
+    )
+    assert.ok(client)
     assert.deepEqual(await client.read(8192, 4096), block)
     await client.disconnect()
+    await waitFor(
+      'the pair to be in sync again',
+      () => showPair(api, pair),
+      (one) => one.replication_status === 'active',
+      { clock: systemClock, limitMs: 60_000 },
+    )
   })
 })

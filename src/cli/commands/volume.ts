@@ -1,5 +1,7 @@
+import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { systemClock } from '#base/system/clock.ts'
+import { ensureDirectory, writeFileWhole } from '#base/system/files.ts'
 import type { ApiSession } from '#client/api.ts'
 import {
   createVolume,
@@ -9,7 +11,12 @@ import {
   listVolumes,
   showVolume,
 } from '#client/evs.ts'
-import { showConnection, type VolumeConnection } from '#client/native.ts'
+import {
+  issueNbdCredential,
+  type NbdCredential,
+  showConnection,
+  type VolumeConnection,
+} from '#client/native.ts'
 import { waitFor } from '#client/sdrs.ts'
 import type { CommandContext } from '../context.ts'
 import { limitOf, positiveInteger } from '../jobs.ts'
@@ -84,6 +91,26 @@ export function volumeCommand(command: Command, context: CommandContext): void {
     const where = await showConnection(api, id)
     output.result(where, connectionLines(where))
   })
+
+  const credential = leaf('credential')
+    .description("issue a certificate for the project's volumes over TLS")
+    .argument('<dir>', 'where ca-cert.pem, client-cert.pem and client-key.pem are written')
+  apiAction(context, credential, async (api, output, _, directory = '') => {
+    const issued = await issueNbdCredential(api)
+    await writeCredential(resolve(directory), issued)
+    output.result({ directory: resolve(directory), expires_at: issued.expires_at }, [
+      `${directory}: good until ${issued.expires_at}`,
+      `for example: nbdinfo 'nbds://HOST:PORT/EXPORT?tls-certificates=${resolve(directory)}'`,
+    ])
+  })
+}
+
+/** The names under which libnbd and QEMU look for certificates in a directory. */
+async function writeCredential(directory: string, credential: NbdCredential): Promise<void> {
+  await ensureDirectory(directory, 0o700)
+  await writeFileWhole(join(directory, 'ca-cert.pem'), credential.ca)
+  await writeFileWhole(join(directory, 'client-key.pem'), credential.key, 0o600)
+  await writeFileWhole(join(directory, 'client-cert.pem'), credential.cert)
 }
 
 const whenSettled = (api: ApiSession, id: string, limitMs: number): Promise<EvsVolume> =>
