@@ -167,7 +167,8 @@ export class Operator {
     for (const site of this.#world.sites) {
       const shown = yield* this.#agent(site, { kind: 'show' })
       if (shown === null || shown.status.epoch >= record.epoch) continue
-      yield* this.#agent(site, { kind: 'open', record, force: false })
+      const kind = record.state === 'closed' ? 'close' : 'open'
+      yield* this.#agent(site, { kind, record, force: false })
     }
     return 'ok'
   }
@@ -198,7 +199,10 @@ export class Operator {
   }
 
   *#close(): Operation {
-    const { epoch } = this.#record
+    const { epoch, state, writer } = this.#record
+    // In sync and the writer silent: stopping would give up the only copy that can be started.
+    const shown = yield* this.#agent(this.#world.site(writer), { kind: 'show' })
+    if (shown === null && state === 'in_sync') return 'writer silent'
     const answer = yield* this.#witness({ kind: 'close', epoch, attempt: this.#attempt('close') })
     if (!answer.ok) return answer.refusal
     const record = wireRecord(answer.record)
@@ -208,6 +212,8 @@ export class Operator {
         const closed = yield* this.#agent(site, { kind: 'close', record })
         // An agent that waits for the old writer's silence cannot end yet.
         if (closed !== null && closed.code !== 'WRONG_STATE') break
+        // A silent site does not hold up an end; it is told when it is heard again.
+        if (closed === null && !this.patient && this.#random.chance(0.15)) break
         yield* this.#pause(RETRY_MS)
       }
     }

@@ -110,6 +110,7 @@ function chooseOperation(world: World, operator: Operator, random: Random): void
     resyncing: { failover: 0.3, close: 0.05 },
     failed_over: { reprotect: 0.8, close: 0.1 },
   }
+  if (random.chance(0.15)) return operator.start('tell')
   let dice = random.next()
   for (const [name, weight] of Object.entries(weights[world.witness.stored.state] ?? {})) {
     dice -= weight

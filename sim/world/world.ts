@@ -74,6 +74,12 @@ export class World {
     this.witness.onCommit = ({ kind, from, record }) => {
       this.coverage.count(`move ${kind} from ${from.state}`)
       this.log(() => `witness ${kind}: epoch ${record.epoch} ${record.state} ${record.writer}`)
+      if (kind === 'close' && this.#cutSince.has(record.writer)) {
+        // Replication is stopped before the writer made itself equal to the replica again: a plain disk is left, with
+        // what a plain disk keeps over a loss of power.
+        this.coverage.count('closed before the reconcile')
+        this.truth.settleForFlushed()
+      }
       if (kind === 'failover' && from.state !== 'in_sync') this.allowLoss(record.writer)
     }
     this.witness.onRefusal = (kind, refusal) => this.coverage.count(`refused ${kind} ${refusal}`)
@@ -310,10 +316,6 @@ export class World {
       lossy = true
       this.coverage.count('loss allowed by force')
       this.truth.settleFor(site.disk.current)
-    } else if (agent.clients.plain && this.#powerLost.has(site.name)) {
-      // Replication was stopped while the writer had not made itself equal to the replica again: a plain disk is left.
-      this.coverage.count('closed before the reconcile')
-      this.truth.settleForFlushed()
     }
     this.truth.serves(site.name, site.disk.current, lossy)
   }
