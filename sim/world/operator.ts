@@ -211,7 +211,7 @@ export class Operator {
       for (;;) {
         const closed = yield* this.#agent(site, { kind: 'close', record })
         // An agent that waits for the old writer's silence cannot end yet.
-        if (closed !== null && closed.code !== 'WRONG_STATE') break
+        if (closed !== null && closed.code !== 'NOT_YET') break
         // A silent site does not hold up an end; it is told when it is heard again.
         if (closed === null && !this.patient && this.#random.chance(0.15)) break
         yield* this.#pause(RETRY_MS)

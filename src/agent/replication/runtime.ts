@@ -73,6 +73,7 @@ const REFUSALS: Record<string, FaultKind> = {
   NOT_CONSISTENT,
   NOT_WRITER,
   WRONG_STATE,
+  NOT_YET,
 }
 
 interface OpenMember {

@@ -158,7 +158,13 @@ export type SessionEffect =
   | { readonly kind: 'refuse_command'; readonly code: RefusalCode; readonly text: string }
 
 export type CopyScope = 'all' | 'dirty' | 'joining'
-export type RefusalCode = 'STALE_EPOCH' | 'NOT_CONSISTENT' | 'NOT_WRITER' | 'WRONG_STATE'
+/** NOT_YET: the same command may succeed in a few seconds. The others are final. */
+export type RefusalCode =
+  | 'STALE_EPOCH'
+  | 'NOT_CONSISTENT'
+  | 'NOT_WRITER'
+  | 'WRONG_STATE'
+  | 'NOT_YET'
 
 type State = OwnershipRecord['state']
 
@@ -413,7 +419,7 @@ export class Session {
     // Plain volumes are served at once, but the old writer may still answer under contact. (The witness is not asked
     // before that time has passed, so a closed record comes from a command or not at all.)
     if (this.#stored.promoting && now < this.silence.overAtMs()) {
-      return this.#refuse('WRONG_STATE', 'the old writer may still answer: repeat in a few seconds')
+      return this.#refuse('NOT_YET', 'the old writer may still answer: repeat in a few seconds')
     }
     this.#adopt(now, record)
   }
@@ -649,6 +655,12 @@ export class Session {
       return this.#adopt(now, record)
     }
     if (roleOf(record, this.settings.site) !== this.role) return this.#adopt(now, record)
+    // Something that cannot wait came up while another question was on its way.
+    const wanted = this.#stored.riseAsked ? 'rise' : this.#wantDrop ? 'drop' : ask.kind
+    if (wanted !== ask.kind) {
+      this.#askAgainMs = 0
+      return this.#askIfDue(now)
+    }
     if (!answer.ok) {
       const soon = answer.retry_after_ms ?? this.settings.renewMs * RETRY_SHARE
       this.#askAgainMs = now + Math.min(soon, this.settings.renewMs)
