@@ -63,7 +63,7 @@ async function operations(db: Kysely<unknown>): Promise<void> {
   await db.schema
     .createIndex('operations_by_resource')
     .on('operations')
-    .columns(['resource_type', 'resource_id', 'created_at'])
+    .columns(['resource_type', 'resource_id', 'status', 'created_at'])
     .execute()
   await db.schema.createIndex('operations_by_parent').on('operations').column('parent').execute()
   await db.schema
