@@ -192,7 +192,10 @@ export async function restoreState(target: OpenStore, file: string): Promise<Res
       for (const planned of plan) {
         await applyMigration(tx, store.engine, planned, target.clock.wallMs())
       }
+      const present = await tablesInOrder(tx, store.engine)
       const rows = await loadRows(tx, store.engine, file)
+      // Some may have been revoked since the backup, and nothing here knows which.
+      if (present.includes('tokens')) await tx.deleteFrom('tokens').execute()
       const incarnation = newId()
       await tx
         .updateTable('meta')

@@ -23,6 +23,8 @@ export function volumeRoutes(app: Api, services: NativeServices): void {
   app.get(
     '/api/v1/volumes/:id/connection',
     {
+      // Reading it is the first step of writing the volume.
+      config: { role: 'operator' },
       schema: describe(
         'Tell where a volume or pair may be written now; 409 with the reason when nowhere',
         'volumes',
