@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { type Duplex, duplexPair } from 'node:stream'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { fromDuplex } from '#base/system/byte-stream.ts'
 import { type NbdClient, openNbd } from '#client/nbd/client.ts'
 import { CMD, CMD_FLAG, OPT, SIMPLE_REPLY_MAGIC } from '#wire/nbd/constants.ts'
 import { encodeClientFlags, encodeExportRequest, encodeOption } from '#wire/nbd/handshake.ts'
@@ -63,7 +64,7 @@ class MemoryDevice implements Device {
 /** The server's side of one connection over any stream. */
 async function serve(stream: Duplex, exports: ExportTable, pool: SlabPool): Promise<void> {
   try {
-    const established = await shakeHands(stream, {
+    const established = await shakeHands(fromDuplex(stream), {
       tls: 'none',
       secure: () => Promise.reject(new Error('no TLS here')),
       open: (name) => exports.open(name),

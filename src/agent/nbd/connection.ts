@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { assert, unreachable } from '#base/assert.ts'
+import type { ByteStream } from '#base/system/byte-stream.ts'
 import { CMD, CMD_FLAG, ERROR } from '#wire/nbd/constants.ts'
 import {
   DATA_CHUNK_BYTES,
@@ -52,7 +53,7 @@ const REPLIES_BYTES = 64 * 1024
 const KNOWN_FLAGS = CMD_FLAG.FUA | CMD_FLAG.NO_HOLE | CMD_FLAG.REQ_ONE
 
 export interface ConnectionParts {
-  readonly stream: Duplex
+  readonly stream: ByteStream
   /** Bytes that arrived behind the handshake. */
   readonly early: Buffer
   readonly agreement: Agreement
@@ -62,6 +63,7 @@ export interface ConnectionParts {
 }
 
 export class Connection implements IoOwner, ExportConnection {
+  readonly #bytes: ByteStream
   readonly #stream: Duplex
   readonly #agreement: Agreement
   readonly #pool: SlabPool
@@ -105,17 +107,19 @@ export class Connection implements IoOwner, ExportConnection {
   readonly #readsDone: Io[] = []
 
   constructor({ stream, early, agreement, pool, onClosed }: ConnectionParts) {
-    this.#stream = stream
+    this.#bytes = stream
+    this.#stream = stream.duplex
     this.#agreement = agreement
     this.#pool = pool
     this.#onClosed = onClosed
     agreement.export.connections.add(this)
-    stream.on('data', (chunk: Buffer) => this.#take(chunk))
-    stream.on('drain', () => this.resume())
+    stream.receive((chunk) => this.#take(chunk))
+    const { duplex } = stream
+    duplex.on('drain', () => this.resume())
     // A client that said goodbye may close its side while answers are on their way to it.
-    stream.on('end', () => this.#ending || this.drop('the client closed the connection'))
-    stream.on('error', (error) => this.drop(error.message))
-    stream.on('close', () => this.drop('the connection was closed'))
+    duplex.on('end', () => this.#ending || this.drop('the client closed the connection'))
+    duplex.on('error', (error) => this.drop(error.message))
+    duplex.on('close', () => this.drop('the connection was closed'))
     if (early.length > 0) this.#take(early)
     if (!this.#stalled) stream.resume()
   }
@@ -141,7 +145,7 @@ export class Connection implements IoOwner, ExportConnection {
     const left = this.#left
     this.#left = undefined
     if (left !== undefined) this.#take(left)
-    if (!this.#stalled && !this.#closed) this.#stream.resume()
+    if (!this.#stalled && !this.#closed) this.#bytes.resume()
   }
 
   #mayTake(): boolean {
@@ -158,7 +162,7 @@ export class Connection implements IoOwner, ExportConnection {
   #take(chunk: Buffer): void {
     if (this.#closed || this.#ending) return
     if (this.#stalled) {
-      this.#left = this.#left === undefined ? chunk : Buffer.concat([this.#left, chunk])
+      this.#left = Buffer.concat([this.#left ?? NOTHING, chunk])
       return
     }
     this.#parsing = true
@@ -173,8 +177,9 @@ export class Connection implements IoOwner, ExportConnection {
         at += skipped
       } else if (!this.#mayTake()) {
         this.#stalled = true
-        this.#left = chunk.subarray(at)
-        this.#stream.pause()
+        const left = chunk.subarray(at)
+        this.#left = this.#bytes.borrowed ? Buffer.from(left) : left
+        this.#bytes.pause()
         break
       } else {
         let good: boolean

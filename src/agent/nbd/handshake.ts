@@ -1,5 +1,5 @@
-import type { Duplex } from 'node:stream'
 import { ByteReader } from '#base/system/byte-reader.ts'
+import type { ByteStream } from '#base/system/byte-stream.ts'
 import { HANDSHAKE, NAME_BYTES_MAX } from '#wire/nbd/constants.ts'
 import {
   CLIENT_FLAGS_BYTES,
@@ -20,14 +20,16 @@ const OPTIONS_MAX = 64
 export interface HandshakeSettings {
   readonly tls: 'none' | 'required'
   /** Upgrades the raw stream; resolves with the encrypted one and the common name of the client's certificate. */
-  secure(stream: Duplex): Promise<{ readonly stream: Duplex; readonly client: string | undefined }>
+  secure(
+    stream: ByteStream,
+  ): Promise<{ readonly stream: ByteStream; readonly client: string | undefined }>
   /** `client`: common name of the certificate, undefined without TLS. */
   open(name: string, client: string | undefined): Export | OpenRefusal
   names(client: string | undefined): readonly string[]
 }
 
 export interface Established {
-  readonly stream: Duplex
+  readonly stream: ByteStream
   readonly early: Buffer
   readonly agreement: Agreement
 }
@@ -35,13 +37,13 @@ export interface Established {
 /** Negotiates until the transmission phase begins. Undefined: the client ended it properly. Rejects with the reason when it
  *  did not, or spoke nonsense; the caller then closes the stream. Time is limited by the caller too. */
 export async function shakeHands(
-  raw: Duplex,
+  raw: ByteStream,
   settings: HandshakeSettings,
 ): Promise<Established | undefined> {
   let stream = raw
   let client: string | undefined
   let reader = new ByteReader(stream)
-  stream.write(encodeGreeting(HANDSHAKE.FIXED_NEWSTYLE | HANDSHAKE.NO_ZEROES))
+  stream.duplex.write(encodeGreeting(HANDSHAKE.FIXED_NEWSTYLE | HANDSHAKE.NO_ZEROES))
   const flags = decodeClientFlags(await reader.take(CLIENT_FLAGS_BYTES))
   if (flags === undefined) throw new Error('unknown client flags')
   const negotiation = new Negotiation(
@@ -59,13 +61,13 @@ export async function shakeHands(
       throw new Error(`an option of ${header.length} bytes, at most ${OPTION_BYTES_MAX} are read`)
     }
     const answer = negotiation.answer(header, await reader.take(header.length))
-    if (answer.bytes.length > 0) stream.write(answer.bytes)
+    if (answer.bytes.length > 0) stream.duplex.write(answer.bytes)
     switch (answer.next) {
       case 'option':
         break
       case 'close':
         reader.detach()
-        stream.end()
+        stream.duplex.end()
         return undefined
       case 'serve':
         return { stream, early: reader.detach(), agreement: answer.agreement }

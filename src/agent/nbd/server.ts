@@ -1,15 +1,14 @@
-import { chmod, rm } from 'node:fs/promises'
-import { createServer, type ListenOptions, type Server, type Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
-import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import { rm } from 'node:fs/promises'
+import type { Socket } from 'node:net'
 import type { Clock } from '#base/clock.ts'
-import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
+import type { ListenAddress } from '#base/system/acceptor.ts'
 import { Connection } from './connection.ts'
 import type { ExportTable, OpenRefusal } from './exports.ts'
-import { NBD_LISTEN_FAILED } from './faults.ts'
 import { type HandshakeSettings, shakeHands } from './handshake.ts'
+import { type Arrival, type Door, openDoorAt } from './listen.ts'
 import { SlabPool } from './slab.ts'
+import { type NbdTlsSettings, NO_TLS, tlsUpgrade, type Upgrade } from './tls.ts'
 
 /* Sockets of the NBD server: a unix socket, guarded by its file permissions, and TCP, guarded by TLS with client certificates
  * unless the operator opted out. What a connection says is understood in `handshake.ts` and `connection.ts`. */
@@ -19,17 +18,6 @@ import { SlabPool } from './slab.ts'
 const CONNECTIONS_MAX = 512
 /** From accept to the opened export, TLS included. Slower clients are closed. */
 const HANDSHAKE_MS_MAX = 10_000
-/** A dead client's host is noticed by TCP keep-alive after this long without traffic (then nine probes of the kernel). */
-const KEEP_ALIVE_MS = 60_000
-
-export interface NbdTlsSettings {
-  /** PEM. Clients must show a certificate of this authority unless `clientCertificates` is false. */
-  readonly ca: string
-  readonly cert: string
-  readonly key: string
-  readonly clientCertificates?: boolean
-}
-
 export interface NbdServerParts {
   readonly exports: ExportTable
   readonly log: Log
@@ -41,18 +29,13 @@ export interface NbdServerParts {
   readonly handshakeMsMax?: number
 }
 
-export interface Listening {
-  /** TCP only: the port that was given, also when 0 was asked for. */
-  readonly port: number | undefined
-  /** Takes no new connections; the open ones go on. */
-  close(): void
-}
+export type { Door as Listening } from './listen.ts'
 
 export class NbdServer {
   readonly #parts: NbdServerParts
   readonly #pool = new SlabPool()
-  readonly #open = new Set<Duplex>()
-  readonly #listening = new Set<{ readonly server: Server; readonly listening: Listening }>()
+  readonly #open = new Set<Socket>()
+  readonly #doors = new Set<Door>()
 
   constructor(parts: NbdServerParts) {
     this.#parts = parts
@@ -69,59 +52,37 @@ export class NbdServer {
 
   /** Replaces a socket left by a dead process: the caller holds the lock of the agent's directory.
    *  `mode`: permissions of the socket; whoever may write to it may read and write all exports. */
-  async listenUnix(path: string, mode = 0o600): Promise<Listening> {
+  async listenUnix(path: string, mode = 0o600): Promise<Door> {
     await rm(path, { force: true })
-    const listening = await this.#listen({ path }, NO_TLS)
-    await chmod(path, mode)
-    return listening
+    return this.#listen({ path, mode }, NO_TLS)
   }
 
   /** `tls` undefined is the explicit opt-out: whoever reaches the port may read and write all exports. */
-  async listenTcp(host: string, port: number, tls: NbdTlsSettings | undefined): Promise<Listening> {
-    return this.#listen({ host, port }, tls === undefined ? NO_TLS : tlsUpgrade(tls))
+  async listenTcp(host: string, port: number, tls: NbdTlsSettings | undefined): Promise<Door> {
+    return this.#listen(
+      { host, port },
+      tls === undefined ? NO_TLS : tlsUpgrade(tls, HANDSHAKE_MS_MAX),
+    )
   }
 
   /** Closes the doors and drops every connection. Requests in flight are carried out. */
   async close(): Promise<void> {
-    const closed = [...this.#listening].map(
-      ({ server }) => new Promise((resolve) => server.once('close', resolve)),
-    )
-    for (const one of this.#listening) one.listening.close()
+    const closed = [...this.#doors].map((door) => door.close())
+    this.#doors.clear()
     this.#parts.exports.dropAll('the agent is stopping')
-    for (const stream of this.#open) stream.destroy()
+    for (const socket of this.#open) socket.destroy()
     await Promise.all(closed)
   }
 
-  async #listen(where: ListenOptions, upgrade: Upgrade): Promise<Listening> {
-    const server = createServer({
-      allowHalfOpen: true,
-      noDelay: true,
-      keepAlive: true,
-      keepAliveInitialDelay: KEEP_ALIVE_MS,
-    })
-    server.on('connection', (socket) => this.#accept(socket, upgrade))
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', (error) => {
-        reject(new Fault(NBD_LISTEN_FAILED, `listening at ${JSON.stringify(where)}`, {}, error))
-      })
-      server.listen(where, resolve)
-    })
-    server.on('error', (error) => this.#parts.log.error({ err: error }, 'NBD listener failed'))
-    const address = server.address()
-    const entry = {
-      server,
-      listening: {
-        port: typeof address === 'object' ? address?.port : undefined,
-        close: () => {
-          if (this.#listening.delete(entry)) server.close()
-        },
-      },
-    }
-    this.#listening.add(entry)
-    return entry.listening
+  async #listen(where: ListenAddress, upgrade: Upgrade): Promise<Door> {
+    const bulk = upgrade.tls === 'none'
+    const door = await openDoorAt(where, { bulk }, (arrival) => this.#accept(arrival, upgrade))
+    this.#doors.add(door)
+    return door
   }
 
-  #accept(socket: Socket, upgrade: Upgrade): void {
+  #accept(arrival: Arrival, upgrade: Upgrade): void {
+    const socket = arrival.duplex
     const { log, clock, connectionsMax = CONNECTIONS_MAX } = this.#parts
     if (this.#open.size >= connectionsMax) {
       log.warn({ connections: this.#open.size }, 'too many NBD connections, closing a new one')
@@ -135,7 +96,7 @@ export class NbdServer {
     const cancel = clock.after(limitMs, () => {
       socket.destroy(new Error(`no export opened within ${limitMs} ms`))
     })
-    shakeHands(socket, this.#handshakeSettings(upgrade))
+    shakeHands(arrival, this.#handshakeSettings(upgrade))
       .then((established) => {
         if (established === undefined) return
         const { agreement } = established
@@ -177,64 +138,5 @@ export class NbdServer {
     }
   }
 }
-
-interface Upgrade {
-  readonly tls: 'none' | 'required'
-  readonly secure: HandshakeSettings['secure']
-}
-
-const NO_TLS: Upgrade = {
-  tls: 'none',
-  secure: () => Promise.reject(new Error('TLS is not offered here')),
-}
-
-/** One TLS server without a port of its own; connections are handed to it when the client says STARTTLS. It also does
- *  the judging of client certificates, which a bare TLSSocket on the server side does not. */
-function tlsUpgrade(settings: NbdTlsSettings): Upgrade {
-  const { ca, cert, key, clientCertificates = true } = settings
-  const server = createTlsServer({
-    ca,
-    cert,
-    key,
-    requestCert: clientCertificates,
-    rejectUnauthorized: clientCertificates,
-    minVersion: 'TLSv1.2',
-    allowHalfOpen: true,
-    handshakeTimeout: HANDSHAKE_MS_MAX,
-  })
-  // The server does not say which raw socket an encrypted one belongs to; its two addresses do.
-  const waiting = new Map<string, (secured: TLSSocket) => void>()
-  server.on('secureConnection', (secured) => {
-    const wake = waiting.get(addressesOf(secured))
-    if (wake === undefined) secured.destroy()
-    else wake(secured)
-  })
-  server.on('tlsClientError', (_error, secured) => secured.destroy())
-  return {
-    tls: 'required',
-    secure: (raw) => {
-      const socket = raw as Socket
-      const addresses = addressesOf(socket)
-      return new Promise((resolve, reject) => {
-        const onClose = () => {
-          waiting.delete(addresses)
-          reject(new Error('the TLS handshake failed'))
-        }
-        socket.once('close', onClose)
-        waiting.set(addresses, (secured) => {
-          waiting.delete(addresses)
-          socket.off('close', onClose)
-          secured.on('error', IGNORE)
-          const client = clientCertificates ? secured.getPeerCertificate().subject?.CN : undefined
-          resolve({ stream: secured, client: Array.isArray(client) ? client[0] : client })
-        })
-        server.emit('connection', socket)
-      })
-    },
-  }
-}
-
-const addressesOf = (socket: Socket): string =>
-  `${socket.remoteAddress} ${socket.remotePort} ${socket.localAddress} ${socket.localPort}`
 
 const IGNORE = () => {}

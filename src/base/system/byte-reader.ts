@@ -1,20 +1,20 @@
-import type { Duplex } from 'node:stream'
+import type { ByteStream } from './byte-stream.ts'
 
 /** Reads exact amounts from a stream while a protocol is being negotiated, then gives the stream back with what is left.
  *  It buffers what nobody asked for yet, so it is meant for handshakes and not for bulk data. */
 export class ByteReader {
-  readonly #stream: Duplex
+  readonly #stream: ByteStream
   #left: Buffer = Buffer.alloc(0)
   #wanted = 0
   #wake: (() => void) | undefined
   #ended: Error | undefined
 
-  constructor(stream: Duplex) {
+  constructor(stream: ByteStream) {
     this.#stream = stream
-    stream.on('data', this.#onData)
-    stream.on('error', this.#onEnd)
-    stream.on('close', this.#onClose)
-    stream.on('end', this.#onClose)
+    stream.receive(this.#onBytes)
+    stream.duplex.on('error', this.#onEnd)
+    stream.duplex.on('close', this.#onClose)
+    stream.duplex.on('end', this.#onClose)
   }
 
   /** Exactly `length` bytes; rejects with the stream's error, or a plain one, when it ends first. One call at a time. */
@@ -33,16 +33,18 @@ export class ByteReader {
 
   /** Stops listening and returns what arrived but was not taken. The stream is paused and has no error listener of ours. */
   detach(): Buffer {
+    const { duplex } = this.#stream
     this.#stream.pause()
-    this.#stream.off('data', this.#onData)
-    this.#stream.off('error', this.#onEnd)
-    this.#stream.off('close', this.#onClose)
-    this.#stream.off('end', this.#onClose)
+    this.#stream.receive(IGNORE)
+    duplex.off('error', this.#onEnd)
+    duplex.off('close', this.#onClose)
+    duplex.off('end', this.#onClose)
     return this.#left
   }
 
-  readonly #onData = (chunk: Buffer) => {
-    this.#left = this.#left.length === 0 ? chunk : Buffer.concat([this.#left, chunk])
+  readonly #onBytes = (bytes: Buffer) => {
+    if (this.#left.length > 0) this.#left = Buffer.concat([this.#left, bytes])
+    else this.#left = this.#stream.borrowed ? Buffer.from(bytes) : bytes
     if (this.#left.length < this.#wanted) return
     this.#stream.pause()
     this.#wake?.()
@@ -55,3 +57,5 @@ export class ByteReader {
 
   readonly #onClose = () => this.#onEnd(new Error('the other side closed the connection'))
 }
+
+const IGNORE = () => {}

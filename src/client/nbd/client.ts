@@ -3,6 +3,7 @@ import { connect as connectTls } from 'node:tls'
 import type { Duplex } from 'node:stream'
 import { Fault } from '#base/fault.ts'
 import { ByteReader } from '#base/system/byte-reader.ts'
+import { type ByteStream, fromDuplex } from '#base/system/byte-stream.ts'
 import {
   CMD,
   CMD_FLAG,
@@ -95,21 +96,21 @@ export async function openNbd(
   upgrade?: (raw: Duplex) => Promise<Duplex>,
 ): Promise<NbdClient> {
   try {
-    let stream = raw
+    let stream = fromDuplex(raw)
     let reader = new ByteReader(stream)
     const flags = decodeGreeting(await reader.take(GREETING_BYTES))
     if (flags === undefined || (flags & HANDSHAKE.FIXED_NEWSTYLE) === 0) {
       throw new Fault(NBD_PROTOCOL, 'reading the greeting')
     }
-    stream.write(encodeClientFlags(flags & (HANDSHAKE.FIXED_NEWSTYLE | HANDSHAKE.NO_ZEROES)))
+    raw.write(encodeClientFlags(flags & (HANDSHAKE.FIXED_NEWSTYLE | HANDSHAKE.NO_ZEROES)))
     if (upgrade !== undefined) {
-      await startTls(stream, reader)
+      await startTls(raw, reader)
       // Bytes that came before the encryption was agreed on were not from the certificate's holder.
       if (reader.detach().length > 0) throw new Fault(NBD_PROTOCOL, 'starting TLS')
-      stream = await upgrade(stream)
+      stream = fromDuplex(await upgrade(raw))
       reader = new ByteReader(stream)
     }
-    const opened = await openExport(stream, reader, exportName)
+    const opened = await openExport(stream.duplex, reader, exportName)
     return new NbdClient(stream, reader.detach(), opened)
   } catch (error) {
     raw.destroy()
@@ -206,16 +207,17 @@ export class NbdClient {
   #resolveClosed: (cause: Error) => void = () => {}
 
   /** Made by `connectNbd`. `early` are bytes that came after the handshake. */
-  constructor(stream: Duplex, early: Buffer, { sizeBytes, flags }: Opened) {
+  constructor(bytes: ByteStream, early: Buffer, { sizeBytes, flags }: Opened) {
+    const stream = bytes.duplex
     this.sizeBytes = sizeBytes
     this.flags = flags
     this.#stream = stream
     this.closed = new Promise((resolve) => (this.#resolveClosed = resolve))
-    stream.on('data', (chunk: Buffer) => this.#take(chunk))
+    bytes.receive((chunk) => this.#take(chunk))
     stream.on('error', (error) => this.#end(error))
     stream.on('close', () => this.#end(new Error('the server closed the connection')))
     if (early.length > 0) this.#take(early)
-    stream.resume()
+    bytes.resume()
   }
 
   /** Requests without an answer yet. */
