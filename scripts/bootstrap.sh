@@ -57,10 +57,20 @@ if [ -n "$missing" ]; then
   $sudo apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends $missing >&2
 fi
 
-# npm ci only when the lock file is not the one that was installed from.
+# The versions and checksums of package-lock.json, installed again only when that file is not the one installed from.
+# `npm install` and not `npm ci`: the linter and the formatter name binary packages of platforms that some registries do
+# not carry, which `npm ci` takes for a broken lock file. What cannot run here is optional and left out by either.
+# The demo needs no development packages.
 stamp=node_modules/.holdfast-lock
-if [ ! -f "$stamp" ] || ! cmp -s package-lock.json "$stamp"; then
+have=""
+if [ -f "$stamp.all" ] && cmp -s package-lock.json "$stamp.all"; then have=all
+elif [ -f "$stamp.demo" ] && cmp -s package-lock.json "$stamp.demo"; then have=demo
+fi
+case "${1:-}" in demo) want=demo; omit="--omit=dev" ;; *) want=all; omit="" ;; esac
+if [ "$have" != all ] && [ "$have" != "$want" ]; then
   agree "will install the npm packages of package-lock.json into node_modules (no install scripts run)."
-  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2
-  cp package-lock.json "$stamp"
+  # shellcheck disable=SC2086
+  npm install --ignore-scripts --no-audit --no-fund --loglevel=error $omit >&2
+  rm -f "$stamp.all" "$stamp.demo"
+  cp package-lock.json "$stamp.$want"
 fi
