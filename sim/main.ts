@@ -3,7 +3,7 @@
  *
  *     --seeds N     how many seeds to run (500)
  *     --seed S      the first one (1); alone, runs just this seed and prints its log
- *     --plant NAME  plants a mistake, see sim/plants; the run then succeeds when it is found
+ *     --plant NAME  plants a mistake, see sim/plants; the run is then expected to fail
  *     --log         prints the log of the first seed that breaks a promise
  *     --json        one line of JSON instead of text
  *

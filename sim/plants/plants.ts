@@ -44,7 +44,8 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'no-fsync-at-rise',
     about: 'The replica declares itself risen without making its volumes durable.',
-    foundWithin: 200,
+    foundWithin: 400,
+    faults: ['power-loss', 'power-loss-both', 'slow-fsync'],
     session: (session) =>
       wrapHandle(session, (event, handle) => {
         const effects = handle(event)
@@ -55,7 +56,8 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'no-fsync-before-rise-at-writer',
     about: 'The writer asks for a rise while writes from before the session are not durable.',
-    foundWithin: 400,
+    foundWithin: 600,
+    faults: ['power-loss', 'power-loss-both', 'slow-fsync'],
     session: (session) =>
       wrapHandle(session, (event, handle) => {
         const effects = handle(event)
@@ -71,7 +73,7 @@ export const PLANTS: readonly Plant[] = [
     session: (session) =>
       wrapHandle(session, (event, handle) => {
         const effects = handle(event)
-        return event.kind === 'open'
+        return session.phase === 'promoting'
           ? effects.filter((effect) => effect.kind !== 'drop_link')
           : effects
       }),
@@ -119,6 +121,7 @@ export const PLANTS: readonly Plant[] = [
     name: 'lease-counted-from-the-answer',
     about: 'The holder counts its lease from when the answer came, not from before it asked.',
     foundWithin: 3_000,
+    faults: ['network-slow', 'witness-cut', 'site-isolated', 'agent-pause'],
     session: ({ lease }, world) => {
       const granted = lease.granted.bind(lease)
       const process = () => world.sites.map((site) => world.agentAt(site))
@@ -173,7 +176,8 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'intent-bit-after-touch',
     about: 'A region is written before its intent bit is durable.',
-    foundWithin: 2_000,
+    foundWithin: 1_000,
+    faults: ['power-loss', 'slow-fsync'],
     intentAfterTouch: true,
   },
   {

@@ -43,7 +43,7 @@ export class Faults {
   readonly #world: World
   readonly #operator: Operator
   readonly #random: Random
-  readonly #enabled: FaultKind[]
+  readonly #enabled: readonly FaultKind[]
   readonly #gapMs: number
   #running = true
   /** A site cannot be reached any more, by the looks of it. */
@@ -54,7 +54,8 @@ export class Faults {
     this.#operator = operator
     this.#random = world.random.fork()
     const share = this.#random.pick([0.2, 0.4, 0.8])
-    this.#enabled = FAULTS.filter(() => this.#random.chance(share))
+    const chosen = FAULTS.filter(() => this.#random.chance(share))
+    this.#enabled = world.plan.faults ?? chosen
     this.#gapMs = this.#random.pick([700, 1_500, 4_000])
     this.#next()
   }

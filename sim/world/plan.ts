@@ -1,4 +1,5 @@
 import type { Session } from '#agent/replication/session.ts'
+import type { FaultKind } from './faults.ts'
 import type { WitnessHost } from './witness-host.ts'
 import type { World } from './world.ts'
 
@@ -6,6 +7,8 @@ import type { World } from './world.ts'
  *  session or of the witness, or lets the simulated shell skip a step. */
 export interface Plan {
   readonly name: string
+  /** Faults of every seed, instead of a choice per seed: where a plant is to be looked for. */
+  readonly faults?: readonly FaultKind[]
   /** Wraps methods of each new session. */
   readonly session?: (session: Session, world: World) => void
   /** Wraps the witness's decisions. */
