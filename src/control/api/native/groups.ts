@@ -9,7 +9,7 @@ import { SessionStatus } from '#wire/site/witness.ts'
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, principalOf, projectOf } from '../http/request.ts'
 import { refuse } from './errors.ts'
-import { Age, ById, describe, nullable } from './route.ts'
+import { Age, ById, describe, nullable, rounded } from './route.ts'
 import type { NativeServices } from './services.ts'
 
 /* How well each group is protected, with the age of what is known: the record of the witness, and what either side last
@@ -78,7 +78,7 @@ export function groupRoutes(app: Api, services: NativeServices): void {
         status: group.status,
         sync: view?.fact ?? 'idle',
         fault_level: view?.faultLevel ?? '0',
-        age_ms: view?.ageMs ?? null,
+        age_ms: rounded(view?.ageMs),
         record:
           record === undefined
             ? null
@@ -98,7 +98,7 @@ export function groupRoutes(app: Api, services: NativeServices): void {
           site,
           role,
           heard: agents.heard(site),
-          age_ms: agents.at(site)?.ageMs ?? null,
+          age_ms: rounded(agents.at(site)?.ageMs),
           session: agents.session(group.id, site)?.status ?? null,
         })),
         pairs: allPairs

@@ -3,7 +3,7 @@ import { isDenial } from '#control/identity/authenticator.ts'
 import type { Api } from '../http/dialect.ts'
 import { Refusal } from '../http/refusal.ts'
 import { NATIVE_COMMON, refuse } from './errors.ts'
-import { Age, describe } from './route.ts'
+import { Age, describe, rounded } from './route.ts'
 import type { NativeServices } from './services.ts'
 
 /** Is it there, and how does it do: health, metrics, sites. */
@@ -90,14 +90,14 @@ export function healthRoutes(app: Api, services: NativeServices): void {
       sites: sites.map((name) => ({
         name,
         heard: agents.heard(name),
-        age_ms: agents.at(name)?.ageMs ?? null,
+        age_ms: rounded(agents.at(name)?.ageMs),
         agents: agents
           .list()
           .filter(({ report }) => report.site === name)
           .map(({ report, ageMs }) => ({
             id: report.agent,
             version: report.version,
-            age_ms: ageMs,
+            age_ms: Math.round(ageMs),
             free_bytes: report.free_bytes,
             sessions: report.sessions.length,
           })),

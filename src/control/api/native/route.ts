@@ -32,3 +32,7 @@ export const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Ty
 
 /** Milliseconds since something was heard; null: never. */
 export const Age = nullable(Type.Number({ description: 'Milliseconds since it was heard.' }))
+
+/** Whole milliseconds; null: never heard. */
+export const rounded = (ms: number | null | undefined): number | null =>
+  ms === null || ms === undefined ? null : Math.round(ms)
