@@ -347,7 +347,7 @@ test('pages are stable, by offset and by marker, and count is the number of matc
   const all = await region.ok('GET', GROUPS)
   assert.equal(all.count, 4)
   const ids = all.server_groups.map((one: { id: string }) => one.id)
-  assert.deepEqual([...ids].sort(), [...made].sort())
+  assert.deepEqual(new Set(ids), new Set(made))
   const byOffset: string[] = []
   for (let offset = 0; ; offset += 2) {
     const page = await region.ok('GET', `${GROUPS}?limit=2&offset=${offset}`)

@@ -12,6 +12,7 @@ import { sleep } from '#base/clock.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
 import type { SdrsOptions } from '#control/api/sdrs/dialect.ts'
+import type { CrashPoint } from '#control/operations/runner.ts'
 import { defaultVpcId } from '#control/resources/surroundings.ts'
 import type { Plane } from '#control/plane.ts'
 import { violations } from '../contracts/validate.ts'
@@ -27,11 +28,13 @@ export { PROJECT, STRANGE_PROJECT } from './region-parts.ts'
 
 export interface Reply {
   readonly status: number
-  // oxlint-disable-next-line typescript/no-explicit-any
+  // oxlint-disable-next-line typescript/no-explicit-any -- bodies are held against the contract, not typed
   readonly body: any
 }
 
 export interface RegionOptions extends SdrsOptions {
+  /** Called at every boundary of every operation's steps. */
+  readonly crashPoint?: CrashPoint
   /** Options of both agents, over the short times of this file. */
   readonly agent?: Readonly<Record<string, unknown>>
 }

@@ -33,6 +33,7 @@ import { sessionMembers, toWire } from './definitions/session.ts'
  *   open                 no session, or an older epoch     session.open with record and members
  *   open                 a member is missing               session.open with record and members
  *   open                 a member too many                 session.remove
+ *   in sync, resyncing   the link is down, both are heard  session.open: an address may have changed
  *   closed               a session                         session.close
  *
  * It stays away from groups in transient states: their operation is at work. It only repeats what the database says, so doing it
@@ -62,8 +63,8 @@ export interface Reconciler {
 const EVERY_MS = 2_000
 /** A command of a round gets this long: others wait for it. */
 const COMMAND_MS = 5_000
-/** A disagreement must be seen in so many rounds in a row: reports are up to a second behind the record. */
-const ROUNDS_BEFORE_ACTING = 2
+/** A disagreement must be seen in so many rounds in a row: reports are up to a second behind the record, and links redial. */
+const ROUNDS_BEFORE_ACTING = { open: 2, close: 2, remove: 2, redial: 4 } as const
 
 export function createReconciler(options: ReconcilerOptions): Reconciler {
   const { store, clock, log, agents, sites, witness, siteNames, everyMs = EVERY_MS } = options
@@ -122,19 +123,22 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     if (pairs.some((pair) => PAIR_BUSY.has(pair.status as PairStatus))) return
     const wanted = pairs.filter((pair) => pair.in_session === 1).map((pair) => pair.id)
     const status = agents.session(group.id, site)?.status ?? null
-    const action = decide(record, wanted, status)
+    const peer = site === record.writer ? record.replica : record.writer
+    const action = decide(record, wanted, status, agents.heard(peer))
     if (action === null) return
     const key = `${group.id} ${site} ${action.kind}`
     disagreements.add(key)
     const rounds = (seen.get(key) ?? 0) + 1
     seen.set(key, rounds)
-    if (rounds < ROUNDS_BEFORE_ACTING) return
+    if (rounds < ROUNDS_BEFORE_ACTING[action.kind]) return
+    seen.delete(key)
     log.info(
       { group: group.id, site, action: action.kind, epoch: record.epoch, told: status?.epoch },
       'an agent disagrees with the record and is brought to it',
     )
     switch (action.kind) {
       case 'open':
+      case 'redial':
         return await open(group, record, site)
       case 'close':
         await send(site, 'session.close', { record: toWire(record) })
@@ -144,7 +148,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
           session: group.id,
           epoch: record.epoch,
           pairs: [...action.pairs],
-          serving: 'standby',
+          serving: site === record.writer ? 'standalone' : 'standby',
           reason: 'its replication pair left the group',
         })
         return
@@ -227,6 +231,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
 
 type Action =
   | { readonly kind: 'open' }
+  | { readonly kind: 'redial' }
   | { readonly kind: 'close' }
   | { readonly kind: 'remove'; readonly pairs: readonly string[] }
 
@@ -234,7 +239,8 @@ type Action =
 export function decide(
   record: Pick<Ownership, 'state' | 'epoch'>,
   wanted: readonly string[],
-  status: Pick<SessionStatus, 'epoch' | 'members'> | null,
+  status: Pick<SessionStatus, 'epoch' | 'members' | 'link'> | null,
+  peerHeard: boolean,
 ): Action | null {
   if (record.state === 'closed') return status === null ? null : { kind: 'close' }
   // An agent that is ahead has a rise or drop that this round's record does not show yet.
@@ -245,5 +251,7 @@ export function decide(
   const has = status.members.map((member) => member.pair)
   const extra = has.filter((pair) => !wanted.includes(pair))
   if (extra.length > 0) return { kind: 'remove', pairs: extra }
-  return wanted.some((pair) => !has.includes(pair)) ? { kind: 'open' } : null
+  if (wanted.some((pair) => !has.includes(pair))) return { kind: 'open' }
+  const replicating = record.state === 'in_sync' || record.state === 'resyncing'
+  return replicating && status.link === 'down' && peerHeard ? { kind: 'redial' } : null
 }

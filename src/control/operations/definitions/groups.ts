@@ -334,12 +334,14 @@ export const reverseGroup: OperationKind<Nothing> = operation('group.reverse', {
       },
     }),
     step('open_replica', {
+      retry: OPEN_RETRY,
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
         await openAt(ctx, group, productionAz(group))
       },
     }),
     step('open_writer', {
+      retry: OPEN_RETRY,
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
         await openAt(ctx, group, drAz(group))
@@ -394,17 +396,47 @@ export const failoverGroup: OperationKind<Failover> = operation('group.failover'
         }
       },
     }),
+    step('drop_left_behind', {
+      act: async (ctx) => {
+        const pairs = ctx.results['choose_members'] as readonly string[]
+        if (pairs.length === 0) return
+        const group = await theGroup(ctx.services.store.db, ctx.resourceId)
+        // Before the DR side may write: it would serve the fragments with the rest.
+        await withRecord(ctx, group.id, async ({ epoch }) => {
+          await ctx.services.sites.command(
+            drAz(group),
+            'session.remove',
+            {
+              session: group.id,
+              epoch,
+              pairs: [...pairs],
+              serving: 'standby',
+              reason: 'the failover went without this pair: its disk was never copied in full',
+            },
+            { signal: ctx.signal },
+          )
+        })
+      },
+    }),
     step('failover_record', {
       retry: { attemptsMax: 40, pauseMostMs: 1_000 },
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
         const to = drAz(group)
+        // A reversal that failed half way may have named the DR side already, which would wait for its replica for ever. It
+        // is turned back first: only a failover makes the new writer wait out the old one's last answers.
+        await changeRecord(
+          ctx,
+          group.id,
+          ({ state, writer }) => writer !== to || state !== 'in_sync',
+          ({ epoch }) => ({ kind: 'reverse', epoch, attempt: `${ctx.attemptId}.back` }),
+        )
         return await changeRecord(
           ctx,
           group.id,
           ({ state, writer }) => writer === to && (state === 'failed_over' || state === 'closed'),
           ({ epoch, writer }) =>
-            // A reversal that failed half way may have made the DR side the writer already: it goes on alone.
+            // After such a reversal the DR side may have gone on alone as well: it keeps what it has.
             writer === to
               ? { kind: 'close', epoch, attempt: ctx.attemptId }
               : {

@@ -36,6 +36,12 @@ export const REPLICATION_NOT_ESTABLISHED = fault({
   text: 'The two sites did not find each other in time.',
   hint: 'Check the replication link: both agents say in their logs which address they dial and why it fails.',
 })
+export const SESSION_SETTLING = fault({
+  code: 'SESSION_SETTLING',
+  retry: 'later',
+  text: 'The site is in the middle of a change of roles.',
+  hint: 'It is repeated by itself; the change takes a few seconds.',
+})
 export const HOLD_NOT_DRAINED = fault({
   code: 'HOLD_NOT_DRAINED',
   retry: 'later',
@@ -199,12 +205,18 @@ export async function openAt(
 export async function endSession(ctx: Context, session: string, site: string): Promise<void> {
   const record = await theRecord(ctx.services, session)
   assert(record.state === 'closed', 'a session ends after its record')
-  await ctx.services.sites.command(
-    site,
-    'session.close',
-    { record: toWire(record) },
-    { signal: ctx.signal },
-  )
+  try {
+    await ctx.services.sites.command(
+      site,
+      'session.close',
+      { record: toWire(record) },
+      { signal: ctx.signal },
+    )
+  } catch (error) {
+    // A side that was just made the writer first waits until the old one has certainly fallen silent.
+    if (refusalCode(error) !== 'WRONG_STATE') throw error
+    throw new FaultError(SESSION_SETTLING, `ending session ${session} at ${site}`, {}, error)
+  }
 }
 
 /** Waits until the writer reports a working link under this record or a later one. */
