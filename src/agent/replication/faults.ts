@@ -58,9 +58,9 @@ export const NOT_YET = fault({
   hint: 'Repeat; if it lasts, look at the link to the other site and at the control plane.',
 })
 
-export const SESSION_STATE_DAMAGED = fault({
-  code: 'SESSION_STATE_DAMAGED',
+export const SESSION_FAILED = fault({
+  code: 'SESSION_FAILED',
   retry: 'never',
-  text: "The session's stored state cannot be read, so its volumes stay closed.",
-  hint: 'Open the session again from the control plane; the copy will be compared in full.',
+  text: 'The session stopped at this site because the disk did not keep its state or its data.',
+  hint: "Look at the agent's log and the disk. Fail over to the other site, or repair the disk and start the agent again.",
 })

@@ -1,6 +1,6 @@
 import { mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { assert } from '#base/assert.ts'
+import { assert, BrokenInvariant } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
 import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
 import { SESSION_UNKNOWN } from './faults.ts'
@@ -44,8 +44,14 @@ class Host implements SessionHost {
     await mkdir(directory, { recursive: true, mode: 0o700 })
     for (const entry of await readdir(directory, { withFileTypes: true })) {
       if (!entry.isDirectory() || entry.name.includes('.')) continue
-      const runtime = await this.#load(entry.name)
-      await runtime.start()
+      try {
+        const runtime = await this.#load(entry.name)
+        await runtime.start()
+      } catch (error) {
+        // One session whose volume or state is gone must not keep the others from being served. Its volumes stay refused.
+        if (error instanceof BrokenInvariant) throw error
+        log.error({ session: entry.name, err: error }, 'session could not be started')
+      }
     }
     this.#listener = await listenForLinks({
       ...link.listen,

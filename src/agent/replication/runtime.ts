@@ -1,6 +1,6 @@
 import { mkdir, open as openFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { assert, unreachable } from '#base/assert.ts'
+import { assert, BrokenInvariant, unreachable } from '#base/assert.ts'
 import { Fault, type FaultKind } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { STATUS } from '#wire/link/frame.ts'
@@ -18,6 +18,7 @@ import {
   NOT_CONSISTENT,
   NOT_WRITER,
   NOT_YET,
+  SESSION_FAILED,
   STALE_EPOCH,
   VOLUME_BUSY,
   WRONG_STATE,
@@ -100,6 +101,8 @@ export class SessionRuntime {
   #refused: { code: string; text: string } | null = null
   #closing = false
   #ended = false
+  /** Why the session does nothing any more. */
+  #broken: Fault | null = null
   /** Woken after every event. */
   readonly #watchers = new Set<() => void>()
 
@@ -233,6 +236,12 @@ export class SessionRuntime {
 
   async #process(event: SessionEvent): Promise<void> {
     if (this.#ended) return
+    if (this.#broken !== null) {
+      // Commands must hear of it; events have nobody to tell.
+      if (event.kind === 'open' || event.kind === 'hold' || event.kind === 'close')
+        throw this.#broken
+      return
+    }
     const before = this.session.phase
     const effects = this.session.handle(event)
     if (before !== this.session.phase) {
@@ -243,7 +252,33 @@ export class SessionRuntime {
       )
     }
     if (this.session.role === 'writer' && this.#writer === null) await this.#becomeWriter()
-    for (const effect of effects) await this.#carryOut(effect)
+    for (const effect of effects) {
+      try {
+        await this.#carryOut(effect)
+      } catch (error) {
+        if (error instanceof BrokenInvariant) throw error
+        return this.#break(effect.kind, error)
+      }
+    }
+  }
+
+  /**
+   * This site's disk did not do what the session has decided on. What is on disk and what the session believes may differ from now on, so
+   * this session does nothing more until the agent is started again; the other sessions go on.
+   */
+  #break(doing: string, error: unknown): void {
+    this.#log.error({ err: error, doing }, 'session stopped: its state could not be kept')
+    this.#broken = new Fault(SESSION_FAILED, `${doing} of session ${this.id}`, {}, error)
+    this.session.gate.mode = 'closed'
+    this.#stopDialling()
+    this.#stopCopy()
+    this.#dropLink(false)
+    for (const { stored } of this.#members.values()) {
+      for (const name of this.#names(stored)) {
+        this.#deps.exports.refuse(name, 'the session has failed at this site, see the log')
+      }
+    }
+    this.#writer?.fail(IO_ERRORS.EIO)
   }
 
   #now(): number {
@@ -651,6 +686,7 @@ export class SessionRuntime {
     await this.#process(event)
     const refused = this.#refused as { code: string; text: string } | null
     this.#refused = null
+    if (this.#broken !== null) throw this.#broken
     if (refused === null) return
     throw new Fault(
       REFUSALS[refused.code] ?? WRONG_STATE,
@@ -690,7 +726,8 @@ export class SessionRuntime {
   answerHello(hello: Hello): Hello | Refuse {
     const { record } = this.session.stored
     const refuse = (code: string, text: string): Refuse => ({ kind: 'refuse', code, text, record })
-    if (this.#ended || this.#closing) return refuse('NOT_READY', 'the session is closing')
+    if (this.#ended || this.#closing || this.#broken !== null)
+      return refuse('NOT_READY', 'the session is closing')
     if (hello.record.epoch > record.epoch) {
       this.post({ kind: 'peer_record', now: this.#now(), record: hello.record })
       return refuse('OLDER_EPOCH', `epoch ${record.epoch} is known here`)
@@ -930,8 +967,8 @@ export class SessionRuntime {
       for (const { intent } of this.#members.values()) intent.beginRound()
       writer
         .flushAll()
-        .then(async () => {
-          if (work !== this.#work || this.session.phase !== 'draining') return
+        .then(async (durable) => {
+          if (!durable || work !== this.#work || this.session.phase !== 'draining') return
           // Nothing was taken since: both sides are equal and durable everywhere.
           for (const { intent } of this.#members.values()) {
             intent.endRound()
@@ -960,8 +997,8 @@ export class SessionRuntime {
     const run = async (): Promise<void> => {
       const begun = round?.sender === sender && this.session.gate.acknowledged >= round.sequence
       if (begun) {
-        await writer.flushAll()
-        if (!stable()) return
+        const durable = await writer.flushAll()
+        if (!durable || !stable()) return
         for (const [index, { intent, volume }] of this.#members) {
           const todo = writer.members.get(index)?.todo
           if (volume.failed !== undefined || (todo !== undefined && todo.count > 0)) continue
@@ -1134,7 +1171,7 @@ export class SessionRuntime {
 
   /** From the host's timers. */
   tick(): void {
-    if (this.#ended || this.#queued > 0) return
+    if (this.#ended || this.#broken !== null || this.#queued > 0) return
     const now = this.#now()
     this.#checkSilence(now)
     this.post({ kind: 'tick', now })
@@ -1190,7 +1227,7 @@ export class SessionRuntime {
       epoch: record.epoch,
       state: record.state,
       role,
-      phase: shown,
+      phase: this.#broken === null ? shown : 'failed',
       link: session.linked ? 'up' : 'down',
       peer_silence_ms: silence === null ? null : Math.round(silence),
       sequence: session.gate.sequence,
@@ -1242,7 +1279,8 @@ export class SessionRuntime {
       const volumes = [...this.#members.values()].map(({ volume }) => volume)
       const flushed = await Promise.allSettled(volumes.map((volume) => volume.flush()))
       const durable = flushed.every(({ status }) => status === 'fulfilled')
-      const mark = settled && durable ? this.session.cleanMark() : null
+      const good = settled && durable && this.#broken === null
+      const mark = good ? this.session.cleanMark() : null
       if (mark !== null) await this.#epochFile.write(mark)
       this.#ended = true
       await this.#closeFiles()

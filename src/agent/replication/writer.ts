@@ -63,7 +63,7 @@ const NOTHING = Buffer.alloc(0)
 interface FlushRound {
   readonly member: WriterMember
   readonly ios: Io[]
-  readonly waiters: (() => void)[]
+  readonly waiters: ((error: IoError) => void)[]
   /** Numbers up to it must be releasable too: writes with FUA. */
   seq: number
   localDone: boolean
@@ -272,6 +272,7 @@ export class Writer {
       round.member.next = null
       for (const io of round.ios) io.complete(error)
       for (const io of next?.ios ?? []) io.complete(error)
+      for (const wake of [...round.waiters, ...(next?.waiters ?? [])]) wake(error)
     }
   }
 
@@ -290,16 +291,17 @@ export class Writer {
     else this.#idle.push(done)
   }
 
-  /** Every member durable here and, unless this side acknowledges alone, there. */
-  flushAll(): Promise<void> {
+  /** Every member durable here and, unless this side acknowledges alone, there. False: not so. */
+  flushAll(): Promise<boolean> {
+    if (this.#failed) return Promise.resolve(false)
     return Promise.all(
       [...this.members.values()].map(
         (member) =>
-          new Promise<void>((resolve) => {
+          new Promise<IoError>((resolve) => {
             this.#joinFlush(member, null, 0).waiters.push(resolve)
           }),
       ),
-    ).then(() => undefined)
+    ).then((errors) => errors.every((error) => error === 0))
   }
 
   // -- requests -------------------------------------------------------------------------------------------------------
@@ -713,7 +715,7 @@ export class Writer {
         this.#begin(next)
       }
       for (const io of round.ios) io.complete(round.error)
-      for (const wake of round.waiters) wake()
+      for (const wake of round.waiters) wake(round.error)
     }
   }
 
