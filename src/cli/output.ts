@@ -5,7 +5,7 @@ import { NOBODY_THERE, PATH_TOO_LONG } from '#base/system/door.ts'
 import { API_UNAUTHORIZED, API_UNREACHABLE } from '#client/faults.ts'
 import { NO_CREDENTIALS } from './session.ts'
 import { SITE_UNKNOWN } from './up/supervisor.ts'
-import { USAGE } from './usage.ts'
+import { INTERRUPTED, USAGE } from './usage.ts'
 
 /* What commands print. Results go to standard output, everything said on the way to standard error, so that a pipe
  * carries results only. With --json each result is one JSON object on one line, and an error is one on standard error. */
@@ -23,6 +23,8 @@ export const EXIT = {
   UNAUTHORIZED: 4,
   /** Another process already works on this directory. */
   BUSY: 5,
+  /** Ctrl-C or a signal, as shells have it. */
+  INTERRUPTED: 130,
   /** A mistake in Holdfast itself. */
   INTERNAL: 70,
 } as const
@@ -37,6 +39,7 @@ const EXIT_OF: ReadonlyMap<FaultKind, number> = new Map([
   [API_UNREACHABLE, EXIT.UNREACHABLE],
   [API_UNAUTHORIZED, EXIT.UNAUTHORIZED],
   [LOCKED, EXIT.BUSY],
+  [INTERRUPTED, EXIT.INTERRUPTED],
 ])
 
 export interface Output {

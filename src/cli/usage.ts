@@ -8,3 +8,10 @@ export const USAGE = fault({
 })
 
 export const usageError = (doing: string): Fault => new Fault(USAGE, doing)
+
+export const INTERRUPTED = fault({
+  code: 'INTERRUPTED',
+  retry: 'now',
+  text: 'Everything that the command had started was stopped.',
+  hint: 'Start it again at any time.',
+})

@@ -1,13 +1,13 @@
 import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { Fault } from '#base/fault.ts'
+import { Fault, isFault } from '#base/fault.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { hasCode } from '#base/system/files.ts'
 import type { CommandContext } from '../context.ts'
 import { positiveInteger } from '../jobs.ts'
 import type { Output } from '../output.ts'
-import { usageError } from '../usage.ts'
+import { INTERRUPTED, usageError } from '../usage.ts'
 import { runSteps } from './steps.ts'
 import { type DemoReport, type Story, tellStory } from './story.ts'
 import { DEMO_FAILED } from './system.ts'
@@ -44,7 +44,7 @@ export async function demo(
       throw new Fault(DEMO_FAILED, 'comparing what was written with what is there: they differ')
     }
   } catch (error) {
-    kept = true
+    if (!isFault(error, INTERRUPTED)) kept = true
     throw error
   } finally {
     await story.close()
@@ -56,8 +56,9 @@ export async function demo(
 /** Runs the steps; Ctrl-C ends them by an error, so that everything is cleaned up. */
 async function tell(story: Story, context: CommandContext, output: Output): Promise<void> {
   const interrupted = new Promise<never>((_, reject) => {
-    const onSignal = () => reject(new Fault(DEMO_FAILED, 'interrupted'))
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, onSignal)
+    const onSignal = () => reject(new Fault(INTERRUPTED, 'stopping on a signal'))
+    // Not `once`: the terminal library sends the signal again when nobody listens any more.
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
   })
   const steps = runSteps(story.steps, context.streams, output)
   await Promise.race([steps, interrupted])

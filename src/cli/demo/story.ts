@@ -31,7 +31,13 @@ import {
 import type { Judgement } from './ledger.ts'
 import { Load, type LoadRate, readStamps } from './load.ts'
 import { BLOCK_BYTES } from './stamp.ts'
-import { DEMO_FAILED, type DemoSystem, openVolume, startSystem } from './system.ts'
+import {
+  DEMO_FAILED,
+  type DemoSystem,
+  type LaunchedSystem,
+  launchSystem,
+  openVolume,
+} from './system.ts'
 
 /* The demo's story, step by step. Every step uses the system from outside, as a user's own programs would: the public
  * API, NBD, and signals to processes. Nothing is looked up in Holdfast's own files but the credentials and the pids. */
@@ -78,6 +84,7 @@ const FAILOVER_LIMIT_MS = 60_000
 
 /** What the steps hand on to each other. */
 interface Stage {
+  launched?: LaunchedSystem
   system?: DemoSystem
   facts?: ImageFacts
   volumes: string[]
@@ -111,8 +118,9 @@ export function tellStory(options: StoryOptions): Story {
       title: `Start two sites, ${PRODUCTION} and ${DR}, and a control plane, each a process of its own`,
       async run(say) {
         // The image is made meanwhile; both take a second or two.
+        stage.launched = launchSystem(options.self, join(options.directory, 'system'), say)
         const [system, facts] = await Promise.all([
-          startSystem(options.self, join(options.directory, 'system'), say),
+          stage.launched.ready,
           makeImage(options.directory, image, VOLUME_GIB * GIB),
         ])
         stage.system = system
@@ -265,8 +273,7 @@ export function tellStory(options: StoryOptions): Story {
     {
       title: 'Stop the system',
       async run() {
-        await running(stage).system.stop()
-        delete stage.system
+        await stage.launched?.stop()
         await rm(image, { force: true })
       },
     },
@@ -276,7 +283,7 @@ export function tellStory(options: StoryOptions): Story {
     report: () => finish(stage),
     async close() {
       stage.load?.freeze()
-      await stage.system?.stop()
+      await stage.launched?.stop()
       await stage.load?.stop()
     },
   }

@@ -24,7 +24,6 @@ export interface DemoSystem {
   readonly api: ApiSession
   /** Every process whose pid file begins with `site`. */
   processesOf(site: string): Promise<readonly DemoProcess[]>
-  stop(): Promise<void>
 }
 
 export interface DemoProcess {
@@ -33,12 +32,18 @@ export interface DemoProcess {
   kill(): void
 }
 
+/** A system on its way up: it can be stopped before it is ready. */
+export interface LaunchedSystem {
+  readonly ready: Promise<DemoSystem>
+  stop(): Promise<void>
+}
+
 /** Starts it with --no-restart, so that what is killed stays dead. `say` gets what `holdfast up` tells. */
-export async function startSystem(
+export function launchSystem(
   self: readonly string[],
   directory: string,
   say: (line: string) => void,
-): Promise<DemoSystem> {
+): LaunchedSystem {
   const [program = '', ...args] = self
   const flags = [
     'up',
@@ -60,11 +65,7 @@ export async function startSystem(
     told = `${told}${line}\n`.slice(-4_000)
     say(line)
   })
-  const stop = async () => {
-    child.kill('SIGTERM')
-    await ended
-  }
-  const ready = new Promise<void>((resolve, reject) => {
+  const readyLine = new Promise<void>((resolve, reject) => {
     createInterface({ input: child.stdout }).on('line', (line) => {
       if (line.includes('"event":"ready"')) resolve()
     })
@@ -72,18 +73,22 @@ export async function startSystem(
       reject(new Fault(DEMO_FAILED, `\`holdfast up\` ended with ${code} and said:\n${told}`)),
     )
   })
-  try {
-    await ready
-    const path = join(directory, 'credentials.json')
-    const credentials = parseCredentials(JSON.parse(await readFile(path, 'utf8')))
-    if (credentials === undefined) throw new Fault(DEMO_FAILED, `reading ${path}`)
-    const { url, domain, user, password, project_id: projectId } = credentials
-    const api = new ApiSession({ url, domain, user, password, projectId }, createFetch(undefined))
-    return { directory, api, processesOf: (site) => processesOf(directory, site), stop }
-  } catch (error) {
-    await stop()
-    throw error
+  return {
+    ready: readyLine.then(() => connectTo(directory)),
+    async stop() {
+      child.kill('SIGTERM')
+      await ended
+    },
   }
+}
+
+async function connectTo(directory: string): Promise<DemoSystem> {
+  const path = join(directory, 'credentials.json')
+  const credentials = parseCredentials(JSON.parse(await readFile(path, 'utf8')))
+  if (credentials === undefined) throw new Fault(DEMO_FAILED, `reading ${path}`)
+  const { url, domain, user, password, project_id: projectId } = credentials
+  const api = new ApiSession({ url, domain, user, password, projectId }, createFetch(undefined))
+  return { directory, api, processesOf: (site) => processesOf(directory, site) }
 }
 
 async function processesOf(directory: string, site: string): Promise<DemoProcess[]> {
