@@ -75,15 +75,28 @@ export class ApiLab {
     this.admin = parts.admin
   }
 
-  static async start(options: { readonly rate?: RateLimitOptions } = {}): Promise<ApiLab> {
+  /** `database`: its address, default a new SQLite file. `beside`: another lab on the same database. */
+  static async start(
+    options: {
+      readonly rate?: RateLimitOptions
+      readonly database?: string
+      readonly beside?: ApiLab
+    } = {},
+  ): Promise<ApiLab> {
     const directory = await mkdtemp(join(tmpdir(), 'holdfast-api-'))
     const clock = testClock()
     const log = createLog('api', process.env['HOLDFAST_TEST_LOG'] ?? 'silent')
-    const store = await openStore({ url: `sqlite:${join(directory, 'state.db')}`, clock, log })
-    const box = await openSecretBox(join(directory, 'identity.key'))
+    const url = options.database ?? `sqlite:${join(directory, 'state.db')}`
+    const store = await openStore({ url, clock, log })
+    const { beside } = options
+    const box = await openSecretBox(
+      join(beside === undefined ? directory : beside.#directory, 'identity.key'),
+    )
     const passwords = createPasswords()
-    const admin = await bootstrapIdentity({ store, clock, passwords, box, region: REGION })
-    assert.ok(admin !== null)
+    const made = await bootstrapIdentity({ store, clock, passwords, box, region: REGION })
+    assert.equal(made === null, beside !== undefined)
+    const admin = made ?? beside?.admin
+    assert.ok(admin !== undefined)
     await seedResources(store, { region: REGION, sites: [...SITES], nowMs: clock.wallMs() })
     const agents = createAgentBook({ store, clock, silenceMs: 1_000, log })
     const witness = createWitness({

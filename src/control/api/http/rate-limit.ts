@@ -14,10 +14,10 @@ export interface RateLimitOptions {
 }
 
 /**
- * Far above what pollers need (clients answer 429 with pauses of a minute), low enough that one runaway script
- * leaves most of the server to the others.
+ * Far above what pollers need, even many behind one address (a client that sees 429 sleeps for a minute), and still a
+ * bound on what one runaway script can take.
  */
-export const DEFAULT_RATE: RateLimitOptions = { burst: 2_000, perSecond: 500 }
+export const DEFAULT_RATE: RateLimitOptions = { burst: 5_000, perSecond: 1_000 }
 
 /** Callers remembered. Beyond it the ones that have been silent longest are forgotten, which gives them a full bucket. */
 const CALLERS_MAX = 10_000
