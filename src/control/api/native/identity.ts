@@ -1,5 +1,6 @@
 import Type from 'typebox'
-import type { AccessKey, User } from '#control/identity/manage.ts'
+import type { AccessKey, GrantScope, User } from '#control/identity/manage.ts'
+import type { Role } from '#control/identity/principal.ts'
 import type { ProjectRow } from '#control/store/tables/identity.ts'
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, principalOf } from '../http/request.ts'
@@ -182,7 +183,11 @@ export function identityRoutes(app: Api, services: NativeServices): void {
     async (request) => {
       const grants = await management.listGrants(domainOf(request), request.params.id)
       return {
-        roles: grants.map(({ scope, scope_id, role }) => ({ scope, scope_id, role })) as never,
+        roles: grants.map(({ scope, scope_id, role }) => ({
+          scope: scope as GrantScope,
+          scope_id,
+          role: role as Role,
+        })),
       }
     },
   )
