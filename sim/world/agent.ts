@@ -41,7 +41,8 @@ export class Agent {
   readonly world: World
   readonly site: Site
   readonly process: Process
-  readonly session: Session
+  /** Replaced when it has ended: nothing of a session is kept after its close. */
+  session: Session
   readonly link: Link
   readonly clients: ClientPath
   /** This life has begun to answer as the writer; the observer was told. */
@@ -168,6 +169,7 @@ export class Agent {
         const done = this.#ending
         this.#ending = null
         done()
+        if (this.#ended) this.#renew()
         this.clients.streamIfFollowing()
         continue
       }
@@ -188,6 +190,15 @@ export class Agent {
   }
 
   #ending: (() => void) | null = null
+  #ended = false
+
+  /** What is to be opened next at this site begins with a session that knows nothing. */
+  #renew(): void {
+    this.#ended = false
+    this.link.end()
+    this.session = this.world.newSession(this.site, null, this.now())
+    this.clients.renew()
+  }
 
   /** Goes on with the next effect after `ms`, unless the process dies before. */
   #takes(ms: number, finish: () => void): void {
@@ -224,7 +235,10 @@ export class Agent {
         return this.clients.refuse()
       case 'end':
         site.plain = effect.serving
-        return this.clients.end()
+        site.forget(this.session.stored.record.epoch)
+        this.clients.end()
+        this.#ended = true
+        return
       case 'input':
         return this.clients.input(effect.open)
       case 'release':

@@ -81,6 +81,12 @@ export class ClientPath {
     return this.#streamOpen
   }
 
+  renew(): void {
+    this.#bitDurable.fill(0)
+    this.#retained = []
+    this.#streamOpen = false
+  }
+
   /** Nothing is on its way. */
   get quiet(): boolean {
     return this.#pending.length === 0 && this.#retained.length === 0

@@ -79,6 +79,12 @@ export class Link {
     this.#forget()
   }
 
+  /** The session is over. */
+  end(): void {
+    this.#dialling = false
+    if (this.#end !== null) this.#forget()
+  }
+
   /** The peer's connection arrives. */
   accept(end: Endpoint): void {
     this.#take(end, false)

@@ -44,6 +44,11 @@ export class IntentBits {
     for (const region of regions) this.#synced[region] = this.current[region] as number
   }
 
+  clear(): void {
+    this.current.fill(0)
+    this.#synced.fill(0)
+  }
+
   losePower(random: Random): void {
     for (let region = 0; region < REGIONS; region++) {
       // A bit that was cleared, or set but not waited for, may be on the disk either way.
@@ -68,6 +73,8 @@ export class Site {
   run: { bootId: string; sequence: number } | null = null
   joined = false
   plain: 'standalone' | 'standby'
+  /** Epoch of the record that ended the last session here. */
+  endedEpoch = 0
   /** Longest time that an fdatasync takes at present, ms; a fault makes it long. */
   syncMs = 3
 
@@ -76,6 +83,16 @@ export class Site {
     this.host = host
     this.plain = plain
     this.epoch = new WholeFile(unopened('session'))
+  }
+
+  /** Of an ended session nothing stays; `epoch` is remembered by the observer alone. */
+  forget(epoch: number): void {
+    this.endedEpoch = epoch
+    this.epoch.begin(unopened('session'))
+    this.epoch.done()
+    this.run = null
+    this.joined = false
+    this.intent.clear()
   }
 
   losePower(random: Random): void {

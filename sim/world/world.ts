@@ -200,7 +200,7 @@ export class World {
     const { record } = site.epoch.value
     const plain = agent.clients.plain
     this.coverage.count(`answer ${io.kind}${io.fua ? ' fua' : ''}${plain ? ' plain' : ''}`)
-    this.#onlyOneAnswers(agent, record.epoch)
+    this.#onlyOneAnswers(agent, plain ? site.endedEpoch : record.epoch)
     if (!plain) this.#witnessed(agent)
     if (io.kind === 'write') this.truth.acknowledged(number, io.fua)
     if (io.kind === 'flush') this.truth.flushed(io.mark)
