@@ -113,7 +113,7 @@ test('a group without pairs has nothing to protect or switch', () => {
 test('what is known about the synchronisation decides about stop, reverse and failover', () => {
   const expected: Record<GroupSyncFact, Record<'stop' | 'reverse' | 'failover', string>> = {
     in_sync: { stop: 'go', reverse: 'go', failover: 'go' },
-    idle: { stop: 'go', reverse: 'go', failover: 'go' },
+    idle: { stop: 'go', reverse: 'GROUP_COPYING', failover: 'go' },
     settling: { stop: 'go', reverse: 'go', failover: 'go' },
     copying: { stop: 'GROUP_COPYING', reverse: 'GROUP_COPYING', failover: 'GROUP_COPYING' },
     stalled: { stop: 'go', reverse: 'GROUP_COPYING', failover: 'GROUP_COPYING' },
@@ -167,5 +167,13 @@ test('a group with a busy pair waits, but a failover does not', () => {
     const status = command.kind === 'start' ? 'available' : 'protected'
     const decision = decideGroup(facts({ status, busyPairs: 1 }), command)
     assert.equal(decision.ok, command.kind === 'failover', command.kind)
+  }
+})
+
+test('a failed reversal may be repeated whatever is known about the synchronisation', () => {
+  const at = { status: 'error-reversing', reversingTo: 'target' } as const
+  for (const sync of ['idle', 'copying', 'stalled', 'link_down', 'production_silent'] as const) {
+    const decision = decideGroup(facts({ ...at, sync }), { kind: 'reverse', to: 'target' })
+    assert.deepEqual(decision, { ok: true, transition: 'reverse' }, sync)
   }
 })

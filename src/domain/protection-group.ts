@@ -232,6 +232,9 @@ export function decideGroup(facts: GroupFacts, command: GroupCommand): GroupDeci
       if (facts.usablePairs === 0) return refuse('GROUP_WITHOUT_PAIRS')
       if (!reverseTargetOk(facts, command.to)) return refuse('GROUP_STATION')
       if (facts.busyPairs > 0) return refuse('GROUP_BUSY_PAIRS')
+      // A failed reversal may have turned the record already: then what looks like a fault is what repeating it cures. If it
+      // has not, the drain that begins it finds out.
+      if (facts.status === 'error-reversing') return go('reverse')
       return judgeReverseSync(facts.sync)
     case 'failover':
       if (!GROUP_TRANSITIONS.failover.from.includes(facts.status)) return refuse('GROUP_STATE')
@@ -255,8 +258,8 @@ function judgeReverseSync(sync: GroupSyncFact): GroupDecision {
   switch (sync) {
     case 'in_sync':
     case 'settling': // the drain that begins a reversal finds out
-    case 'idle': // reached in error-reversing only, when the witness moved and the record must catch up
       return go('reverse')
+    case 'idle':
     case 'copying':
     case 'stalled':
       return refuse('GROUP_COPYING')
