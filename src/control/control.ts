@@ -51,6 +51,9 @@ export const BOOTSTRAP_INVALID = fault({
 
 const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
 
+/** A restart writes the log of the database again, which no running process can do. */
+const DISK_FAILED_EXIT = 74
+
 /** Settles when the public API answers. `testing` is for test programs that end the process on purpose. */
 export async function startControl(
   config: ControlConfig,
@@ -69,6 +72,10 @@ export async function startControl(
     crashPoint: testing.crashPoint,
   })
   const { store, agents, sites, witness, operations } = plane
+  store.onFailure((error) => {
+    log.fatal({ err: error }, 'the disk under the state database failed: stopping')
+    process.exit(DISK_FAILED_EXIT)
+  })
   const reconciler = createReconciler({
     store,
     clock,

@@ -9,6 +9,7 @@ import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { createEngine, type EngineOptions, type OperationView } from '#control/operations/engine.ts'
 import { operation, step } from '#control/operations/operation.ts'
+import { forgetEnded } from '#control/operations/records.ts'
 import type { OperationServices } from '#control/operations/services.ts'
 import { openStore } from '#control/store/open.ts'
 import { kinds, part, type SampleInput, whole } from './operations/sample.ts'
@@ -383,6 +384,24 @@ test('a broken invariant inside a step is not swallowed', async (t) => {
     }),
   )
   assert.ok((await promise) instanceof BrokenInvariant)
+})
+
+test('operations that ended long ago are forgotten with their parts and results, younger and running ones stay', async (t) => {
+  const { engine, store, submit, until } = await lab(t)
+  engine.start()
+  const old = await submit({ parts: 2 }, 'old')
+  await engine.waitFor(old)
+  const { endAt } = (await engine.get(old)) ?? { endAt: null }
+  assert.ok(endAt !== null)
+  const running = await submit({ hang: 'prepare' }, 'running')
+  await until(running, ({ status }) => status === 'running')
+  assert.equal(await store.write((tx) => forgetEnded(tx, endAt, 10)), 0)
+  assert.equal(await store.write((tx) => forgetEnded(tx, endAt + 1, 10)), 1)
+  assert.deepEqual(
+    (await engine.list({})).map(({ id }) => id),
+    [running],
+  )
+  assert.deepEqual(await store.db.selectFrom('operation_steps').selectAll().execute(), [])
 })
 
 test('listing is newest first, filtered, and goes on after an id', async (t) => {

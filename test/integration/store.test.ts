@@ -178,6 +178,49 @@ test('a second control plane on one SQLite database is refused until the first i
   assert.equal(await other(), 'claimed')
 })
 
+test('the first disk error ends all writing, and what was acknowledged before is there afterwards', async (t) => {
+  const url = await sqlite(t)
+  await (await openStore(options(url))).close()
+  const program = `
+    const { openStore } = await import('#control/store/open.ts')
+    const { systemClock } = await import('#base/system/clock.ts')
+    const store = await openStore({ url: ${JSON.stringify(url)}, clock: systemClock })
+    const common = { project: null, source: null, target: null, result: 0, actor: 't', at: 0, action: 'x' }
+    const write = (id) => store.write((tx) =>
+      tx.insertInto('audit').values({ id, detail: 'x'.repeat(10000), ...common }).execute())
+    let acknowledged = 0
+    const codes = []
+    while (codes.length < 3) {
+      try {
+        await write(String(acknowledged))
+        acknowledged++
+      } catch (error) {
+        codes.push(error.code)
+      }
+    }
+    console.log(JSON.stringify({ acknowledged, codes }))`
+  // A limit on the size of files stands for a disk that fails: writing beyond it is an I/O error.
+  const limited = `trap '' XFSZ; ulimit -f 2000; exec "$0" --input-type=module -e "$1"`
+  const said = await new Promise<string>((resolve, reject) => {
+    execFile(
+      'sh',
+      ['-c', limited, process.execPath, program],
+      { cwd: join(import.meta.dirname, '../..') },
+      (error, out, complaints) =>
+        error === null ? resolve(out) : reject(new Error(complaints, { cause: error })),
+    )
+  })
+  const { acknowledged, codes } = JSON.parse(said) as { acknowledged: number; codes: string[] }
+  assert.ok(acknowledged > 10)
+  assert.deepEqual(codes, ['STORE_FAILED', 'STORE_FAILED', 'STORE_FAILED'])
+  const store = await open(t, url)
+  const { n } = await store.db
+    .selectFrom('audit')
+    .select((eb) => eb.fn.countAll<number>().as('n'))
+    .executeTakeFirstOrThrow()
+  assert.equal(n, acknowledged)
+})
+
 test('a database that must exist and does not is refused and not made', async (t) => {
   const dir = scratch(t)
   const absent = { ...options(`sqlite:${dir}/state.db`), create: false }

@@ -16,6 +16,7 @@ import {
   type ForeignLease,
   findOperation,
   foreignLeases,
+  forgetEnded,
   wantCancel,
 } from './records.ts'
 import {
@@ -58,6 +59,8 @@ export interface EngineOptions {
   readonly concurrency?: number
   /** Default 10,000. */
   readonly queueMax?: number
+  /** How long an operation is kept after its end. Default 90 days: jobs are asked for, and audits look back. */
+  readonly keepEndedMs?: number
   /** How long a claim must stand still before another process takes it. Default 15 s. */
   readonly leaseMs?: number
   /** A broken belief inside a step. Default: ends the process. */
@@ -73,6 +76,9 @@ const BEATS_PER_LEASE = 4
 /** How long `stop` waits for running steps to notice. */
 const STOP_GRACE_MS = 5_000
 const LIST_MOST = 1_000
+/** How often ended operations that are old enough are deleted, and how many families in one transaction. */
+const FORGET_EVERY_MS = 600_000
+const FORGET_AT_ONCE = 200
 
 export const OPERATIONS_FULL = fault({
   code: 'OPERATIONS_FULL',
@@ -157,6 +163,7 @@ export function createEngine(options: EngineOptions): OperationEngine {
   const concurrency = options.concurrency ?? 64
   const queueMax = options.queueMax ?? 10_000
   const leaseMs = options.leaseMs ?? 15_000
+  const keepEndedMs = options.keepEndedMs ?? 90 * 24 * 3_600_000
   const crash = options.crash ?? endProcess
   const byKey = new Map(options.kinds.map((kind) => [keyOf(kind.name, kind.version), kind]))
   assert(byKey.size === options.kinds.length, 'each kind and version is registered once')
@@ -311,6 +318,14 @@ export function createEngine(options: EngineOptions): OperationEngine {
       if (byKey.has(key) || reportedUnknown.has(key)) continue
       reportedUnknown.add(key)
       log.error({ kind, version }, 'operations of a kind that this release does not know wait')
+    }
+  }
+
+  async function forgetOld(): Promise<void> {
+    const before = clock.wallMs() - keepEndedMs
+    while (!stopping) {
+      const count = await store.write((tx) => forgetEnded(tx, before, FORGET_AT_ONCE))
+      if (count < FORGET_AT_ONCE) return
     }
   }
 
@@ -513,6 +528,7 @@ export function createEngine(options: EngineOptions): OperationEngine {
       repeat(POLL_MS, look)
       repeat(leaseMs / BEATS_PER_LEASE, beatAll)
       repeat(60_000, warnOfUnknownKinds)
+      repeat(FORGET_EVERY_MS, forgetOld)
     },
     async stop() {
       stopping = true

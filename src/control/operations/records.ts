@@ -208,3 +208,38 @@ export async function wantCancel(tx: Transaction, id: string) {
     .where('id', '=', id)
     .execute()
 }
+
+/** Deletes families of operations whose topmost one ended before `endedBefore`. Returns how many were topmost. */
+export async function forgetEnded(
+  tx: Transaction,
+  endedBefore: number,
+  limit: number,
+): Promise<number> {
+  const roots = await tx
+    .selectFrom('operations')
+    .select('id')
+    .where('parent', 'is', null)
+    .where('status', 'in', ['succeeded', 'failed', 'cancelled'])
+    .where('end_at', '<', endedBefore)
+    .limit(limit)
+    .execute()
+  if (roots.length === 0) return 0
+  const family = tx
+    .selectFrom('operations')
+    .select('id')
+    .where(
+      'root',
+      'in',
+      roots.map(({ id }) => id),
+    )
+  await tx.deleteFrom('operation_steps').where('operation', 'in', family).execute()
+  await tx
+    .deleteFrom('operations')
+    .where(
+      'root',
+      'in',
+      roots.map(({ id }) => id),
+    )
+    .execute()
+  return roots.length
+}

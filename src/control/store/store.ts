@@ -44,6 +44,8 @@ export interface Store {
   identity(): Promise<string>
   /** Tells when a new connection met another database than before (PostgreSQL failing over under our feet). */
   onIdentityChange(then: (identity: string) => void): void
+  /** Tells once that the disk failed: from here on every write ends in STORE_FAILED. */
+  onFailure(then: (error: unknown) => void): void
   /**
    * Keeps every other control plane from using this database until `close` or the end of the process. Does nothing
    * on a shared engine. Throws STORE_IN_USE.
@@ -76,6 +78,12 @@ export const STORE_BUSY = fault({
   retry: 'later',
   text: 'The state database gave no chance to write: others held it, or collided with this change every time.',
   hint: 'Repeat. If it stays, look for a long transaction in another process on the same database.',
+})
+export const STORE_FAILED = fault({
+  code: 'STORE_FAILED',
+  retry: 'never',
+  text: 'The disk failed under the state database. Nothing more is written until the control plane is started again.',
+  hint: 'Check the disk and the file system, then start again; restore a backup if the database is damaged.',
 })
 export const STORE_UNREACHABLE = fault({
   code: 'STORE_UNREACHABLE',

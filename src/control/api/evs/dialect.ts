@@ -3,7 +3,7 @@ import { cloudVolumeRoutes } from './cloud-volumes.ts'
 import { EVS_CODES, type EvsCode, errorBody } from './errors.ts'
 import type { EvsServices } from './services.ts'
 import { surroundingRoutes, v2Routes, versionRoutes } from './surroundings.ts'
-import { volumeRoutes } from './volumes.ts'
+import { metadataRoutes, volumeRoutes } from './volumes.ts'
 
 /** The volume API, version 2, and the part of it that clients ask for under version 3. */
 export function evsDialect(services: EvsServices): Dialect {
@@ -28,6 +28,7 @@ export function evsDialect(services: EvsServices): Dialect {
       versionRoutes(app, services)
       for (const version of ['v2', 'v3'] as const) {
         volumeRoutes(app, services, version)
+        metadataRoutes(app, services, version)
         surroundingRoutes(app, services, version)
       }
       cloudVolumeRoutes(app, services)

@@ -13,7 +13,7 @@ import {
   reserveVolume,
   type VolumeRequestRefusal,
 } from '#control/operations/definitions/volume-requests.ts'
-import { findVolume, listVolumes, listVolumeTypes } from '#control/resources/volumes.ts'
+import { findVolume, listVolumes, listVolumeTypes, metadataOf } from '#control/resources/volumes.ts'
 import type { Api } from '../http/dialect.ts'
 import type { Refusal } from '../http/refusal.ts'
 import { auditTarget, originOf, principalOf, projectOf } from '../http/request.ts'
@@ -143,6 +143,54 @@ export function volumeRoutes(app: Api, services: EvsServices, version: 'v2' | 'v
       if (!isMembers(value)) throw refuse('EVS.5400')
       const status = await act(services, projectOf(request), id, key, value)
       return await reply.code(status).send()
+    },
+  )
+}
+
+/** The metadata of one disk as a resource of its own, which the OpenStack command uses to set and unset properties. */
+export function metadataRoutes(app: Api, services: EvsServices, version: 'v2' | 'v3'): void {
+  const path = `/${version}/:project_id/volumes/:volume_id/metadata`
+  const KeyPath = Type.Object({ volume_id: Type.String(), key: Type.String() })
+  async function change(
+    request: FastifyRequest,
+    id: string,
+    metadata: Readonly<Record<string, string | null>>,
+  ) {
+    auditTarget(request, id)
+    if (!isVolumeId(id)) throw refuse('EVS.5404')
+    const outcome = await changeVolume(services, projectOf(request), id, { metadata })
+    if (!outcome.ok) throw refuse('EVS.5404')
+    return { metadata: metadataOf(outcome.volume) }
+  }
+  async function find(request: FastifyRequest, id: string) {
+    const row = isVolumeId(id)
+      ? await findVolume(services.store.db, projectOf(request), id)
+      : undefined
+    if (row === undefined) throw refuse('EVS.5404')
+    return row
+  }
+
+  app.get(path, { schema: { params: VolumePath } }, async (request) => {
+    return { metadata: metadataOf(await find(request, request.params.volume_id)) }
+  })
+  app.post(
+    path,
+    { schema: { params: VolumePath }, config: { audit: 'volume.metadata' } },
+    async (request) => {
+      const members = isMembers(request.body) ? request.body : {}
+      const metadata = metadataMember(members)
+      if (metadata === null) throw refuse('EVS.5400', 'metadata: missing.')
+      return await change(request, request.params.volume_id, metadata)
+    },
+  )
+  app.delete(
+    `${path}/:key`,
+    { schema: { params: KeyPath }, config: { audit: 'volume.metadata' } },
+    async (request, reply) => {
+      const { volume_id: id, key } = request.params
+      if (!Object.hasOwn(metadataOf(await find(request, id)), key)) throw refuse('EVS.5404')
+      await change(request, id, { [key]: null })
+      return await reply.code(200).send()
     },
   )
 }

@@ -158,11 +158,12 @@ export async function requestVolumeExtension(
 export interface VolumeChange {
   readonly name?: string | null
   readonly description?: string | null
-  readonly metadata?: Readonly<Record<string, string>>
+  /** Null removes a key; keys that are not named stay. */
+  readonly metadata?: Readonly<Record<string, string | null>>
   readonly bootable?: boolean
 }
 
-/** Renames and the like: done at once. Metadata is merged into what is there. */
+/** Renames and the like: done at once. */
 export async function changeVolume(
   services: RequestServices,
   project: string,
@@ -181,7 +182,7 @@ export async function changeVolume(
         ...(description === undefined ? {} : { description }),
         ...(metadata === undefined
           ? {}
-          : { metadata: toJson({ ...metadataOf(before), ...metadata }) }),
+          : { metadata: toJson(mergeMetadata(metadataOf(before), metadata)) }),
         ...(bootable === undefined ? {} : { bootable: bootable ? (1 as const) : (0 as const) }),
       },
       services.clock.wallMs(),
@@ -189,6 +190,14 @@ export async function changeVolume(
     const volume = await findVolume(tx, project, id)
     return volume === undefined ? refused('VOLUME_UNKNOWN') : { ok: true, volume }
   })
+}
+
+function mergeMetadata(
+  before: Readonly<Record<string, string>>,
+  change: Readonly<Record<string, string | null>>,
+): Record<string, string> {
+  const merged = Object.entries({ ...before, ...change })
+  return Object.fromEntries(merged.filter((entry): entry is [string, string] => entry[1] !== null))
 }
 
 /** A server announces that it will use the volume, or that it will not after all. */

@@ -136,6 +136,8 @@ export function openPostgres({ url, password, clock, log, random }: PostgresOpti
       }
     },
     onIdentityChange: (then) => void listeners.push(then),
+    // PostgreSQL stops by itself when its disk fails.
+    onFailure: () => {},
     claim: async () => {},
     close() {
       closing ??= (async () => {

@@ -1,4 +1,4 @@
-import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs'
+import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { Kysely } from 'kysely'
@@ -9,13 +9,19 @@ import {
   guardedWrite,
   registerAfterCommit,
   STORE_BUSY,
+  STORE_FAILED,
   STORE_IN_USE,
   type Store,
 } from '../store.ts'
 import { sqliteDialect } from './dialect.ts'
 
 /* One writing connection and a few reading ones on a WAL database. Our own writes queue for the writing connection; other
- * processes (the CLI, a backup) take part through SQLite's own locks. */
+ * processes (the CLI, a backup) take part through SQLite's own locks.
+ *
+ * A failed fdatasync is told once: the kernel then takes the pages for written, and a later commit that "succeeds" may stand
+ * behind lost ones in the log, where recovery after a power loss never reaches it. So the first I/O error ends all writing of
+ * this process (STORE_FAILED). A start moves the whole log into the database first, which writes everything again.
+ */
 
 /** How long SQLite itself waits, blocking the event loop, before the lock is asked for again later. */
 const LOCK_WAIT_MS = 20
@@ -25,11 +31,14 @@ const LOCK_RETRY_MS = 10
 const LOCK_GIVE_UP_MS = 10_000
 const READERS = 4
 const SQLITE_BUSY = 5
+const SQLITE_IOERR = 10
+const SQLITE_CORRUPT = 11
 
 export function openSqlite(path: string, clock: Clock): Store {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
   closeSync(openSync(path, 'a', 0o600))
   chmodSync(path, 0o600)
+  syncDirectory(dirname(path))
   const open = () => {
     const database = new DatabaseSync(path, { timeout: LOCK_WAIT_MS })
     database.exec('pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on')
@@ -50,7 +59,17 @@ export function openSqlite(path: string, clock: Clock): Store {
     }
   }
   const writer = new Kysely<Database>({
-    dialect: sqliteDialect({ connections: 1, open, begin }),
+    dialect: sqliteDialect({
+      connections: 1,
+      open: () => {
+        const database = open()
+        // Gives way to other processes: the next start that is alone does it.
+        if (!logMoved) database.exec('pragma wal_checkpoint(truncate)')
+        logMoved = true
+        return database
+      },
+      begin,
+    }),
   })
   const reader = new Kysely<Database>({
     dialect: sqliteDialect({
@@ -63,6 +82,20 @@ export function openSqlite(path: string, clock: Clock): Store {
       begin: async (database) => database.exec('begin'),
     }),
   })
+  let logMoved = false
+  let failure: unknown
+  const failureListeners: ((error: unknown) => void)[] = []
+  const writing = async <T>(run: () => Promise<T>): Promise<T> => {
+    if (failure !== undefined) throw new Fault(STORE_FAILED, `writing ${path}`, { path }, failure)
+    try {
+      return await run()
+    } catch (error) {
+      if (!isDiskError(error)) throw error
+      failure = error
+      for (const then of failureListeners) then(error)
+      throw new Fault(STORE_FAILED, `writing ${path}`, { path }, error)
+    }
+  }
   let lock: DatabaseSync | undefined
   let closing: Promise<void> | undefined
 
@@ -72,15 +105,18 @@ export function openSqlite(path: string, clock: Clock): Store {
     db: reader,
     read: (run) => reader.transaction().execute(run),
     write: (run) =>
-      guardedWrite((started) =>
-        writer.transaction().execute((tx) => {
-          started(tx)
-          return run(tx)
-        }),
+      writing(() =>
+        guardedWrite((started) =>
+          writer.transaction().execute((tx) => {
+            started(tx)
+            return run(tx)
+          }),
+        ),
       ),
     afterCommit: registerAfterCommit,
     identity: async () => 'sqlite',
     onIdentityChange: () => {},
+    onFailure: (then) => void failureListeners.push(then),
     async claim() {
       if (lock !== undefined) return
       // The kernel drops this lock with the process, however that ends. The file itself stays and means nothing.
@@ -105,5 +141,19 @@ export function openSqlite(path: string, clock: Clock): Store {
   }
 }
 
-const isBusy = (error: unknown): boolean =>
-  error instanceof Error && 'errcode' in error && error.errcode === SQLITE_BUSY
+const codeOf = (error: unknown): number =>
+  error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : 0
+
+const isBusy = (error: unknown): boolean => codeOf(error) === SQLITE_BUSY
+const isDiskError = (error: unknown): boolean =>
+  codeOf(error) === SQLITE_IOERR || codeOf(error) === SQLITE_CORRUPT
+
+/** A new file is there after a power loss only when its directory was written too. */
+function syncDirectory(path: string): void {
+  const descriptor = openSync(path, 'r')
+  try {
+    fsyncSync(descriptor)
+  } finally {
+    closeSync(descriptor)
+  }
+}
