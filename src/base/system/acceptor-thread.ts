@@ -22,18 +22,26 @@ entry.writeInt32LE(fd, 0)
 entry.writeInt16LE(POLL_IN, 4)
 const never = new Int32Array(new SharedArrayBuffer(4))
 
-for (;;) {
+/** One wait. Returns to the event loop each time, because only there a thread notices that it has been ended. */
+function step(): void {
   const ready = poll(entry, 1, POLL_MS) as number
-  if (ready < 0 && koffi.errno() !== errno['EINTR']) break
-  if (ready <= 0) continue
-  const accepted = accept4(fd, null, null, CLOSE_ON_EXEC_NON_BLOCKING) as number
-  if (accepted >= 0) {
-    parentPort?.postMessage(accepted)
-    continue
+  if (ready < 0 && koffi.errno() !== errno['EINTR']) return
+  if (ready > 0) {
+    const accepted = accept4(fd, null, null, CLOSE_ON_EXEC_NON_BLOCKING) as number
+    if (accepted >= 0) parentPort?.postMessage(accepted)
+    else if (!mayGoOn(koffi.errno())) return
   }
-  const problem = koffi.errno()
-  const shortage = ['EMFILE', 'ENFILE', 'ENOMEM', 'ENOBUFS'].some((name) => errno[name] === problem)
-  const passing = ['EINTR', 'EAGAIN', 'ECONNABORTED'].some((name) => errno[name] === problem)
-  if (shortage) Atomics.wait(never, 0, 0, SHORTAGE_MS)
-  else if (!passing) break // the listener was shut down
+  setImmediate(step)
 }
+
+/** False when the listener was shut down. */
+function mayGoOn(problem: number): boolean {
+  const isOneOf = (...names: string[]) => names.some((name) => errno[name] === problem)
+  if (isOneOf('EMFILE', 'ENFILE', 'ENOMEM', 'ENOBUFS')) {
+    Atomics.wait(never, 0, 0, SHORTAGE_MS)
+    return true
+  }
+  return isOneOf('EINTR', 'EAGAIN', 'ECONNABORTED')
+}
+
+step()

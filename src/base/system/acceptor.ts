@@ -103,8 +103,9 @@ export async function startAcceptor(
   }
   const thread = new Worker(new URL('./acceptor-thread.ts', import.meta.url), {
     workerData: { fd },
-    stdin: false,
+    execArgv: [], // flags of the main thread (profiling, input types) are not meant for this one
   })
+  // No listener for `error`: an agent whose thread broke takes no clients any more and must not look alive.
   thread.unref()
   let open = true
   thread.on('message', (accepted: number) => (open ? onAccept(accepted) : closeSync(accepted)))
