@@ -248,6 +248,21 @@ test('a volume is renamed, marked, attached and detached', async () => {
   await deleteVolume(id)
 })
 
+test('properties of a volume are set and unset one by one', async () => {
+  const id = await region.volume('marked')
+  const path = `/v3/{project}/volumes/${id}/metadata`
+  const set = async (metadata: unknown) => (await region.call('POST', path, { metadata })).body
+  assert.deepEqual(await set({ a: '1', b: '2' }), { metadata: { a: '1', b: '2' } })
+  assert.deepEqual(await set({ b: '3' }), { metadata: { a: '1', b: '3' } })
+  assert.equal((await set({ c: 7 })).error.code, 'EVS.1018')
+  assert.equal((await set(undefined)).error.code, 'EVS.5400')
+  assert.equal((await region.call('DELETE', `${path}/a`)).status, 200)
+  assert.equal((await region.call('DELETE', `${path}/a`)).status, 404)
+  assert.deepEqual((await region.call('GET', path)).body, { metadata: { b: '3' } })
+  assert.deepEqual((await region.ok('GET', `${VOLUMES}/${id}`)).volume.metadata, { b: '3' })
+  await deleteVolume(id)
+})
+
 test('an unknown or malformed id is not found', async () => {
   for (const id of [newId(), 'some-name', newId().toUpperCase(), 'x'.repeat(400)]) {
     for (const [method, path, body] of [
