@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { randomBytes, randomUUID } from 'node:crypto'
 import { describe, test, type TestContext } from 'node:test'
-import { Lab, SilentProxy, until } from './replication-lab/lab.ts'
+import { certificates, Lab, SilentProxy, until } from './replication-lab/lab.ts'
 import { Load, LOAD_BLOCK, lost } from './replication-lab/load.ts'
 
 const MIB = 1024 * 1024
@@ -354,6 +354,27 @@ describe('replication of a session between two site processes', () => {
     await new Promise((resolve) => setTimeout(resolve, 500))
     assert.equal((await made.a.status()).link, 'down')
     assert.equal((await made.b.status()).phase, 'waiting')
+  })
+
+  test('a link over mutual TLS replicates, and is refused to a certificate of another site', async (t) => {
+    const made = await lab(t)
+    const certificateOf = await certificates()
+    made.security = certificateOf
+    await made.start([MEMBER])
+    await made.protect()
+    const client = await made.a.connect('pair-1')
+    const load = new Load(client, BLOCKS, 8)
+    load.start()
+    await until(() => load.result.count > 500, 'load')
+    await client.write(4 * MIB, randomBytes(8 * MIB))
+    const result = await load.stop()
+    assert.ok(result.count > 500)
+    await until(() => made.same(), 'both sides equal')
+    client.destroy()
+    await made.b.kill()
+    await made.b.start({ security: certificateOf('az2', 'az1') })
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    assert.equal((await made.a.status()).link, 'down')
   })
 
   test('nothing is answered without a lease, and the answers come when the witness is back', async (t) => {

@@ -5,6 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createAuthority, issueCertificate } from '#base/system/pki.ts'
 import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
 import {
   closedRecord,
@@ -296,6 +297,21 @@ export class Lab {
     await Promise.all([this.a.kill(), this.b.kill()])
     await rm(this.directory, { recursive: true, force: true })
   }
+}
+
+type Security = SiteOptions['security']
+
+/** Certificates of one authority for both sites; `named` tells which site's name a site shows. */
+export async function certificates(): Promise<(site: string, named?: string) => Security> {
+  const authority = await createAuthority('lab', Date.now())
+  const made = new Map<string, Security>()
+  for (const site of ['az1', 'az2']) {
+    const identity = { kind: 'agent', site, agent: `${site}-agent` } as const
+    const leaf = { identity, hosts: ['127.0.0.1'], lifetimeDays: 1 }
+    const { cert, key } = await issueCertificate(authority, leaf, Date.now())
+    made.set(site, { kind: 'tls', ca: authority.cert, cert, key })
+  }
+  return (site, named = site) => made.get(named) as Security
 }
 
 /** Asks again until it is true; fails after a while, because a test that hangs tells nothing. */

@@ -1,5 +1,4 @@
-import { createAuthority, issueCertificate } from '#base/system/pki.ts'
-import { Lab } from './lab.ts'
+import { certificates, Lab } from './lab.ts'
 
 /* Two site processes with one session in sync, for measuring: `serve.ts SIZE_BYTES keyed|tls`. Prints one line of JSON with the
  * unix socket, the export and the process ids, and ends with SIGTERM. */
@@ -14,19 +13,7 @@ lab.settings = {
   holdBytes: 64 * 1024 * 1024,
   intentClearMs: 10_000,
 }
-if (kind === 'tls') {
-  const authority = await createAuthority('measuring', Date.now())
-  const certificates = new Map<string, { cert: string; key: string }>()
-  for (const site of ['az1', 'az2']) {
-    const identity = { kind: 'agent', site, agent: site } as const
-    const leaf = { identity, hosts: ['127.0.0.1'], lifetimeDays: 1 }
-    certificates.set(site, await issueCertificate(authority, leaf, Date.now()))
-  }
-  lab.security = (site) => {
-    const { cert = '', key = '' } = certificates.get(site) ?? {}
-    return { kind: 'tls', ca: authority.cert, cert, key }
-  }
-}
+if (kind === 'tls') lab.security = await certificates()
 const end = () => {
   void lab.end().then(() => process.exit(0))
 }
