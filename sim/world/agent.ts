@@ -108,6 +108,8 @@ export class Agent {
       reply({ ok: code === null, code: code ?? '', status: this.status() })
     if (this.#stopping) return
     if (command.kind === 'show') return answer(null)
+    // Closed already, or never opened here: there is nothing left to end.
+    if (command.kind === 'close' && this.session.stored.record.epoch === 0) return answer(null)
     this.#events.push({
       make: () => {
         this.#refusal = null

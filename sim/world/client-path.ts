@@ -492,6 +492,8 @@ export class ClientPath {
       const { site, process, world } = this.#agent
       const mark = site.disk.syncMark()
       const { from, to } = volumeOf(io.blocks[0] as number)
+      // A session that takes over meanwhile numbers from the beginning.
+      one.sequence = 0
       this.#pending.push(one)
       process.after(world.syncMs(site), () => {
         site.disk.syncDone(mark, from, to)
