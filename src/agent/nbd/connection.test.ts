@@ -289,6 +289,49 @@ test('a held export takes nothing new, drains, and goes on with another device',
   client.destroy()
 })
 
+test('a write that is still arriving when a hold begins reaches only the device after the hold', async () => {
+  for (const length of [5000, 3 * MIB]) {
+    const { device, exports, pool } = setUp()
+    const { stream } = raw(exports, pool)
+    const write = Buffer.concat([
+      request({ type: CMD.WRITE, offset: 4096, length, cookieLow: 1 }),
+      Buffer.alloc(length, 9),
+    ])
+    stream.write(Buffer.concat([handshakeBytes('vol'), write.subarray(0, write.length - 10)]))
+    await settle()
+    await exports.hold('vol')
+    stream.write(write.subarray(write.length - 10))
+    await settle()
+    assert.equal(device.seen.length, 0)
+    const next = new MemoryDevice(64 * MIB)
+    exports.serve('vol', next)
+    exports.release('vol')
+    await settle()
+    assert.equal(device.seen.length, 0)
+    assert.equal(next.bytes[4096 + length - 1], 9)
+    stream.destroy()
+    await settle()
+    assert.equal(pool.inUse, 0)
+  }
+})
+
+test('a connection that dies during a hold gives its memory back and writes nothing', async () => {
+  const { device, exports, pool } = setUp()
+  const { stream } = raw(exports, pool)
+  const write = request({ type: CMD.WRITE, length: 5000, cookieLow: 1 })
+  stream.write(Buffer.concat([handshakeBytes('vol'), write, Buffer.alloc(4999)]))
+  await settle()
+  await exports.hold('vol')
+  stream.write(Buffer.alloc(1))
+  await settle()
+  stream.destroy()
+  await settle()
+  exports.release('vol')
+  await settle()
+  assert.equal(device.seen.length, 0)
+  assert.equal(pool.inUse, 0)
+})
+
 test('losing authority drops the connections and refuses new ones with the reason', async () => {
   const { device, exports, open } = setUp()
   device.hold = true

@@ -132,6 +132,8 @@ export class Connection implements IoOwner, ExportConnection {
     this.#left = undefined
     if (this.#receiving !== undefined) this.#releaseSlab(this.#receiving)
     for (const part of this.#parts) this.#releaseSlab(part)
+    for (let i = 0; i < this.#batchCount; i++) this.#releaseSlab(this.#batch[i] as Io)
+    this.#batchCount = 0
     for (const io of this.#readsDone) this.#forEachPart(io, (part) => this.#releaseSlab(part))
     this.#readsDone.length = 0
     this.#slab?.release()
@@ -140,7 +142,14 @@ export class Connection implements IoOwner, ExportConnection {
   }
 
   resume(): void {
-    if (!this.#stalled || this.#closed || this.#parsing || !this.#mayTake()) return
+    if (this.#closed || this.#parsing) return
+    if (this.#batchCount > 0 && !this.#agreement.export.held) {
+      this.#parsing = true
+      this.#submit()
+      this.#parsing = false
+      this.#flush()
+    }
+    if (!this.#stalled || !this.#mayTake()) return
     this.#stalled = false
     const left = this.#left
     this.#left = undefined
@@ -371,9 +380,11 @@ export class Connection implements IoOwner, ExportConnection {
 
   #submit(): void {
     const count = this.#batchCount
-    if (count === 0) return
-    this.#batchCount = 0
     const target = this.#agreement.export
+    // A write whose payload was still arriving when the hold began waits here: whoever holds the export was told that
+    // it is drained, and may be about to give it another device.
+    if (count === 0 || target.held) return
+    this.#batchCount = 0
     for (let i = 0; i < count; i++) (this.#batch[i] as Io).arm()
     target.began(count)
     target.device.submit(this.#batch, count)
