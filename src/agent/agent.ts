@@ -4,11 +4,13 @@ import { join } from 'node:path'
 import { newHexId } from '#base/ids.ts'
 import { createLog, type Log } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
+import { parseCommonName } from '#base/common-name.ts'
 import { ExportTable } from '#agent/nbd/exports.ts'
 import { type Listening, NbdServer } from '#agent/nbd/server.ts'
 import { createSessionHost } from '#agent/replication/host.ts'
 import type { SessionHost, SessionHostDeps } from '#agent/replication/types.ts'
 import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
+import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
 import type { Report } from '#wire/site/witness.ts'
 import { type CommandHandler, serveCommands } from './command-server.ts'
@@ -66,7 +68,7 @@ export async function startAgent(
   await plain.start()
   await sessions.start()
 
-  const nbd = new NbdServer({ exports, log, clock: systemClock })
+  const nbd = new NbdServer({ exports, log, clock: systemClock, mayOpen: ownersOnly(volumes) })
   await nbd.listenUnix(config.nbdSocket)
   const tcp = await listenTcp(nbd, config)
   const commands = await serveCommands({
@@ -140,6 +142,22 @@ const pem = ({ pki }: AgentConfig) => ({
   cert: readFileSync(pki.cert, 'utf8'),
   key: readFileSync(pki.key, 'utf8'),
 })
+
+/** Over TLS an export is open to its owner's certificates only. A pair's name stands for its volume at this site. */
+function ownersOnly(
+  volumes: VolumeStore,
+): (client: string, exportName: string) => string | undefined {
+  return (client, exportName) => {
+    const record =
+      volumes.record(exportName) ??
+      volumes
+        .list()
+        .find(({ serving }) => serving.mode === 'session' && serving.pair === exportName)
+    const identity = parseCommonName(client)
+    const owns = identity?.kind === 'nbd-client' && identity.project === record?.owner
+    return owns ? undefined : 'the certificate is of another project than the volume'
+  }
+}
 
 async function listenTcp(nbd: NbdServer, config: AgentConfig): Promise<Listening | undefined> {
   if (config.nbdListen === undefined) return undefined

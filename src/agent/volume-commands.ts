@@ -66,9 +66,9 @@ export function volumeCommands(volumes: VolumeStore, exports: ExportTable): Volu
     async start() {
       for (const record of volumes.list()) await apply(record)
     },
-    async create({ volume, size_bytes, serving }) {
+    async create({ volume, size_bytes, serving, owner }) {
       const existed = volumes.record(volume) !== undefined
-      const record = await volumes.create(volume, size_bytes, plain(serving, NOT_IN_USE))
+      const record = await volumes.create(volume, size_bytes, plain(serving, NOT_IN_USE), owner)
       if (!existed) await apply(record)
       return await info(record)
     },

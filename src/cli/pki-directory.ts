@@ -1,3 +1,4 @@
+import type { Identity } from '#base/common-name.ts'
 import { randomBytes } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -6,7 +7,6 @@ import { ensureDirectory, hasCode, readTextIfPresent, writeFileWhole } from '#ba
 import {
   type Credential,
   createAuthority,
-  type Identity,
   issueCertificate,
   PART_DAYS,
   renewalDue,

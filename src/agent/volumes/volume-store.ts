@@ -14,6 +14,8 @@ export interface VolumeRecord {
   /** Milliseconds since 1970. */
   readonly createdMs: number
   readonly serving: Serving
+  /** Whose client certificates may open the volume over TLS; empty: nobody's. */
+  readonly owner: string
   /** Why the copy is failed for good; null while it is good. */
   readonly failed: string | null
 }
@@ -22,7 +24,7 @@ export interface VolumeRecord {
 export interface VolumeStore {
   /** A volume that reads as zeroes. The same id and size again: the record as it stands, `serving` untouched.
    *  Another size: SIZE_MISMATCH. */
-  create(id: string, sizeBytes: number, serving: Serving): Promise<VolumeRecord>
+  create(id: string, sizeBytes: number, serving: Serving, owner?: string): Promise<VolumeRecord>
   /** The open volume; one object per volume, shared by all callers, closed by `delete` or `close` of the store. */
   open(id: string): Promise<Volume>
   record(id: string): VolumeRecord | undefined

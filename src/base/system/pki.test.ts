@@ -4,14 +4,8 @@ import { once } from 'node:events'
 import { type AddressInfo, connect as connectPlain } from 'node:net'
 import { test } from 'node:test'
 import { connect, createServer, type TLSSocket } from 'node:tls'
-import {
-  commonName,
-  createAuthority,
-  type Identity,
-  issueCertificate,
-  parseCommonName,
-  renewalDue,
-} from './pki.ts'
+import { commonName, type Identity, parseCommonName } from '../common-name.ts'
+import { createAuthority, issueCertificate, renewalDue } from './pki.ts'
 
 const DAY_MS = 86_400_000
 

@@ -2,45 +2,13 @@ import 'reflect-metadata' // first: the certificate library needs it while loadi
 import { randomBytes, webcrypto } from 'node:crypto'
 import { isIP } from 'node:net'
 import * as x509 from '@peculiar/x509'
+import { commonName, type Identity } from '../common-name.ts'
 
 /* Certificates of the parts. One authority per installation, P-256 throughout. A certificate says who holds it in its
- * common name, in one of three forms, and nothing else in it carries meaning:
- *
- *     control:REGION            control plane of a region
- *     agent:SITE:AGENTID        agent of a site
- *     nbd-client:PROJECT:USER   NBD client that a control plane issued a credential to
+ * common name (../common-name.ts), and nothing else in it carries meaning.
  *
  * Servers additionally carry the names and addresses under which others dial them (subject alternative names).
  */
-
-export type Identity =
-  | { readonly kind: 'control'; readonly region: string }
-  | { readonly kind: 'agent'; readonly site: string; readonly agent: string }
-  | { readonly kind: 'nbd-client'; readonly project: string; readonly user: string }
-
-export function commonName(identity: Identity): string {
-  switch (identity.kind) {
-    case 'control':
-      return `control:${identity.region}`
-    case 'agent':
-      return `agent:${identity.site}:${identity.agent}`
-    case 'nbd-client':
-      return `nbd-client:${identity.project}:${identity.user}`
-  }
-}
-
-/** The identity in a common name, or undefined when it is none of the three forms. */
-export function parseCommonName(name: string): Identity | undefined {
-  const parts = name.split(':')
-  if (parts.some((part) => part === '')) return undefined
-  const [kind, first, second] = parts
-  if (kind === 'control' && parts.length === 2 && first !== undefined) {
-    return { kind, region: first }
-  }
-  if (parts.length !== 3 || first === undefined || second === undefined) return undefined
-  if (kind === 'agent') return { kind, site: first, agent: second }
-  return kind === 'nbd-client' ? { kind, project: first, user: second } : undefined
-}
 
 /** A certificate and its private key (PKCS #8), both PEM. */
 export interface Credential {

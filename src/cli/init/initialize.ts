@@ -1,16 +1,11 @@
+import type { Identity } from '#base/common-name.ts'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { formatAddress } from '#base/config.ts'
 import type { Clock } from '#base/clock.ts'
 import { newHexId } from '#base/ids.ts'
 import { ensureDirectory, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
-import {
-  type Credential,
-  type Identity,
-  issueCertificate,
-  PART_DAYS,
-  renewalDue,
-} from '#base/system/pki.ts'
+import { type Credential, issueCertificate, PART_DAYS, renewalDue } from '#base/system/pki.ts'
 import { credentialFiles, ensureAuthority, ensureLinkKey, linkKeyFile } from '../pki-directory.ts'
 import { newAccessKey, newPassword, newSecretKey } from '../secrets.ts'
 import { usageError } from '../usage.ts'

@@ -3,7 +3,7 @@ import type { TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { Agent, request as send } from 'undici'
 import { Fault, fault, isFault } from '#base/fault.ts'
-import { parseCommonName } from '#base/system/pki.ts'
+import { parseCommonName } from '#base/common-name.ts'
 import {
   type CommandAnswer,
   type CommandName,

@@ -4,7 +4,7 @@ import { Compile } from 'typebox/compile'
 import { type Address, formatAddress } from '#base/config.ts'
 import { Fault, fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
-import { parseCommonName } from '#base/system/pki.ts'
+import { parseCommonName } from '#base/common-name.ts'
 import type { Ownership } from '#domain/ownership.ts'
 import {
   type OwnershipRecord,

@@ -55,6 +55,8 @@ export const COMMANDS = {
       volume: Id,
       size_bytes: SizeBytes,
       serving: Type.Union([Type.Literal('standalone'), Type.Literal('standby')]),
+      /** Opaque to the agent: over TLS only certificates `nbd-client:OWNER:...` may open the volume. */
+      owner: Id,
     }),
     VolumeInfo,
   ),

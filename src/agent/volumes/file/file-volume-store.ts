@@ -113,16 +113,16 @@ class FileVolumeStore implements VolumeStore {
     return [...this.#entries.values()].map((entry) => entry.record)
   }
 
-  async create(id: string, sizeBytes: number, serving: Serving): Promise<VolumeRecord> {
+  async create(id: string, sizeBytes: number, serving: Serving, owner = ''): Promise<VolumeRecord> {
     assert(ID.test(id), 'a volume id is checked before it becomes a path')
     assert(Number.isSafeInteger(sizeBytes) && sizeBytes > 0, 'a size is a positive whole number')
     const known = this.#entries.get(id)
     if (known !== undefined) {
       await known.tail.catch(() => undefined)
       if (this.#entries.get(id) === known) return sameSize(known.record, sizeBytes)
-      return this.create(id, sizeBytes, serving)
+      return this.create(id, sizeBytes, serving, owner)
     }
-    const record = { id, sizeBytes, createdMs: this.#wallMs(), serving, failed: null }
+    const record = { id, sizeBytes, createdMs: this.#wallMs(), owner, serving, failed: null }
     const entry = entryOf(record)
     // From here on a second create of the same id waits for this one.
     this.#entries.set(id, entry)

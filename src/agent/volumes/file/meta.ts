@@ -5,12 +5,13 @@ import type { Serving, VolumeRecord } from '../volume-store.ts'
 export const META_FORMAT = 1
 
 export function encodeMeta(record: VolumeRecord): string {
-  const { id, sizeBytes, createdMs, serving } = record
+  const { id, sizeBytes, createdMs, owner, serving } = record
   const meta = {
     format: META_FORMAT,
     id,
     size_bytes: sizeBytes,
     created: new Date(createdMs).toISOString(),
+    owner,
     serving,
   }
   return `${JSON.stringify(meta, null, 2)}\n`
@@ -28,16 +29,17 @@ export function decodeMeta(text: string): VolumeRecord | { readonly problem: str
   if (meta['format'] !== META_FORMAT) {
     return { problem: `format ${String(meta['format'])}, this version reads ${META_FORMAT}` }
   }
-  const { id, size_bytes: sizeBytes, created } = meta
+  const { id, size_bytes: sizeBytes, created, owner } = meta
   const serving = decodeServing(meta['serving'])
   const createdMs = typeof created === 'string' ? Date.parse(created) : Number.NaN
   if (typeof id !== 'string') return { problem: 'id is no text' }
   if (typeof sizeBytes !== 'number' || !Number.isSafeInteger(sizeBytes) || sizeBytes <= 0) {
     return { problem: 'size_bytes is no positive whole number' }
   }
+  if (typeof owner !== 'string') return { problem: 'owner is no text' }
   if (Number.isNaN(createdMs)) return { problem: 'created is no time' }
   if (serving === undefined) return { problem: 'serving is unknown' }
-  return { id, sizeBytes, createdMs, serving, failed: null }
+  return { id, sizeBytes, createdMs, owner, serving, failed: null }
 }
 
 function decodeServing(value: unknown): Serving | undefined {

@@ -32,6 +32,7 @@ import {
   theRecord,
   unlessSilent,
   withRecord,
+  ownerOf,
 } from './session.ts'
 import { refusalCode } from '#control/sites/client.ts'
 
@@ -91,6 +92,7 @@ export const createPair = operation<CreatePair>('pair.create', {
             volume: ctx.input.drVolume,
             size_bytes: ctx.input.sizeGb * GIB,
             serving: 'standby',
+            owner: ownerOf(ctx),
           },
           { signal: ctx.signal },
         ),

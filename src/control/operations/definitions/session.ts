@@ -253,3 +253,9 @@ export async function unlessSilent(
     return false
   }
 }
+
+/** The project of an operation on its resources. */
+export function ownerOf(ctx: StepContext<unknown>): string {
+  assert(ctx.project !== null, 'operations on resources belong to a project')
+  return ctx.project
+}

@@ -7,6 +7,7 @@ import {
 import { attachmentsOf } from '#control/resources/volumes.ts'
 import { GIB } from '#domain/volume.ts'
 import { operation, step } from '../operation.ts'
+import { ownerOf } from './session.ts'
 
 /** Operations on single volumes. The row exists since the request was accepted. */
 export interface CreateVolume {
@@ -26,6 +27,7 @@ export const createVolume = operation<CreateVolume>('volume.create', {
             volume: ctx.resourceId,
             size_bytes: ctx.input.sizeGb * GIB,
             serving: 'standalone',
+            owner: ownerOf(ctx),
           },
           { signal: ctx.signal },
         ),
