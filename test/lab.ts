@@ -82,9 +82,9 @@ export class Lab {
     this.#token = await this.login()
   }
 
-  /** A project-scoped token of the administrator. */
-  async login(): Promise<string> {
-    const { user, domain, password, project_id } = this.credentials
+  /** A token of the administrator, for the lab's own project or another one. */
+  async login(project_id = this.credentials.project_id): Promise<string> {
+    const { user, domain, password } = this.credentials
     const reply = await fetch(`${this.credentials.url}/v3/auth/tokens`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
@@ -107,11 +107,12 @@ export class Lab {
     method: string,
     path: string,
     body?: unknown,
+    token = this.#token,
   ): Promise<Reply<Body>> {
     const url = this.credentials.url + path.replace(PROJECT, this.credentials.project_id)
     const reply = await fetch(url, {
       method,
-      headers: { 'x-auth-token': this.#token, 'content-type': 'application/json' },
+      headers: { 'x-auth-token': token, 'content-type': 'application/json' },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     })
     const text = await reply.text()
