@@ -13,6 +13,11 @@ const { version } = JSON.parse(
   readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
 ) as { version: string }
 
+// For the processes that this one starts, when it was not started by bin/holdfast itself.
+process.env['NODE_COMPILE_CACHE'] ??= fileURLToPath(
+  new URL('../node_modules/.cache/holdfast', import.meta.url),
+)
+
 const exitCode = await runCli(process.argv.slice(2), {
   version,
   streams: { out: process.stdout, err: process.stderr },

@@ -70,15 +70,23 @@ export function createOutput(json: boolean, { out, err }: Streams): Output {
 
 /** Tells an error in the form asked for, and returns the exit code that belongs to it. */
 export function reportError(error: unknown, json: boolean, { err }: Streams): number {
-  const exit = error instanceof Fault ? (EXIT_OF.get(error.kind) ?? EXIT.FAILED) : EXIT.INTERNAL
   if (error instanceof Fault) {
+    const exit = EXIT_OF.get(error.kind) ?? EXIT.FAILED
     const text = error.message.slice(error.code.length + 2)
     if (json) {
       err.write(`${JSON.stringify({ event: 'error', code: error.code, text, exit })}\n`)
     } else err.write(`holdfast: ${text}\n`)
     return exit
   }
+  if (isSystemError(error)) {
+    const { code, message } = error
+    if (json) {
+      err.write(`${JSON.stringify({ event: 'error', code, text: message, exit: EXIT.FAILED })}\n`)
+    } else err.write(`holdfast: the operating system refused: ${message}\n`)
+    return EXIT.FAILED
+  }
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
+  const exit = EXIT.INTERNAL
   if (json) err.write(`${JSON.stringify({ event: 'error', code: 'INTERNAL', text, exit })}\n`)
   else {
     err.write(
@@ -87,6 +95,10 @@ export function reportError(error: unknown, json: boolean, { err }: Streams): nu
   }
   return exit
 }
+
+/** No permission, no space, a read-only file system ...: nothing that a stack trace would explain. */
+const isSystemError = (error: unknown): error is Error & { code: string } =>
+  error instanceof Error && 'syscall' in error && 'code' in error && typeof error.code === 'string'
 
 /** Rows as aligned columns under their headings. */
 export function columns(
