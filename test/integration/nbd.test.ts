@@ -210,6 +210,7 @@ test('fio verifies every block of a mixed load by checksum', async () => {
       `--uri=${uri('verified')}`,
       '--rw=randwrite',
       '--verify=crc32c',
+      '--verify_state_save=0',
       '--verify_fatal=1',
       ...load,
     ])
