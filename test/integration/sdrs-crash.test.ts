@@ -26,6 +26,7 @@ let ports: { readonly internal: number; readonly api: number }
 let child: ChildProcess | undefined
 let spare: ChildProcess | undefined
 let ended = false
+let complaint = ''
 let lives = 0
 let keeper: Promise<void>
 const agents: RunningAgent[] = []
@@ -78,8 +79,8 @@ async function keepAlive(): Promise<void> {
     spare = load()
     const [code, signal] = (await exit) as [number | null, string | null]
     if (!ended && signal !== 'SIGKILL') {
+      complaint = `the control plane ended by itself: ${code} ${signal}`
       ended = true
-      throw new Error(`the control plane ended by itself: ${code} ${signal}`)
     }
   }
 }
@@ -117,7 +118,8 @@ async function until<T>(
   for (;;) {
     const found = await check()
     if (found !== null) return found
-    assert.ok(!ended && systemClock.bootMs() < endMs, `${what}: not within ${limitMs} ms`)
+    assert.ok(!ended, complaint)
+    assert.ok(systemClock.bootMs() < endMs, `${what}: not within ${limitMs} ms`)
     await sleep(systemClock, 20)
   }
 }
