@@ -85,11 +85,9 @@ export class Site {
     this.epoch = new WholeFile(unopened('session'))
   }
 
-  /** Of an ended session nothing stays; `epoch` is remembered by the observer alone. */
+  /** Of an ended session only the epoch file stays, which names the record that ended it. */
   forget(epoch: number): void {
     this.endedEpoch = epoch
-    this.epoch.begin(unopened('session'))
-    this.epoch.done()
     this.run = null
     this.joined = false
     this.intent.clear()

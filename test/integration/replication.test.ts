@@ -237,6 +237,7 @@ describe('replication of a session between two site processes', () => {
     })
 
     await t.test('and close leaves the writer with plain volumes and its clients', async () => {
+      const before = made.record
       await made.change({ kind: 'close' })
       const record = made.wire(made.record)
       await made.b.command('session.close', { record })
@@ -244,8 +245,10 @@ describe('replication of a session between two site processes', () => {
       assert.deepEqual(await made.a.sessions(), [])
       await other.write(0, randomBytes(4096))
       await assert.rejects(made.a.connect('a-1'))
+      await assert.rejects(made.open(made.b, false, before), /STALE_EPOCH/)
       await made.b.kill()
       await made.b.start()
+      await assert.rejects(made.open(made.b, false, before), /STALE_EPOCH/)
       const plain = await made.b.connect('b-1')
       await plain.write(0, randomBytes(4096))
       plain.destroy()

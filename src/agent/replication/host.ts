@@ -122,9 +122,10 @@ class Host implements SessionHost {
         try {
           return await runtime.open(open)
         } catch (error) {
-          // A session that never came into being leaves nothing behind.
-          const { epoch } = runtime.session.stored.record
+          // A session that never came into being leaves nothing behind, one that is over only its last epoch.
+          const { epoch, state } = runtime.session.stored.record
           if (epoch === unopened('').record.epoch) await runtime.discard()
+          else if (state === 'closed') await runtime.retire()
           throw error
         }
       }

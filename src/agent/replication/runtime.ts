@@ -1,4 +1,4 @@
-import { mkdir, open as openFile, rename, rm } from 'node:fs/promises'
+import { mkdir, open as openFile, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { assert, BrokenInvariant, unreachable } from '#base/assert.ts'
 import { Fault, type FaultKind } from '#base/fault.ts'
@@ -82,6 +82,9 @@ interface OpenMember {
   readonly volume: Volume
   readonly intent: IntentBitmap
 }
+
+/** Name of the epoch file in the folder of its session. */
+const EPOCH_FILE = 'epoch'
 
 export class SessionRuntime {
   readonly id: string
@@ -168,7 +171,7 @@ export class SessionRuntime {
   ): Promise<SessionRuntime> {
     const directory = join(deps.dataDir, 'sessions', id)
     await mkdir(directory, { recursive: true, mode: 0o700 })
-    let epochFile = await EpochFile.open(join(directory, 'epoch'))
+    let epochFile = await EpochFile.open(join(directory, EPOCH_FILE))
     let members = await readMembers(directory)
     if (epochFile.damaged || members === 'damaged') {
       // Nothing may be concluded from what is left. The control plane opens the session again; everything is compared.
@@ -177,7 +180,7 @@ export class SessionRuntime {
       const aside = `${directory}.damaged-${deps.clock.wallMs()}`
       await rename(directory, aside)
       await mkdir(directory, { recursive: true, mode: 0o700 })
-      epochFile = await EpochFile.open(join(directory, 'epoch'))
+      epochFile = await EpochFile.open(join(directory, EPOCH_FILE))
       members = null
     }
     await syncDirectory(directory)
@@ -448,9 +451,21 @@ export class SessionRuntime {
     this.#writer = null
     this.#ended = true
     await this.#closeFiles()
-    await rm(this.#directory, { recursive: true, force: true })
-    await syncDirectory(join(this.#deps.dataDir, 'sessions'))
+    await this.#forgetButEpoch()
     this.#onEnded()
+  }
+
+  /**
+   * Everything of the session goes, but the epoch under which it was closed stays: a command that was sent before the close and
+   * comes late must be refused, or it would bring an epoch back that nobody may act under any more. A crash in between is
+   * mended at the next start, which ends a closed session once more.
+   */
+  async #forgetButEpoch(): Promise<void> {
+    for (const name of await readdir(this.#directory)) {
+      if (name === EPOCH_FILE) continue
+      await rm(join(this.#directory, name), { recursive: true, force: true })
+    }
+    await syncDirectory(this.#directory)
   }
 
   /** Recorded before it is served plainly, refused before it is recorded: a crash in between errs towards refusing. */
@@ -1294,6 +1309,17 @@ export class SessionRuntime {
       this.#ended = true
       await this.#closeFiles()
       await rm(this.#directory, { recursive: true, force: true })
+      this.#onEnded()
+    })
+  }
+
+  /** Back to rest, after a command that did not open this closed session. */
+  async retire(): Promise<void> {
+    await this.#enqueue(async () => {
+      if (this.#ended) return
+      this.#ended = true
+      await this.#closeFiles()
+      await this.#forgetButEpoch()
       this.#onEnded()
     })
   }

@@ -241,11 +241,11 @@ export class Lab {
     }
   }
 
-  open(site: Site, force = false): Promise<unknown> {
+  open(site: Site, force = false, record = this.record): Promise<unknown> {
     const peer = site === this.a ? this.b : this.a
     const port = this.linkPort[peer.name] ?? peer.port
     return site.command('session.open', {
-      record: this.wire(this.record),
+      record: this.wire(record),
       members: this.members.map(({ index, sizeBytes, blank }) => ({
         index,
         pair: `pair-${index}`,
