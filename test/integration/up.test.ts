@@ -117,8 +117,7 @@ describe('one system through its life', () => {
     await up.ready()
   })
   after(async () => {
-    up.child.kill('SIGKILL')
-    await up.exited
+    await up.stop() // not a kill: parts that are still leaving would write into what is removed
     await remove(data)
   })
 
