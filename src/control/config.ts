@@ -113,6 +113,12 @@ export const controlOptions = {
     min: 500,
     max: 120_000,
   }),
+  sdrsAbsentStatus: choiceOption({
+    about:
+      'HTTP status of SDRS for a resource in the path that does not exist. 404 is what most clients understand, 400 what is published.',
+    choices: ['404', '400'],
+    default: '404',
+  }),
   logLevel: choiceOption({
     about: 'Least severity written to the log.',
     choices: ['trace', 'debug', 'info', 'warn', 'error', 'fatal'],
@@ -147,6 +153,7 @@ export interface ControlConfig {
   readonly leaseMs: number
   readonly leaseDriftMs: number
   readonly agentSilenceMs: number
+  readonly sdrsAbsentStatus: 404 | 400
   readonly logLevel: string
 }
 
@@ -215,6 +222,7 @@ export function controlConfig(values: OptionValues<typeof controlOptions>): Cont
     leaseMs: values.leaseMs,
     leaseDriftMs: values.leaseDriftMs,
     agentSilenceMs: values.agentSilenceMs,
+    sdrsAbsentStatus: values.sdrsAbsentStatus === '400' ? 400 : 404,
     logLevel: values.logLevel,
   }
 }

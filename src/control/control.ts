@@ -109,6 +109,7 @@ export async function startControl(
       agentSilenceMs: config.agentSilenceMs,
       publicUrl: url,
       version,
+      sdrs: { absentStatus: config.sdrsAbsentStatus },
       stateBackup: backups(config, store),
       certificates:
         config.pki.caKey === undefined
