@@ -2,7 +2,7 @@ import { randomBytes, randomInt } from 'node:crypto'
 import type { Clock } from '#base/clock.ts'
 import { Fault, fault } from '#base/fault.ts'
 import { newHexId } from '#base/ids.ts'
-import { bit } from '#control/store/schema.ts'
+import { bit } from '#control/store/bit.ts'
 import type { Store, Transaction } from '#control/store/store.ts'
 import type {
   AccessKeyRow,

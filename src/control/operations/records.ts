@@ -1,6 +1,6 @@
 import { type SqlBool, sql } from 'kysely'
 import { fromJson } from '#control/store/json.ts'
-import { bit } from '#control/store/schema.ts'
+import { bit } from '#control/store/bit.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { OperationRow } from '#control/store/tables/operations.ts'
 import type { ChildOutcome } from './operation.ts'

@@ -2,7 +2,7 @@ import { BrokenInvariant } from '#base/assert.ts'
 import { Fault, fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { fromJson, toJson } from '#control/store/json.ts'
-import { bit } from '#control/store/schema.ts'
+import { bit } from '#control/store/bit.ts'
 import type { Store, Transaction } from '#control/store/store.ts'
 import type { OperationRow } from '#control/store/tables/operations.ts'
 import type {

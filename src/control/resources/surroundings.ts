@@ -87,10 +87,6 @@ export async function listVpcs(db: Db, project: string): Promise<VpcRow[]> {
   return [{ id, project, name: 'default', cidr: DEFAULT_VPC_CIDR, created_at: 0 }, ...rows]
 }
 
-export async function findVpc(db: Db, project: string, id: string): Promise<VpcRow | undefined> {
-  return (await listVpcs(db, project)).find((vpc) => vpc.id === id)
-}
-
 // ---------------------------------------------------------------- quotas
 
 export async function quotaLimit(db: Db, project: string, kind: QuotaKind): Promise<number> {

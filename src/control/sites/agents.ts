@@ -1,7 +1,7 @@
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
 import { fromJson, toJson } from '#control/store/json.ts'
-import { bit } from '#control/store/schema.ts'
+import { bit } from '#control/store/bit.ts'
 import type { Store } from '#control/store/store.ts'
 import type { Report, SessionStatus } from '#wire/site/witness.ts'
 

@@ -12,7 +12,7 @@ import { readMeta } from './meta.ts'
 import { migrations as listed } from './migrations/list.ts'
 import { applyMigration, createLedgerIn, planOf } from './migrations/run.ts'
 import { type OpenStore, connectStore } from './open.ts'
-import { bit } from './schema.ts'
+import { bit } from './bit.ts'
 import type { Engine, Queries, Store, Transaction } from './store.ts'
 
 /* Backup and restore of the state, in one format for both engines (docs/formats/state-database.md): JSON lines, made from

@@ -1,7 +1,7 @@
 import { assert } from '#base/assert.ts'
 import type { Clock } from '#base/clock.ts'
 import { newId } from '#base/ids.ts'
-import { bit } from './schema.ts'
+import { bit } from './bit.ts'
 import type { Queries, Store, Transaction } from './store.ts'
 import type { MetaRow } from './tables/meta.ts'
 

@@ -185,7 +185,6 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
 const CREATE_CODES = {
   DOMAIN_UNKNOWN: 'SDRS.0205',
   AZ_NOT_IN_DOMAIN: 'SDRS.0203',
-  VPC_UNKNOWN: 'SDRS.0204',
   QUOTA_GROUPS: 'SDRS.0305',
 } as const satisfies Record<CreateGroupRefusal, string>
 

@@ -6,7 +6,7 @@ import {
   movePair,
   updateGroup,
 } from '#control/resources/groups.ts'
-import { findVpc, listDomains, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
+import { listDomains, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import {
   decideGroup,
@@ -46,11 +46,7 @@ export interface AcceptedGroup {
   readonly operation: string
 }
 
-export type CreateGroupRefusal =
-  | 'DOMAIN_UNKNOWN'
-  | 'AZ_NOT_IN_DOMAIN'
-  | 'VPC_UNKNOWN'
-  | 'QUOTA_GROUPS'
+export type CreateGroupRefusal = 'DOMAIN_UNKNOWN' | 'AZ_NOT_IN_DOMAIN' | 'QUOTA_GROUPS'
 
 export async function requestGroup(
   services: RequestServices,
@@ -65,7 +61,6 @@ export async function requestGroup(
     if (sourceAz === targetAz || !azs.includes(sourceAz) || !azs.includes(targetAz)) {
       return refused('AZ_NOT_IN_DOMAIN')
     }
-    if ((await findVpc(tx, project, request.vpc)) === undefined) return refused('VPC_UNKNOWN')
     const used = await quotaUsed(tx, project, 'server_groups')
     if (!fits(await quotaLimit(tx, project, 'server_groups'), used)) return refused('QUOTA_GROUPS')
     const now = clock.wallMs()

@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import type { Engine } from '../store.ts'
-import type { Migration } from './list.ts'
+import type { Migration } from './migration.ts'
 
 /** The database about itself, durable operations, agents, ownership, audit. */
 export const ground: Migration = {

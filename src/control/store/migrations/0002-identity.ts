@@ -1,4 +1,4 @@
-import type { Migration } from './list.ts'
+import type { Migration } from './migration.ts'
 
 /** Domains, projects, users, roles, access keys, tokens. */
 export const identity: Migration = {

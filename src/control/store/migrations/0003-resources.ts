@@ -1,5 +1,5 @@
 import type { Kysely } from 'kysely'
-import type { Migration } from './list.ts'
+import type { Migration } from './migration.ts'
 
 /** Volumes, protection groups, pairs, and what they refer to. */
 export const resources: Migration = {

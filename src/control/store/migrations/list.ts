@@ -1,18 +1,11 @@
-import type { Kysely } from 'kysely'
-import type { Engine } from '../store.ts'
 import { ground } from './0001-ground.ts'
 import { identity } from './0002-identity.ts'
 import { resources } from './0003-resources.ts'
+import type { Migration } from './migration.ts'
 
 /* Migrations in the order in which they run. A released one is never edited: add another.
  *
  * What a migration runs is compared with what the database remembers of it, so it must be deterministic: no time, no
  * chance, nothing read from the environment. Both engines run the same steps where they can.
  */
-export interface Migration {
-  /** `NNNN-name`, numbers without gaps. */
-  readonly name: string
-  up(db: Kysely<unknown>, engine: Engine): Promise<void>
-}
-
 export const migrations: readonly Migration[] = [ground, identity, resources]

@@ -15,7 +15,8 @@ import type { Clock } from '#base/clock.ts'
 import { Fault, fault } from '#base/fault.ts'
 import { ensureMeta } from '../meta.ts'
 import type { Engine, Store, Transaction } from '../store.ts'
-import { type Migration, migrations as listed } from './list.ts'
+import { migrations as listed } from './list.ts'
+import type { Migration } from './migration.ts'
 
 /* Brings the schema up to date, one migration per transaction, under a lock that other control planes respect.
  *

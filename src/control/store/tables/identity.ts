@@ -1,4 +1,4 @@
-import type { Bit } from '../schema.ts'
+import type { Bit } from '../bit.ts'
 
 /** Who may do what where; the rules are in src/control/identity. */
 export interface IdentityTables {

@@ -1,4 +1,4 @@
-import type { Bit } from '../schema.ts'
+import type { Bit } from '../bit.ts'
 
 /** What the database knows about itself. */
 export interface MetaTables {

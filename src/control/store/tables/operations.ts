@@ -1,4 +1,4 @@
-import type { Bit } from '../schema.ts'
+import type { Bit } from '../bit.ts'
 
 /** Durable operations; see src/control/operations/engine.ts for their life. */
 export interface OperationTables {

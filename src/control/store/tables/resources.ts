@@ -1,4 +1,4 @@
-import type { Bit } from '../schema.ts'
+import type { Bit } from '../bit.ts'
 
 /** What users make: volumes, protection groups and their pairs, and what these refer to. */
 export interface ResourceTables {

@@ -1,4 +1,4 @@
-import type { Bit } from '../schema.ts'
+import type { Bit } from '../bit.ts'
 
 /** Agents, ownership records and the audit log. */
 export interface SiteTables {
