@@ -228,6 +228,19 @@ describe('the session of a writer', () => {
     assert.equal(side.session.stored.record.epoch, 2)
   })
 
+  test('lets in the replica of its own epoch and nobody else, and notices who knows more', () => {
+    const { session } = following()
+    const refused = (site: string, of: OwnershipRecord) => session.refusalOf(site, of)?.code ?? null
+    assert.equal(refused('az2', record(2, 'in_sync')), null)
+    assert.equal(refused('az3', record(2, 'in_sync')), 'WRONG_ROLE')
+    assert.equal(refused('az2', record(1, 'resyncing')), 'STALE_EPOCH')
+    assert.equal(refused('az2', record(3, 'in_sync', 'az2')), 'OLDER_EPOCH')
+    const replica = new Side(unopened('s'), null, 'az2')
+    replica.open(record(1, 'resyncing'))
+    assert.equal(replica.session.refusalOf('az2', record(1, 'resyncing'))?.code, 'WRONG_ROLE')
+    assert.equal(session.phase, 'following')
+  })
+
   test('a hold ends by itself', () => {
     const side = following()
     const effects = side.handle({ kind: 'hold', epoch: 2, holdMs: 500 })

@@ -157,6 +157,12 @@ export type SessionEffect =
   /** Answer to the `open`, `hold` or `close` just handled: nothing was changed. */
   | { readonly kind: 'refuse_command'; readonly code: RefusalCode; readonly text: string }
 
+/** Why a peer that dials gets no link. OLDER_EPOCH: it knows more than this side, which should look at its record. */
+export interface PeerRefusal {
+  readonly code: 'OLDER_EPOCH' | 'STALE_EPOCH' | 'WRONG_ROLE'
+  readonly text: string
+}
+
 export type CopyScope = 'all' | 'dirty' | 'joining'
 /** NOT_YET: the same command may succeed in a few seconds. The others are final. */
 export type RefusalCode =
@@ -288,6 +294,18 @@ export class Session {
       consistent,
       applied: this.gate.sequence,
     }
+  }
+
+  /**
+   * Whether `site`, which dials and shows `record`, is refused a link; null: it is the replica of this writer. Changes
+   * nothing, so that the answer need not wait for events: `link_up` looks at the records again.
+   */
+  refusalOf(site: string, record: OwnershipRecord): PeerRefusal | null {
+    const known = `epoch ${this.#epoch} is known here`
+    if (record.epoch > this.#epoch) return { code: 'OLDER_EPOCH', text: known }
+    if (record.epoch < this.#epoch) return { code: 'STALE_EPOCH', text: known }
+    if (this.role === 'writer' && site === this.#stored.record.replica) return null
+    return { code: 'WRONG_ROLE', text: `this site is ${this.role} in epoch ${this.#epoch}` }
   }
 
   /** Decides; the caller carries the effects out in order before it hands over the next event. */

@@ -1,0 +1,170 @@
+import { Fault } from '#base/fault.ts'
+import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
+import type { Copying } from './copying.ts'
+import type { SessionCore } from './core.ts'
+import { NOT_CONSISTENT, NOT_YET, STALE_EPOCH } from './faults.ts'
+import type { Members, OpenMember } from './members.ts'
+import { REGION_BYTES } from './regions.ts'
+import type { ServedNames, ServingAfter } from './served-names.ts'
+import { roleOf } from './session.ts'
+import type { Writer } from './writer.ts'
+
+/* What the control plane asks of a session. Each may be repeated, and each that comes late is refused by its epoch.
+ *
+ * A command takes its turn in the queue for what it changes, and waits outside of it for what takes time (clients drained,
+ * volumes served): the events that it waits for need the queue. The exception is `remove`, which may hold the queue for a few seconds:
+ * nothing may be decided while a member is half out.
+ *
+ * Owns no state.
+ */
+
+/** How long `session.open` waits until the volumes can be written, before it asks to be repeated. */
+const OPEN_WAIT_MS = 20_000
+const REMOVE_WAIT_MS = 5_000
+
+export interface SessionCommandsParts {
+  readonly core: SessionCore
+  readonly members: Members
+  readonly names: ServedNames
+  readonly copying: Copying
+  readonly writer: () => Writer | null
+}
+
+export class SessionCommands {
+  readonly #parts: SessionCommandsParts
+  readonly #core: SessionCore
+
+  constructor(parts: SessionCommandsParts) {
+    this.#parts = parts
+    this.#core = parts.core
+  }
+
+  /** Resolves when the volumes are served, if the record makes this site the writer that takes over. */
+  async open(request: CommandRequest<'session.open'>): Promise<void> {
+    const core = this.#core
+    const { session } = core
+    const { record } = request
+    await core.inTurn(() => this.#openInTurn(request))
+    const becomesWriter = session.role === 'writer' && record.state !== 'resyncing'
+    if (becomesWriter && !session.served) {
+      const ready = () => session.role !== 'writer' || session.served
+      if (!(await core.until(ready, OPEN_WAIT_MS))) {
+        throw new Fault(NOT_YET, `session ${core.id} is ${session.phase}`)
+      }
+    }
+  }
+
+  async #openInTurn(request: CommandRequest<'session.open'>): Promise<void> {
+    const core = this.#core
+    const { session } = core
+    const { members } = this.#parts
+    const { record, force } = request
+    if (core.ended) throw new Fault(NOT_YET, `session ${core.id} is just ending`)
+    if (record.epoch < session.stored.record.epoch) {
+      throw new Fault(STALE_EPOCH, `opening session ${core.id}`, { epoch: record.epoch })
+    }
+    if (session.role === 'none' && record.state === 'failed_over' && !force) {
+      // Before the members are taken: a site that knows nothing must not touch their volumes.
+      throw new Fault(NOT_CONSISTENT, `opening session ${core.id}: it was never open here`)
+    }
+    const joined = members.allJoined
+    const changed = await members.take({
+      members: request.members,
+      peerLink: request.peer_link,
+      asWriter: roleOf(record, session.settings.site) === 'writer',
+      onAdded: (member) => this.#added(member),
+    })
+    for (const member of this.#parts.writer()?.members.values() ?? []) {
+      member.todo.grow(Math.ceil(member.volume.sizeBytes / REGION_BYTES))
+    }
+    await core.command({ kind: 'open', now: core.now(), record, force, joined }, 'opening')
+    if (changed) await core.process({ kind: 'members_changed', now: core.now() })
+  }
+
+  /** A session that is open already serves or refuses the new member as it does the others. */
+  async #added(member: OpenMember): Promise<void> {
+    const { names } = this.#parts
+    const { session } = this.#core
+    const writer = this.#parts.writer()
+    if (writer !== null) {
+      const { device } = writer.addMember(member.index, member.volume, member.intent)
+      if (session.served) await names.serve(member, device)
+    } else if (session.role === 'replica') {
+      names.refuseAll(`written at ${session.stored.record.writer}`)
+    }
+  }
+
+  async hold(request: CommandRequest<'session.hold'>): Promise<CommandAnswer<'session.hold'>> {
+    const core = this.#core
+    const { session } = core
+    const { epoch, hold_ms: holdMs } = request
+    await core.inTurn(() =>
+      core.command({ kind: 'hold', now: core.now(), epoch, holdMs }, 'holding'),
+    )
+    await core.until(() => session.drained || session.phase !== 'draining', holdMs)
+    return { drained: session.drained, sequence: session.gate.sequence }
+  }
+
+  async release(epoch: number): Promise<void> {
+    const core = this.#core
+    await core.inTurn(async () => {
+      const known = core.session.stored.record.epoch
+      if (epoch !== known) throw new Fault(STALE_EPOCH, `releasing session ${core.id}`, { epoch })
+      await core.process({ kind: 'release', now: core.now() })
+    })
+  }
+
+  async close({ record }: CommandRequest<'session.close'>): Promise<void> {
+    const core = this.#core
+    await core.inTurn(() => core.command({ kind: 'close', now: core.now(), record }, 'closing'))
+  }
+
+  async setRate(copyRateBytes: number): Promise<void> {
+    await this.#core.inTurn(async () => {
+      await this.#parts.members.setCopyRate(copyRateBytes)
+      this.#parts.copying.kick()
+    })
+  }
+
+  async remove(request: CommandRequest<'session.remove'>): Promise<void> {
+    const core = this.#core
+    const { epoch, pairs, serving, reason } = request
+    await core.inTurn(async () => {
+      if (epoch < core.session.stored.record.epoch) {
+        throw new Fault(STALE_EPOCH, `removing from session ${core.id}`, { epoch })
+      }
+      const leaving = [...this.#parts.members.values()].filter(({ stored }) =>
+        pairs.includes(stored.pair),
+      )
+      for (const member of leaving) await this.#removeMember(member, serving, reason)
+    })
+  }
+
+  async #removeMember(member: OpenMember, serving: ServingAfter, reason: string): Promise<void> {
+    const { members, names, copying } = this.#parts
+    const writer = this.#parts.writer()
+    if (writer !== null && this.#core.session.served) {
+      if (serving === 'standby') names.refuse(member, reason)
+      else await this.#drainMember(member)
+    }
+    writer?.removeMember(member.index)
+    await members.forget(member.index)
+    await names.leave(member, serving, reason)
+    names.forgetPair(member, reason)
+    await members.dropIntent(member)
+    copying.kick()
+  }
+
+  /** Its clients stay, and wait; the hold ends when the volume is served plainly. */
+  async #drainMember(member: OpenMember): Promise<void> {
+    const { names } = this.#parts
+    let drained = false
+    names.hold(member).then(
+      () => (drained = true),
+      () => undefined,
+    )
+    if (await this.#core.waitFor(() => drained, REMOVE_WAIT_MS)) return
+    names.release(member)
+    throw new Fault(NOT_YET, `requests of pair ${member.stored.pair} are still held`)
+  }
+}

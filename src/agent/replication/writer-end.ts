@@ -1,0 +1,210 @@
+import { STATUS } from '#wire/link/frame.ts'
+import type { LinkMessage, Refuse } from '#wire/link/messages.ts'
+import type { SessionCore } from './core.ts'
+import type { AcceptedLink } from './link.ts'
+import { PeerQueries } from './peer-queries.ts'
+import { Sender } from './sender.ts'
+import type { SessionMessage } from './session.ts'
+import type { Writer } from './writer.ts'
+
+/* The link as its writer has it: at most one, accepted from the replica.
+ *
+ * Owns the sender and the questions that run over it, and what the replica has said of itself on this link: which members it has in
+ * full, and which of its volumes began as one hole. A new link of the replica replaces an older one, and a link that says
+ * nothing is dead, whatever the socket thinks.
+ *
+ * Every end of a link that the session did not wish for is reported as `link_down`, once.
+ */
+
+/** What only the writer says. */
+type WritersMessage = Exclude<SessionMessage, { kind: 'risen' | 'epoch_accepted' }>
+
+export interface WriterEndParts {
+  readonly core: SessionCore
+  /** Longest silence of a live link, ms. */
+  readonly peerSilenceMs: number
+  readonly writer: () => Writer | null
+  /** The replica has acknowledged more; the writer knows already. */
+  readonly onAcknowledged: () => void
+}
+
+export class WriterEnd {
+  readonly #parts: WriterEndParts
+  readonly #core: SessionCore
+  #sender: Sender | null = null
+  #queries: PeerQueries | null = null
+  #linkUpMs = 0
+  readonly #peerJoined = new Set<number>()
+  readonly #blank = new Set<number>()
+  /** Members that the last `rise` was about. */
+  #rising: readonly number[] = []
+
+  constructor(parts: WriterEndParts) {
+    this.#parts = parts
+    this.#core = parts.core
+  }
+
+  get sender(): Sender | null {
+    return this.#sender
+  }
+
+  get queries(): PeerQueries | null {
+    return this.#queries
+  }
+
+  /** Members that the replica has in full. */
+  get peerJoined(): ReadonlySet<number> {
+    return this.#peerJoined
+  }
+
+  /** Members whose replica said that it is one hole when this link began. */
+  get blank(): ReadonlySet<number> {
+    return this.#blank
+  }
+
+  // -- begin and end --------------------------------------------------------------------------------------------------
+
+  /** A replica's link whose hello was answered with ours. It replaces an older one. */
+  accept({ socket, hello, rest }: AcceptedLink): void {
+    const core = this.#core
+    if (this.#sender !== null) {
+      this.#lose()
+      core.post({ kind: 'link_down', now: core.now() })
+    }
+    const sender: Sender = new Sender(socket, {
+      acknowledged: (sequence, status) => {
+        if (sequence > core.session.gate.sequence) {
+          return this.broken(sender, 'the replica acknowledged what was never sent')
+        }
+        this.#writer?.acknowledged(sequence)
+        this.#parts.onAcknowledged()
+        if (status !== STATUS.OK) {
+          core.log.error({ sequence, status }, 'the replica cannot apply the next write')
+        }
+      },
+      flushed: (id, status) => this.#writer?.flushed(id, status),
+      message: (message) => this.#fromReplica(message),
+      echoed: (sentMs) => {
+        core.session.contact.heard(sentMs)
+        this.#writer?.release()
+      },
+      checksums: (id, status, payload) => own.answered(id, status, payload),
+      block: (id, status, payload) => own.answered(id, status, payload),
+      closed: (reason) => this.broken(sender, reason),
+    })
+    const own = new PeerQueries(sender)
+    this.#sender = sender
+    this.#queries = own
+    this.#linkUpMs = core.now()
+    this.#peerJoined.clear()
+    this.#blank.clear()
+    for (const { index, joined, blank } of hello.members) {
+      if (joined) this.#peerJoined.add(index)
+      if (blank) this.#blank.add(index)
+    }
+    core.handle({ kind: 'link_up', now: core.now(), hello }).then(
+      () => {
+        if (this.#sender !== sender) return
+        sender.start(rest)
+        sender.heartbeat(core.now())
+      },
+      (error: unknown) => core.fatal(error),
+    )
+  }
+
+  /** Ends the link of `sender`, if that is still the one, and reports it. */
+  broken(sender: Sender, reason: string): void {
+    if (this.#sender !== sender) return
+    this.#core.log.info({ reason }, 'link lost')
+    this.#lose()
+    this.#core.post({ kind: 'link_down', now: this.#core.now() })
+  }
+
+  /** Ends the link without reporting it; the replica learns `refuse` first. */
+  drop(refuse: Refuse | null): void {
+    const sender = this.#sender
+    if (sender === null) return
+    if (refuse !== null) {
+      sender.message(refuse)
+      sender.end()
+    }
+    this.#lose()
+  }
+
+  #lose(): void {
+    this.#sender?.destroy()
+    this.#sender = null
+    this.#queries?.end()
+    this.#queries = null
+    this.#writer?.setSender(null)
+  }
+
+  get #writer(): Writer | null {
+    return this.#parts.writer()
+  }
+
+  // -- time -----------------------------------------------------------------------------------------------------------
+
+  heartbeat(): void {
+    this.#sender?.heartbeat(this.#core.now())
+  }
+
+  checkSilence(now: number): void {
+    if (this.#sender === null) return
+    const silence = this.#core.session.contact.silenceMs(now) ?? Number.POSITIVE_INFINITY
+    if (Math.min(silence, now - this.#linkUpMs) > this.#parts.peerSilenceMs) {
+      this.broken(this.#sender, 'the replica is silent')
+    }
+  }
+
+  // -- messages -------------------------------------------------------------------------------------------------------
+
+  send(message: WritersMessage): void {
+    // `rise` lists members as the codec wants them: an array of its own.
+    this.#sender?.message(
+      message.kind === 'rise' ? { ...message, members: [...message.members] } : message,
+    )
+    if (message.kind === 'copy_begin') this.#writer?.setSender(this.#sender)
+    if (message.kind === 'rise') {
+      this.#rising = message.members
+      this.#writer?.requirePeer()
+    }
+  }
+
+  /** The retained frames after number `after` go out, and from now on all frames do. */
+  resend(after: number): void {
+    this.#writer?.setSender(this.#sender)
+    this.#writer?.resend(after)
+  }
+
+  /** The copy of `member` is done: the replica makes it durable and remembers. */
+  join(member: number): void {
+    this.#sender?.message({ kind: 'join', member })
+  }
+
+  #fromReplica(message: LinkMessage): void {
+    const core = this.#core
+    switch (message.kind) {
+      case 'refuse':
+        if (message.record !== null) {
+          core.post({ kind: 'peer_record', now: core.now(), record: message.record })
+        }
+        return
+      case 'joined':
+        this.#peerJoined.add(message.member)
+        return
+      case 'risen':
+        for (const index of this.#rising) {
+          this.#peerJoined.add(index)
+        }
+        return core.post({ kind: 'message', now: core.now(), message })
+      case 'epoch_accepted':
+        return core.post({ kind: 'message', now: core.now(), message })
+      case 'copy_begin':
+      case 'rise':
+      case 'epoch':
+      case 'join':
+        if (this.#sender !== null) this.broken(this.#sender, `the replica sent ${message.kind}`)
+    }
+  }
+}
