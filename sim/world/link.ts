@@ -1,4 +1,9 @@
-import type { PeerHello, SessionEvent, SessionMessage } from '#agent/replication/session.ts'
+import type {
+  PeerHello,
+  PeerRefusal,
+  SessionEvent,
+  SessionMessage,
+} from '#agent/replication/session.ts'
 import type { OwnershipRecord } from '#wire/site/witness.ts'
 import type { Agent } from './agent.ts'
 import type { Endpoint } from './network.ts'
@@ -202,9 +207,13 @@ export class Link {
     switch (message.t) {
       case 'hello': {
         if (this.#helloed) return
-        if (!this.#dialled) this.#hello()
-        this.#helloed = true
         const { hello } = message
+        if (!this.#dialled) {
+          const refusal = session.refusalOf(agent.peer.name, hello.record)
+          if (refusal !== null) return this.#turnAway(refusal, hello.record)
+          this.#hello()
+        }
+        this.#helloed = true
         const end = this.#end
         return this.#turn(
           () => {
@@ -264,6 +273,17 @@ export class Link {
       case 'seen':
         if (session.linked) clients.copy.seen(message.id, message.values)
         return
+    }
+  }
+
+  /** The dialler learns this side's record; where it knows more, this side learns its. */
+  #turnAway({ code }: PeerRefusal, record: OwnershipRecord): void {
+    const agent = this.#agent
+    agent.world.coverage.count(`link refused ${code}`)
+    this.send({ t: 'record', record: agent.session.stored.record })
+    this.#forget()
+    if (code === 'OLDER_EPOCH') {
+      agent.feed(() => ({ kind: 'peer_record', now: agent.now(), record }))
     }
   }
 
