@@ -440,7 +440,11 @@ export class Connection implements IoOwner, ExportConnection {
       default:
         unreachable(kind)
     }
-    if (!this.#parsing) this.#planFlush()
+    if (this.#parsing) return
+    // Nothing else is coming: a client that waits for each answer gets it without another turn of the loop. New requests
+    // are not taken here: the device that is calling would be called back in the middle of its own work.
+    if (this.#inFlight === 0) this.#flush()
+    else this.#planFlush()
   }
 
   #answerExtents(io: Io, error: IoError): void {
@@ -503,7 +507,9 @@ export class Connection implements IoOwner, ExportConnection {
     const pieces = (short ? 1 : 0) + this.#longReplies.length + this.#readsDone.length
     if (pieces > 1) stream.cork()
     if (short) {
-      stream.write(this.#replies.subarray(this.#repliesStart, this.#repliesEnd))
+      const replies = this.#replies.subarray(this.#repliesStart, this.#repliesEnd)
+      if (pieces === 1) this.#bytes.send(replies)
+      else stream.write(replies)
       this.#repliesStart = this.#repliesEnd
     }
     if (this.#longReplies.length > 0) {

@@ -14,7 +14,8 @@ import type { Slab } from './slab.ts'
  * Rules of the contract
  *  1. The batch array belongs to the connection and is reused as soon as `submit` returns; the Io objects stay valid
  *     until `complete` is called on each, exactly once. After that the object is somebody else's request: do not touch it.
- *  2. `submit` and `complete` never throw for reasons of the outside world. An I/O failure is an error number.
+ *  2. `submit` and `complete` never throw for reasons of the outside world. An I/O failure is an error number. `complete` never
+ *     calls `submit` before it returns.
  *  3. The payload of a write lies at `slab.bytes[at, at + length)`, with HEADER_BYTES of free room directly before it:
  *     the place where the 28-byte NBD header would be, which has the size of the link's frame header. Writes that
  *     follow each other in a batch usually lie back to back in one slab, so a whole run can be sent with one socket write

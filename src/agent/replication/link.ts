@@ -9,6 +9,8 @@ import {
 import type { AddressInfo } from 'node:net'
 import { assert } from '#base/assert.ts'
 import type { Log } from '#base/log.ts'
+import { canAccept, startAcceptor } from '#base/system/acceptor.ts'
+import { fromDescriptor, withDataEvents } from '#base/system/byte-stream.ts'
 import {
   decodePreface,
   encodePreface,
@@ -368,6 +370,19 @@ export async function listenForLinks(options: {
         socket.destroy()
       })
       .finally(() => handshakes--)
+  }
+  if (security.kind === 'keyed' && canAccept()) {
+    // Unencrypted, so nothing stands between the kernel and the bytes: see decision 0021.
+    const acceptor = await startAcceptor({ host, port }, (fd) =>
+      onSocket(withDataEvents(fromDescriptor(fd))),
+    )
+    return {
+      address: { host, port: acceptor.port ?? port },
+      close() {
+        for (const socket of open) socket.destroy()
+        return acceptor.close()
+      },
+    }
   }
   const server: Server =
     security.kind === 'tls'

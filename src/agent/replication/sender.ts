@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { writeAtOnce } from '#base/system/byte-stream.ts'
 import { ACK, ACK_BYTES, AckHeader, FRAME, frame, STATUS, type Status } from '#wire/link/frame.ts'
 import { decodeMessage, encodeMessage, type LinkMessage } from '#wire/link/messages.ts'
 
@@ -58,7 +59,7 @@ export class Sender {
 
   /** Frames as they lie in memory; the memory must stay as it is until they are acknowledged. */
   write(bytes: Buffer): void {
-    if (this.#open) this.#socket.write(bytes)
+    if (this.#open) writeAtOnce(this.#socket, bytes)
   }
 
   message(message: LinkMessage): void {
