@@ -6,7 +6,9 @@ import { NbdServer } from '#agent/nbd/server.ts'
 import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
+import { sizeThreadPool } from '#base/system/thread-pool.ts'
 
+sizeThreadPool()
 const [directory = '', size = ''] = process.argv.slice(2)
 const log = createLog('bench', 'warn')
 const store = await openFileVolumeStore({

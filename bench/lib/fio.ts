@@ -59,6 +59,8 @@ export interface Sample {
   /** Median completion time in microseconds; of write and flush together for loads that flush. */
   readonly p50Us: number
   readonly p99Us: number
+  /** Median of the flush alone; 0 for loads that do not flush. */
+  readonly flushP50Us: number
   /** Share of the machine that went to others meanwhile, 0 to 1. */
   readonly foreign: number
 }
@@ -121,6 +123,7 @@ export async function measure(
     value: load.unit === 'IOPS' ? direction.iops : direction.bw_bytes / 1e6,
     p50Us: percentile('50.000000'),
     p99Us: percentile('99.000000'),
+    flushP50Us: (job.sync.lat_ns.percentile?.['50.000000'] ?? 0) / 1000,
     foreign: foreignShare(before, after, fioSeconds),
   }
 }
