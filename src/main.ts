@@ -4,10 +4,12 @@ import { agentConfig, agentOptions } from '#agent/config.ts'
 import { runCli } from '#cli/cli.ts'
 import { controlConfig, controlOptions } from '#control/config.ts'
 import type { OptionValues } from '#base/config.ts'
+import { sizeThreadPool } from '#base/system/thread-pool.ts'
 
 /* The one binary. Only this file knows the control plane, the agent and the command line at once; the parts' code is
  * loaded when a part is started, so that other commands stay quick. */
 
+sizeThreadPool()
 const script = fileURLToPath(import.meta.url)
 const { version } = JSON.parse(
   readFileSync(new URL('../package.json', import.meta.url), 'utf8'),

@@ -5,6 +5,7 @@ import { Fault } from '#base/fault.ts'
 import { newHexId } from '#base/ids.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
+import { sizeThreadPool } from '#base/system/thread-pool.ts'
 import { ExportTable } from '#agent/nbd/exports.ts'
 import { localDevice } from '#agent/nbd/local-device.ts'
 import { NbdServer } from '#agent/nbd/server.ts'
@@ -53,6 +54,7 @@ export type FromSite =
   | { readonly kind: 'error'; readonly id: number; readonly code: string; readonly text: string }
   | { readonly kind: 'ask'; readonly id: number; readonly session: string; readonly ask: unknown }
 
+sizeThreadPool()
 setFlagsFromString('--expose-gc')
 const options = JSON.parse(process.argv[2] ?? '{}') as SiteOptions
 const log = createLog(options.site, options.logLevel)
