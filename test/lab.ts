@@ -12,21 +12,10 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { sleep } from '#base/clock.ts'
 import { systemClock } from '#base/system/clock.ts'
+import type { Credentials } from '#client/credentials.ts'
 import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
 
 const PROGRAM = join(import.meta.dirname, '..', 'src', 'main.ts')
-
-export interface Credentials {
-  readonly url: string
-  readonly domain: string
-  readonly user: string
-  readonly password: string
-  readonly project_id: string
-  readonly project_name: string
-  readonly region: string
-  readonly access_key: string
-  readonly secret_key: string
-}
 
 export interface Reply<Body = unknown> {
   readonly status: number
