@@ -441,3 +441,17 @@ test('a restarted control plane knows where the agents were and for how long the
   assert.equal(after.at('az1')?.report.command_address, '127.0.0.1:1')
   assert.equal(after.list().length, 1)
 })
+
+test('a control plane that was down takes no site for silent before it has listened itself', async (t) => {
+  const { clock, start } = await lab(t)
+  const { store } = await start('boot-1')
+  const before = createAgentBook({ store, clock, silenceMs: 4_000, log })
+  await before.receive(report('az1', [{}]))
+  clock.forward(60_000)
+  const after = createAgentBook({ store, clock, silenceMs: 4_000, log })
+  await after.refresh()
+  assert.ok(after.heard('az1'))
+  assert.ok(!after.heard('az2'), 'a site that never reported is not heard')
+  clock.forward(4_001)
+  assert.ok(!after.heard('az1'))
+})

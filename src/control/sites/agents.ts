@@ -24,7 +24,10 @@ export interface AgentRegistry {
   list(): readonly AgentView[]
   /** What `site` last said about `session`; null when its last report does not have it. */
   session(session: string, site: string): SessionView | null
-  /** True when an agent of `site` reported within the configured silence. */
+  /**
+   * True when an agent of `site` reported within the configured silence. A control plane that has just started was
+   * silent itself: it takes no site that it knows for silent before it has listened that long.
+   */
   heard(site: string): boolean
 }
 
@@ -56,6 +59,7 @@ export function createAgentBook(options: {
 }): AgentBook {
   const { store, clock, silenceMs, log } = options
   const entries = new Map<string, Entry>()
+  const listeningSinceMs = clock.bootMs()
   const ageOf = (entry: Entry) => Math.max(0, clock.bootMs() - entry.atBootMs)
   const view = (entry: Entry): AgentView => ({ report: entry.report, ageMs: ageOf(entry) })
 
@@ -83,7 +87,8 @@ export function createAgentBook(options: {
     },
     heard(site) {
       const entry = freshest(site, () => true)
-      return entry !== null && ageOf(entry) <= silenceMs
+      if (entry === null) return false
+      return Math.min(ageOf(entry), clock.bootMs() - listeningSinceMs) <= silenceMs
     },
     async receive(report) {
       const key = keyOf(report)
