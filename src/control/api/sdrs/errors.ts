@@ -45,7 +45,10 @@ export const SDRS_CODES = {
   'SDRS.1809': [400, 'The roles are reversed: this disk is production now.'],
   'SDRS.1810': [400, 'The disk is not in the production availability zone of the group.'],
   'SDRS.1811': [400, 'The disk is in a replication pair already.'],
-  'SDRS.1823': [400, 'Nothing is heard from the production site. Fail over.'],
+  'SDRS.1823': [
+    400,
+    'Nothing is heard from the production site. Repeat in a few seconds; if it stays silent, fail over.',
+  ],
   'SDRS.1824': [400, 'The replication link is down while production works. Repair the link.'],
   'SDRS.1830': [400, 'Pairs of the group are still being synchronised.'],
   'SDRS.1900': [400, 'The drill id is wrong.'],

@@ -32,6 +32,7 @@ import {
   established,
   HOLD_NOT_DRAINED,
   openAt,
+  statusAt,
   theGroup,
   theRecord,
   toWire,
@@ -495,10 +496,13 @@ async function leftBehind(ctx: StepContext<Failover>): Promise<readonly string[]
     members: (await pairsOfGroup(db, group.id)).filter((pair) => pair.in_session === 1),
     rise: await latestRise(db, group.id),
   }))
-  const reports = [group.source_az, group.target_az].flatMap((site) => {
-    const status = agents.session(group.id, site)?.status
-    return status !== undefined && status.epoch === record.epoch ? [status] : []
-  })
+  // What the DR side says now, and what production said last. After a restart reports may be of an older epoch, and must not
+  // make a good copy look like a fragment.
+  const said = [
+    await statusAt(ctx, group.id, drAz(group)),
+    agents.session(group.id, productionAz(group))?.status,
+  ]
+  const reports = said.flatMap((one) => (one?.epoch === record.epoch ? [one] : []))
   const copied = (pair: ReplicationPairRow) =>
     (rise !== null && rise > pair.added_epoch) ||
     reports.some((one) => one.members.some((member) => member.pair === pair.id && member.joined))

@@ -234,6 +234,25 @@ export async function established(ctx: Context, session: string, site: string): 
   }
 }
 
+/** What the agent of `site` says about a session now; undefined when it does not have it. */
+export async function statusAt(
+  ctx: Context,
+  session: string,
+  site: string,
+): Promise<SessionStatus | undefined> {
+  try {
+    return await ctx.services.sites.command(
+      site,
+      'session.show',
+      { session },
+      { signal: ctx.signal },
+    )
+  } catch (error) {
+    if (refusalCode(error) === 'SESSION_UNKNOWN') return undefined
+    throw error
+  }
+}
+
 /**
  * Runs `act`, unless the site is silent: then nothing happens and the answer is false. What a silent site missed, the
  * reconciler makes up for when it returns.
