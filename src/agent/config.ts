@@ -6,6 +6,8 @@ import {
   choiceOption,
   integerOption,
   isWildcard,
+  NAME,
+  NAME_ACCEPTS,
   OPTION_REFUSED,
   type OptionValues,
   optional,
@@ -17,9 +19,6 @@ import { Fault } from '#base/fault.ts'
 
 /* The options of `holdfast agent`, the data plane of one site. */
 
-const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$/
-const NAME_ACCEPTS =
-  '1 to 64 letters, digits, dots, underscores and hyphens, letter or digit at both ends'
 const KIB = 1024
 const MIB = 1024 * KIB
 const GIB = 1024 * MIB

@@ -352,3 +352,8 @@ export function originOption(
 export function optional<T>(option: Option<T>): Option<T | undefined> {
   return { ...option, optional: true } as Option<T | undefined>
 }
+
+/** What regions, sites and agents may be called, everywhere alike. */
+export const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$/
+export const NAME_ACCEPTS =
+  '1 to 64 letters, digits, dots, underscores and hyphens, letter or digit at both ends'

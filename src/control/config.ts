@@ -7,6 +7,8 @@ import {
   integerOption,
   isLoopback,
   isWildcard,
+  NAME,
+  NAME_ACCEPTS,
   listOption,
   OPTION_REFUSED,
   type OptionValues,
@@ -18,10 +20,6 @@ import {
 import { Fault } from '#base/fault.ts'
 
 /* The options of `holdfast control`, the control plane of one region. */
-
-const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$/
-const NAME_ACCEPTS =
-  '1 to 64 letters, digits, dots, underscores and hyphens, letter or digit at both ends'
 
 export const controlOptions = {
   region: textOption({

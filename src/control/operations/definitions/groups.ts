@@ -132,13 +132,9 @@ export const startGroup: OperationKind<Nothing> = operation('group.start', {
     step<Nothing, Ownership>('open_record', {
       act: async (ctx) => {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
-        return await changeRecord(ctx, group.id, isOpen(group), (record) => ({
-          kind: 'open',
-          epoch: record.epoch,
-          attempt: ctx.attemptId,
-          writer: productionAz(group),
-          replica: drAz(group),
-        }))
+        return await changeRecord(ctx, group.id, isOpen(group), (record) =>
+          openRequest(ctx, group, record),
+        )
       },
       record: (tx, ctx, record) => rememberOpening(tx, ctx, record),
     }),
@@ -156,13 +152,7 @@ export const reprotectGroup: OperationKind<Nothing> = operation('group.reprotect
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
         return await changeRecord(ctx, group.id, isOpen(group), (record) =>
           record.state === 'closed'
-            ? {
-                kind: 'open',
-                epoch: record.epoch,
-                attempt: ctx.attemptId,
-                writer: productionAz(group),
-                replica: drAz(group),
-              }
+            ? openRequest(ctx, group, record)
             : { kind: 'reprotect', epoch: record.epoch, attempt: ctx.attemptId },
         )
       },
@@ -170,6 +160,18 @@ export const reprotectGroup: OperationKind<Nothing> = operation('group.reprotect
     ...openBothSides('reprotect'),
   ],
   failed: failed('reprotect'),
+})
+
+const openRequest = (
+  ctx: StepContext<unknown>,
+  group: ProtectionGroupRow,
+  { epoch }: Ownership,
+) => ({
+  kind: 'open' as const,
+  epoch,
+  attempt: ctx.attemptId,
+  writer: productionAz(group),
+  replica: drAz(group),
 })
 
 const isOpen =
