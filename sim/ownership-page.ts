@@ -26,11 +26,17 @@ function requestOf(kind: ChangeKind, force: boolean): OwnershipRequest {
   switch (kind) {
     case 'rise':
     case 'drop':
+    case 'solo':
+    case 'resync':
       return { kind, site: 'W', ...common }
+    case 'configure':
+      return { kind, site: 'W', mode: 'static-priority', preferred: 'W', ...common }
     case 'open':
       return { kind, writer: 'W', replica: 'R', ...common }
     case 'failover':
       return { kind, force, consent: false, ...common }
+    case 'freeze':
+    case 'thaw':
     case 'reverse':
     case 'reprotect':
     case 'close':
@@ -46,6 +52,7 @@ function recordIn(state: OwnershipState, leased: boolean): Ownership {
     writer: 'W',
     replica: 'R',
     lease: leased ? { holder: 'W', endsBootMs: 2_000 } : null,
+    alone: null,
     mode: 'witness',
     preferred: 'W',
     incarnation: 'i',

@@ -218,7 +218,7 @@ export class Link {
         return this.#turn(
           () => {
             this.#sessionEnd = end
-            return { kind: 'link_up', now: agent.now(), hello }
+            return { kind: 'link_up', now: agent.now(), hello, logFrom: null }
           },
           () => {
             if (this.#end === end) this.#ready = true

@@ -57,6 +57,7 @@ const recordIn = (state: OwnershipState, lease: Lease | null): Ownership => ({
   writer: 'az1',
   replica: 'az2',
   lease,
+  alone: null,
   mode: 'witness',
   preferred: 'az1',
   incarnation: 'one',
@@ -110,7 +111,8 @@ function checkProperties(
   if (!answer.ok) assert.equal(after, before, 'a refusal changes nothing')
   if (request.kind === 'confirm') assert.equal(after, before, 'a question changes nothing')
 
-  assert(after.lease === null || ALONE.has(after.state), 'a lease exists only where one is alone')
+  const mayLease = ALONE.has(after.state) || after.state === 'frozen'
+  assert(after.lease === null || mayLease, 'a lease exists only where one is or was alone')
   assert(after.lease === null || after.lease.holder === after.writer, 'the writer holds the lease')
   assert(after.state !== 'in_sync' || after.lease === null)
 
@@ -120,7 +122,7 @@ function checkProperties(
     assert.equal(after, before)
   }
   if (changed) {
-    assert(request.kind !== 'confirm' && request.kind !== 'renew')
+    assert(request.kind !== 'confirm' && request.kind !== 'renew' && request.kind !== 'promoted')
     assert.equal(request.epoch, before.epoch, 'only the present epoch is changed')
     assert(OWNERSHIP_MOVES[request.kind].includes(before.state), 'only along the table')
     assert(at.historyTrusted, 'nothing changes without a trusted history')

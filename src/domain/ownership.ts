@@ -8,16 +8,26 @@ import { assert, unreachable } from '#base/assert.ts'
  * change returns the same answer, so that a reply lost on the network or in a crash changes nothing.
  *
  *     closed ──open──► resyncing ──rise──► in_sync ──reverse──► in_sync (writer and replica swapped)
- *       ▲                 ▲  ▲               │  │
- *       │                 │  └────drop───────┘  └──failover──► failed_over
- *       │                 └──────────────────reprotect────────────┘
- *       └──close── (from in_sync, resyncing, failed_over)
+ *       ▲               ▲  ▲  ▲            ▲ │ │ │
+ *       │               │  │  └────drop────┼─┘ │ └──failover──► failed_over
+ *       │               │  │               │  solo                  │
+ *       │               │  └───resync───┐  │   │                    │
+ *       │               │              solo ◄──┘                    │
+ *       │               │               └──rise──► in_sync          │
+ *       │               └───────────────reprotect───────────────────┘
+ *       │     any but closed ──freeze──► frozen ──thaw──► solo
+ *       │                                   └──failover──► failed_over
+ *       └──close── (from any)
  *
  * Invariants:
  * - In `in_sync` nobody holds a lease: the writer cannot acknowledge without the replica.
  * - In `resyncing`, `solo` and `failed_over` the writer acknowledges alone and therefore holds a lease. A
  *   different writer needs that lease ended, or its holder's consent.
- * - `frozen` acknowledges nowhere.
+ * - `frozen` acknowledges nowhere once its writer has heard of it; until then the lease that it had may run on, and is not
+ *   renewed. A writer that has persisted the frozen record has consented to whatever comes next.
+ * - In mode `static-priority` the preferred site may write alone without the witness's word, so nobody but an operator who
+ *   states that it is off, or that site itself, takes the right to write from it.
+ * - After break-glass an agent presents a record of an epoch that no witness reached; the higher epoch wins.
  * - A request that its sender has given up can still arrive later. A writer that asked for `rise` therefore goes on
  *   asking with the same attempt until a higher epoch answers, and acknowledges nothing alone before that.
  * Whoever stores the record persists it before answering.
@@ -32,6 +42,8 @@ export interface Ownership {
   readonly writer: string
   readonly replica: string
   readonly lease: Lease | null
+  /** What the writer has done alone since the sites lost each other, as it last said; null: nothing that the other side lacks. */
+  readonly alone: AloneWork | null
   readonly mode: 'witness' | 'static-priority'
   readonly preferred: string
   /** Incarnation of the database under which the record was last changed. */
@@ -41,6 +53,15 @@ export interface Ownership {
 }
 
 export type OwnershipState = 'closed' | 'resyncing' | 'in_sync' | 'solo' | 'frozen' | 'failed_over'
+
+/** At least so much is given up by a failover by force. */
+export interface AloneWork {
+  readonly sequence: number
+  /** Payload bytes. */
+  readonly bytes: number
+  /** Wall clock of the writer, ms. */
+  readonly since: number
+}
 
 export interface Lease {
   readonly holder: string
@@ -54,21 +75,43 @@ export const ALONE: ReadonlySet<OwnershipState> = new Set(['resyncing', 'solo', 
 /** Every legal change of state. The documented table and the simulator's coverage are printed from it. */
 export const OWNERSHIP_MOVES: Record<ChangeKind, readonly OwnershipState[]> = {
   open: ['closed'],
-  rise: ['resyncing'],
+  rise: ['resyncing', 'solo'],
   drop: ['in_sync'],
+  solo: ['in_sync'],
+  resync: ['solo'],
+  configure: ['in_sync'],
   reverse: ['in_sync'],
+  freeze: ['in_sync', 'resyncing', 'solo', 'failed_over'],
+  thaw: ['frozen'],
   failover: ['in_sync', 'resyncing', 'solo', 'frozen'],
   reprotect: ['failed_over', 'solo'],
   close: ['in_sync', 'resyncing', 'solo', 'failed_over', 'frozen'],
 }
 
-export type ChangeKind = 'open' | 'rise' | 'drop' | 'reverse' | 'failover' | 'reprotect' | 'close'
+export type ChangeKind =
+  | 'open'
+  | 'rise'
+  | 'drop'
+  | 'solo'
+  | 'resync'
+  | 'configure'
+  | 'reverse'
+  | 'freeze'
+  | 'thaw'
+  | 'failover'
+  | 'reprotect'
+  | 'close'
 
 export type OwnershipRequest =
   /** Reads the record; an agent asks after every start and while it hears nothing from its peer. */
   | { readonly kind: 'confirm'; readonly site: string }
   /** Extends or takes the lease of the recorded writer in a state where it acknowledges alone. */
-  | { readonly kind: 'renew'; readonly site: string; readonly epoch: number }
+  | {
+      readonly kind: 'renew'
+      readonly site: string
+      readonly epoch: number
+      readonly alone?: AloneWork | undefined
+    }
   /** By the writer: the replica holds everything durably, and the writer has stopped acknowledging alone. */
   | {
       readonly kind: 'rise'
@@ -83,11 +126,46 @@ export type OwnershipRequest =
       readonly epoch: number
       readonly attempt: string
     }
+  /** By the writer: the link is lost, and it wants to go on alone. */
+  | {
+      readonly kind: 'solo'
+      readonly site: string
+      readonly epoch: number
+      readonly attempt: string
+    }
+  /** By the writer: the link is back, but the replica can only be brought up by a block resync. */
+  | {
+      readonly kind: 'resync'
+      readonly site: string
+      readonly epoch: number
+      readonly attempt: string
+    }
+  /** By the writer, on an operator's word, after it has made the stricter of both modes its own. */
+  | {
+      readonly kind: 'configure'
+      readonly site: string
+      readonly epoch: number
+      readonly attempt: string
+      readonly mode: Ownership['mode']
+      readonly preferred: string
+    }
+  /** By an agent after break-glass: it has been writing under this record without the witness. */
+  | {
+      readonly kind: 'promoted'
+      readonly site: string
+      readonly attempt: string
+      readonly record: Pick<Ownership, 'epoch' | 'writer' | 'replica'>
+    }
+  /** By an operation, before a failover by force: nobody is to acknowledge; the lease is not renewed any more. */
+  | { readonly kind: 'freeze'; readonly epoch: number; readonly attempt: string }
+  /** By an operation: the writer of a frozen group goes on alone after all. */
+  | { readonly kind: 'thaw'; readonly epoch: number; readonly attempt: string }
   /** By an operation: the other site becomes the writer; both hold everything, the old one has drained. */
   | { readonly kind: 'reverse'; readonly epoch: number; readonly attempt: string }
   /**
    * By an operation: the replica becomes the writer and replication stops. `force` accepts that a replica that
-   * is not in sync lacks writes. `consent` states that the old writer has itself given up this epoch.
+   * is not in sync lacks writes. `consent` states that the old writer has itself given up this epoch. `preferredOff` is the
+   * operator's statement that the preferred site of a static-priority group is off.
    */
   | {
       readonly kind: 'failover'
@@ -95,6 +173,7 @@ export type OwnershipRequest =
       readonly attempt: string
       readonly force: boolean
       readonly consent: boolean
+      readonly preferredOff?: boolean
     }
   /** By an operation: replicate from the present writer to the other site again. */
   | { readonly kind: 'reprotect'; readonly epoch: number; readonly attempt: string }
@@ -105,6 +184,10 @@ export type OwnershipRequest =
       readonly attempt: string
       readonly writer: string
       readonly replica: string
+      /** Default: as the record says. */
+      readonly mode?: Ownership['mode']
+      /** Default: the writer. */
+      readonly preferred?: string
     }
   /** By an operation: stop replicating. The old writer keeps its volumes as plain ones. */
   | { readonly kind: 'close'; readonly epoch: number; readonly attempt: string }
@@ -123,6 +206,8 @@ export type Refusal =
   | 'LEASE_HELD'
   /** The replica is not in sync, and `force` was not given. */
   | 'NOT_IN_SYNC'
+  /** The preferred site of a static-priority group may be writing without the witness: `preferredOff` was not stated. */
+  | 'PREFERRED_MAY_RUN'
   /** The witness started without proof of its history and waits; ask again after `retryAfterMs`. */
   | 'WITNESS_WAITING'
 
@@ -163,6 +248,7 @@ export function closedRecord(
     writer,
     replica,
     lease: null,
+    alone: null,
     mode: 'witness',
     preferred: writer,
     incarnation,
@@ -178,6 +264,7 @@ export function decideOwnership(
 ): OwnershipAnswer {
   if (request.kind === 'confirm') return yes(record, null)
   if (request.kind === 'renew') return renew(record, request, time)
+  if (request.kind === 'promoted') return promoted(record, request, time)
   if (request.attempt === record.attempt) return yes(record, null)
   if (request.epoch !== record.epoch) return no(record, 'STALE_EPOCH')
   if ('site' in request && request.site !== record.writer) return no(record, 'NOT_WRITER')
@@ -191,12 +278,38 @@ export function decideOwnership(
         state: 'resyncing',
         writer: request.writer,
         replica: request.replica,
-        preferred: request.writer,
+        mode: request.mode ?? record.mode,
+        preferred: request.preferred ?? request.writer,
       })
     case 'rise':
       return change(record, request.attempt, time, { state: 'in_sync' })
     case 'drop':
       return change(record, request.attempt, time, { state: 'resyncing' })
+    case 'solo':
+      // The lease comes with the first renewal under the new epoch.
+      return change(record, request.attempt, time, { state: 'solo' })
+    case 'resync':
+      return change(record, request.attempt, time, {
+        state: 'resyncing',
+        lease: record.lease,
+        alone: record.alone,
+      })
+    case 'configure': {
+      const { mode, preferred } = request
+      assert(
+        preferred === record.writer || preferred === record.replica,
+        'the preferred site is one of the two',
+      )
+      return change(record, request.attempt, time, { state: 'in_sync', mode, preferred })
+    }
+    case 'freeze':
+      return change(record, request.attempt, time, {
+        state: 'frozen',
+        lease: record.lease,
+        alone: record.alone,
+      })
+    case 'thaw':
+      return change(record, request.attempt, time, { state: 'solo', alone: record.alone })
     case 'reverse':
       return change(record, request.attempt, time, {
         state: 'in_sync',
@@ -205,6 +318,10 @@ export function decideOwnership(
       })
     case 'failover': {
       if (record.state !== 'in_sync' && !request.force) return no(record, 'NOT_IN_SYNC')
+      const unbounded = record.mode === 'static-priority' && record.writer === record.preferred
+      if (unbounded && !request.consent && request.preferredOff !== true) {
+        return no(record, 'PREFERRED_MAY_RUN')
+      }
       const waitMs = request.consent ? 0 : leaseLeftMs(record, time)
       if (waitMs > 0) return no(record, 'LEASE_HELD', waitMs)
       return change(record, request.attempt, time, {
@@ -215,7 +332,11 @@ export function decideOwnership(
     }
     case 'reprotect':
       // The writer goes on acknowledging alone under the lease it has until it learns of the new epoch.
-      return change(record, request.attempt, time, { state: 'resyncing', lease: record.lease })
+      return change(record, request.attempt, time, {
+        state: 'resyncing',
+        lease: record.lease,
+        alone: record.alone,
+      })
     case 'close':
       return change(record, request.attempt, time, { state: 'closed' })
     default:
@@ -226,7 +347,10 @@ export function decideOwnership(
 /** Milliseconds until the recorded lease has certainly ended, and any wait after a start is over. */
 export function leaseLeftMs(record: Ownership, time: WitnessTime): number {
   const leaseEnds = record.lease === null ? 0 : record.lease.endsBootMs + time.driftMs
-  const waitEnds = ALONE.has(record.state) ? time.waitUntilBootMs : 0
+  // Of a restored database not even `in_sync` says that nobody holds a lease.
+  const leaseMayExist = ALONE.has(record.state) || record.state === 'frozen'
+  const restored = record.incarnation !== time.incarnation
+  const waitEnds = leaseMayExist || restored ? time.waitUntilBootMs : 0
   return Math.max(0, Math.ceil(Math.max(leaseEnds, waitEnds) - time.bootMs))
 }
 
@@ -244,18 +368,40 @@ function renew(
     'only the recorded writer ever holds the lease',
   )
   const lease = { holder: record.writer, endsBootMs: time.bootMs + time.leaseMs }
-  return yes({ ...record, lease }, time.leaseMs)
+  const { alone } = request
+  return yes({ ...record, lease, alone: alone ?? record.alone }, time.leaseMs)
+}
+
+/** The higher epoch wins, whatever the witness decided meanwhile: the operator who forced it knows more than the record. */
+function promoted(
+  record: Ownership,
+  request: Extract<OwnershipRequest, { kind: 'promoted' }>,
+  time: WitnessTime,
+): OwnershipAnswer {
+  const { site, attempt } = request
+  const { epoch, writer, replica } = request.record
+  if (attempt === record.attempt) return yes(record, null)
+  const sites = new Set([record.writer, record.replica])
+  if (writer !== site || writer === replica || !sites.has(writer) || !sites.has(replica)) {
+    return no(record, 'NOT_WRITER')
+  }
+  if (epoch <= record.epoch) return no(record, 'STALE_EPOCH')
+  const next = change(record, attempt, time, { state: 'failed_over', writer, replica })
+  return yes({ ...next.record, epoch }, null)
 }
 
 function change(
   record: Ownership,
   attempt: string,
   time: WitnessTime,
-  to: Partial<Pick<Ownership, 'state' | 'writer' | 'replica' | 'preferred' | 'lease'>>,
+  to: Partial<
+    Pick<Ownership, 'state' | 'writer' | 'replica' | 'mode' | 'preferred' | 'lease' | 'alone'>
+  >,
 ): OwnershipAnswer {
   const next: Ownership = {
     ...record,
     lease: null,
+    alone: null,
     ...to,
     epoch: record.epoch + 1,
     incarnation: time.incarnation,

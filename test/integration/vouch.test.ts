@@ -66,6 +66,7 @@ test('only an administrator vouches, only for a group with a record, and naming 
         lease_ends_boot_ms: null,
         lease_boot_id: null,
         lease_ms: null,
+        alone: null,
         serial: 3,
         history_mark: 'of another history',
         heard: '{}',

@@ -29,6 +29,11 @@ const Stored = Type.Object({
   divergent: Type.Boolean(),
   promoting: Type.Boolean(),
   clean: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
+  baseEpoch: Type.Integer({ minimum: 0 }),
+  kept: Type.Union([Type.String({ maxLength: 64 }), Type.Null()]),
+  ackedAlone: Type.Boolean(),
+  unwitnessed: Type.Boolean(),
+  outOfTouchMs: Type.Union([Type.Number(), Type.Null()]),
 })
 
 /** One slot: header, JSON, zeroes. */

@@ -11,6 +11,7 @@ export type Role = 'none' | 'writer' | 'replica' | 'fenced'
  * opening       role known, right to answer not yet proved with the peer (in_sync) or the witness (alone)
  * reconciling   after an unclean stop in sync: dirty regions are fetched from the replica
  * alone         answers under the lease; no copy under way
+ * catching_up   as alone under solo, and the frame log is being sent in order (at the replica: a prefix, behind)
  * copying       as alone, and the copy to the replica is under way
  * rising        copy done; every answer waits for the replica; the witness is asked for in_sync
  * following     in sync (at the replica: a prefix, in step)
@@ -27,6 +28,7 @@ export type Phase =
   | 'opening'
   | 'reconciling'
   | 'alone'
+  | 'catching_up'
   | 'copying'
   | 'rising'
   | 'following'
@@ -44,13 +46,14 @@ export const NEXT_PHASES: Record<Phase, readonly Phase[]> = {
   closed: ['opening', 'promoting', 'waiting', 'fenced'],
   opening: ['reconciling', 'alone', 'copying', 'following', ...DEMOTED],
   reconciling: ['opening', 'following', ...DEMOTED],
-  alone: ['copying', ...DEMOTED],
+  alone: ['copying', 'catching_up', ...DEMOTED],
+  catching_up: ['alone', 'rising', 'opening', 'following', 'promoting', ...DEMOTED],
   copying: ['alone', 'rising', ...DEMOTED],
   rising: ['alone', 'following', 'held', 'opening', ...DEMOTED],
   following: ['held', 'draining', 'opening', 'promoting', ...DEMOTED],
   held: ['following', 'opening', ...DEMOTED],
   draining: ['following', 'held', 'opening', ...DEMOTED],
-  waiting: ['receiving', 'following', 'promoting', 'opening', 'fenced', 'closed'],
+  waiting: ['receiving', 'catching_up', 'following', 'promoting', 'opening', 'fenced', 'closed'],
   receiving: ['waiting', 'following', 'promoting', 'fenced', 'closed'],
   promoting: ['alone', 'copying', ...DEMOTED],
   fenced: ['waiting', 'promoting', 'closed'],

@@ -125,7 +125,7 @@ export class ReplicaEnd {
     const receiver = this.#receive(link, () => over())
     this.#receiver = receiver
     signal.addEventListener('abort', over, { once: true })
-    await core.handle({ kind: 'link_up', now: core.now(), hello: link.hello })
+    await core.handle({ kind: 'link_up', now: core.now(), hello: link.hello, logFrom: null })
     if (this.#receiver === receiver && core.session.linked) receiver.start()
     else if (this.#receiver === receiver) this.drop(null)
     if (receiver.open) await ended

@@ -171,6 +171,13 @@ export class SessionRuntime {
         return this.#copying.reconcile(effect.scope)
       case 'drain':
         return this.#copying.drain()
+      case 'log_frames':
+      case 'watch_catch_up':
+      case 'clear_changes':
+      case 'keep_copy':
+      case 'restore_kept':
+      case 'release_kept':
+        return
       default:
         return unreachable(effect)
     }

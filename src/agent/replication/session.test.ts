@@ -48,6 +48,8 @@ const replicaHello = (of: OwnershipRecord, change: Partial<PeerHello> = {}): Pee
   divergent: false,
   consistent: true,
   applied: 0,
+  baseEpoch: 0,
+  unfit: null,
   ...change,
 })
 

@@ -42,6 +42,16 @@ export interface StoredSession {
   readonly promoting: boolean
   /** Number of the last write held durably, when the last process of this session stopped cleanly. */
   readonly clean: number | null
+  /** Epoch of the last rise that this side took part in: what its change maps count from; 0: there was none. */
+  readonly baseEpoch: number
+  /** Replica in a resync: id of the snapshot that holds its last consistent state; null: there is none. */
+  readonly kept: string | null
+  /** This side acknowledged writes alone that its present writer never had: what a resync overwrites here is to be kept. */
+  readonly ackedAlone: boolean
+  /** Writer that goes on without the witness: the preferred site of static-priority, or after break-glass. */
+  readonly unwitnessed: boolean
+  /** Replica: wall clock, ms, since when the writer has not been heard although the record says in_sync or solo; null: in touch. */
+  readonly outOfTouchMs: number | null
 }
 
 export interface SessionSettings {
@@ -63,10 +73,15 @@ export interface PeerHello {
   readonly consistent: boolean
   /** Number of the last write applied (replica) or given out (writer). */
   readonly applied: number
+  readonly baseEpoch: number
+  /** Why this side can hold no copy now: a failed disk ('failed') or a full one ('no_space'); null: it can. */
+  readonly unfit: 'failed' | 'no_space' | null
 }
 
 /** Messages between two sessions, sent in the order of the link's stream. */
 export type SessionMessage =
+  /** Writer under solo: the frames behind `sequence`, which you have, follow in order; you stay a prefix. */
+  | { readonly kind: 'catch_up'; readonly sequence: number }
   /** Writer: a copy begins; the next write has number `sequence` + 1. */
   | { readonly kind: 'copy_begin'; readonly sequence: number }
   /** Writer: the copy is done; make everything before this message durable and persist it under `epoch`, the coming one. */
@@ -95,7 +110,13 @@ export type SessionEvent =
   | { readonly kind: 'release'; readonly now: number }
   | { readonly kind: 'close'; readonly now: number; readonly record: OwnershipRecord }
   /** Hellos were exchanged. A link that replaces another is reported after that one's `link_down`. */
-  | { readonly kind: 'link_up'; readonly now: number; readonly hello: PeerHello }
+  | {
+      readonly kind: 'link_up'
+      readonly now: number
+      readonly hello: PeerHello
+      /** Writer: every frame numbered behind it is still in the frame log; null: there is no log. */
+      readonly logFrom: number | null
+    }
   | { readonly kind: 'link_down'; readonly now: number }
   /** The peer refused the link, or spoke under another epoch, and showed its record. */
   | { readonly kind: 'peer_record'; readonly now: number; readonly record: OwnershipRecord }
@@ -112,6 +133,26 @@ export type SessionEvent =
   | { readonly kind: 'reconciled'; readonly now: number }
   /** Nothing is left to copy, and the replica acknowledged all of it. `members`: indexes of all members it was done for. */
   | { readonly kind: 'copied'; readonly now: number; readonly members: readonly number[] }
+  /** Writer while catching up: the replica has acknowledged everything, or nearly (the rest fits into one turn of the link). */
+  | { readonly kind: 'caught_up'; readonly now: number }
+  /** Writer under solo: the frame log grew too long and was dropped. */
+  | { readonly kind: 'log_dropped'; readonly now: number }
+  /** The snapshot of `keep_copy` was taken, or cannot be taken here (no space): `ok` false. */
+  | { readonly kind: 'kept'; readonly now: number; readonly id: string; readonly ok: boolean }
+  /** An operator at this site makes it the writer without the witness. */
+  | {
+      readonly kind: 'promote'
+      readonly now: number
+      readonly joined: boolean
+      readonly force: boolean
+    }
+  /** An operator asks the writer to change how it is arbitrated; it asks the witness (`configure`). */
+  | {
+      readonly kind: 'arbitrate'
+      readonly now: number
+      readonly mode: OwnershipRecord['mode']
+      readonly preferred: string
+    }
   /** After `drain`: nothing in flight, everything durable on both sides. */
   | { readonly kind: 'drained'; readonly now: number }
   /** A few times per renewal interval. */
@@ -146,8 +187,22 @@ export type SessionEffect =
   | { readonly kind: 'resend'; readonly after: number }
   /** Retained frames are no longer needed; with `mark`, their regions are to be copied. */
   | { readonly kind: 'forget_frames'; readonly mark: boolean }
-  /** all: everything · dirty: the set intent regions · joining: members that never had a full copy, and marked regions */
-  | { readonly kind: 'start_copy'; readonly scope: CopyScope }
+  /** all: everything, compared · delta: what the change maps of both sides and the replica's intent bits name, with `regions` the
+   *  writer's own set intent regions too · joining: members that never had a full copy, and marked blocks */
+  | { readonly kind: 'start_copy'; readonly scope: CopyScope; readonly regions?: boolean }
+  /** Whether answered frames that the replica lacks are kept, up to the limit (frame log). Turning it on marks those that are kept
+   *  now in the change map; turning it off forgets them. */
+  | { readonly kind: 'log_frames'; readonly on: boolean }
+  /** Tell me (`caught_up`) when the replica has nearly everything that was numbered. Ends with the link. */
+  | { readonly kind: 'watch_catch_up' }
+  /** Both sides are equal but for what is in flight: change maps (and a replica's intent bits) begin empty, relative to `epoch`. */
+  | { readonly kind: 'clear_changes'; readonly epoch: number }
+  /** Replica: a snapshot of all members as they are, durable; nothing is applied before it is taken. Reported as `kept`. */
+  | { readonly kind: 'keep_copy'; readonly id: string }
+  /** All members become what the snapshot holds, durably, before the next effect. The snapshot stays. */
+  | { readonly kind: 'restore_kept'; readonly id: string }
+  /** The snapshot is not needed for recovery any more. `divergence`: what it preserved is kept as a divergence record. */
+  | { readonly kind: 'release_kept'; readonly id: string; readonly divergence: boolean }
   | { readonly kind: 'stop_copy' }
   /** Fetch what differs from the replica, in the dirty regions or everywhere, then report `reconciled`. `stop_copy` ends
    *  it as well. */
@@ -163,7 +218,7 @@ export interface PeerRefusal {
   readonly text: string
 }
 
-export type CopyScope = 'all' | 'dirty' | 'joining'
+export type CopyScope = 'all' | 'dirty' | 'delta' | 'joining'
 /** NOT_YET: the same command may succeed in a few seconds. The others are final. */
 export type RefusalCode =
   | 'STALE_EPOCH'
@@ -208,6 +263,11 @@ export function unopened(session: string): StoredSession {
     divergent: false,
     promoting: false,
     clean: null,
+    baseEpoch: 0,
+    kept: null,
+    ackedAlone: false,
+    unwitnessed: false,
+    outOfTouchMs: null,
   }
 }
 
@@ -285,7 +345,7 @@ export class Session {
 
   /** What this side says of itself when a link opens. `ownRegionsDirty`: its own intent bitmap has set bits. */
   hello(ownRegionsDirty: boolean): PeerHello {
-    const { record, divergent, consistent } = this.#stored
+    const { record, divergent, consistent, baseEpoch } = this.#stored
     return {
       record,
       role: this.role,
@@ -293,6 +353,8 @@ export class Session {
       divergent: divergent || (!this.#numbered && ownRegionsDirty),
       consistent,
       applied: this.gate.sequence,
+      baseEpoch,
+      unfit: null,
     }
   }
 
@@ -365,6 +427,12 @@ export class Session {
             message: { kind: 'rise', epoch: this.#epoch + 1, members: event.members },
           })
         }
+        break
+      case 'caught_up':
+      case 'log_dropped':
+      case 'kept':
+      case 'promote':
+      case 'arbitrate':
         break
       case 'drained':
         if (this.#phase === 'draining' && this.gate.settled) this.#drained = true
@@ -615,6 +683,8 @@ export class Session {
   #message(now: number, message: SessionMessage): void {
     if (this.#link === null) return
     switch (message.kind) {
+      case 'catch_up':
+        return
       case 'copy_begin':
         if (this.role !== 'replica' || this.#stored.record.state !== 'resyncing') return
         this.gate.applied(message.sequence)

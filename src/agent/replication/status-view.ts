@@ -50,6 +50,12 @@ export class StatusView {
       held_ms: this.#heldSinceMs === null ? null : Math.round(now - this.#heldSinceMs),
       progress: copying.progress ?? (record.state === 'resyncing' ? 0 : 100),
       copy_rate_bytes: copying.rateBytes,
+      copy_kind: 'none',
+      copy_sent_bytes: 0,
+      unwitnessed: session.stored.unwitnessed,
+      out_of_touch_ms: session.stored.outOfTouchMs,
+      kept: session.stored.kept,
+      unfit: null,
       members: this.#members(),
     }
   }

@@ -102,7 +102,7 @@ export class WriterEnd {
       if (joined) this.#peerJoined.add(index)
       if (blank) this.#blank.add(index)
     }
-    core.handle({ kind: 'link_up', now: core.now(), hello }).then(
+    core.handle({ kind: 'link_up', now: core.now(), hello, logFrom: null }).then(
       () => {
         if (this.#sender !== sender) return
         sender.start(rest)

@@ -1,5 +1,6 @@
 import { assert } from '#base/assert.ts'
 import type { Clock } from '#base/clock.ts'
+import { Anticipation } from '#base/system/anticipation.ts'
 import {
   FLAG,
   FRAME,
@@ -100,6 +101,10 @@ interface LongZero {
   left: number
 }
 
+/** The loop stays awake for an acknowledgement, and for the next request of a client that was answered, this long. */
+const ACKNOWLEDGEMENT_WINDOW_MS = 0.2
+const REQUEST_WINDOW_MS = 0.05
+
 /** Pieces of long zeroes numbered per turn, at up to 0.7 ms each. */
 const ZERO_PIECES_PER_TURN = 4
 
@@ -141,6 +146,9 @@ export class Writer {
   #flushId = 0
   readonly #idle: (() => void)[] = []
   readonly #staged: Io[] = []
+  /** Only for a client that waits for each write: with more in flight there is always something to do. */
+  readonly #acknowledgement = new Anticipation(ACKNOWLEDGEMENT_WINDOW_MS)
+  readonly #request = new Anticipation(REQUEST_WINDOW_MS)
 
   constructor({ gate, clock, run, holdBytes, onLocalError }: WriterParts) {
     this.#gate = gate
@@ -311,6 +319,7 @@ export class Writer {
       for (let i = 0; i < count; i++) (batch[i] as Io).complete(IO_ERRORS.ESHUTDOWN)
       return
     }
+    this.#request.came()
     const staged = this.#staged
     let flushes = false
     for (let i = 0; i < count; ) {
@@ -428,6 +437,7 @@ export class Writer {
     if (sender !== null) this.#sendFrom(sender, first)
     this.#writeLocally(first)
     this.#run.store(this.#gate.sequence)
+    if (sender !== null && this.#tail - this.#answered === 1) this.#acknowledgement.expect()
   }
 
   #push(member: WriterMember, offset: number, length: number): Entry {
@@ -724,7 +734,9 @@ export class Writer {
   /** The replica holds everything up to `sequence`. */
   acknowledged(sequence: number): void {
     this.#gate.acknowledge(sequence)
+    this.#acknowledgement.came()
     this.release()
+    if (this.idle) this.#request.expect()
   }
 
   /** Answers whatever may be answered at this moment. */

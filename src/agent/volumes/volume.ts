@@ -22,6 +22,12 @@ export interface Volume {
   /** Why all I/O is refused; undefined while the volume is good. */
   readonly failed: string | undefined
 
+  /**
+   * Call before `writeSync`, `zeroSync` or `zero` of the range: null (nearly always) when it may be changed at once, else what is to be waited
+   * for: a snapshot of this volume lives from what the range holds now, and preserves it first, durably. Afterwards ask again: a
+   * snapshot may have been taken meanwhile. Rejects when the snapshot's store is full or failed; the range must not be changed then.
+   */
+  guard(offset: number, length: number): Promise<void> | null
   /** Writes `buf[bufOffset, bufOffset + length)` at byte `offset`, all of it or a Fault (then the range is undefined). */
   writeSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void
   /** Reads at once when everything is in the page cache and the range is short, else returns false and has read nothing

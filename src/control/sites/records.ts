@@ -1,4 +1,5 @@
-import type { Lease, Ownership, OwnershipState } from '#domain/ownership.ts'
+import type { AloneWork, Lease, Ownership, OwnershipState } from '#domain/ownership.ts'
+import { fromJson, toJson } from '#control/store/json.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { OwnershipRow } from '#control/store/tables/sites.ts'
 
@@ -63,6 +64,7 @@ export const toRecord = (row: OwnershipRow, readLease: LeaseReader): Ownership =
   writer: row.writer,
   replica: row.replica,
   lease: readLease(row),
+  alone: row.alone === null ? null : fromJson<AloneWork>(row.alone),
   mode: row.mode as Ownership['mode'],
   preferred: row.preferred,
   incarnation: row.incarnation,
@@ -103,6 +105,7 @@ export async function saveRecord(
       lease_ends_boot_ms: lease?.endsBootMs ?? null,
       lease_boot_id: lease === null ? null : change.bootId,
       lease_ms: lease === null ? null : change.leaseMs,
+      alone: record.alone === null ? null : toJson(record.alone),
       serial: row.serial + 1,
       history_mark: change.historyMark ?? row.history_mark,
       heard: change.heard ?? row.heard,

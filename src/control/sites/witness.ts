@@ -284,6 +284,7 @@ export function createWitness(options: WitnessOptions): Witness {
           lease_ends_boot_ms: null,
           lease_boot_id: null,
           lease_ms: null,
+          alone: null,
           serial: 0,
           history_mark: meta.history_mark,
           heard: '{}',

@@ -43,6 +43,9 @@ export const Hello = Type.Object({
   divergent: Type.Boolean(),
   consistent: Type.Boolean(),
   applied: Count,
+  /** Epoch of the last rise that this side took part in. */
+  baseEpoch: Count,
+  unfit: Type.Union([Type.Literal('failed'), Type.Literal('no_space'), Type.Null()]),
   members: Type.Array(HelloMember, { maxItems: 1024 }),
 })
 export type Hello = Static<typeof Hello>
@@ -58,6 +61,7 @@ export type Refuse = Static<typeof Refuse>
 
 export const LinkMessage = Type.Union([
   Refuse,
+  Type.Object({ kind: Type.Literal('catch_up'), sequence: Count }),
   Type.Object({ kind: Type.Literal('copy_begin'), sequence: Count }),
   Type.Object({
     kind: Type.Literal('rise'),

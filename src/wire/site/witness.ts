@@ -29,13 +29,50 @@ export type OwnershipRecord = Static<typeof OwnershipRecord>
 
 export const WitnessAsk = Type.Union([
   Type.Object({ kind: Type.Literal('confirm'), site: Type.String() }),
-  Type.Object({ kind: Type.Literal('renew'), site: Type.String(), epoch: Type.Integer() }),
   Type.Object({
-    kind: Type.Union([Type.Literal('rise'), Type.Literal('drop')]),
+    kind: Type.Literal('renew'),
+    site: Type.String(),
+    epoch: Type.Integer(),
+    /** What the writer has done alone in this epoch, so that the witness can say at least how much the other side lacks. */
+    alone: Type.Optional(
+      Type.Object({
+        sequence: Type.Number(),
+        /** Payload bytes written alone since the sites lost each other. */
+        bytes: Type.Number(),
+        /** Wall clock of the writer, ms, when it went on alone. */
+        since: Type.Number(),
+      }),
+    ),
+  }),
+  Type.Object({
+    kind: Type.Union([
+      Type.Literal('rise'),
+      Type.Literal('drop'),
+      /** in_sync -> solo: the link is lost, the writer wants to go on alone. */
+      Type.Literal('solo'),
+      /** solo -> resyncing: the frame log does not reach back to the replica's number. */
+      Type.Literal('resync'),
+    ]),
     site: Type.String(),
     epoch: Type.Integer(),
     /** Unique per intended change; a repeat carries the same one. */
     attempt: Type.String({ minLength: 8, maxLength: 64 }),
+  }),
+  /** in_sync, same writer: another way of arbitration. */
+  Type.Object({
+    kind: Type.Literal('configure'),
+    site: Type.String(),
+    epoch: Type.Integer(),
+    attempt: Type.String({ minLength: 8, maxLength: 64 }),
+    mode: Type.Union([Type.Literal('witness'), Type.Literal('static-priority')]),
+    preferred: Type.String(),
+  }),
+  /** After break-glass: the record that `site` has acted under without the witness. */
+  Type.Object({
+    kind: Type.Literal('promoted'),
+    site: Type.String(),
+    attempt: Type.String({ minLength: 8, maxLength: 64 }),
+    record: OwnershipRecord,
   }),
 ])
 export type WitnessAsk = Static<typeof WitnessAsk>
@@ -86,6 +123,23 @@ export const SessionStatus = Type.Object({
   /** 0-100, of the copy under way; 100 when none is needed. */
   progress: Type.Number(),
   copy_rate_bytes: Type.Number(),
+  /** delta: what the change maps name · full: no common history, everything is compared · first: a new copy · none */
+  copy_kind: Type.Union([
+    Type.Literal('none'),
+    Type.Literal('first'),
+    Type.Literal('delta'),
+    Type.Literal('full'),
+  ]),
+  /** Bytes that the copy under way, or the last one, has sent. */
+  copy_sent_bytes: Type.Number(),
+  /** This side answers without the witness's word (static priority, break-glass). */
+  unwitnessed: Type.Boolean(),
+  /** Replica: wall clock, ms, since when it has not heard the writer; null: in touch. */
+  out_of_touch_ms: Type.Union([Type.Number(), Type.Null()]),
+  /** Id of the consistent copy kept for the time of a resync; null: none. */
+  kept: Type.Union([Type.String(), Type.Null()]),
+  /** Why the other side can hold no copy now, as the writer knows it, or this side itself; null: it can. */
+  unfit: Type.Union([Type.Literal('failed'), Type.Literal('no_space'), Type.Null()]),
   members: Type.Array(MemberStatus),
 })
 export type SessionStatus = Static<typeof SessionStatus>

@@ -22,6 +22,7 @@ export function delayedVolume(inner: Volume, clock: Clock, delays: Delays): Volu
     get failed() {
       return inner.failed
     },
+    guard: (offset, length) => inner.guard(offset, length),
     writeSync: (buf, bufOffset, length, offset) => inner.writeSync(buf, bufOffset, length, offset),
     readSync: (buf, bufOffset, length, offset) => inner.readSync(buf, bufOffset, length, offset),
     readCached: (buf, bufOffset, length, offset) =>

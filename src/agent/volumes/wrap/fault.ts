@@ -24,6 +24,7 @@ export function faultyVolume(inner: Volume, plan: FaultPlan): Volume {
     get failed() {
       return inner.failed
     },
+    guard: (offset, length) => inner.guard(offset, length),
     writeSync(buf, bufOffset, length, offset) {
       check('write', offset, length)
       inner.writeSync(buf, bufOffset, length, offset)

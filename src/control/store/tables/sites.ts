@@ -45,6 +45,8 @@ export interface OwnershipRow {
   lease_boot_id: string | null
   /** Length for which it was granted, so that a witness on another boot knows how long to wait at most. */
   lease_ms: number | null
+  /** JSON of `AloneWork`; null: nothing that the other side is known to lack. */
+  alone: string | null
   /** One more with every grant and every change: tells a foreign lease that is alive from one that stands still. */
   serial: number
   /** Equal to `meta.history_mark` while the record is known to be complete; `doubt:MARK` while sites are heard. */
