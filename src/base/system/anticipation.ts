@@ -16,11 +16,14 @@ import { availableParallelism } from 'node:os'
 /** With one core, whoever is awake keeps the expected from happening. */
 const CORES = availableParallelism()
 
-let awakeUntilMs = 0
+/** What the loop is awake for. */
+const awaited = new Set<Anticipation>()
 let turning = false
 
 const turn = (): void => {
-  if (performance.now() < awakeUntilMs) setImmediate(turn)
+  const now = performance.now()
+  for (const one of awaited) if (one.overAtMs <= now) awaited.delete(one)
+  if (awaited.size > 0) setImmediate(turn)
   else turning = false
 }
 
@@ -29,6 +32,8 @@ export class Anticipation {
   readonly #windowMs: number
   #sinceMs = 0
   #lastMs = 0
+  /** When the loop gives up, in milliseconds of `performance.now`. */
+  overAtMs = 0
 
   /** `windowMs`: longest wait that the loop stays awake for. */
   constructor(windowMs: number) {
@@ -39,8 +44,9 @@ export class Anticipation {
   expect(): void {
     const now = performance.now()
     this.#sinceMs = now
-    if (this.#lastMs > this.#windowMs) return
-    awakeUntilMs = Math.max(awakeUntilMs, now + this.#windowMs)
+    if (!this.willing) return
+    this.overAtMs = now + this.#windowMs
+    awaited.add(this)
     if (turning) return
     turning = true
     setImmediate(turn)
@@ -49,6 +55,7 @@ export class Anticipation {
   /** It came. Without `expect` before it, nothing. */
   came(): void {
     if (this.#sinceMs === 0) return
+    awaited.delete(this)
     this.#lastMs = performance.now() - this.#sinceMs
     this.#sinceMs = 0
   }

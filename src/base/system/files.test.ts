@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { systemClock } from './clock.ts'
 import { isFault } from '../fault.ts'
-import { LOCKED, lockFile, readTextIfPresent, writeFileWhole } from './files.ts'
+import { ensureDirectory, LOCKED, lockFile, readTextIfPresent, writeFileWhole } from './files.ts'
 import { killAndWait, processesWithArgument, readProcess } from './process.ts'
 
 test('a file is replaced whole, with its mode, and leaves no temporary file', async (t) => {
@@ -20,6 +20,27 @@ test('a file is replaced whole, with its mode, and leaves no temporary file', as
   assert.equal(await readFile(path, 'utf8'), 'two')
   assert.equal((await stat(path)).mode & 0o777, 0o600)
   assert.deepEqual(await readdir(directory), ['secret'])
+})
+
+test('a directory is made with its parents, by several at once, and an existing one keeps its mode', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'holdfast-files-'))
+  t.after(() => rm(directory, { recursive: true }))
+  const path = join(directory, 'a', 'b', 'c')
+  await Promise.all([1, 2, 3].map(() => ensureDirectory(path, 0o700)))
+  await ensureDirectory(path, 0o755)
+  for (const made of [path, join(directory, 'a')]) {
+    assert.equal((await stat(made)).mode & 0o777, 0o700)
+  }
+})
+
+test('a directory that cannot be made is an error, where the parent is a file or takes none', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'holdfast-files-'))
+  t.after(() => rm(directory, { recursive: true }))
+  const file = join(directory, 'file')
+  await writeFile(file, '')
+  await assert.rejects(ensureDirectory(file), { code: 'EEXIST' })
+  await assert.rejects(ensureDirectory(join(file, 'x')), { code: 'ENOTDIR' })
+  await assert.rejects(ensureDirectory('/proc/holdfast/x'), { code: 'ENOENT' })
 })
 
 test('a lock is held by one at a time and ends with the process that holds it, even by SIGKILL', async (t) => {

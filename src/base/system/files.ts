@@ -1,5 +1,5 @@
 import { closeSync, openSync } from 'node:fs'
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import koffi from 'koffi'
 import { Fault, fault } from '../fault.ts'
@@ -45,9 +45,32 @@ export async function readTextIfPresent(path: string): Promise<string | undefine
   }
 }
 
-/** Creates a directory and its parents. A directory that exists keeps its mode. */
+/**
+ * Creates a directory and its parents, all with `mode`. A directory that exists keeps its mode. Throws what the system says when
+ * that cannot be. Level by level, because Node's own recursion never ends where a directory that exists takes no
+ * new ones and calls that ENOENT, as /proc does.
+ */
 export async function ensureDirectory(path: string, mode = 0o755): Promise<void> {
-  await mkdir(path, { recursive: true, mode })
+  if (await makeDirectory(path, mode)) return
+  await ensureDirectory(dirname(path), mode)
+  if (!(await makeDirectory(path, mode))) {
+    throw Object.assign(new Error(`ENOENT: no directory can be made at ${path}`), {
+      code: 'ENOENT',
+      path,
+    })
+  }
+}
+
+/** False: its parent is missing, or takes no directories. */
+async function makeDirectory(path: string, mode: number): Promise<boolean> {
+  try {
+    await mkdir(path, { mode })
+    return true
+  } catch (error) {
+    if (hasCode(error, 'ENOENT') && dirname(path) !== path) return false
+    if (!hasCode(error, 'EEXIST') || !(await stat(path)).isDirectory()) throw error
+    return true
+  }
 }
 
 /** The errno name of a failed system call: ENOENT, EADDRINUSE ... */
