@@ -58,8 +58,16 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   ],
   'agent/volumes': ['base'],
   'agent/nbd': ['base', 'wire', 'agent/volumes'],
-  'agent/replication': ['base', 'wire', 'domain', 'agent/volumes', 'agent/nbd'],
-  'agent/root': ['base', 'wire', 'agent/volumes', 'agent/nbd', 'agent/replication'],
+  'agent/snapshots': ['base', 'agent/volumes'],
+  'agent/replication': ['base', 'wire', 'domain', 'agent/volumes', 'agent/nbd', 'agent/snapshots'],
+  'agent/root': [
+    'base',
+    'wire',
+    'agent/volumes',
+    'agent/nbd',
+    'agent/snapshots',
+    'agent/replication',
+  ],
   cli: ['base', 'client'],
   'main.ts': ['base', 'cli', 'control/root', 'agent/root', 'client'],
 }
