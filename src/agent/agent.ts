@@ -1,6 +1,7 @@
 import { readFileSync, statfsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { Fault } from '#base/fault.ts'
 import { newHexId } from '#base/ids.ts'
 import { createLog, type Log } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
@@ -16,6 +17,7 @@ import type { Report } from '#wire/site/witness.ts'
 import { type CommandHandler, serveCommands } from './command-server.ts'
 import type { AgentConfig } from './config.ts'
 import { type ControlClient, controlClient } from './control-client.ts'
+import { LOCAL_ONLY, openLocalDoor } from './local-commands.ts'
 import { startReporter } from './reporter.ts'
 import { type VolumeCommands, volumeCommands } from './volume-commands.ts'
 
@@ -101,11 +103,20 @@ export async function startAgent(
     log,
     everyMs: config.reportMs,
   })
+  const door = await openLocalDoor({
+    dataDir: config.dataDir,
+    site: config.site,
+    agent: config.agentId,
+    sessions,
+    controlReached: () => reporter.reached(),
+    log,
+  })
   log.info({ site: config.site, socket: config.nbdSocket }, 'agent is ready')
 
   return {
     async close() {
       reporter.stop()
+      await door.close()
       await commands.close()
       // Clients go first: a session that drains must not be given new work.
       await nbd.close()
@@ -190,8 +201,11 @@ function handlerOf(plain: VolumeCommands, sessions: SessionHost): CommandHandler
       case 'session.remove':
       case 'session.close':
       case 'session.show':
+      case 'session.arbitrate':
       case 'session.rate':
         return await sessions.command(name, as<typeof name>(request))
+      case 'session.promote':
+        throw new Fault(LOCAL_ONLY, `promoting ${as<typeof name>(request).session}`)
     }
   }
 }

@@ -10,7 +10,7 @@ export function startReporter(options: {
   readonly clock: Clock
   readonly log: Log
   readonly everyMs: number
-}): { stop(): void } {
+}): { stop(): void; reached(): boolean } {
   const { control, report, clock, log, everyMs } = options
   let stopped = false
   let reached: boolean | undefined
@@ -35,6 +35,8 @@ export function startReporter(options: {
 
   turn()
   return {
+    /** The last report was taken. */
+    reached: () => reached === true,
     stop() {
       stopped = true
       cancel()

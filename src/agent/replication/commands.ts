@@ -45,7 +45,8 @@ export class SessionCommands {
     const { session } = core
     const { record } = request
     await core.inTurn(() => this.#openInTurn(request))
-    const becomesWriter = session.role === 'writer' && record.state !== 'resyncing'
+    const becomesWriter =
+      session.role === 'writer' && record.state !== 'resyncing' && record.state !== 'frozen'
     if (becomesWriter && !session.served) {
       const ready = () => session.role !== 'writer' || session.served
       if (!(await core.until(ready, OPEN_WAIT_MS))) {
@@ -112,6 +113,27 @@ export class SessionCommands {
       if (epoch !== known) throw new Fault(STALE_EPOCH, `releasing session ${core.id}`, { epoch })
       await core.process({ kind: 'release', now: core.now() })
     })
+  }
+
+  async arbitrate({ mode, preferred }: CommandRequest<'session.arbitrate'>): Promise<void> {
+    const core = this.#core
+    await core.inTurn(() =>
+      core.command({ kind: 'arbitrate', now: core.now(), mode, preferred }, 'arbitrating'),
+    )
+  }
+
+  /** Resolves when the volumes are served. */
+  async promote({ force }: CommandRequest<'session.promote'>): Promise<void> {
+    const core = this.#core
+    const { session } = core
+    const joined = this.#parts.members.allJoined
+    await core.inTurn(() =>
+      core.command({ kind: 'promote', now: core.now(), joined, force }, 'promoting'),
+    )
+    const ready = () => session.role !== 'writer' || session.served
+    if (!(await core.until(ready, OPEN_WAIT_MS)) || session.role !== 'writer') {
+      throw new Fault(NOT_YET, `session ${core.id} is ${session.phase}`)
+    }
   }
 
   async close({ record }: CommandRequest<'session.close'>): Promise<void> {

@@ -151,6 +151,14 @@ class Host implements SessionHost {
       }
       case 'session.show':
         return this.#known(as<'session.show'>().session).status()
+      case 'session.arbitrate': {
+        const arbitrate = as<'session.arbitrate'>()
+        return await this.#known(arbitrate.session).arbitrate(arbitrate)
+      }
+      case 'session.promote': {
+        const promote = as<'session.promote'>()
+        return await this.#known(promote.session).promote(promote)
+      }
       case 'session.rate': {
         const { session, copy_rate_bytes } = as<'session.rate'>()
         await this.#known(session).setRate(copy_rate_bytes)

@@ -297,6 +297,16 @@ export class SessionRuntime {
     return this.#commands.close(request)
   }
 
+  async arbitrate(request: CommandRequest<'session.arbitrate'>): Promise<SessionStatus> {
+    await this.#commands.arbitrate(request)
+    return this.status()
+  }
+
+  async promote(request: CommandRequest<'session.promote'>): Promise<SessionStatus> {
+    await this.#commands.promote(request)
+    return this.status()
+  }
+
   setRate(copyRateBytes: number): Promise<void> {
     return this.#commands.setRate(copyRateBytes)
   }

@@ -116,6 +116,23 @@ export const COMMANDS = {
   /** Ends the session under `record` (state closed). The recorded writer serves its volumes plainly, the other refuses. */
   'session.close': command(Type.Object({ record: OwnershipRecord }), Empty),
   'session.show': command(Type.Object({ session: Id }), SessionStatus),
+  /**
+   * Writer of an in-sync session: makes the stricter of both modes its own and asks the witness for `configure`. Answers when that is
+   * under way; the witness's record says when it is in force. Refused (NOT_WRITER, WRONG_STATE) elsewhere.
+   */
+  'session.arbitrate': command(
+    Type.Object({
+      session: Id,
+      mode: OwnershipRecord.properties.mode,
+      preferred: Type.String({ minLength: 1, maxLength: 64 }),
+    }),
+    SessionStatus,
+  ),
+  /**
+   * Break-glass: this site becomes the writer without the witness. Taken at the agent's own host only, never from the control plane
+   * (LOCAL_ONLY). Answers when the volumes may be written; refused (NOT_CONSISTENT) by a side without a consistent copy.
+   */
+  'session.promote': command(Type.Object({ session: Id, force: Type.Boolean() }), SessionStatus),
   /** Bytes per second for copies of this session; 0 means no limit. Foreground writes always go first. */
   'session.rate': command(
     Type.Object({ session: Id, copy_rate_bytes: Type.Integer({ minimum: 0 }) }),
