@@ -24,7 +24,15 @@ export interface VolumeRecord {
 export interface VolumeStore {
   /** A volume that reads as zeroes. The same id and size again: the record as it stands, `serving` untouched.
    *  Another size: SIZE_MISMATCH. */
-  create(id: string, sizeBytes: number, serving: Serving, owner?: string): Promise<VolumeRecord>
+  create(
+    id: string,
+    sizeBytes: number,
+    serving: Serving,
+    owner?: string,
+    /** Gives a new volume its content. The volume exists, with all of it and durably, when `create` resolves; a fault of the filler, or a crash,
+     *  leaves nothing. Until then `open` of it waits. */
+    fill?: VolumeFiller,
+  ): Promise<VolumeRecord>
   /** The open volume; one object per volume, shared by all callers, closed by `delete` or `close` of the store. */
   open(id: string): Promise<Volume>
   record(id: string): VolumeRecord | undefined
@@ -32,9 +40,27 @@ export interface VolumeStore {
   setServing(id: string, serving: Serving): Promise<VolumeRecord>
   /** Grows a volume; a smaller or equal size changes nothing. */
   extend(id: string, sizeBytes: number): Promise<VolumeRecord>
-  /** Gone with its data. The caller has ended its exports. An unknown id changes nothing. */
+  /** Gone with its data. The caller has ended its exports. An unknown id changes nothing. Rejects with the Fault of the keeper. */
   delete(id: string): Promise<void>
+  /** Who may refuse the deletion of a volume, and its opening while its content is being set back. One for the store. */
+  setKeeper(keeper: VolumeKeeper): void
+  /** Whether volumes of this store can be cloned into files of `directory`; found out by trying. */
+  canClone(directory: string): Promise<boolean>
   /** Free space of the file system in bytes. */
   freeBytes(): Promise<number>
   close(): Promise<void>
+}
+
+/** The data of a volume that is being created: a hole of its size. */
+export interface NewVolumeData {
+  /** As `Volume.cloneFrom`: its beginning shares the bytes of a file. */
+  cloneFrom(fd: number, length: number): Promise<void>
+  write(buf: Uint8Array, bufOffset: number, length: number, offset: number): Promise<void>
+}
+export type VolumeFiller = (data: NewVolumeData) => Promise<void>
+
+export interface VolumeKeeper {
+  /** The Fault to refuse with; undefined: it may be done. */
+  mayDelete(id: string): Error | undefined
+  mayOpen(id: string): Error | undefined
 }

@@ -23,11 +23,19 @@ export interface Volume {
   readonly failed: string | undefined
 
   /**
-   * Call before `writeSync`, `zeroSync` or `zero` of the range: null (nearly always) when it may be changed at once, else what is to be waited
-   * for: a snapshot of this volume lives from what the range holds now, and preserves it first, durably. Afterwards ask again: a
-   * snapshot may have been taken meanwhile. Rejects when the snapshot's store is full or failed; the range must not be changed then.
+   * Call in the same synchronous step, directly before `writeSync` or `zeroSync` of the range (`zero` asks for itself): null (nearly
+   * always) when it may be changed at once, else what is to be waited for: a snapshot of this volume lives from what the range holds now, and
+   * preserves it first, durably. Afterwards ask again: a snapshot may have been taken meanwhile. Rejects with VOLUME_NO_SPACE or another
+   * Fault when it cannot be preserved; the range must not be changed then.
    */
   guard(offset: number, length: number): Promise<void> | null
+  /** Who is asked by `guard` from this step on; null: nobody. One at a time, and that is the snapshots of the site. */
+  attachGuard(guard: VolumeGuard | null): void
+  /** null when nothing changes the volume now; else resolves when the step of `zero` that is under way off the loop has ended. More
+   *  may have begun by then unless the guard keeps them waiting. */
+  changesEnded(): Promise<void> | null
+  /** Bytes written since the last flush began; what a flush would have to write, roughly. */
+  readonly dirtyBytes: number
   /** Writes `buf[bufOffset, bufOffset + length)` at byte `offset`, all of it or a Fault (then the range is undefined). */
   writeSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void
   /** Reads at once when everything is in the page cache and the range is short, else returns false and has read nothing
@@ -47,8 +55,9 @@ export interface Volume {
   /** Makes the range read as zeroes. With `mayUnmap` its space may be given back, without it stays reserved.
    *  At most ZERO_SYNC_BYTES_MAX; larger ranges go to `zero`. */
   zeroSync(offset: number, length: number, mayUnmap: boolean): void
-  /** Any length, in steps off the loop. Not atomic: other I/O goes on between the steps. */
-  zero(offset: number, length: number, mayUnmap: boolean): Promise<void>
+  /** Any length, in steps off the loop, each of which asks the guard first. Not atomic: other I/O goes on between the steps.
+   *  `unguarded` is for a rollback, which has seen to the snapshots itself. */
+  zero(offset: number, length: number, mayUnmap: boolean, unguarded?: 'unguarded'): Promise<void>
   /** Everything written before this call is durable when it resolves. Concurrent calls share fdatasyncs. */
   flush(): Promise<void>
   /** Data and holes of the range in order, without gaps, clipped to it. A backend that cannot tell says data.
@@ -56,8 +65,19 @@ export interface Volume {
   extents(offset: number, length: number, countMax?: number): Promise<readonly Extent[]>
   /** Bytes of disk taken. */
   allocatedBytes(): Promise<number>
+  /** Makes the new, empty file of this descriptor a copy that shares the volume's space, as the volume is. The caller keeps writers away.
+   *  Off the loop. Rejects with a system error: EOPNOTSUPP, EXDEV and EINVAL where that cannot be done, ENOSPC. Not durable by itself. */
+  cloneTo(fd: number): Promise<void>
+  /** The other way: the volume's first `length` bytes become those of the file, sharing its space. Not atomic and not durable by itself. */
+  cloneFrom(fd: number, length: number): Promise<void>
   /** Waits for running I/O, then gives the file back. Later calls get VOLUME_CLOSED. Does not flush. */
   close(): Promise<void>
+}
+
+/** Is asked before every change of a volume. */
+export interface VolumeGuard {
+  /** As `Volume.guard`. */
+  before(offset: number, length: number): Promise<void> | null
 }
 
 export interface Extent {

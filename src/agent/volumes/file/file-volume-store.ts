@@ -3,12 +3,19 @@ import { mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises
 import { join } from 'node:path'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
-import { lockFile, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
+import { hasCode, lockFile, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
+import { cannotClone, cloneFile } from '#base/system/clone.ts'
 import { type FileRanges, systemFileRanges } from '#base/system/libc.ts'
 import type { Log } from '#base/log.ts'
-import { SIZE_MISMATCH, VOLUME_FAILED, VOLUME_UNKNOWN } from '../faults.ts'
+import { SIZE_MISMATCH, VOLUME_FAILED, VOLUME_NO_SPACE, VOLUME_UNKNOWN } from '../faults.ts'
 import type { Volume } from '../volume.ts'
-import type { Serving, VolumeRecord, VolumeStore } from '../volume-store.ts'
+import type {
+  Serving,
+  VolumeFiller,
+  VolumeKeeper,
+  VolumeRecord,
+  VolumeStore,
+} from '../volume-store.ts'
 import { FileVolume } from './file-volume.ts'
 import { decodeMeta, encodeMeta } from './meta.ts'
 
@@ -43,6 +50,8 @@ interface Entry {
   tail: Promise<unknown>
 }
 
+/** An empty file can be cloned by file systems that cannot clone. */
+const PROBE_BYTES = 64 * 1024
 const ID = /^[0-9a-zA-Z][0-9a-zA-Z-]{0,63}$/
 
 export async function openFileVolumeStore(options: FileVolumeStoreOptions): Promise<VolumeStore> {
@@ -94,6 +103,7 @@ class FileVolumeStore implements VolumeStore {
   readonly #ranges: FileRanges
   readonly #entries: Map<string, Entry>
   readonly #unlock: () => void
+  #keeper: VolumeKeeper | undefined
   #closed = false
 
   constructor(options: FileVolumeStoreOptions, entries: Map<string, Entry>, unlock: () => void) {
@@ -113,14 +123,20 @@ class FileVolumeStore implements VolumeStore {
     return [...this.#entries.values()].map((entry) => entry.record)
   }
 
-  async create(id: string, sizeBytes: number, serving: Serving, owner = ''): Promise<VolumeRecord> {
+  async create(
+    id: string,
+    sizeBytes: number,
+    serving: Serving,
+    owner = '',
+    fill?: VolumeFiller,
+  ): Promise<VolumeRecord> {
     assert(ID.test(id), 'a volume id is checked before it becomes a path')
     assert(Number.isSafeInteger(sizeBytes) && sizeBytes > 0, 'a size is a positive whole number')
     const known = this.#entries.get(id)
     if (known !== undefined) {
       await known.tail.catch(() => undefined)
       if (this.#entries.get(id) === known) return sameSize(known.record, sizeBytes)
-      return this.create(id, sizeBytes, serving, owner)
+      return this.create(id, sizeBytes, serving, owner, fill)
     }
     const record = { id, sizeBytes, createdMs: this.#wallMs(), owner, serving, failed: null }
     const entry = entryOf(record)
@@ -128,7 +144,7 @@ class FileVolumeStore implements VolumeStore {
     this.#entries.set(id, entry)
     return this.#inTurn(entry, async () => {
       try {
-        await this.#makeFiles(record)
+        await this.#makeFiles(record, fill)
         return record
       } catch (error) {
         this.#entries.delete(id)
@@ -137,14 +153,29 @@ class FileVolumeStore implements VolumeStore {
     })
   }
 
-  async #makeFiles(record: VolumeRecord): Promise<void> {
+  async #makeFiles(record: VolumeRecord, fill: VolumeFiller | undefined): Promise<void> {
     const fresh = join(this.#directory, `.new-${record.id}`)
     await rm(fresh, { recursive: true, force: true })
     await mkdir(fresh, { mode: 0o700 })
     const data = await open(join(fresh, 'data'), 'wx', 0o600)
     try {
       await data.truncate(record.sizeBytes)
+      await fill?.({
+        cloneFrom: (fd, length) => cloneFile(data.fd, fd, length),
+        async write(buf, bufOffset, length, offset) {
+          for (let done = 0; done < length; ) {
+            const at = bufOffset + done
+            done += (await data.write(buf, at, length - done, offset + done)).bytesWritten
+          }
+        },
+      })
       await data.sync()
+    } catch (error) {
+      await rm(fresh, { recursive: true, force: true })
+      if (hasCode(error, 'ENOSPC') || hasCode(error, 'EDQUOT')) {
+        throw new Fault(VOLUME_NO_SPACE, `creating volume ${record.id}`, {}, error)
+      }
+      throw error
     } finally {
       await data.close()
     }
@@ -155,7 +186,11 @@ class FileVolumeStore implements VolumeStore {
 
   async open(id: string): Promise<Volume> {
     const entry = this.#entry(id)
-    return this.#inTurn(entry, () => this.#openFile(entry))
+    return this.#inTurn(entry, () => {
+      const refusal = this.#keeper?.mayOpen(id)
+      if (refusal !== undefined) throw refusal
+      return this.#openFile(entry)
+    })
   }
 
   async #openFile(entry: Entry): Promise<FileVolume> {
@@ -207,6 +242,8 @@ class FileVolumeStore implements VolumeStore {
     if (entry === undefined) return
     await this.#inTurn(entry, async () => {
       if (this.#entries.get(id) !== entry) return
+      const refusal = this.#keeper?.mayDelete(id)
+      if (refusal !== undefined) throw refusal
       await entry.volume?.close()
       entry.volume = undefined
       const gone = join(this.#directory, `.gone-${id}`)
@@ -216,6 +253,30 @@ class FileVolumeStore implements VolumeStore {
       await syncDirectory(this.#directory)
       await rm(gone, { recursive: true, force: true })
     })
+  }
+
+  setKeeper(keeper: VolumeKeeper): void {
+    this.#keeper = keeper
+  }
+
+  async canClone(directory: string): Promise<boolean> {
+    const source = join(this.#directory, '.new-clone-source')
+    const target = join(directory, '.new-clone-target')
+    const from = await open(source, 'w+', 0o600)
+    const to = await open(target, 'w+', 0o600)
+    try {
+      await from.write(Buffer.alloc(PROBE_BYTES, 1))
+      await cloneFile(to.fd, from.fd)
+      return true
+    } catch (error) {
+      if (cannotClone(error)) return false
+      throw error
+    } finally {
+      await from.close()
+      await to.close()
+      await rm(source, { force: true })
+      await rm(target, { force: true })
+    }
   }
 
   async freeBytes(): Promise<number> {
@@ -238,7 +299,7 @@ class FileVolumeStore implements VolumeStore {
     return entry
   }
 
-  #inTurn<T>(entry: Entry, work: () => Promise<T>): Promise<T> {
+  #inTurn<T>(entry: Entry, work: () => T | Promise<T>): Promise<T> {
     const result = entry.tail.then(work, work)
     entry.tail = result
     return result

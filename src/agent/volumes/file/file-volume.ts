@@ -3,9 +3,10 @@ import { promisify } from 'node:util'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
 import { hasCode } from '#base/system/files.ts'
+import { cloneFile } from '#base/system/clone.ts'
 import type { FileRanges } from '#base/system/libc.ts'
 import { VOLUME_CLOSED, VOLUME_FAILED, VOLUME_NO_SPACE, VOLUME_READ_ERROR } from '../faults.ts'
-import { type Extent, type Volume, ZERO_SYNC_BYTES_MAX } from '../volume.ts'
+import { type Extent, type Volume, type VolumeGuard, ZERO_SYNC_BYTES_MAX } from '../volume.ts'
 
 /* A volume on one sparse file.
  *
@@ -30,6 +31,8 @@ const closeInPool = promisify(close)
 /** One step of `zero` off the loop. A fallocate holds the file's lock, and so delays writes to it, for some 10 ms at this
  *  size. */
 const ZERO_STEP_BYTES = 64 * 1024 * 1024
+/** The same while somebody guards the volume and may have to preserve what a step destroys. */
+const GUARDED_STEP_BYTES = 4 * 1024 * 1024
 /** Holes found by one turn of the loop in `extents`; each takes two system calls of half a microsecond. */
 const EXTENTS_PER_TURN = 500
 /** Longer reads go to the pool: copying them would take the loop as long as the trip costs, and two cores share the work. */
@@ -65,6 +68,10 @@ export class FileVolume implements Volume {
   #dirtyBytes = 0
   #syncing: Promise<void> | undefined
   #syncNext: Promise<void> | undefined
+  #guard: VolumeGuard | null = null
+  /** Steps of `zero` in the thread pool. */
+  #changing = 0
+  #unchanging: (() => void)[] = []
 
   constructor(parts: FileVolumeParts) {
     this.id = parts.id
@@ -84,8 +91,21 @@ export class FileVolume implements Volume {
     return this.#failed
   }
 
-  guard(_offset: number, _length: number): Promise<void> | null {
-    return null
+  get dirtyBytes(): number {
+    return this.#dirtyBytes
+  }
+
+  guard(offset: number, length: number): Promise<void> | null {
+    return this.#guard === null ? null : this.#guard.before(offset, length)
+  }
+
+  attachGuard(guard: VolumeGuard | null): void {
+    this.#guard = guard
+  }
+
+  changesEnded(): Promise<void> | null {
+    if (this.#changing === 0) return null
+    return new Promise((resolve) => this.#unchanging.push(resolve))
   }
 
   writeSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void {
@@ -182,21 +202,30 @@ export class FileVolume implements Volume {
     this.writeSync(ZEROES, 0, length, offset)
   }
 
-  async zero(offset: number, length: number, mayUnmap: boolean): Promise<void> {
+  async zero(
+    offset: number,
+    length: number,
+    mayUnmap: boolean,
+    unguarded?: 'unguarded',
+  ): Promise<void> {
     this.#check(offset, length)
     const end = offset + length
     for (let at = offset; at < end; ) {
+      const step = Math.min(this.#zeroStepBytes(), end - at)
+      const wait = unguarded === undefined ? this.guard(at, step) : null
+      if (wait !== null) {
+        await wait
+        continue
+      }
+      this.#check(at, step)
       if (!this.#holes) {
-        const step = Math.min(ZERO_SYNC_BYTES_MAX, end - at)
-        this.#check(at, step)
         this.writeSync(ZEROES, 0, step, at)
         at += step
         await nextTurn()
         continue
       }
-      const step = Math.min(ZERO_STEP_BYTES, end - at)
-      this.#check(at, step)
       this.#running++
+      this.#changing++
       try {
         if (mayUnmap) await this.#ranges.punchHole(this.#fd, at, step)
         else await this.#ranges.zeroRange(this.#fd, at, step)
@@ -205,9 +234,19 @@ export class FileVolume implements Volume {
         if (!isUnsupported(error)) throw this.#writeFault(error, 'zeroing', at)
         this.#holes = false
       } finally {
+        this.#changed()
         this.#leave()
       }
     }
+  }
+
+  #zeroStepBytes(): number {
+    if (!this.#holes) return ZERO_SYNC_BYTES_MAX
+    return this.#guard === null ? ZERO_STEP_BYTES : GUARDED_STEP_BYTES
+  }
+
+  #changed(): void {
+    if (--this.#changing === 0) for (const wake of this.#unchanging.splice(0)) wake()
   }
 
   flush(): Promise<void> {
@@ -303,6 +342,26 @@ export class FileVolume implements Volume {
     this.#running++
     try {
       return (await fstatInPool(this.#fd)).blocks * 512
+    } finally {
+      this.#leave()
+    }
+  }
+
+  async cloneTo(fd: number): Promise<void> {
+    this.#check(0, 0)
+    this.#running++
+    try {
+      await cloneFile(fd, this.#fd)
+    } finally {
+      this.#leave()
+    }
+  }
+
+  async cloneFrom(fd: number, length: number): Promise<void> {
+    this.#check(0, length)
+    this.#running++
+    try {
+      await cloneFile(this.#fd, fd, length)
     } finally {
       this.#leave()
     }

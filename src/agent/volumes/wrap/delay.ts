@@ -22,7 +22,12 @@ export function delayedVolume(inner: Volume, clock: Clock, delays: Delays): Volu
     get failed() {
       return inner.failed
     },
+    get dirtyBytes() {
+      return inner.dirtyBytes
+    },
     guard: (offset, length) => inner.guard(offset, length),
+    attachGuard: (guard) => inner.attachGuard(guard),
+    changesEnded: () => inner.changesEnded(),
     writeSync: (buf, bufOffset, length, offset) => inner.writeSync(buf, bufOffset, length, offset),
     readSync: (buf, bufOffset, length, offset) => inner.readSync(buf, bufOffset, length, offset),
     readCached: (buf, bufOffset, length, offset) =>
@@ -35,9 +40,9 @@ export function delayedVolume(inner: Volume, clock: Clock, delays: Delays): Volu
       clock.after(readMs, () => inner.readThen(buf, bufOffset, length, offset, done))
     },
     zeroSync: (offset, length, mayUnmap) => inner.zeroSync(offset, length, mayUnmap),
-    async zero(offset, length, mayUnmap) {
+    async zero(offset, length, mayUnmap, unguarded) {
       await sleep(clock, zeroMs)
-      await inner.zero(offset, length, mayUnmap)
+      await inner.zero(offset, length, mayUnmap, unguarded)
     },
     async flush() {
       await sleep(clock, flushMs)
@@ -45,6 +50,8 @@ export function delayedVolume(inner: Volume, clock: Clock, delays: Delays): Volu
     },
     extents: (offset, length, countMax) => inner.extents(offset, length, countMax),
     allocatedBytes: () => inner.allocatedBytes(),
+    cloneTo: (fd) => inner.cloneTo(fd),
+    cloneFrom: (fd, length) => inner.cloneFrom(fd, length),
     close: () => inner.close(),
   }
 }

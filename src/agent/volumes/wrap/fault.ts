@@ -24,7 +24,12 @@ export function faultyVolume(inner: Volume, plan: FaultPlan): Volume {
     get failed() {
       return inner.failed
     },
+    get dirtyBytes() {
+      return inner.dirtyBytes
+    },
     guard: (offset, length) => inner.guard(offset, length),
+    attachGuard: (guard) => inner.attachGuard(guard),
+    changesEnded: () => inner.changesEnded(),
     writeSync(buf, bufOffset, length, offset) {
       check('write', offset, length)
       inner.writeSync(buf, bufOffset, length, offset)
@@ -50,9 +55,9 @@ export function faultyVolume(inner: Volume, plan: FaultPlan): Volume {
       check('zero', offset, length)
       inner.zeroSync(offset, length, mayUnmap)
     },
-    async zero(offset, length, mayUnmap) {
+    async zero(offset, length, mayUnmap, unguarded) {
       check('zero', offset, length)
-      await inner.zero(offset, length, mayUnmap)
+      await inner.zero(offset, length, mayUnmap, unguarded)
     },
     async flush() {
       check('flush', 0, 0)
@@ -63,6 +68,8 @@ export function faultyVolume(inner: Volume, plan: FaultPlan): Volume {
       return inner.extents(offset, length, countMax)
     },
     allocatedBytes: () => inner.allocatedBytes(),
+    cloneTo: (fd) => inner.cloneTo(fd),
+    cloneFrom: (fd, length) => inner.cloneFrom(fd, length),
     close: () => inner.close(),
   }
 }
