@@ -1,7 +1,7 @@
-import { closeSync, fdatasyncSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, fdatasyncSync, openSync, readSync, writeSync } from 'node:fs'
 import { crc32c } from '@node-rs/crc32'
-import koffi from 'koffi'
 import { assert } from '#base/assert.ts'
+import { mapShared, type SharedMemory } from '#base/system/shared-memory.ts'
 
 /* The run file: number of the last write applied (replica) or given out (writer), exact across the death of the process.
  *
@@ -21,31 +21,11 @@ const VERSION = 1
 const BOOT_BYTES = 40
 const NUMBER_AT = 64
 const FILE_BYTES = 4096
-const PROT_READ_WRITE = 3
-const MAP_SHARED = 1
-
-type Mmap = (at: null, n: number, prot: number, flags: number, fd: number, offset: number) => bigint
-let mmap: Mmap | null | undefined
-let munmap: ((at: bigint, n: number) => number) | undefined
-
-function mapper(): Mmap | null {
-  if (mmap !== undefined) return mmap
-  try {
-    const libc = koffi.load(null)
-    mmap = libc.func(
-      'void *mmap(void *at, size_t n, int prot, int flags, int fd, int64_t offset)',
-    ) as unknown as Mmap
-    munmap = libc.func('int munmap(void *at, size_t n)') as unknown as typeof munmap
-  } catch {
-    mmap = null
-  }
-  return mmap
-}
 
 export class RunFile {
   readonly #fd: number
   readonly #bootId: string
-  #mapped: bigint | null = null
+  #mapped: SharedMemory | null = null
   #number: Float64Array
   /** The number, when the file is of this boot; null otherwise. */
   readonly known: number | null
@@ -57,8 +37,11 @@ export class RunFile {
     closeSync(this.#fd)
     this.#fd = openSync(path, 'r+')
     const head = Buffer.alloc(NUMBER_AT + 8)
-    readSync(this.#fd, head, 0, head.length, 0)
-    ftruncateSync(this.#fd, FILE_BYTES)
+    // Real bytes behind what is there, because a store into a hole on a full disk would kill the process.
+    const page = Buffer.alloc(FILE_BYTES)
+    readSync(this.#fd, page, 0, FILE_BYTES, 0)
+    writeSync(this.#fd, page, 0, FILE_BYTES, 0)
+    page.copy(head)
     this.known = decodeRun(head, bootId)
     this.#number = new Float64Array(1)
     if (options.map !== false) this.#map()
@@ -66,10 +49,13 @@ export class RunFile {
   }
 
   #map(): void {
-    const at = mapper()?.(null, FILE_BYTES, PROT_READ_WRITE, MAP_SHARED, this.#fd, 0)
-    if (at === undefined || at === null || BigInt(at) === -1n) return
-    this.#mapped = at
-    this.#number = new Float64Array(koffi.view(at, FILE_BYTES), NUMBER_AT, 1)
+    const shared = mapShared(this.#fd, FILE_BYTES)
+    if (shared === null) {
+      this.#number[0] = this.known ?? 0
+      return
+    }
+    this.#mapped = shared
+    this.#number = new Float64Array(shared.bytes, NUMBER_AT, 1)
   }
 
   /** From now on the file counts, for this boot, with this number. */
@@ -97,7 +83,7 @@ export class RunFile {
     if (this.#mapped !== null) {
       // The view would point into nothing afterwards.
       this.#number = new Float64Array(1)
-      munmap?.(this.#mapped, FILE_BYTES)
+      this.#mapped.unmap()
       this.#mapped = null
     }
     closeSync(this.#fd)
