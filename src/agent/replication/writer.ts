@@ -437,7 +437,8 @@ export class Writer {
     if (sender !== null) this.#sendFrom(sender, first)
     this.#writeLocally(first)
     this.#run.store(this.#gate.sequence)
-    if (sender !== null && this.#tail - this.#answered === 1) this.#acknowledgement.expect()
+    const single = this.#tail - this.#answered === 1
+    if (single && sender !== null && this.#gate.needsReplica) this.#acknowledgement.expect()
   }
 
   #push(member: WriterMember, offset: number, length: number): Entry {

@@ -36,6 +36,14 @@ test('what took longer than the window is waited for asleep, until it is quick a
   assert.equal(one.willing, true)
 })
 
+test('what does not come at all is soon waited for asleep', async () => {
+  const one = new Anticipation(5)
+  one.expect()
+  await after(20)
+  one.expect()
+  assert.equal(one.willing, false)
+})
+
 test('what comes unexpected says nothing about the next wait', async () => {
   const one = new Anticipation(1_000)
   const { willing } = one

@@ -43,6 +43,8 @@ export class Anticipation {
   /** The event may come any moment. Hot path. */
   expect(): void {
     const now = performance.now()
+    // What was expected before and has not come takes at least this long.
+    if (this.#sinceMs !== 0) this.#lastMs = now - this.#sinceMs
     this.#sinceMs = now
     if (!this.willing) return
     this.overAtMs = now + this.#windowMs
