@@ -203,6 +203,9 @@ function handlerOf(plain: VolumeCommands, sessions: SessionHost): CommandHandler
       case 'session.show':
       case 'session.arbitrate':
       case 'session.rate':
+      case 'session.verify':
+      case 'session.verify_show':
+      case 'session.verify_cancel':
         return await sessions.command(name, as<typeof name>(request))
       case 'session.promote':
         throw new Fault(LOCAL_ONLY, `promoting ${as<typeof name>(request).session}`)

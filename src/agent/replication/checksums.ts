@@ -22,6 +22,17 @@ export async function checksumsOf(volume: Volume, offset: number, length: number
   return checksums(data)
 }
 
+/** As `checksumsOf`, of one block at most, read in this very turn: nothing that is written later is in it. */
+export async function checksumAtOnce(
+  volume: Volume,
+  offset: number,
+  length: number,
+): Promise<Buffer> {
+  const data = Buffer.allocUnsafe(length)
+  volume.readSync(data, 0, length, offset)
+  return await checksums(data)
+}
+
 export async function checksums(data: Buffer): Promise<Buffer> {
   const blocks = Math.ceil(data.length / BLOCK_BYTES)
   const sums = Buffer.alloc(blocks * CHECKSUM_BYTES)

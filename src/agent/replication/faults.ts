@@ -64,3 +64,10 @@ export const SESSION_FAILED = fault({
   text: 'The session stopped at this site because the disk did not keep its state or its data.',
   hint: "Look at the agent's log and the disk. Fail over to the other site, or repair the disk and start the agent again.",
 })
+
+export const VERIFY_RUNNING = fault({
+  code: 'VERIFY_RUNNING',
+  retry: 'never',
+  text: 'Another verification of the session is under way.',
+  hint: 'Wait for its end, or cancel it.',
+})

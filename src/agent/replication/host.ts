@@ -164,6 +164,16 @@ class Host implements SessionHost {
         await this.#known(session).setRate(copy_rate_bytes)
         return {}
       }
+      case 'session.verify': {
+        const verify = as<'session.verify'>()
+        return await this.#known(verify.session).verify(verify)
+      }
+      case 'session.verify_show':
+        return this.#known(as<'session.verify_show'>().session).verifyStatus()
+      case 'session.verify_cancel': {
+        const { session, run } = as<'session.verify_cancel'>()
+        return await this.#known(session).cancelVerify(run)
+      }
     }
   }
 

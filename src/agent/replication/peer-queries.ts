@@ -4,6 +4,13 @@ import type { Sender } from './sender.ts'
 /** Why a question got no answer: the link is gone, or the replica could not read. The one who asked begins anew. */
 export class QueryFailed extends Error {
   override readonly name = 'QueryFailed'
+  /** What the replica answered; null: nothing, or something that is no answer. */
+  readonly status: Status | null
+
+  constructor(text: string, status: Status | null = null) {
+    super(text)
+    this.status = status
+  }
 }
 
 interface Waiting {
@@ -22,9 +29,10 @@ export class PeerQueries {
     this.#sender = sender
   }
 
-  /** Checksums of the blocks of the range, at most a frame's length of it. */
-  checksums(member: number, offset: number, length: number): Promise<Buffer> {
-    return this.#ask((id) => this.#sender.checksum(member, id, offset, length))
+  /** Checksums of the blocks of the range, at most a frame's length of it. `atOnce`: as they are at this very place in the stream,
+   *  one block at most. */
+  checksums(member: number, offset: number, length: number, atOnce = false): Promise<Buffer> {
+    return this.#ask((id) => this.#sender.checksum(member, id, offset, length, atOnce))
   }
 
   block(member: number, offset: number, length: number): Promise<Buffer> {
@@ -46,7 +54,7 @@ export class PeerQueries {
     this.#waiting.delete(id)
     // The payload lies in memory that the socket's next chunk may not outlive.
     if (status === STATUS.OK) waiting.resolve(Buffer.from(payload))
-    else waiting.reject(new QueryFailed(`the replica answered with status ${status}`))
+    else waiting.reject(new QueryFailed(`the replica answered with status ${status}`, status))
   }
 
   end(): void {

@@ -4,6 +4,7 @@ import { isFault } from '#base/fault.ts'
 import {
   ACK,
   ack,
+  BLOCK_BYTES,
   FLAG,
   FRAME,
   FRAME_BYTES,
@@ -14,7 +15,7 @@ import {
 import { decodeMessage, encodeMessage, type LinkMessage } from '#wire/link/messages.ts'
 import { VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
 import type { Volume } from '#agent/volumes/volume.ts'
-import { checksumsOf } from './checksums.ts'
+import { checksumAtOnce, checksumsOf } from './checksums.ts'
 import type { AckGate } from './ack-gate.ts'
 import type { Silence } from './contact.ts'
 import type { DialledBuffer } from './link.ts'
@@ -218,7 +219,9 @@ export class Receiver {
         })
       case FRAME.CHECKSUM:
         return this.#answer(ACK.CHECKSUMS, id, index, (volume) =>
-          checksumsOf(volume, offset, length),
+          (header.flags & FLAG.AT_ONCE) !== 0 && length <= BLOCK_BYTES
+            ? checksumAtOnce(volume, offset, length)
+            : checksumsOf(volume, offset, length),
         )
       case FRAME.FETCH:
         return this.#answer(ACK.BLOCK, id, index, async (volume) => {

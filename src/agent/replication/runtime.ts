@@ -16,6 +16,7 @@ import { Session, type SessionMessage, unopened } from './session.ts'
 import { SessionFiles } from './session-files.ts'
 import { StatusView } from './status-view.ts'
 import type { SessionHostDeps } from './types.ts'
+import { Verifying } from './verifying.ts'
 import { Writer } from './writer.ts'
 import { WriterEnd } from './writer-end.ts'
 
@@ -48,6 +49,7 @@ export class SessionRuntime {
   readonly #copying: Copying
   readonly #clearing: IntentClearing
   readonly #commands: SessionCommands
+  readonly #verifying: Verifying
   readonly #view: StatusView
   /** Called when the session has ended and its files are gone. */
   readonly #onEnded: () => void
@@ -102,7 +104,17 @@ export class SessionRuntime {
     this.#copying = copying
     this.#clearing = new IntentClearing({ core, members, link: writerEnd, writer, everyMs })
     this.#commands = new SessionCommands({ core, members, names, copying, writer })
-    this.#view = new StatusView({ core, members, writer, writerEnd, replicaEnd, copying })
+    const verifying = new Verifying({ core, members, link: writerEnd, writer, directory })
+    this.#verifying = verifying
+    this.#view = new StatusView({
+      core,
+      members,
+      writer,
+      writerEnd,
+      replicaEnd,
+      copying,
+      verifying,
+    })
   }
 
   /** Opens or creates the session's files; nothing is served or dialled before `start`. */
@@ -115,6 +127,7 @@ export class SessionRuntime {
     const files = await SessionFiles.open({ id, dataDir, bootId, clock, log })
     const runtime = new SessionRuntime(id, deps, files, onEnded)
     await runtime.#members.openAll()
+    await runtime.#verifying.load()
     return runtime
   }
 
@@ -260,6 +273,7 @@ export class SessionRuntime {
     }
     this.#writer = null
     this.#core.end()
+    await this.#verifying.close(false)
     await this.#closeFiles()
     await this.#files.forgetButEpoch()
     this.#onEnded()
@@ -311,6 +325,18 @@ export class SessionRuntime {
     return this.#commands.setRate(copyRateBytes)
   }
 
+  verify(request: CommandRequest<'session.verify'>): Promise<CommandAnswer<'session.verify'>> {
+    return this.#verifying.begin(request)
+  }
+
+  cancelVerify(run: string): Promise<CommandAnswer<'session.verify_cancel'>> {
+    return this.#verifying.cancel(run)
+  }
+
+  verifyStatus(): CommandAnswer<'session.verify_show'> {
+    return this.#verifying.show()
+  }
+
   status(): SessionStatus {
     return this.#view.show()
   }
@@ -340,6 +366,7 @@ export class SessionRuntime {
     this.#replicaEnd.checkSilence(now)
     core.post({ kind: 'tick', now })
     this.#clearing.tick(now)
+    this.#verifying.tick()
   }
 
   heartbeat(): void {
@@ -366,6 +393,7 @@ export class SessionRuntime {
       const settled = writer === null || writer.settled
       this.session.gate.mode = 'closed'
       writer?.fail(IO_ERRORS.ESHUTDOWN)
+      await this.#verifying.close(true)
       const durable = await this.#members.flushOrNot()
       const good = settled && durable && core.broken === null
       const mark = good ? this.session.cleanMark() : null

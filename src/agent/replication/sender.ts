@@ -1,6 +1,15 @@
 import type { Socket } from 'node:net'
 import { writeAtOnce } from '#base/system/byte-stream.ts'
-import { ACK, ACK_BYTES, AckHeader, FRAME, frame, STATUS, type Status } from '#wire/link/frame.ts'
+import {
+  ACK,
+  ACK_BYTES,
+  AckHeader,
+  FLAG,
+  FRAME,
+  frame,
+  STATUS,
+  type Status,
+} from '#wire/link/frame.ts'
 import { decodeMessage, encodeMessage, type LinkMessage } from '#wire/link/messages.ts'
 
 /* The writer's end of a live link: puts bytes on the socket, takes acknowledgements apart. Decides nothing. */
@@ -75,8 +84,8 @@ export class Sender {
     this.write(frame(FRAME.FLUSH, 0, volume, id, 0, 0))
   }
 
-  checksum(volume: number, id: number, offset: number, length: number): void {
-    this.write(frame(FRAME.CHECKSUM, 0, volume, id, offset, length))
+  checksum(volume: number, id: number, offset: number, length: number, atOnce: boolean): void {
+    this.write(frame(FRAME.CHECKSUM, atOnce ? FLAG.AT_ONCE : 0, volume, id, offset, length))
   }
 
   fetch(volume: number, id: number, offset: number, length: number): void {

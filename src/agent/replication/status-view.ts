@@ -3,6 +3,7 @@ import type { Copying } from './copying.ts'
 import type { SessionCore } from './core.ts'
 import type { Members } from './members.ts'
 import type { ReplicaEnd } from './replica-end.ts'
+import type { Verifying } from './verifying.ts'
 import type { Writer } from './writer.ts'
 import type { WriterEnd } from './writer-end.ts'
 
@@ -15,6 +16,7 @@ export interface StatusViewParts {
   readonly writerEnd: WriterEnd
   readonly replicaEnd: ReplicaEnd
   readonly copying: Copying
+  readonly verifying: Verifying
 }
 
 export class StatusView {
@@ -26,7 +28,7 @@ export class StatusView {
   }
 
   show(): SessionStatus {
-    const { core, copying } = this.#parts
+    const { core, copying, verifying } = this.#parts
     const { session } = core
     const { record, consistent } = session.stored
     const now = core.now()
@@ -35,6 +37,7 @@ export class StatusView {
         ? session.contact.silenceMs(now)
         : this.#parts.replicaEnd.silenceMs(now)
     const shown = session.shownPhase(now)
+    const verify = verifying.summary()
     this.#heldSinceMs = shown === 'held' ? (this.#heldSinceMs ?? now) : null
     return {
       session: core.id,
@@ -57,6 +60,7 @@ export class StatusView {
       kept: session.stored.kept,
       unfit: null,
       members: this.#members(),
+      ...(verify === null ? {} : { verify }),
     }
   }
 

@@ -38,6 +38,8 @@ export const FLAG = {
   MAY_UNMAP: 2,
   /** Sent by a copy, not by a client's write. */
   COPY: 4,
+  /** CHECKSUM of one block: read before anything behind this frame is looked at. */
+  AT_ONCE: 8,
 } as const
 
 export const ACK_BYTES = 16

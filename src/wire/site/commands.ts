@@ -1,4 +1,5 @@
 import Type, { type Static, type TSchema } from 'typebox'
+import { VerifyStatus } from './verify.ts'
 import { OwnershipRecord, SessionStatus } from './witness.ts'
 
 /**
@@ -138,6 +139,25 @@ export const COMMANDS = {
     Type.Object({ session: Id, copy_rate_bytes: Type.Integer({ minimum: 0 }) }),
     Empty,
   ),
+  /**
+   * Writer: compares all joined members with the replica's, while clients write. `run` names the request: the same again tells how far
+   * it is; another one while it runs is refused (VERIFY_RUNNING). It goes on by itself after a restart of the agent, and waits while the
+   * sites are not in sync. With `repair`, blocks that differ are sent again from the writer, which is the truth.
+   */
+  'session.verify': command(
+    Type.Object({
+      session: Id,
+      epoch: Type.Integer(),
+      run: Id,
+      rate_bytes: Type.Integer({ minimum: 0 }),
+      repair: Type.Boolean(),
+    }),
+    VerifyStatus,
+  ),
+  /** Either side; what is known of earlier runs is kept where they ran. */
+  'session.verify_show': command(Type.Object({ session: Id }), VerifyStatus),
+  /** Ends the run of this name, if it runs here. */
+  'session.verify_cancel': command(Type.Object({ session: Id, run: Id }), VerifyStatus),
 } as const
 
 export type CommandName = keyof typeof COMMANDS

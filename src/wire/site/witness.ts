@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import { VerifySummary } from './verify.ts'
 
 /**
  * What an agent sends to the control plane's internal port (HTTPS, client certificate `agent:SITE:ID`):
@@ -141,6 +142,8 @@ export const SessionStatus = Type.Object({
   /** Why the other side can hold no copy now, as the writer knows it, or this side itself; null: it can. */
   unfit: Type.Union([Type.Literal('failed'), Type.Literal('no_space'), Type.Null()]),
   members: Type.Array(MemberStatus),
+  /** What verification has found; left out by sides that never verified. */
+  verify: Type.Optional(VerifySummary),
 })
 export type SessionStatus = Static<typeof SessionStatus>
 
