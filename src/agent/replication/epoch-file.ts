@@ -30,9 +30,16 @@ const Stored = Type.Object({
   promoting: Type.Boolean(),
   clean: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
   baseEpoch: Type.Integer({ minimum: 0 }),
+  priorBase: Type.Integer({ minimum: 0 }),
+  exact: Type.Boolean(),
   kept: Type.Union([Type.String({ maxLength: 64 }), Type.Null()]),
   ackedAlone: Type.Boolean(),
   unwitnessed: Type.Boolean(),
+  promoted: Type.Boolean(),
+  wanted: Type.Union([
+    Type.Object({ mode: OwnershipRecord.properties.mode, preferred: Type.String() }),
+    Type.Null(),
+  ]),
   outOfTouchMs: Type.Union([Type.Number(), Type.Null()]),
 })
 

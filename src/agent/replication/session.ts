@@ -4,6 +4,29 @@ import { AckGate } from './ack-gate.ts'
 import { Contact, Silence } from './contact.ts'
 import { Lease } from './lease.ts'
 import { NEXT_PHASES, type Phase, type Role } from './phases.ts'
+import type {
+  PeerHello,
+  PeerRefusal,
+  RefusalCode,
+  SessionEffect,
+  SessionEvent,
+  SessionMessage,
+  SessionSettings,
+  StoredSession,
+} from './session-types.ts'
+
+export type {
+  Arbitration,
+  CopyScope,
+  PeerHello,
+  PeerRefusal,
+  RefusalCode,
+  SessionEffect,
+  SessionEvent,
+  SessionMessage,
+  SessionSettings,
+  StoredSession,
+} from './session-types.ts'
 
 /* What one site may do in one session: decides, does nothing.
  *
@@ -27,212 +50,15 @@ import { NEXT_PHASES, type Phase, type Role } from './phases.ts'
  *   process is the same attempt.
  */
 
-/** What the epoch file keeps. */
-export interface StoredSession {
-  readonly record: OwnershipRecord
-  /** Replica: the volumes are a prefix of the session's writes. Always true at a writer. */
-  readonly consistent: boolean
-  /** Writer: outside the set intent regions both sites are equal and durable. */
-  readonly base: boolean
-  /** The witness may have risen from this epoch: ask with the same attempt until a higher epoch answers. */
-  readonly riseAsked: boolean
-  /** This side may hold writes that the writer's side lacks, so that all of it must be compared. */
-  readonly divergent: boolean
-  /** Failed over to this site, and the old writer's contact has not been waited out yet. */
-  readonly promoting: boolean
-  /** Number of the last write held durably, when the last process of this session stopped cleanly. */
-  readonly clean: number | null
-  /** Epoch of the last rise that this side took part in: what its change maps count from; 0: there was none. */
-  readonly baseEpoch: number
-  /** Replica in a resync: id of the snapshot that holds its last consistent state; null: there is none. */
-  readonly kept: string | null
-  /** This side acknowledged writes alone that its present writer never had: what a resync overwrites here is to be kept. */
-  readonly ackedAlone: boolean
-  /** Writer that goes on without the witness: the preferred site of static-priority, or after break-glass. */
-  readonly unwitnessed: boolean
-  /** Replica: wall clock, ms, since when the writer has not been heard although the record says in_sync or solo; null: in touch. */
-  readonly outOfTouchMs: number | null
-}
-
-export interface SessionSettings {
-  readonly session: string
-  readonly site: string
-  /** Longest silence of the peer before nothing is answered, ms. */
-  readonly silenceMs: number
-  /** Interval of lease renewals and of `confirm`, ms. */
-  readonly renewMs: number
-}
-
-/** What the peer says of itself when a link opens. */
-export interface PeerHello {
-  readonly record: OwnershipRecord
-  readonly role: Role
-  /** `applied` is exact and nothing that was acknowledged has been lost. */
-  readonly clean: boolean
-  readonly divergent: boolean
-  readonly consistent: boolean
-  /** Number of the last write applied (replica) or given out (writer). */
-  readonly applied: number
-  readonly baseEpoch: number
-  /** Why this side can hold no copy now: a failed disk ('failed') or a full one ('no_space'); null: it can. */
-  readonly unfit: 'failed' | 'no_space' | null
-}
-
-/** Messages between two sessions, sent in the order of the link's stream. */
-export type SessionMessage =
-  /** Writer under solo: the frames behind `sequence`, which you have, follow in order; you stay a prefix. */
-  | { readonly kind: 'catch_up'; readonly sequence: number }
-  /** Writer: a copy begins; the next write has number `sequence` + 1. */
-  | { readonly kind: 'copy_begin'; readonly sequence: number }
-  /** Writer: the copy is done; make everything before this message durable and persist it under `epoch`, the coming one. */
-  | { readonly kind: 'rise'; readonly epoch: number; readonly members: readonly number[] }
-  /** Replica: done. */
-  | { readonly kind: 'risen'; readonly epoch: number }
-  /** Writer: the witness has committed this record. */
-  | { readonly kind: 'epoch'; readonly record: OwnershipRecord }
-  /** Replica: persisted. */
-  | { readonly kind: 'epoch_accepted'; readonly epoch: number }
-
-export type SessionEvent =
-  /** Once, after construction. */
-  | { readonly kind: 'start'; readonly now: number }
-  /** `joined`: every member's first copy has reached this site in full. */
-  | {
-      readonly kind: 'open'
-      readonly now: number
-      readonly record: OwnershipRecord
-      readonly force: boolean
-      readonly joined: boolean
-    }
-  /** Members were added or grew. */
-  | { readonly kind: 'members_changed'; readonly now: number }
-  | { readonly kind: 'hold'; readonly now: number; readonly epoch: number; readonly holdMs: number }
-  | { readonly kind: 'release'; readonly now: number }
-  | { readonly kind: 'close'; readonly now: number; readonly record: OwnershipRecord }
-  /** Hellos were exchanged. A link that replaces another is reported after that one's `link_down`. */
-  | {
-      readonly kind: 'link_up'
-      readonly now: number
-      readonly hello: PeerHello
-      /** Writer: every frame numbered behind it is still in the frame log; null: there is no log. */
-      readonly logFrom: number | null
-    }
-  | { readonly kind: 'link_down'; readonly now: number }
-  /** The peer refused the link, or spoke under another epoch, and showed its record. */
-  | { readonly kind: 'peer_record'; readonly now: number; readonly record: OwnershipRecord }
-  | { readonly kind: 'message'; readonly now: number; readonly message: SessionMessage }
-  /** `answer` null: unreachable, timed out, or unknown session. `sentMs`: clock before the request was sent. */
-  | {
-      readonly kind: 'witness'
-      readonly now: number
-      readonly ask: WitnessAsk
-      readonly sentMs: number
-      readonly answer: WitnessAnswer | null
-    }
-  /** Every dirty region of every joined member equals the replica's now. */
-  | { readonly kind: 'reconciled'; readonly now: number }
-  /** Nothing is left to copy, and the replica acknowledged all of it. `members`: indexes of all members it was done for. */
-  | { readonly kind: 'copied'; readonly now: number; readonly members: readonly number[] }
-  /** Writer while catching up: the replica has acknowledged everything, or nearly (the rest fits into one turn of the link). */
-  | { readonly kind: 'caught_up'; readonly now: number }
-  /** Writer under solo: the frame log grew too long and was dropped. */
-  | { readonly kind: 'log_dropped'; readonly now: number }
-  /** The snapshot of `keep_copy` was taken, or cannot be taken here (no space): `ok` false. */
-  | { readonly kind: 'kept'; readonly now: number; readonly id: string; readonly ok: boolean }
-  /** An operator at this site makes it the writer without the witness. */
-  | {
-      readonly kind: 'promote'
-      readonly now: number
-      readonly joined: boolean
-      readonly force: boolean
-    }
-  /** An operator asks the writer to change how it is arbitrated; it asks the witness (`configure`). */
-  | {
-      readonly kind: 'arbitrate'
-      readonly now: number
-      readonly mode: OwnershipRecord['mode']
-      readonly preferred: string
-    }
-  /** After `drain`: nothing in flight, everything durable on both sides. */
-  | { readonly kind: 'drained'; readonly now: number }
-  /** A few times per renewal interval. */
-  | { readonly kind: 'tick'; readonly now: number }
-
-export type SessionEffect =
-  /** Fsynced before the next effect. */
-  | { readonly kind: 'persist'; readonly stored: StoredSession }
-  /** fdatasync of every volume of the session, before the next effect. */
-  | { readonly kind: 'make_durable' }
-  /** These members count as joined at this site, persisted before the next effect. */
-  | { readonly kind: 'mark_joined'; readonly members: readonly number[] }
-  /** The volumes are exported through the session; clients that are connected stay so. */
-  | { readonly kind: 'serve' }
-  /** Exports refuse to open with the reason; connections are dropped; I/O that waits is failed. */
-  | { readonly kind: 'refuse'; readonly reason: string }
-  /** The session is over: volumes are served plainly, without dropping connections, or refuse. */
-  | { readonly kind: 'end'; readonly serving: 'standalone' | 'standby' }
-  /** Whether new writes are numbered, or wait. */
-  | { readonly kind: 'input'; readonly open: boolean }
-  /** Look at the gate: more may be answered now. */
-  | { readonly kind: 'release' }
-  | { readonly kind: 'ask'; readonly ask: WitnessAsk }
-  /** The replica dials the writer, for ever, until told otherwise. */
-  | { readonly kind: 'dial'; readonly on: boolean }
-  /** Close the link; with `tell`, the peer learns this side's record first. Reported as no event. */
-  | { readonly kind: 'drop_link'; readonly tell: boolean }
-  | { readonly kind: 'send'; readonly message: SessionMessage }
-  /** Replica: `gate.sequence` has been set to the writer's; note it as applied. */
-  | { readonly kind: 'applied_from' }
-  /** Frames go out on the link from now on, the retained ones after `after` first. (After `copy_begin` they do as well.) */
-  | { readonly kind: 'resend'; readonly after: number }
-  /** Retained frames are no longer needed; with `mark`, their regions are to be copied. */
-  | { readonly kind: 'forget_frames'; readonly mark: boolean }
-  /** all: everything, compared · delta: what the change maps of both sides and the replica's intent bits name, with `regions` the
-   *  writer's own set intent regions too · joining: members that never had a full copy, and marked blocks */
-  | { readonly kind: 'start_copy'; readonly scope: CopyScope; readonly regions?: boolean }
-  /** Whether answered frames that the replica lacks are kept, up to the limit (frame log). Turning it on marks those that are kept
-   *  now in the change map; turning it off forgets them. */
-  | { readonly kind: 'log_frames'; readonly on: boolean }
-  /** Tell me (`caught_up`) when the replica has nearly everything that was numbered. Ends with the link. */
-  | { readonly kind: 'watch_catch_up' }
-  /** Both sides are equal but for what is in flight: change maps (and a replica's intent bits) begin empty, relative to `epoch`. */
-  | { readonly kind: 'clear_changes'; readonly epoch: number }
-  /** Replica: a snapshot of all members as they are, durable; nothing is applied before it is taken. Reported as `kept`. */
-  | { readonly kind: 'keep_copy'; readonly id: string }
-  /** All members become what the snapshot holds, durably, before the next effect. The snapshot stays. */
-  | { readonly kind: 'restore_kept'; readonly id: string }
-  /** The snapshot is not needed for recovery any more. `divergence`: what it preserved is kept as a divergence record. */
-  | { readonly kind: 'release_kept'; readonly id: string; readonly divergence: boolean }
-  | { readonly kind: 'stop_copy' }
-  /** Fetch what differs from the replica, in the dirty regions or everywhere, then report `reconciled`. `stop_copy` ends
-   *  it as well. */
-  | { readonly kind: 'reconcile'; readonly scope: 'all' | 'dirty' }
-  /** Report `drained` when nothing is in flight and both sides have been made durable. */
-  | { readonly kind: 'drain' }
-  /** Answer to the `open`, `hold` or `close` just handled: nothing was changed. */
-  | { readonly kind: 'refuse_command'; readonly code: RefusalCode; readonly text: string }
-
-/** Why a peer that dials gets no link. OLDER_EPOCH: it knows more than this side, which should look at its record. */
-export interface PeerRefusal {
-  readonly code: 'OLDER_EPOCH' | 'STALE_EPOCH' | 'WRONG_ROLE'
-  readonly text: string
-}
-
-export type CopyScope = 'all' | 'dirty' | 'delta' | 'joining'
-/** NOT_YET: the same command may succeed in a few seconds. The others are final. */
-export type RefusalCode =
-  | 'STALE_EPOCH'
-  | 'NOT_CONSISTENT'
-  | 'NOT_WRITER'
-  | 'WRONG_STATE'
-  | 'NOT_YET'
-
 type State = OwnershipRecord['state']
 
 /** States in which the writer answers without its peer, under a lease. */
 const ALONE: ReadonlySet<State> = new Set<State>(['resyncing', 'solo', 'failed_over'])
 /** States in which the recorded replica takes the writer's stream. */
 const LINKED: ReadonlySet<State> = new Set<State>(['resyncing', 'in_sync', 'solo', 'frozen'])
+
+/** Phases in which a replica applies what the writer sends. */
+const APPLYING: ReadonlySet<Phase> = new Set<Phase>(['receiving', 'catching_up', 'following'])
 
 /** Wait of the witness's next question after it could not be reached, as a share of the renewal interval. */
 const RETRY_SHARE = 0.25
@@ -264,9 +90,13 @@ export function unopened(session: string): StoredSession {
     promoting: false,
     clean: null,
     baseEpoch: 0,
+    priorBase: 0,
+    exact: true,
     kept: null,
     ackedAlone: false,
     unwitnessed: false,
+    promoted: false,
+    wanted: null,
     outOfTouchMs: null,
   }
 }
@@ -328,6 +158,16 @@ export class Session {
   /** Volumes are exported through the session (answers may still wait). */
   get served(): boolean {
     return this.#served
+  }
+
+  /** Replica: frames of the writer are to be applied. False between `copy_begin` and the end of `kept`. */
+  get applies(): boolean {
+    return this.role === 'replica' && this.#link !== null && APPLYING.has(this.#phase)
+  }
+
+  /** Writer: the blocks of each write are set in the change map before it is carried out. */
+  get marks(): boolean {
+    return this.#stored.record.state !== 'in_sync'
   }
 
   /** Everything numbered is durable on both sides, and nothing new is taken. */
