@@ -70,7 +70,7 @@ async function fill(member: number, at: number, blocks: number): Promise<void> {
   for (let block = 0; block < blocks; block++) {
     await client.write(at + block * BLOCK, Buffer.alloc(BLOCK, 1 + ((at / BLOCK + block) % 250)))
   }
-  await client.close()
+  await client.disconnect()
 }
 
 test('equal sides are found equal, holes without being read, and the time is on record', async () => {
@@ -165,22 +165,24 @@ test('under load nothing is reported that does not differ, and what differs is f
     [[300 * BLOCK, BLOCK, true]],
   )
   for (const load of loads) assert.ok((await load.stop()).count > 100)
-  for (const client of clients) await client.close()
+  for (const client of clients) await client.disconnect()
   await until(() => lab.same(), 'both sides are equal')
 })
 
 test('a verification goes on after the death of either agent, with what it had found', async () => {
-  await lab.start(members(1))
+  // Regions that were written lately are fetched from the replica when the writer comes back: the late fault lies outside of them.
+  const size = 3 * SIZE
+  await lab.start([{ index: 1, sizeBytes: size, blank: true }])
   await lab.protect()
   await fill(1, 0, 64)
   damage(lab.b, 'b-1', 3 * BLOCK, Buffer.from('early'))
-  damage(lab.b, 'b-1', 60 * MIB, Buffer.from('late'))
-  await begin('run-killed', { rate: 24 * MIB })
-  await until(async () => ((await show()).run?.compared_bytes ?? 0) > 8 * MIB, 'it has begun')
+  damage(lab.b, 'b-1', 180 * MIB, Buffer.from('late'))
+  await begin('run-killed', { rate: 72 * MIB })
+  await until(async () => ((await show()).run?.compared_bytes ?? 0) > 24 * MIB, 'it has begun')
   await lab.b.kill()
   await lab.b.start()
   await lab.inSync()
-  await until(async () => ((await show()).run?.compared_bytes ?? 0) > 24 * MIB, 'it goes on')
+  await until(async () => ((await show()).run?.compared_bytes ?? 0) > 72 * MIB, 'it goes on')
   await until(async () => (await show()).run?.state === 'running', 'it runs')
   await lab.a.kill()
   await lab.a.start()
@@ -189,12 +191,12 @@ test('a verification goes on after the death of either agent, with what it had f
   assert.ok(after.run.compared_bytes > 0, 'its place was kept')
   assert.equal(after.run.mismatched_bytes, BLOCK)
   const run = await ended('run-killed')
-  assert.deepEqual([run.state, run.compared_bytes], ['done', SIZE])
+  assert.deepEqual([run.state, run.compared_bytes], ['done', size])
   assert.deepEqual(
     run.ranges.map(({ offset, length }) => [offset, length]),
     [
       [3 * BLOCK, BLOCK],
-      [60 * MIB, BLOCK],
+      [180 * MIB, BLOCK],
     ],
   )
 })
