@@ -22,6 +22,7 @@ const facts = (over: Partial<GroupFacts> = {}): GroupFacts => ({
   drills: 0,
   busyPairs: 0,
   sync: 'in_sync',
+  preferredMayRun: false,
   ...over,
 })
 
@@ -175,5 +176,18 @@ test('a failed reversal may be repeated whatever is known about the synchronisat
   for (const sync of ['idle', 'copying', 'stalled', 'link_down', 'production_silent'] as const) {
     const decision = decideGroup(facts({ ...at, sync }), { kind: 'reverse', to: 'target' })
     assert.deepEqual(decision, { ok: true, transition: 'reverse' }, sync)
+  }
+})
+
+test('a silent preferred site of a static-priority group is given up by force together with the statement that it is off', () => {
+  for (const sync of ['production_silent', 'stalled', 'in_sync'] as const) {
+    const silent = facts({ sync, preferredMayRun: true })
+    for (const force of [false, true]) {
+      for (const preferredOff of [false, true]) {
+        const decision = decideGroup(silent, { kind: 'failover', force, preferredOff })
+        assert.equal(decision.ok, force && preferredOff)
+        if (!decision.ok) assert.equal(decision.refusal, 'GROUP_PREFERRED_MAY_RUN')
+      }
+    }
   }
 })

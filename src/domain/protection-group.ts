@@ -152,6 +152,11 @@ export interface GroupFacts {
   /** Pairs with an operation of their own under way (creating, extending, deleting ...). */
   readonly busyPairs: number
   readonly sync: GroupSyncFact
+  /**
+   * Production is the preferred site of a static-priority group and nothing is heard from it: it may be writing without the witness's word,
+   * for as long as it likes.
+   */
+  readonly preferredMayRun: boolean
 }
 
 /**
@@ -176,8 +181,11 @@ export type GroupCommand =
   | { readonly kind: 'start' }
   | { readonly kind: 'stop' }
   | { readonly kind: 'reverse'; readonly to: Station }
-  /** `force` accepts a DR side that is not known to be in sync, and a production side that is still alive. */
-  | { readonly kind: 'failover'; readonly force: boolean }
+  /**
+   * `force` accepts a DR side that is not known to be in sync, and a production side that is still alive. `preferredOff`: the
+   * operator states that the preferred site of a static-priority group is off.
+   */
+  | { readonly kind: 'failover'; readonly force: boolean; readonly preferredOff?: boolean }
   | { readonly kind: 'delete' }
   | { readonly kind: 'rename' }
 
@@ -192,6 +200,7 @@ export type GroupRefusal =
   | 'GROUP_COPYING'
   | 'GROUP_LINK_DOWN'
   | 'GROUP_PRODUCTION_SILENT'
+  | 'GROUP_PREFERRED_MAY_RUN'
 
 export type GroupDecision =
   | {
@@ -239,7 +248,12 @@ export function decideGroup(facts: GroupFacts, command: GroupCommand): GroupDeci
     case 'failover':
       if (!GROUP_TRANSITIONS.failover.from.includes(facts.status)) return refuse('GROUP_STATE')
       if (facts.usablePairs === 0) return refuse('GROUP_WITHOUT_PAIRS')
+      if (facts.preferredMayRun && command.preferredOff !== true) {
+        return refuse('GROUP_PREFERRED_MAY_RUN')
+      }
       if (command.force) return go('failover')
+      // What it did alone nobody else can know.
+      if (facts.preferredMayRun) return refuse('GROUP_PREFERRED_MAY_RUN')
       return judgeFailoverSync(facts.sync)
     default:
       return unreachable(command)

@@ -120,3 +120,31 @@ test('a group that never replicated is inactive, one that stopped or failed over
     assert.equal(viewSync(input({ record })).pairs.get('p1')?.status, 'active-stopped')
   }
 })
+
+test('after a link loss the DR side is inactive at fault level 5, then copying, and active only when the record has risen', () => {
+  const record = (state: 'solo' | 'resyncing' | 'frozen') => ({
+    epoch: 5,
+    state,
+    writer: 'az1',
+    replica: 'az2',
+  })
+  const shown = (one: SyncInput) => {
+    const view = viewSync(one)
+    return [view.fact, view.faultLevel, view.pairs.get('p1')?.status]
+  }
+  const cut = session({ link: 'down' })
+  assert.deepEqual(shown(input({ record: record('solo') }, cut)), ['stalled', '5', 'inactive'])
+  // It has not spoken under this epoch yet.
+  assert.deepEqual(shown(input({ record: record('solo') }, null)), ['stalled', '5', 'inactive'])
+  const behind = session({ progress: 40 })
+  assert.deepEqual(shown(input({ record: record('solo') }, behind)), ['copying', '0', 'copying'])
+  assert.deepEqual(shown(input({ record: record('resyncing') }, behind)), [
+    'copying',
+    '0',
+    'copying',
+  ])
+  assert.equal(viewSync(input({ record: record('solo') }, behind)).pairs.get('p1')?.progress, 40)
+  assert.deepEqual(shown(input({ record: record('frozen') }, behind)), ['stalled', '2', 'inactive'])
+  const gone = { record: record('solo'), sides: silent(cut, 6_000) }
+  assert.deepEqual(shown(input(gone)), ['stalled', '2', 'inactive'])
+})

@@ -93,10 +93,16 @@ export function viewSync(input: SyncInput): SyncView {
   const allJoined = input.members.every((member) => isJoined(record, member, told))
   return {
     fact: fact(),
-    faultLevel: !productionHeard ? '2' : told?.link === 'down' ? '5' : '0',
+    // Under a frozen record no site may write, alive or not.
+    faultLevel: !productionHeard || record.state === 'frozen' ? '2' : linkLost() ? '5' : '0',
     productionHeard,
     ageMs: ageOf(record.writer),
     pairs,
+  }
+
+  /** By the production site's own words; and a record of going on alone stands for them until it has spoken under it. */
+  function linkLost(): boolean {
+    return told?.link === 'down' || (told === null && record?.state === 'solo')
   }
 
   function fact(): GroupSyncFact {
@@ -134,10 +140,8 @@ function viewMember(
   const joined = isJoined(record, member, told)
   if (told.link === 'down') return { status: 'inactive', progress: joined ? 99 : part() }
   if (joined) return { status: 'active', progress: 100 }
-  // A record that is solo or frozen while the link is up is about to change; nothing is copied under it.
-  if (record.state !== 'resyncing' && record.state !== 'in_sync') {
-    return { status: 'inactive', progress: null }
-  }
+  // A frozen record is about to change; nothing is copied under it. Under `solo` the DR side catches up in order.
+  if (record.state === 'frozen') return { status: 'inactive', progress: null }
   return { status: 'copying', progress: part() }
 
   /** 100 is kept for "in sync": a finished copy that has not risen yet shows 99. */

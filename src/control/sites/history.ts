@@ -10,6 +10,13 @@ import type { SessionStatus } from '#wire/site/witness.ts'
  * newest state anybody acts under, and what the record lost above that was never acted under.
  */
 
+/* A record is in doubt for one of two reasons, which its history mark names:
+ *
+ *   doubt:MARK   the database may have lost its end: no word of any site is missing only when both have reported
+ *   ahead:MARK   the database is complete, but a site acts under a higher epoch: after break-glass. It presents its record itself
+ *                (`promoted`), which settles it; until then nothing is granted
+ */
+
 /** What each site said since the doubt began, by site. */
 export type Heard = Readonly<Record<string, HeardStatus>>
 
@@ -18,6 +25,8 @@ export interface HeardStatus {
   readonly epoch: number
   readonly state: string
   readonly role: SessionStatus['role'] | null
+  /** It acts without the witness's word, and will say so itself. */
+  readonly unwitnessed?: boolean
 }
 
 export const trusted = (row: Pick<OwnershipRow, 'history_mark'>, mark: string): boolean =>
@@ -26,12 +35,60 @@ export const trusted = (row: Pick<OwnershipRow, 'history_mark'>, mark: string): 
 /** What the mark of a record says while it collects the sites' words under the database's present mark. */
 export const doubtOf = (mark: string): string => `doubt:${mark}`
 
+/** The same when the database's own history is complete. */
+export const aheadOf = (mark: string): string => `ahead:${mark}`
+
+/** The mark of a record that is brought, or stays, in doubt under the database's present mark. */
+export const nextDoubt = (row: Pick<OwnershipRow, 'history_mark'>, mark: string): string =>
+  trusted(row, mark) || row.history_mark === aheadOf(mark) ? aheadOf(mark) : doubtOf(mark)
+
+/** The words that were collected under the present mark; those of an earlier doubt count for nothing. */
+export const heardUnder = (row: OwnershipRow, mark: string): string =>
+  row.history_mark === doubtOf(mark) || row.history_mark === aheadOf(mark) ? row.heard : '{}'
+
+/** A record just presented by the site that acts under it: nothing higher is known, and the database is complete. */
+export function settledBy(record: Ownership, row: OwnershipRow, mark: string): boolean {
+  if (row.history_mark !== mark && row.history_mark !== aheadOf(mark)) return false
+  const heard = fromJson<Heard>(heardUnder(row, mark))
+  return Object.values(heard).every(({ epoch }) => epoch <= record.epoch)
+}
+
+export interface DoubtView {
+  /** restored: the database may have lost its end · agent_ahead: a site acts under a higher epoch */
+  readonly reason: 'restored' | 'agent_ahead'
+  /** Sites whose word is awaited. */
+  readonly awaits: readonly string[]
+  /** Highest epoch that any site has reported; null: none has. */
+  readonly reportedEpoch: number | null
+}
+
+/** Why nothing is granted for a record; null: it is trusted. */
+export function doubtView(row: OwnershipRow, mark: string): DoubtView | null {
+  if (trusted(row, mark)) return null
+  const heard = fromJson<Heard>(heardUnder(row, mark))
+  const epochs = Object.values(heard).map(({ epoch }) => epoch)
+  const ahead = Object.entries(heard)
+    .filter(([, said]) => said.unwitnessed === true && said.epoch > row.epoch)
+    .map(([site]) => site)
+  const silent = [row.writer, row.replica].filter((site) => heard[site] === undefined)
+  return {
+    reason: row.history_mark === aheadOf(mark) ? 'agent_ahead' : 'restored',
+    awaits: ahead.length > 0 ? ahead : silent,
+    reportedEpoch: epochs.length === 0 ? null : Math.max(...epochs),
+  }
+}
+
 /** Adds one site's words. A site that does not know the session has spoken too. */
 export function hears(heard: Heard, site: string, status: SessionStatus | undefined): Heard {
   const said: HeardStatus =
     status === undefined
       ? { epoch: 0, state: 'closed', role: null }
-      : { epoch: status.epoch, state: status.state, role: status.role }
+      : {
+          epoch: status.epoch,
+          state: status.state,
+          role: status.role,
+          unwitnessed: status.unwitnessed,
+        }
   return { ...heard, [site]: said }
 }
 
@@ -41,22 +98,30 @@ export type Adoption =
 
 /**
  * The record that follows from the stored words and a change of them. `change` returns null when an operator
- * vouches: then whatever was heard has to do.
+ * vouches: then whatever was heard has to do, and of two equal claims that of the site that is not `off` counts.
  */
 export function adopt(
   record: Ownership,
   stored: string,
   change: (heard: Heard) => Heard | null,
+  off?: string,
 ): Adoption {
   const before = fromJson<Heard>(stored)
   const after = change(before)
   const heard = after ?? before
   const complete = heard[record.writer] !== undefined && heard[record.replica] !== undefined
-  if (after !== null && (!complete || contradictory(record, heard))) {
+  if (
+    after !== null &&
+    (!complete || contradictory(record, heard) || presentsItself(record, heard))
+  ) {
     return { kind: 'waiting', heard: toJson(heard) }
   }
-  return { kind: 'trusted', record: newest(record, heard) }
+  return { kind: 'trusted', record: newest(record, heard, off) }
 }
+
+/** A site that broke the glass says so with its own record, which tells more than its report. */
+const presentsItself = (record: Ownership, heard: Heard): boolean =>
+  Object.values(heard).some((said) => said.unwitnessed === true && said.epoch > record.epoch)
 
 /** Two sites that both claim to write under one epoch: two histories, which only an operator can choose between. */
 function contradictory(record: Ownership, heard: Heard): boolean {
@@ -69,9 +134,10 @@ function contradictory(record: Ownership, heard: Heard): boolean {
   )
 }
 
-function newest(record: Ownership, heard: Heard): Ownership {
+function newest(record: Ownership, heard: Heard, off: string | undefined): Ownership {
   let result = record
-  for (const site of [record.writer, record.replica]) {
+  const sites = [record.writer, record.replica]
+  for (const site of off === record.writer ? sites.toReversed() : sites) {
     const said = heard[site]
     if (said === undefined || said.epoch <= result.epoch) continue
     const other = site === record.writer ? record.replica : record.writer

@@ -72,7 +72,7 @@ export const toRecord = (row: OwnershipRow, readLease: LeaseReader): Ownership =
 })
 
 export interface Change {
-  /** The move; kept in the history when it changed the epoch or the trust. */
+  /** The move; kept in the history when it changed the epoch, the trust or the arbitration. */
   readonly kind: string
   readonly askedBy: string
   readonly bootId: string
@@ -115,7 +115,8 @@ export async function saveRecord(
     .where('serial', '=', row.serial)
     .execute()
   const trustChanged = change.historyMark !== undefined && change.historyMark !== row.history_mark
-  if (record.epoch === row.epoch && !trustChanged) return
+  const modeChanged = record.mode !== row.mode || record.preferred !== row.preferred
+  if (record.epoch === row.epoch && !trustChanged && !modeChanged) return
   await tx
     .insertInto('ownership_changes')
     .values({

@@ -91,6 +91,12 @@ export async function serveInternal(options: {
     if (caller.site !== body.site) throw stranger(caller, body.site)
     const known = await witness.record(session)
     const parties = known === null ? [] : [known.writer, known.replica]
+    if (body.kind === 'configure' && known !== null && !parties.includes(body.preferred)) {
+      throw refused(400, `${body.preferred} is no site of session ${session}`)
+    }
+    if (body.kind === 'promoted' && body.record.session !== session) {
+      throw refused(400, `a record of session ${body.record.session} for ${session}`)
+    }
     const answer = parties.includes(body.site)
       ? await witness.ask(session, body, `site:${body.site}`)
       : null

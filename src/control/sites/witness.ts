@@ -12,7 +12,7 @@ import {
   type OwnershipRequest,
 } from '#domain/ownership.ts'
 import type { Report } from '#wire/site/witness.ts'
-import { adopt, doubtOf, type Heard, hears, trusted } from './history.ts'
+import { adopt, type Heard, heardUnder, hears, nextDoubt, settledBy, trusted } from './history.ts'
 import {
   findRecord,
   foreignLeases,
@@ -38,8 +38,13 @@ export interface Witness {
    * OWNERSHIP_WAIT (lease held, history not yet trusted; carries `retryAfterMs`).
    */
   change(session: string, request: OwnershipRequest, askedBy: string): Promise<Ownership>
-  /** An operator vouches that the record is complete although not both sites have reported. */
-  trust(session: string, askedBy: string): Promise<void>
+  /** An operator vouches that the record is complete although `siteOff` has not reported. */
+  trust(session: string, askedBy: string, siteOff?: string): Promise<void>
+  /**
+   * How a session that is closed shall be arbitrated when it is opened. Nobody acts under a closed record, so its epoch stays. Throws
+   * OWNERSHIP_UNKNOWN, and OWNERSHIP_REFUSED for a session that is open: its writer has to ask.
+   */
+  arrange(session: string, arbitration: Arbitration, askedBy: string): Promise<Ownership>
   /** Takes what a site says about its sessions: proof, or doubt, of the records' completeness. */
   heard(report: Report): Promise<void>
   /**
@@ -48,6 +53,8 @@ export interface Witness {
    */
   watchLeases(): Promise<void>
 }
+
+export type Arbitration = Pick<Ownership, 'mode' | 'preferred'>
 
 /* The witness. The rules are pure (domain/ownership.ts); this file makes them durable and gives them time and trust.
  *
@@ -63,9 +70,9 @@ export interface Witness {
  * TRUST. A database that lost its end could grant a second writer. Whatever casts doubt on it (store/meta.ts) changes the
  * history mark, and a record whose own mark differs is not trusted: nothing is granted for it until both its sites
  * have reported since, or an operator vouches for it. The reports show the highest epoch that anybody acts under; the record
- * becomes that. A record becomes doubtful alone when a site reports an epoch above it (a forced promotion
- * without the witness). Leases granted by the lost end are unknown: with the trust a record gets a lease that began when this
- * process first met the doubt.
+ * becomes that. Leases granted by the lost end are unknown: with the trust a record gets a lease that began when this
+ * process first met the doubt. A record becomes doubtful alone when a site reports an epoch above it: after break-glass. That site
+ * presents its record (`promoted`), which settles the doubt if nobody is known to be further still (history.ts).
  */
 
 export interface WitnessOptions {
@@ -193,12 +200,15 @@ export function createWitness(options: WitnessOptions): Witness {
         incarnation: meta.incarnation,
       })
       if (decided.ok && decided.record !== before) {
+        const mark = meta.history_mark
+        const settles = request.kind === 'promoted' && settledBy(decided.record, row, mark)
         await saveRecord(tx, row, decided.record, {
           kind: request.kind,
           askedBy,
           bootId,
           leaseMs,
           at: clock.wallMs(),
+          ...(settles ? { historyMark: mark, heard: '{}' } : {}),
         })
       }
       return decided
@@ -216,15 +226,15 @@ export function createWitness(options: WitnessOptions): Witness {
     session: string,
     change: (heard: Heard) => Heard | null,
     askedBy: string,
+    siteOff?: string,
   ): Promise<void> {
     const row = await findRecord(tx, session)
     if (row === undefined) return
     const meta = await readMeta(tx)
     const before = toRecord(row, readLease)
     const base = { askedBy, bootId, leaseMs, at: clock.wallMs() }
-    // Words spoken under an earlier doubt count for nothing.
-    const doubt = doubtOf(meta.history_mark)
-    const result = adopt(before, row.history_mark === doubt ? row.heard : '{}', change)
+    const doubt = nextDoubt(row, meta.history_mark)
+    const result = adopt(before, heardUnder(row, meta.history_mark), change, siteOff)
     if (result.kind === 'waiting') {
       if (row.history_mark === doubt && row.heard === result.heard) return
       log.warn({ session, record: before, heard: result.heard }, 'an ownership record is in doubt')
@@ -298,13 +308,33 @@ export function createWitness(options: WitnessOptions): Witness {
       if (row.state !== 'closed') throw new Fault(OWNERSHIP_OPEN, `forgetting ${session}`)
       await tx.deleteFrom('ownership').where('session', '=', session).execute()
     },
-    async trust(session, askedBy) {
+    async arrange(session, { mode, preferred }, askedBy) {
+      return await store.write(async (tx) => {
+        const row = await findRecord(tx, session)
+        const doing = `arranging the arbitration of session ${session}`
+        if (row === undefined) throw new Fault(OWNERSHIP_UNKNOWN, doing)
+        const before = toRecord(row, readLease)
+        assert(
+          preferred === before.writer || preferred === before.replica,
+          'the preferred site is one of the two',
+        )
+        if (before.mode === mode && before.preferred === preferred) return before
+        if (before.state !== 'closed') {
+          throw new Fault(OWNERSHIP_REFUSED, `${doing}: it is ${before.state}`, { session })
+        }
+        const record = { ...before, mode, preferred }
+        const change = { kind: 'configure', askedBy, bootId, leaseMs, at: clock.wallMs() }
+        await saveRecord(tx, row, record, change)
+        return record
+      })
+    },
+    async trust(session, askedBy, siteOff) {
       await store.write(async (tx) => {
         const row = await findRecord(tx, session)
         if (row === undefined) throw new Fault(OWNERSHIP_UNKNOWN, `vouching for ${session}`)
         const meta = await readMeta(tx)
         if (trusted(row, meta.history_mark)) return
-        await restoreTrust(tx, session, () => null, askedBy)
+        await restoreTrust(tx, session, () => null, askedBy, siteOff)
       })
     },
     async watchLeases() {

@@ -226,7 +226,11 @@ function actionOf(body: unknown, { refuse }: SdrsContext): Action {
     case 'failover': {
       const force = value['force'] ?? false
       if (typeof force !== 'boolean') throw refuse('SDRS.0206', 'force: true or false.')
-      return { kind: 'failover', force }
+      const preferredOff = value['preferred_site_is_off'] ?? false
+      if (typeof preferredOff !== 'boolean') {
+        throw refuse('SDRS.0206', 'preferred_site_is_off: true or false.')
+      }
+      return { kind: 'failover', force, preferredOff }
     }
     case 'reverse': {
       const to = value['priority_station']
@@ -250,6 +254,9 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 
 const FORCE_HINT =
   'The DR side is not known to hold everything. To fail over all the same and accept the loss, send {"failover-server-group":{"force":true}}.'
+
+const PREFERRED_HINT =
+  'The group is arbitrated by static priority, and its preferred site, of which nothing is heard, may be writing alone. Make sure that it is off, then send {"failover-server-group":{"force":true,"preferred_site_is_off":true}}.'
 
 function commandRefusal(
   refusal: GroupRequestRefusal,
@@ -284,6 +291,8 @@ function commandRefusal(
       )
     case 'GROUP_PRODUCTION_SILENT':
       return refuse('SDRS.1823')
+    case 'GROUP_PREFERRED_MAY_RUN':
+      return refuse('SDRS.1824', PREFERRED_HINT)
     default:
       return unreachable(refusal)
   }

@@ -65,6 +65,8 @@ export const JOB_SPECS: Readonly<Record<string, JobSpec>> = {
 const FAULT_CODES: Readonly<Record<string, string>> = {
   DR_SIDE_NOT_IN_SYNC: 'SDRS.1830',
   DR_SIDE_EMPTY: 'SDRS.1830',
+  DR_SIDE_FAILED: 'SDRS.1824',
+  PREFERRED_SITE_MAY_RUN: 'SDRS.1824',
   REPLICATION_NOT_ESTABLISHED: 'SDRS.1824',
   HOLD_NOT_DRAINED: 'SDRS.1824',
 }
@@ -158,7 +160,7 @@ function childJob(operation: OperationView, spec: JobSpec, child: Child) {
 }
 
 function stringEntities(operation: OperationView): Record<string, string> {
-  const shown = ['server_group_id', 'replication_pair_id', 'volume_ids']
+  const shown = ['server_group_id', 'replication_pair_id', 'volume_ids', 'given_up_at_least']
   return Object.fromEntries(
     shown.flatMap((key) => {
       const value = operation.entities[key]

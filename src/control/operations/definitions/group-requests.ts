@@ -18,10 +18,10 @@ import {
 import { fits } from '#domain/quota.ts'
 import { followsGroup, type PairStatus } from '#domain/replication-pair.ts'
 import type { OperationKind, SubmitRequest } from '../operation.ts'
+import { type Failover, failoverGroup } from './failover.ts'
 import {
   createGroup,
   deleteGroup,
-  failoverGroup,
   GROUP_RESOURCE,
   reprotectGroup,
   reverseGroup,
@@ -122,7 +122,7 @@ export async function requestGroupCommand(
       project,
       resourceType: GROUP_RESOURCE,
       resourceId: id,
-      input: (command.kind === 'failover' ? { force: command.force } : {}) as never,
+      input: inputOf(command) as never,
       entities: {
         server_group_id: id,
         name: group.name,
@@ -133,6 +133,11 @@ export async function requestGroupCommand(
     return { ok: true, group, operation }
   })
 }
+
+const inputOf = (command: GroupCommand): Failover | Record<string, never> =>
+  command.kind === 'failover'
+    ? { force: command.force, preferredOff: command.preferredOff === true }
+    : {}
 
 const KINDS: Record<Exclude<GroupTransitionName, 'create'>, OperationKind<never>> = {
   start: startGroup,

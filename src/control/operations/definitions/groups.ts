@@ -2,37 +2,25 @@ import { Fault } from '#base/fault.ts'
 import {
   deleteGroupRow,
   drAz,
-  groupStatus,
-  moveGroup,
-  movePair,
   pairsOfGroup,
   pairStatus,
   productionAz,
-  updateGroup,
   updatePair,
 } from '#control/resources/groups.ts'
 import { addChore } from '#control/resources/surroundings.ts'
-import { latestRise } from '#control/resources/sync.ts'
 import type { Transaction } from '#control/store/store.ts'
-import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import type { Ownership } from '#domain/ownership.ts'
-import {
-  GROUP_TRANSITIONS,
-  type GroupTransitionName,
-  otherStation,
-} from '#domain/protection-group.ts'
-import { followsGroup, type PairStatus } from '#domain/replication-pair.ts'
+import { followsGroup } from '#domain/replication-pair.ts'
 import { type OperationKind, operation, type Step, step, type StepContext } from '../operation.ts'
+import { failed, OPEN_RETRY, settle, swapStation } from './group-settle.ts'
 import {
   changeRecord,
   COURTESY_MS,
-  DR_SIDE_EMPTY,
-  DR_SIDE_NOT_IN_SYNC,
   endSession,
   established,
   HOLD_NOT_DRAINED,
   openAt,
-  statusAt,
   theGroup,
   theRecord,
   toWire,
@@ -40,13 +28,12 @@ import {
   withRecord,
 } from './session.ts'
 
-/* Operations on protection groups. The request has moved group and pairs to their transient state already.
+/* Operations on protection groups, but for failover.ts. The request has moved group and pairs to their transient state already.
  *
  *   start      choose members → record open → replica → writer → link works
  *   reprotect  choose members → record reprotect → replica → writer → link works
  *   stop       record closed → production plain → DR refuses
  *   reverse    hold → record reverse → old writer becomes replica → new writer serves, roles swap
- *   failover   choose members → record failed over → DR serves, roles swap → old writer is told, if it hears
  *
  * `in_session` of a pair is set before any agent hears of it and cleared before any agent drops it, so that the
  * reconciler and a repeated step agree on what the session should be.
@@ -56,32 +43,6 @@ import {
 export const GROUP_RESOURCE = 'protection-group'
 
 type Nothing = Readonly<Record<string, never>>
-
-/** About 16 s of trying: an agent that was just killed is back by then, and a person still waits for the answer. */
-const OPEN_RETRY = { attemptsMax: 7 }
-
-/** Ends an operation in its declared state: group, and every pair that went along. */
-async function settle(
-  tx: Transaction,
-  ctx: StepContext<unknown>,
-  name: GroupTransitionName,
-  end: 'to' | 'onError',
-): Promise<void> {
-  const { via, [end]: status } = GROUP_TRANSITIONS[name]
-  if (status === null) return
-  const now = ctx.services.clock.wallMs()
-  const group = await theGroup(tx, ctx.resourceId)
-  if (groupStatus(group) !== via) return
-  await moveGroup(tx, group.id, status, now)
-  for (const pair of await pairsOfGroup(tx, group.id)) {
-    if (pair.status === via) await movePair(tx, pair.id, status as PairStatus, now)
-  }
-}
-
-const failed =
-  (name: GroupTransitionName) =>
-  (tx: Transaction, ctx: StepContext<unknown>): Promise<void> =>
-    settle(tx, ctx, name, 'onError')
 
 export const createGroup: OperationKind<Nothing> = operation('group.create', {
   version: 1,
@@ -371,149 +332,4 @@ async function release(ctx: StepContext<unknown>, group: ProtectionGroupRow): Pr
   } catch (error) {
     ctx.services.log.warn({ err: error, group: group.id }, 'the hold will end by itself')
   }
-}
-
-async function swapStation(tx: Transaction, ctx: StepContext<unknown>): Promise<void> {
-  const group = await theGroup(tx, ctx.resourceId)
-  const station = otherStation(group.station === 'source' ? 'source' : 'target')
-  const now = ctx.services.clock.wallMs()
-  await updateGroup(tx, group.id, { station, reversing_to: null }, now)
-}
-
-// ---------------------------------------------------------------- failover
-
-export interface Failover {
-  readonly force: boolean
-}
-
-export const failoverGroup: OperationKind<Failover> = operation('group.failover', {
-  version: 1,
-  steps: [
-    step<Failover, readonly string[]>('choose_members', {
-      act: (ctx) => leftBehind(ctx),
-      record: async (tx, ctx, pairs) => {
-        const now = ctx.services.clock.wallMs()
-        for (const id of pairs) {
-          await movePair(tx, id, 'error', now)
-          await updatePair(tx, id, { in_session: 0, failure_detail: DR_SIDE_NOT_IN_SYNC.code }, now)
-        }
-      },
-    }),
-    step('drop_left_behind', {
-      act: async (ctx) => {
-        const pairs = ctx.results['choose_members'] as readonly string[]
-        if (pairs.length === 0) return
-        const group = await theGroup(ctx.services.store.db, ctx.resourceId)
-        // Before the DR side may write: it would serve the fragments with the rest.
-        await withRecord(ctx, group.id, async ({ epoch }) => {
-          await ctx.services.sites.command(
-            drAz(group),
-            'session.remove',
-            {
-              session: group.id,
-              epoch,
-              pairs: [...pairs],
-              serving: 'standby',
-              reason: 'the failover went without this pair: its disk was never copied in full',
-            },
-            { signal: ctx.signal },
-          )
-        })
-      },
-    }),
-    step('failover_record', {
-      retry: { attemptsMax: 40, pauseMostMs: 1_000 },
-      act: async (ctx) => {
-        const group = await theGroup(ctx.services.store.db, ctx.resourceId)
-        const to = drAz(group)
-        // A reversal that failed half way may have named the DR side already, which would wait for its replica for ever. It
-        // is turned back first: only a failover makes the new writer wait out the old one's last answers.
-        await changeRecord(
-          ctx,
-          group.id,
-          ({ state, writer }) => writer !== to || state !== 'in_sync',
-          ({ epoch }) => ({ kind: 'reverse', epoch, attempt: `${ctx.attemptId}.back` }),
-        )
-        return await changeRecord(
-          ctx,
-          group.id,
-          ({ state, writer }) => writer === to && (state === 'failed_over' || state === 'closed'),
-          ({ epoch, writer }) =>
-            // After such a reversal the DR side may have gone on alone as well: it keeps what it has.
-            writer === to
-              ? { kind: 'close', epoch, attempt: ctx.attemptId }
-              : {
-                  kind: 'failover',
-                  epoch,
-                  attempt: ctx.attemptId,
-                  force: ctx.input.force,
-                  consent: false,
-                },
-        )
-      },
-    }),
-    step('open_dr', {
-      act: async (ctx) => {
-        const group = await theGroup(ctx.services.store.db, ctx.resourceId)
-        const record = await theRecord(ctx.services, group.id)
-        if (record.state === 'closed') await endSession(ctx, group.id, drAz(group))
-        else await openAt(ctx, group, drAz(group), ctx.input.force)
-      },
-      record: async (tx, ctx) => {
-        const now = ctx.services.clock.wallMs()
-        for (const pair of await pairsOfGroup(tx, ctx.resourceId)) {
-          if (pair.in_session === 0) continue
-          await updatePair(tx, pair.id, { progress: 100, blank_epoch: null }, now)
-        }
-        await swapStation(tx, ctx)
-        await settle(tx, ctx, 'failover', 'to')
-      },
-    }),
-    step('tell_old_writer', {
-      act: async (ctx) => {
-        const group = await theGroup(ctx.services.store.db, ctx.resourceId)
-        try {
-          await openAt(ctx, group, drAz(group), false, { timeoutMs: COURTESY_MS })
-        } catch (error) {
-          // It cannot write any more whether it hears this or not; the reconciler tells it again.
-          ctx.services.log.info({ err: error, group: group.id }, 'the old writer was not told')
-        }
-      },
-    }),
-  ],
-  failed: failed('failover'),
-})
-
-/**
- * The pairs that a forced failover goes without: those never copied in full. Their DR disks hold fragments, and copying them
- * back later would destroy the only good copy; so they leave the session and show the state error. Without force one
- * such pair refuses the whole failover.
- */
-async function leftBehind(ctx: StepContext<Failover>): Promise<readonly string[]> {
-  const { store, agents } = ctx.services
-  const group = await theGroup(store.db, ctx.resourceId)
-  const record = await theRecord(ctx.services, group.id)
-  if (record.writer === drAz(group)) return []
-  const { members, rise } = await store.read(async (db) => ({
-    members: (await pairsOfGroup(db, group.id)).filter((pair) => pair.in_session === 1),
-    rise: await latestRise(db, group.id),
-  }))
-  // What the DR side says now, and what production said last. After a restart reports may be of an older epoch, and must not
-  // make a good copy look like a fragment.
-  const said = [
-    await statusAt(ctx, group.id, drAz(group)),
-    agents.session(group.id, productionAz(group))?.status,
-  ]
-  const reports = said.flatMap((one) => (one?.epoch === record.epoch ? [one] : []))
-  const copied = (pair: ReplicationPairRow) =>
-    (rise !== null && rise > pair.added_epoch) ||
-    reports.some((one) => one.members.some((member) => member.pair === pair.id && member.joined))
-  const behind = members.filter((pair) => !copied(pair))
-  if (behind.length === members.length) {
-    throw new Fault(DR_SIDE_EMPTY, `failing over group ${group.id}`)
-  }
-  if (behind.length > 0 && !ctx.input.force) {
-    throw new Fault(DR_SIDE_NOT_IN_SYNC, `failing over group ${group.id}`)
-  }
-  return behind.map((pair) => pair.id)
 }

@@ -1,8 +1,8 @@
 import type { OperationKind } from '../operation.ts'
+import { failoverGroup } from './failover.ts'
 import {
   createGroup,
   deleteGroup,
-  failoverGroup,
   reprotectGroup,
   reverseGroup,
   startGroup,

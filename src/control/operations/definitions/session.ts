@@ -61,6 +61,19 @@ export const DR_SIDE_EMPTY = fault({
   hint: 'There is nothing to fail over to; bring the production site back.',
 })
 
+export const DR_SIDE_FAILED = fault({
+  code: 'DR_SIDE_FAILED',
+  retry: 'never',
+  text: 'The disk of the DR side has failed, so it cannot become production.',
+  hint: "Look at the log of the DR site's agent; replace the disk and rebuild the pair from production.",
+})
+export const PREFERRED_SITE_MAY_RUN = fault({
+  code: 'PREFERRED_SITE_MAY_RUN',
+  retry: 'never',
+  text: 'The preferred site of this static-priority group may be writing alone, without the witness.',
+  hint: 'Make sure that it is off; then fail over with force and with the statement that it is off (`holdfast group failover GROUP --force --preferred-site-is-off`).',
+})
+
 /** How long start and reprotect wait for the first sign of a working link. */
 const ESTABLISH_MS = 10_000
 const ESTABLISH_POLL_MS = 200

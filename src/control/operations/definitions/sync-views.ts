@@ -91,6 +91,9 @@ const toView = (status: {
   })),
 })
 
+/** States that a preferred site may leave behind by going on alone. */
+const UNBOUNDED: ReadonlySet<string> = new Set(['in_sync', 'solo', 'resyncing', 'frozen'])
+
 /** Everything by which a command on the group is judged, read in the caller's transaction. */
 export async function groupFacts(
   tx: Transaction,
@@ -99,6 +102,7 @@ export async function groupFacts(
 ): Promise<{ readonly facts: GroupFacts; readonly pairs: readonly ReplicationPairRow[] }> {
   const pairs = await pairsOfGroup(tx, group.id)
   const view = (await loadSyncViews(tx, sources, [group], pairs)).get(group.id)
+  const record = (await readOwnership(tx, [group.id])).get(group.id)
   return {
     pairs,
     facts: {
@@ -111,6 +115,13 @@ export async function groupFacts(
       drills: 0,
       busyPairs: pairs.filter((pair) => PAIR_BUSY.has(pair.status as PairStatus)).length,
       sync: view?.fact ?? 'idle',
+      preferredMayRun:
+        record !== undefined &&
+        UNBOUNDED.has(record.state) &&
+        record.mode === 'static-priority' &&
+        record.preferred === record.writer &&
+        record.writer === productionAz(group) &&
+        view?.productionHeard !== true,
     },
   }
 }
