@@ -3,6 +3,7 @@ import type { MetaTables } from './tables/meta.ts'
 import type { OperationTables } from './tables/operations.ts'
 import type { ResourceTables } from './tables/resources.ts'
 import type { SiteTables } from './tables/sites.ts'
+import type { SnapshotTables } from './tables/snapshots.ts'
 
 /* Every table of the state database. Each owner describes its tables in `tables/`, creates them in `migrations/`
  * and adds its interface here.
@@ -26,4 +27,5 @@ export interface Database
     MetaTables,
     OperationTables,
     ResourceTables,
-    SiteTables {}
+    SiteTables,
+    SnapshotTables {}

@@ -2,6 +2,7 @@ import { ground } from './0001-ground.ts'
 import { identity } from './0002-identity.ts'
 import { resources } from './0003-resources.ts'
 import { arbitration } from './0004-arbitration.ts'
+import { snapshots } from './0005-snapshots.ts'
 import type { Migration } from './migration.ts'
 
 /* Migrations in the order in which they run. A released one is never edited: add another.
@@ -9,4 +10,10 @@ import type { Migration } from './migration.ts'
  * What a migration runs is compared with what the database remembers of it, so it must be deterministic: no time, no
  * chance, nothing read from the environment. Both engines run the same steps where they can.
  */
-export const migrations: readonly Migration[] = [ground, identity, resources, arbitration]
+export const migrations: readonly Migration[] = [
+  ground,
+  identity,
+  resources,
+  arbitration,
+  snapshots,
+]
