@@ -188,7 +188,7 @@ describe('the change map', () => {
   test('all of it can be marked, and told in parts', (t) => {
     const map = open(mapPath(t), { fresh: true })
     map.mark(BLOCK_BYTES * 9, 1)
-    assert.deepEqual([...map.slice(8, 16)], [2, 0])
+    assert.deepEqual(map.slice(8, 16), Buffer.of(2, 0))
     map.markAll()
     assert.equal(marked(map).length, blockCount(SIZE))
     map.close()

@@ -173,7 +173,7 @@ export class SessionCommands {
     await members.forget(member.index)
     await names.leave(member, serving, reason)
     names.forgetPair(member, reason)
-    await members.dropIntent(member)
+    await members.dropMaps(member)
     copying.kick()
   }
 

@@ -7,12 +7,14 @@ import { VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
 import type { Volume } from '#agent/volumes/volume.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import { MEMBER_CHANGED, VOLUME_BUSY } from './faults.ts'
+import { ChangeMap } from './change-map.ts'
 import { IntentBitmap } from './intent-bitmap.ts'
 import { type MembersFile, type StoredMember, writeMembers } from './members-file.ts'
 
-/* The members of one session at this site: which volumes belong to it, open, each with its intent bitmap.
+/* The members of one session at this site: which volumes belong to it, open, each with its intent bitmap and its
+ * change map.
  *
- * Owns members.json and the intent files. The file is written before a volume is taken and before one is let go, so that the next
+ * Owns members.json, the intent files and the change maps. The file is written before a volume is taken and before one is let go, so that the next
  * start after a crash opens what is the session's and nothing else.
  *
  * An index means one volume for ever. A removed one stays on record, because frames for it may still be on their way.
@@ -26,6 +28,7 @@ export interface OpenMember {
   readonly stored: StoredMember
   readonly volume: Volume
   readonly intent: IntentBitmap
+  readonly changes: ChangeMap
 }
 
 interface Entry extends OpenMember {
@@ -38,6 +41,7 @@ export interface MembersParts {
   readonly volumes: VolumeStore
   /** The session's folder. */
   readonly directory: string
+  readonly bootId: string
   readonly found: MembersFile
 }
 
@@ -68,14 +72,17 @@ export class Members {
   }
 
   async #openMember(stored: StoredMember, fresh: boolean): Promise<OpenMember> {
-    const { volumes, directory } = this.#parts
+    const { volumes, directory, bootId } = this.#parts
     const volume = await volumes.open(this.volumeId(stored))
+    const { sizeBytes } = volume
     const intent = await IntentBitmap.open(
       join(directory, `intent-${stored.index}`),
-      volume.sizeBytes,
+      sizeBytes,
       fresh,
     )
-    const entry = { index: stored.index, stored, volume, intent }
+    const path = join(directory, `changes-${stored.index}`)
+    const changes = new ChangeMap({ path, sizeBytes, bootId, fresh })
+    const entry = { index: stored.index, stored, volume, intent, changes }
     this.#open.set(stored.index, entry)
     return entry
   }
@@ -156,6 +163,10 @@ export class Members {
       const id = this.volumeId(member)
       const known = stored.get(member.index)
       if ((volumes.record(id)?.sizeBytes ?? 0) < member.size_bytes) {
+        // First: a client may write there as soon as the volume is larger.
+        const open = this.#open.get(member.index)
+        open?.intent.grow(member.size_bytes)
+        open?.changes.grow(member.size_bytes)
         await volumes.extend(id, member.size_bytes)
         changed = true
       }
@@ -172,6 +183,7 @@ export class Members {
       if (known !== undefined) {
         known.stored = member
         known.intent.grow(known.volume.sizeBytes)
+        known.changes.grow(known.volume.sizeBytes)
         continue
       }
       const { pair } = member
@@ -218,7 +230,7 @@ export class Members {
     await this.#write({ ...this.#file, copy_rate_bytes: bytes })
   }
 
-  /** No longer a member, durably. The volume and the intent file stay as they are until `dropIntent`. */
+  /** No longer a member, durably. The volume and the maps stay as they are until `dropMaps`. */
   async forget(index: number): Promise<void> {
     await this.#write({
       ...this.#file,
@@ -229,9 +241,11 @@ export class Members {
   }
 
   /** Of a forgotten member. */
-  async dropIntent({ index, intent }: OpenMember): Promise<void> {
+  async dropMaps({ index, intent, changes }: OpenMember): Promise<void> {
     await intent.close()
+    changes.close()
     await rm(join(this.#parts.directory, `intent-${index}`), { force: true })
+    await rm(join(this.#parts.directory, `changes-${index}`), { force: true })
   }
 
   async #write(file: MembersFile): Promise<void> {
@@ -261,9 +275,12 @@ export class Members {
     return [...this.#open.values()].map(({ volume }) => volume.flush())
   }
 
-  /** The intent files. */
+  /** Intent files and change maps. */
   async closeFiles(): Promise<void> {
-    for (const { intent } of this.#open.values()) await intent.close()
+    for (const { intent, changes } of this.#open.values()) {
+      await intent.close()
+      changes.close()
+    }
   }
 }
 

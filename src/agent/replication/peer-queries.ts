@@ -1,3 +1,4 @@
+import { type Changes, CHANGES_REGION_BYTES, decodeChanges } from '#wire/link/changes.ts'
 import { STATUS, type Status } from '#wire/link/frame.ts'
 import type { Sender } from './sender.ts'
 
@@ -37,6 +38,13 @@ export class PeerQueries {
 
   block(member: number, offset: number, length: number): Promise<Buffer> {
     return this.#ask((id) => this.#sender.fetch(member, id, offset, length))
+  }
+
+  /** What the replica has changed itself in `regions` regions from region `first` on; null: everything may differ. */
+  async changes(member: number, first: number, regions: number): Promise<Changes | null> {
+    const offset = first * CHANGES_REGION_BYTES
+    const answer = await this.#ask((id) => this.#sender.changes(member, id, offset, regions))
+    return decodeChanges(answer, regions)
   }
 
   #ask(send: (id: number) => void): Promise<Buffer> {

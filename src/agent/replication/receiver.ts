@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Clock } from '#base/clock.ts'
-import { isFault } from '#base/fault.ts'
+import { type Fault, isFault } from '#base/fault.ts'
 import {
   ACK,
   ack,
@@ -13,6 +13,7 @@ import {
   type Status,
 } from '#wire/link/frame.ts'
 import { decodeMessage, encodeMessage, type LinkMessage } from '#wire/link/messages.ts'
+import { SNAPSHOT_NO_SPACE } from '#agent/snapshots/faults.ts'
 import { VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
 import type { Volume } from '#agent/volumes/volume.ts'
 import { checksumAtOnce, checksumsOf } from './checksums.ts'
@@ -29,6 +30,9 @@ import type { RunFile } from './run-file.ts'
  *
  * A write that comes in several frames (MORE) is applied when its last one is there, so that the volumes are a prefix of the
  * session's writes at every moment.
+ *
+ * Before a frame is applied, a snapshot of its volume may have to preserve what the frame overwrites. Then everything waits, so that the
+ * order stays what it is; the frames behind it that are here already are announced, so that they share one sync.
  *
  * A frame that cannot be applied (disk full, disk failed) ends the link: what follows it must not be applied either. The
  * acknowledgement carries the reason, and the writer holds until a later link gets further.
@@ -48,15 +52,20 @@ export interface ReceiverParts {
   readonly volume: (index: number) => Volume | 'removed' | undefined
   /** Everything before the message has been applied; nothing behind it is until the promise resolves. */
   readonly onMessage: (message: LinkMessage) => Promise<void>
+  /** What this side has changed itself: the answer to CHANGES, see wire/link/changes.ts. */
+  readonly changes: (index: number, offset: number, regions: number) => Buffer
+  /** A frame could not be applied; `onClosed` follows. */
+  readonly onRefused: (status: Status) => void
   readonly onClosed: (reason: string) => void
 }
 
 export class Receiver {
   readonly #parts: ReceiverParts
   readonly #header = new FrameHeader()
+  readonly #ahead = new FrameHeader()
   #open = true
   #started = false
-  /** A message is being dealt with. */
+  /** A message is being dealt with, or a snapshot preserves something. */
   #blocked = false
   #pending: { volume: Volume | 'removed'; offset: number; data: Buffer }[] = []
   #pendingBytes = 0
@@ -131,10 +140,14 @@ export class Receiver {
       const end = start + header.payloadBytes
       if (end > buffer.filled) break
       if (header.type === FRAME.WRITE || header.type === FRAME.ZERO) {
+        const wait = this.#guard(header)
+        if (wait !== null) {
+          this.#preserve(wait, end)
+          break
+        }
         const status = this.#apply(header, bytes, start)
         if (status !== STATUS.OK) {
-          this.#send(ack(ACK.APPLIED, status, gate.sequence))
-          this.#close(`frame ${header.seq} could not be applied: status ${status}`)
+          this.#refuse(status)
           break
         }
       } else {
@@ -148,6 +161,57 @@ export class Receiver {
       this.#send(ack(ACK.APPLIED, STATUS.OK, gate.sequence))
     }
     buffer.start = at
+  }
+
+  /** null: nothing has to be preserved before the frame is applied. */
+  #guard({ seq, volume: index, offset, length, flags }: FrameHeader): Promise<void> | null {
+    if (seq <= this.#parts.gate.sequence || (flags & FLAG.MORE) !== 0) return null
+    for (const part of this.#pending) {
+      if (part.volume === 'removed') continue
+      const wait = part.volume.guard(part.offset, part.data.length)
+      if (wait !== null) return wait
+    }
+    return this.#guardOf(index, offset, length)
+  }
+
+  #guardOf(index: number, offset: number, length: number): Promise<void> | null {
+    const volume = this.#parts.volume(index)
+    if (volume === undefined || volume === 'removed') return null
+    return offset + length > volume.sizeBytes ? null : volume.guard(offset, length)
+  }
+
+  /** Holds the stream up until `wait` is over. The frames from `from` on will be asked about again; now they are only announced. */
+  #preserve(wait: Promise<void>, from: number): void {
+    const { buffer } = this.#parts
+    const header = this.#ahead
+    this.#blocked = true
+    wait.then(
+      () => {
+        this.#blocked = false
+        this.#continue()
+      },
+      (error: unknown) => {
+        if (!isFault(error)) throw error
+        this.#blocked = false
+        if (this.#open) this.#refuse(statusOf(error))
+      },
+    )
+    for (let at = from; buffer.filled - at >= FRAME_BYTES; ) {
+      if (!header.read(buffer.bytes, at)) return
+      const end = at + FRAME_BYTES + header.payloadBytes
+      if (end > buffer.filled) return
+      if (header.type === FRAME.WRITE || header.type === FRAME.ZERO) {
+        this.#guardOf(header.volume, header.offset, header.length)?.catch(ignoreEarlyAnswer)
+      }
+      at = end
+    }
+  }
+
+  #refuse(status: Status): void {
+    const { sequence } = this.#parts.gate
+    this.#send(ack(ACK.APPLIED, status, sequence))
+    this.#parts.onRefused(status)
+    this.#close(`frame ${sequence + 1} could not be applied: status ${status}`)
   }
 
   #apply(header: FrameHeader, bytes: Buffer, start: number): Status {
@@ -190,7 +254,7 @@ export class Receiver {
       }
     } catch (error) {
       if (!isFault(error)) throw error
-      return isFault(error, VOLUME_NO_SPACE) ? STATUS.NO_SPACE : STATUS.IO
+      return statusOf(error)
     }
     if (this.#pending.length > 0) {
       this.#pending = []
@@ -229,6 +293,10 @@ export class Receiver {
           await volume.read(data, 0, length, offset)
           return data
         })
+      case FRAME.CHANGES:
+        return this.#send(
+          ack(ACK.CHANGES, STATUS.OK, id, this.#parts.changes(index, offset, length)),
+        )
       case FRAME.MESSAGE: {
         const message = decodeMessage(payload)
         if (message === undefined) return this.#close('a message of the writer is not understood')
@@ -267,3 +335,9 @@ export class Receiver {
     )
   }
 }
+
+const statusOf = (fault: Fault): Status =>
+  isFault(fault, VOLUME_NO_SPACE) || isFault(fault, SNAPSHOT_NO_SPACE) ? STATUS.NO_SPACE : STATUS.IO
+
+/** What was announced is asked again when its turn comes, and fails then. */
+const ignoreEarlyAnswer = (): void => undefined

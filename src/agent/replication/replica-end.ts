@@ -1,4 +1,11 @@
-import type { LinkMessage, Refuse } from '#wire/link/messages.ts'
+import {
+  CHANGES_REGION_BYTES,
+  CHANGES_REGIONS_MAX,
+  BLOCKS_PER_REGION,
+  encodeChanges,
+} from '#wire/link/changes.ts'
+import { STATUS, type Status } from '#wire/link/frame.ts'
+import type { Hello, LinkMessage, Refuse } from '#wire/link/messages.ts'
 import type { SessionCore } from './core.ts'
 import type { Greeting } from './hello.ts'
 import { type DialledLink, dialLink, type LinkSecurity } from './link.ts'
@@ -21,6 +28,11 @@ const DIAL_DELAY_MAX_MS = 1_000
 /** Buffer of a dialled link: several of the largest frames. */
 const LINK_BUFFER_BYTES = 4 * 1024 * 1024
 
+/** After a write that did not fit nothing is tried for this long, and not before there is this much room: or two sites would begin a
+ *  resync every second that cannot end. */
+const NO_SPACE_RETRY_MS = 5_000
+const NO_SPACE_BYTES = 64 * 1024 * 1024
+
 /** What only the replica says. */
 type ReplicasMessage = Extract<SessionMessage, { kind: 'risen' | 'epoch_accepted' }>
 
@@ -32,6 +44,8 @@ export interface ReplicaEndParts {
   readonly security: LinkSecurity
   /** Longest silence of a live link, ms. */
   readonly peerSilenceMs: number
+  /** Room on the file system of the volumes, bytes. */
+  readonly freeBytes: () => Promise<number>
 }
 
 export class ReplicaEnd {
@@ -39,6 +53,9 @@ export class ReplicaEnd {
   readonly #core: SessionCore
   #receiver: Receiver | null = null
   #dialling: AbortController | null = null
+  /** When a write did not fit, CLOCK_BOOTTIME, ms; null: there was room the last time. */
+  #fullMs: number | null = null
+  #unfit: Hello['unfit'] = null
 
   constructor(parts: ReplicaEndParts) {
     this.#parts = parts
@@ -48,6 +65,11 @@ export class ReplicaEnd {
   /** How long the writer has said nothing, ms; null without a link. */
   silenceMs(now: number): number | null {
     return this.#receiver === null ? null : Math.max(0, now - this.#receiver.heardMs)
+  }
+
+  /** Why this side can hold no copy now, as it says when it dials; null: it can. */
+  get unfit(): Hello['unfit'] {
+    return this.#unfit
   }
 
   send(message: ReplicasMessage): void {
@@ -138,7 +160,8 @@ export class ReplicaEnd {
     const peerSite = this.#core.session.stored.record.writer
     try {
       const blank = await members.blank()
-      const hello = greeting.hello(blank)
+      this.#unfit = await this.#whyUnfit()
+      const hello = { ...greeting.hello(blank), unfit: this.#unfit }
       return await dialLink({
         ...address,
         security,
@@ -151,6 +174,41 @@ export class ReplicaEnd {
       this.#core.log.debug({ err: error, peer: members.peerLink }, 'no link')
       return null
     }
+  }
+
+  async #whyUnfit(): Promise<Hello['unfit']> {
+    const { members, freeBytes } = this.#parts
+    for (const { volume } of members.values()) if (volume.failed !== undefined) return 'failed'
+    if (this.#fullMs === null) return null
+    const waited = this.#core.now() - this.#fullMs >= NO_SPACE_RETRY_MS
+    if (!waited || (await freeBytes()) < NO_SPACE_BYTES) return 'no_space'
+    this.#fullMs = null
+    return null
+  }
+
+  #refused(status: Status): void {
+    this.#core.log.error({ status }, 'a write of the other site could not be applied here')
+    if (status === STATUS.NO_SPACE) this.#fullMs = this.#core.now()
+  }
+
+  /** What this side has changed since the last rise: the answer to CHANGES. */
+  #changes(index: number, offset: number, regions: number): Buffer {
+    const member = this.#parts.members.get(index)
+    const first = offset / CHANGES_REGION_BYTES
+    if (member === undefined || !Number.isInteger(first) || regions > CHANGES_REGIONS_MAX) {
+      return encodeChanges(null)
+    }
+    const { intent, changes } = member
+    const trust = changes.trust(this.#core.session.stored.baseEpoch)
+    if (trust === 'damaged') return encodeChanges(null)
+    const compare = new Uint8Array(Math.ceil(regions / 8))
+    for (let region = 0; region < regions; region++) {
+      if (first + region >= intent.regions || !intent.has(first + region)) continue
+      compare[region >> 3] = (compare[region >> 3] as number) | (1 << (region & 7))
+    }
+    const blocks = regions * BLOCKS_PER_REGION
+    // Of another boot: what it names was changed, but not all of what was changed is named. The intent regions hold all of it.
+    return encodeChanges({ compare, send: changes.slice(first * BLOCKS_PER_REGION, blocks) })
   }
 
   #receive({ socket, buffer }: DialledLink, over: () => void): Receiver {
@@ -166,6 +224,8 @@ export class ReplicaEnd {
       volume: (index) =>
         members.get(index)?.volume ?? (members.wasRemoved(index) ? 'removed' : undefined),
       onMessage: (message) => this.#fromWriter(message),
+      changes: (index, offset, regions) => this.#changes(index, offset, regions),
+      onRefused: (status) => this.#refused(status),
       onClosed: (reason) => {
         if (this.#receiver === receiver) {
           log.info({ reason }, 'link lost')

@@ -83,7 +83,7 @@ export class SessionRuntime {
     this.#core = core
     const writer = () => this.#writer
     const { directory, run, members: found } = files
-    const members = new Members({ session: id, site, volumes, directory, found })
+    const members = new Members({ session: id, site, volumes, directory, bootId, found })
     const names = new ServedNames({ members, exports, volumes })
     const greeting = new Greeting({ core, members, bootId, runId })
     const writerEnd = new WriterEnd({
@@ -93,7 +93,16 @@ export class SessionRuntime {
       onAcknowledged: () => this.#copying.acknowledged(),
     })
     const { security } = deps.link
-    const replicaEnd = new ReplicaEnd({ core, members, greeting, run, security, peerSilenceMs })
+    const freeBytes = () => files.freeBytes()
+    const replicaEnd = new ReplicaEnd({
+      core,
+      members,
+      greeting,
+      run,
+      security,
+      peerSilenceMs,
+      freeBytes,
+    })
     const copying = new Copying({ core, members, link: writerEnd, writer, syncRateBytes })
     const everyMs = settings.intentClearMs
     this.#members = members

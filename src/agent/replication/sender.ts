@@ -23,6 +23,7 @@ export interface SenderEvents {
   echoed(sentMs: number): void
   checksums(id: number, status: Status, payload: Buffer): void
   block(id: number, status: Status, payload: Buffer): void
+  changes(id: number, status: Status, payload: Buffer): void
   closed(reason: string): void
 }
 
@@ -92,6 +93,11 @@ export class Sender {
     this.write(frame(FRAME.FETCH, 0, volume, id, offset, length))
   }
 
+  /** `regions` from byte `offset` on. */
+  changes(volume: number, id: number, offset: number, regions: number): void {
+    this.write(frame(FRAME.CHANGES, 0, volume, id, offset, regions))
+  }
+
   /** No event follows. */
   destroy(): void {
     this.#open = false
@@ -152,6 +158,8 @@ export class Sender {
         return this.#events.checksums(number, status, payload)
       case ACK.BLOCK:
         return this.#events.block(number, status, payload)
+      case ACK.CHANGES:
+        return this.#events.changes(number, status, payload)
       case ACK.MESSAGE: {
         const message = decodeMessage(payload)
         if (message === undefined) return this.#close('a message of the replica is not understood')

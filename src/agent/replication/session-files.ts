@@ -1,4 +1,4 @@
-import { mkdir, open as openFile, readdir, rename, rm } from 'node:fs/promises'
+import { mkdir, open as openFile, readdir, rename, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
@@ -12,6 +12,7 @@ import { RunFile } from './run-file.ts'
  *                     run           last number, exact within one boot (run-file.ts)
  *                     members.json  members and the peer's address (members-file.ts, written by members.ts)
  *                     intent-INDEX  dirty regions of each member (intent-bitmap.ts, opened by members.ts)
+ *                     changes-INDEX changed blocks of each member (change-map.ts, opened by members.ts)
  *
  * Damaged state is set aside as a whole, since nothing may be concluded from what is left of it.
  */
@@ -62,6 +63,12 @@ export class SessionFiles {
     await syncDirectory(join(dataDir, 'sessions'))
     const run = new RunFile(join(directory, 'run'), bootId)
     return new SessionFiles(directory, epoch, run, members ?? NO_MEMBERS)
+  }
+
+  /** Room on this file system for ordinary users, bytes. The volumes lie on the same. */
+  async freeBytes(): Promise<number> {
+    const { bavail, bsize } = await statfs(this.directory)
+    return bavail * bsize
   }
 
   async close(): Promise<void> {

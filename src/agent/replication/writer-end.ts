@@ -90,6 +90,7 @@ export class WriterEnd {
       },
       checksums: (id, status, payload) => own.answered(id, status, payload),
       block: (id, status, payload) => own.answered(id, status, payload),
+      changes: (id, status, payload) => own.answered(id, status, payload),
       closed: (reason) => this.broken(sender, reason),
     })
     const own = new PeerQueries(sender)

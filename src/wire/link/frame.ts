@@ -28,6 +28,8 @@ export const FRAME = {
   CHECKSUM: 6,
   /** Answer BLOCK with the bytes of the range; `seq` is an id. */
   FETCH: 7,
+  /** Answer CHANGES: what the replica has changed itself, of `length` regions from `offset` on; `seq` is an id. See changes.ts. */
+  CHANGES: 8,
 } as const
 export type FrameType = (typeof FRAME)[keyof typeof FRAME]
 
@@ -44,7 +46,7 @@ export const FLAG = {
 
 export const ACK_BYTES = 16
 export const ACK_MAGIC = 0x4841
-/** Longest payload in this direction: a block fetched, or a message. */
+/** Longest payload in this direction: a block fetched, a message, or changes. */
 export const ACK_LENGTH_MAX = 4 * 1024 * 1024
 
 export const ACK = {
@@ -56,6 +58,7 @@ export const ACK = {
   ECHO: 5,
   CHECKSUMS: 6,
   BLOCK: 7,
+  CHANGES: 8,
 } as const
 export type AckType = (typeof ACK)[keyof typeof ACK]
 
@@ -126,7 +129,7 @@ export class FrameHeader {
   read(buf: Buffer, at: number): boolean {
     if (buf[at] !== FRAME_MAGIC >> 8 || buf[at + 1] !== (FRAME_MAGIC & 0xff)) return false
     const type = buf[at + 2] as number
-    if (type < FRAME.WRITE || type > FRAME.FETCH) return false
+    if (type < FRAME.WRITE || type > FRAME.CHANGES) return false
     this.type = type as FrameType
     this.flags = buf[at + 3] as number
     this.volume = buf.readUInt32BE(at + 4)
@@ -170,7 +173,7 @@ export class AckHeader {
     if (buf[at] !== ACK_MAGIC >> 8 || buf[at + 1] !== (ACK_MAGIC & 0xff)) return false
     const type = buf[at + 2] as number
     const status = buf[at + 3] as number
-    if (type < ACK.APPLIED || type > ACK.BLOCK || type === 3) return false
+    if (type < ACK.APPLIED || type > ACK.CHANGES || type === 3) return false
     if (status > STATUS.BEYOND_END) return false
     this.type = type as AckType
     this.status = status as Status

@@ -12,8 +12,10 @@ export const FEATURES = {
   ZERO: 1,
   /** CHECKSUM answers truncated SHA-256 of 64 KiB blocks. */
   SHA256_64K: 2,
+  /** CHANGES is answered. A replica without it counts as having changed everything. */
+  CHANGES: 4,
 } as const
-export const FEATURES_HERE = FEATURES.ZERO | FEATURES.SHA256_64K
+export const FEATURES_HERE = FEATURES.ZERO | FEATURES.SHA256_64K | FEATURES.CHANGES
 export const FEATURES_NEEDED = FEATURES.ZERO | FEATURES.SHA256_64K
 
 export const HelloMember = Type.Object({
