@@ -23,6 +23,8 @@ import { assert, unreachable } from '#base/assert.ts'
  * - In `in_sync` nobody holds a lease: the writer cannot acknowledge without the replica.
  * - In `resyncing`, `solo` and `failed_over` the writer acknowledges alone and therefore holds a lease. A
  *   different writer needs that lease ended, or its holder's consent.
+ * - A change of state that the writer has not asked for itself, or been told of, does not end its lease: it goes on under
+ *   what it knows until then. So a lease lives on in `frozen`, through a thaw, and even through a close and the next open.
  * - `frozen` acknowledges nowhere once its writer has heard of it; until then the lease that it had may run on, and is not
  *   renewed. A writer that has persisted the frozen record has consented to whatever comes next.
  * - In mode `static-priority` the preferred site may write alone without the witness's word, so nobody but an operator who
@@ -186,7 +188,7 @@ export type OwnershipRequest =
       readonly replica: string
       /** Default: as the record says. */
       readonly mode?: Ownership['mode']
-      /** Default: the writer. */
+      /** Default: as the record says; the writer at the first time. One of the two. */
       readonly preferred?: string
     }
   /** By an operation: stop replicating. The old writer keeps its volumes as plain ones. */
@@ -274,12 +276,19 @@ export function decideOwnership(
     case 'open':
       assert(request.writer !== request.replica, 'a group replicates between two different sites')
       if (record.epoch > 0 && request.writer !== record.writer) return no(record, 'NOT_WRITER')
+      assert(
+        request.preferred === undefined ||
+          request.preferred === request.writer ||
+          request.preferred === request.replica,
+        'the preferred site is one of the two',
+      )
       return change(record, request.attempt, time, {
         state: 'resyncing',
         writer: request.writer,
         replica: request.replica,
+        lease: record.lease,
         mode: request.mode ?? record.mode,
-        preferred: request.preferred ?? request.writer,
+        preferred: request.preferred ?? preferredOf(record, request),
       })
     case 'rise':
       return change(record, request.attempt, time, { state: 'in_sync' })
@@ -309,7 +318,12 @@ export function decideOwnership(
         alone: record.alone,
       })
     case 'thaw':
-      return change(record, request.attempt, time, { state: 'solo', alone: record.alone })
+      // Its writer may never have heard of the freeze, and still answer under the lease of the time before.
+      return change(record, request.attempt, time, {
+        state: 'solo',
+        lease: record.lease,
+        alone: record.alone,
+      })
     case 'reverse':
       return change(record, request.attempt, time, {
         state: 'in_sync',
@@ -338,17 +352,23 @@ export function decideOwnership(
         alone: record.alone,
       })
     case 'close':
-      return change(record, request.attempt, time, { state: 'closed' })
+      return change(record, request.attempt, time, { state: 'closed', lease: record.lease })
     default:
       return unreachable(request)
   }
+}
+
+/** The preferred site of the time before, if it takes part in the group that is opened now. */
+function preferredOf(record: Ownership, { writer, replica }: { writer: string; replica: string }) {
+  const { epoch, preferred } = record
+  return epoch > 0 && (preferred === writer || preferred === replica) ? preferred : writer
 }
 
 /** Milliseconds until the recorded lease has certainly ended, and any wait after a start is over. */
 export function leaseLeftMs(record: Ownership, time: WitnessTime): number {
   const leaseEnds = record.lease === null ? 0 : record.lease.endsBootMs + time.driftMs
   // Of a restored database not even `in_sync` says that nobody holds a lease.
-  const leaseMayExist = ALONE.has(record.state) || record.state === 'frozen'
+  const leaseMayExist = record.state !== 'in_sync'
   const restored = record.incarnation !== time.incarnation
   const waitEnds = leaseMayExist || restored ? time.waitUntilBootMs : 0
   return Math.max(0, Math.ceil(Math.max(leaseEnds, waitEnds) - time.bootMs))
@@ -368,8 +388,17 @@ function renew(
     'only the recorded writer ever holds the lease',
   )
   const lease = { holder: record.writer, endsBootMs: time.bootMs + time.leaseMs }
-  const { alone } = request
-  return yes({ ...record, lease, alone: alone ?? record.alone }, time.leaseMs)
+  return yes({ ...record, lease, alone: more(record.alone, request.alone ?? null) }, time.leaseMs)
+}
+
+/** The larger of two statements about work done alone: one that lost count in a restart takes nothing back. */
+function more(known: AloneWork | null, told: AloneWork | null): AloneWork | null {
+  if (known === null || told === null) return known ?? told
+  return {
+    sequence: Math.max(known.sequence, told.sequence),
+    bytes: Math.max(known.bytes, told.bytes),
+    since: Math.min(known.since, told.since),
+  }
 }
 
 /** The higher epoch wins, whatever the witness decided meanwhile: the operator who forced it knows more than the record. */
@@ -386,7 +415,8 @@ function promoted(
     return no(record, 'NOT_WRITER')
   }
   if (epoch <= record.epoch) return no(record, 'STALE_EPOCH')
-  const next = change(record, attempt, time, { state: 'failed_over', writer, replica })
+  const lease = record.lease?.holder === writer ? record.lease : null
+  const next = change(record, attempt, time, { state: 'failed_over', writer, replica, lease })
   return yes({ ...next.record, epoch }, null)
 }
 
