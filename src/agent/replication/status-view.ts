@@ -54,6 +54,7 @@ export class StatusView {
       progress: copying.progress ?? (record.state === 'resyncing' ? 0 : 100),
       copy_rate_bytes: copying.rateBytes,
       copy_kind: 'none',
+      base_epoch: session.stored.baseEpoch,
       copy_sent_bytes: 0,
       unwitnessed: session.stored.unwitnessed,
       out_of_touch_ms: session.stored.outOfTouchMs,

@@ -131,6 +131,9 @@ export const SessionStatus = Type.Object({
     Type.Literal('delta'),
     Type.Literal('full'),
   ]),
+  /** Epoch of the last rise that this side took part in, from which its change maps count; 0: none. Two sides with the same one
+   *  need a delta only. Left out by a side that does not say. */
+  base_epoch: Type.Optional(Type.Integer({ minimum: 0 })),
   /** Bytes that the copy under way, or the last one, has sent. */
   copy_sent_bytes: Type.Number(),
   /** This side answers without the witness's word (static priority, break-glass). */
