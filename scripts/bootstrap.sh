@@ -5,6 +5,7 @@
 #   sh scripts/bootstrap.sh demo       and what the demo needs
 #   sh scripts/bootstrap.sh test       and the real programs that tests run against
 #   sh scripts/bootstrap.sh bench      and the peers of the benchmark
+#   sh scripts/bootstrap.sh torture    and what the namespaces and small disks of the torture are made with
 #
 # At a terminal it says what it wants to install and asks; elsewhere (CI, pipes) it says so and installs.
 set -eu
@@ -28,7 +29,8 @@ agree() {
 # Debian packages, each with a program that shows it is there already.
 case "${1:-}" in
   demo)  wanted="e2fsprogs:mke2fs" ;;
-  test)  wanted="e2fsprogs:mke2fs qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit libnbd-bin:nbdinfo fio:fio openssl:openssl sqlite3:sqlite3 python3-openstackclient:openstack postgresql:/usr/lib/postgresql/*/bin/initdb" ;;
+  test)  wanted="e2fsprogs:mke2fs qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit libnbd-bin:nbdinfo fio:fio openssl:openssl sqlite3:sqlite3 python3-openstackclient:openstack postgresql:/usr/lib/postgresql/*/bin/initdb iproute2:ip nftables:nft xfsprogs:mkfs.xfs" ;;
+  torture) wanted="iproute2:ip nftables:nft e2fsprogs:mke2fs xfsprogs:mkfs.xfs" ;;
   bench) wanted="qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit fio:fio" ;;
   *)     wanted="" ;;
 esac

@@ -1,0 +1,399 @@
+import { join } from 'node:path'
+import { type Clock, sleep } from '#base/clock.ts'
+import { Random } from '../../sim/world/random.ts'
+import { at, compareAreas, compareFiles, scanExports, tellJudgement } from './audit.ts'
+import { Events, type Violation } from './events.ts'
+import { Lab, otherSite, type Site } from './lab/lab.ts'
+import { lastLines } from './lab/part.ts'
+import { Authority, SEEN_WITHIN_MS } from './load/authority.ts'
+import { Ledger } from './load/ledger.ts'
+import { Load, type LoadCounts } from './load/load.ts'
+import { Nemesis } from './nemesis.ts'
+import { type Made, Operator, type View } from './operator.ts'
+import { type FaultKind, planRound, type Round } from './schedule.ts'
+
+/* A torture run: one lab, one load, round after round of faults, and after each round the demand that everything is well again.
+ *
+ * The oracle looks
+ * - all the time: at who answers (authority.ts), and that no read is older than what was acknowledged before it was sent;
+ * - after a failover, before the clients go on: that nothing acknowledged is missing, or, when a failover by force left a
+ *   state in which the writer went on alone, that what is there is a prefix;
+ * - after each round: that the group becomes protected by itself, all acknowledged operations are there, and both sites hold
+ *   the same bytes;
+ * - at the end: that both files of each pair are identical as a whole.
+ */
+
+export interface CampaignOptions {
+  readonly clock: Clock
+  readonly seed: number
+  /** Rounds from `from` on; `undefined`: until the time is over. */
+  readonly rounds: number | undefined
+  readonly from: number
+  /** No round begins after this many ms. */
+  readonly limitMs: number
+  readonly kinds: readonly FaultKind[]
+  readonly longMs: number
+  readonly volumes: number
+  readonly chains: number
+  readonly thinkMs: number
+  readonly keep: boolean
+  readonly say: (line: string) => void
+  /** Aborted: put everything away and report. */
+  readonly signal: AbortSignal
+}
+
+export interface Report {
+  readonly seed: number
+  readonly rounds: number
+  readonly seconds: number
+  readonly faults: Readonly<Record<string, number>>
+  /** What the operator did, by outcome. */
+  readonly acts: Readonly<Record<string, number>>
+  readonly operations: number
+  readonly acknowledged: number
+  readonly lost: number
+  /** Given up by failovers by force, as announced. */
+  readonly givenUp: number
+  readonly moves: number
+  readonly load: LoadCounts
+  readonly longestStallMs: number
+  readonly longestSettleMs: number
+  readonly audits: number
+  readonly violations: readonly Violation[]
+  /** Left behind when something was wrong. */
+  readonly directory: string | undefined
+}
+
+const SETTLE_MS = 60_000
+const DRAIN_MS = 20_000
+
+export async function runCampaign(options: CampaignOptions): Promise<Report> {
+  const campaign = new Campaign(options)
+  return await campaign.run()
+}
+
+class Campaign {
+  readonly #o: CampaignOptions
+  readonly #events: Events
+  readonly #acts = new Map<string, number>()
+  #lab!: Lab
+  #load!: Load
+  #ledger!: Ledger
+  #authority!: Authority
+  #nemesis!: Nemesis
+  #operator!: Operator
+  #made!: Made
+  #production: Site = 'az1'
+  #rounds = 0
+  #audits = 0
+  #lost = 0
+  #longestSettleMs = 0
+  #longestStallMs = 0
+
+  constructor(options: CampaignOptions) {
+    this.#o = options
+    this.#events = new Events(options.clock, options.say)
+  }
+
+  async run(): Promise<Report> {
+    const { clock, keep, signal } = this.#o
+    const beganMs = clock.bootMs()
+    this.#lab = await Lab.start({
+      keep,
+      onDeath: (host, how) => void this.#died(host, how),
+    })
+    let failed = true
+    try {
+      await this.#setUp()
+      while (!signal.aborted && this.#wantsMore(beganMs)) {
+        await this.#round(planRound(this.#o, this.#o.from + this.#rounds))
+        this.#rounds++
+        if (this.#events.violations.length > 0) break
+      }
+      await this.#load.stop()
+      if (this.#events.violations.length === 0 && !signal.aborted) await this.#compareAll()
+      failed = this.#events.violations.length > 0
+    } catch (error) {
+      if (!signal.aborted)
+        this.#events.violation(`the run ended: ${(error as Error).stack ?? String(error)}`)
+    } finally {
+      await this.#load?.stop()
+      this.#ledger?.close()
+      await this.#lab.close(keep || (failed && !signal.aborted))
+    }
+    return this.#report(beganMs, keep || failed)
+  }
+
+  #wantsMore(beganMs: number): boolean {
+    const { rounds, clock, limitMs } = this.#o
+    return (rounds === undefined || this.#rounds < rounds) && clock.bootMs() - beganMs < limitMs
+  }
+
+  async #died(host: string, how: string): Promise<void> {
+    const lines = await lastLines(this.#lab.logOf(host as 'az1'), 6)
+    this.#events.violation(`${host} ended by itself (${how}): ${lines}`)
+  }
+
+  async #setUp(): Promise<void> {
+    const { clock, volumes, seed, chains, thinkMs } = this.#o
+    const lab = this.#lab
+    this.#events.add(`lab ${lab.name} in ${lab.directory}`)
+    this.#operator = new Operator({ clock, api: lab.api, events: this.#events })
+    this.#made = await this.#operator.setUp(volumes)
+    this.#events.add(`group ${this.#made.group} with ${volumes} pairs`)
+    this.#ledger = new Ledger(volumes, join(lab.directory, 'ledger'))
+    this.#authority = new Authority(({ answer, before }) => {
+      this.#events.violation(
+        `two sites answered: ${answer.site} a ${answer.kind} sent at ${since(answer.sentMs)} and seen at ${since(answer.seenMs)}, after ${before.site} had answered a ${before.kind} at ${since(before.seenMs)}, and nobody had moved production`,
+      )
+    })
+    const epochMs = clock.bootMs() - this.#events.nowMs
+    const since = (ms: number) => `${((ms - epochMs) / 1000).toFixed(3)} s`
+    this.#load = new Load({
+      clock,
+      random: new Random(seed),
+      ledger: this.#ledger,
+      authority: this.#authority,
+      pairs: this.#made.pairs.map(({ id }) => id),
+      chains,
+      thinkMs,
+      socketOf: (site) => lab.socketOf(site),
+      onWrong: (what) => this.#events.violation(what),
+    })
+    this.#nemesis = new Nemesis({ clock, lab, events: this.#events })
+    this.#load.start()
+    this.#watchOwnDelays()
+    await this.#settle()
+    await this.#audit()
+  }
+
+  /** The dating of answers rests on this process being on time. */
+  #watchOwnDelays(): void {
+    const { clock } = this.#o
+    let lastMs = clock.bootMs()
+    const timer = setInterval(() => {
+      const nowMs = clock.bootMs()
+      const lateMs = nowMs - lastMs - 50
+      if (lateMs > SEEN_WITHIN_MS)
+        this.#events.add(`the runner itself was ${Math.round(lateMs)} ms late`)
+      lastMs = nowMs
+    }, 50)
+    timer.unref()
+  }
+
+  // ---------------------------------------------------------------- a round
+
+  async #round(round: Round): Promise<void> {
+    const { clock } = this.#o
+    this.#events.round = round.number
+    this.#events.add(`round ${round.number}, production is ${this.#production}`)
+    const roles = { production: this.#production, dr: otherSite(this.#production) }
+    const backup = join(this.#lab.directory, `state-${round.number}`)
+    const goesBack = round.faults.some(({ fault }) => fault.kind === 'old_state')
+    if (goesBack) {
+      await this.#lab.backUpState(backup)
+      // Something for the old state not to know.
+      await this.#reverse()
+    }
+    const faults: Promise<void>[] = []
+    for (const { afterMs, fault } of round.faults) {
+      await sleep(clock, afterMs)
+      faults.push(this.#nemesis.inflict(fault, roles, backup))
+    }
+    if (round.act !== 'none' && !goesBack) {
+      await sleep(clock, round.actAfterMs)
+      if (round.act === 'reverse') await this.#reverse()
+      else await this.#failOver(round.act === 'failover_force')
+    }
+    await Promise.all(faults)
+    this.#events.add('everything is put right')
+    await this.#nemesis.heal()
+    await this.#settle()
+    await this.#audit()
+  }
+
+  async #reverse(): Promise<void> {
+    const to = otherSite(this.#production)
+    this.#authority.mayMove(to, this.#o.clock.bootMs())
+    this.#count('reverse', await this.#operator.reverse())
+    await this.#followProduction()
+  }
+
+  async #failOver(force: boolean): Promise<void> {
+    const from = this.#production
+    const to = otherSite(from)
+    // What is found must not be mixed with what comes after.
+    this.#load.pause()
+    try {
+      const before = await this.#operator.look()
+      this.#authority.mayMove(to, this.#o.clock.bootMs())
+      const outcome = await this.#operator.failOver(force)
+      this.#count(force ? 'failover by force' : 'failover', outcome)
+      const after = await this.#lookUntilAnswered()
+      await this.#followProduction()
+      if (after.record?.writer !== to) return
+      this.#load.leave(from)
+      if (outcome === 'done') await this.#judgeMove(to, before, after, force)
+    } finally {
+      this.#load.trustReads(true)
+      this.#load.resume()
+    }
+  }
+
+  /** Before any client writes at the new site. */
+  async #judgeMove(to: Site, before: View | undefined, after: View, force: boolean): Promise<void> {
+    const pairs = this.#made.pairs.map(({ id }) => id)
+    const scan = await scanExports(this.#lab.socketOf(to), pairs, this.#load.run)
+    const judgement = this.#ledger.judge(at(scan))
+    this.#audits++
+    const fromInSync =
+      before?.record?.state === 'in_sync' && after.record?.epoch === before.record.epoch + 1
+    const mayLose = force && !fromInSync
+    const { lost, disorder, damaged } = judgement
+    const wrong = damaged.length > 0 || (mayLose ? disorder.length > 0 : lost.length > 0)
+    this.#events.add(
+      `after the failover to ${to}: ${lost.length} lost${mayLose ? ', as a failover by force may' : ''}`,
+    )
+    if (wrong) {
+      this.#lost += lost.length
+      this.#events.violation(`after the failover to ${to}: ${tellJudgement(judgement)}`)
+    } else if (lost.length > 0) this.#ledger.accept(at(scan))
+  }
+
+  async #lookUntilAnswered(): Promise<View> {
+    for (;;) {
+      const view = await this.#operator.look()
+      if (view !== undefined) return view
+      await sleep(this.#o.clock, 100)
+    }
+  }
+
+  async #followProduction(): Promise<void> {
+    const view = await this.#operator.look()
+    const site = view?.sides.find(({ role }) => role === 'production')?.site
+    if (site === 'az1' || site === 'az2') this.#production = site
+  }
+
+  #count(act: string, outcome: string): void {
+    const name = `${act}: ${outcome === 'done' ? 'done' : 'not done'}`
+    this.#acts.set(name, (this.#acts.get(name) ?? 0) + 1)
+  }
+
+  // ---------------------------------------------------------------- afterwards
+
+  /** Waits until the group is protected; the operator only repeats what is documented for the state it is in. */
+  async #settle(): Promise<void> {
+    const { clock, signal } = this.#o
+    const beganMs = clock.bootMs()
+    const acted = new Map<string, number>()
+    for (let view = await this.#operator.look(); ; view = await this.#operator.look()) {
+      if (signal.aborted) return
+      if (view !== undefined && isWell(view)) break
+      const tookMs = clock.bootMs() - beganMs
+      if (tookMs > SETTLE_MS) {
+        throw new Error(
+          `the group did not become protected within ${SETTLE_MS} ms: ${JSON.stringify(view)}`,
+        )
+      }
+      const lastMs = acted.get(view?.status ?? '') ?? 0
+      if (view !== undefined && clock.bootMs() - lastMs > 2_000 && (await this.#help(view))) {
+        acted.set(view.status, clock.bootMs())
+      }
+      await sleep(clock, 100)
+    }
+    await this.#followProduction()
+    const tookMs = clock.bootMs() - beganMs
+    this.#longestSettleMs = Math.max(this.#longestSettleMs, tookMs)
+    this.#events.add(
+      `in sync again after ${Math.round(tookMs)} ms, production is ${this.#production}`,
+    )
+  }
+
+  /** True when something was done. */
+  async #help(view: View): Promise<boolean> {
+    switch (view.status) {
+      case 'failed-over':
+      case 'error-reprotecting':
+      case 'error-starting':
+      case 'available':
+        this.#count('start', await this.#operator.start())
+        return true
+      case 'error-reversing':
+        await this.#reverse()
+        return true
+      case 'error-failing-over':
+        await this.#failOver(true)
+        return true
+      default:
+        return false
+    }
+  }
+
+  async #audit(): Promise<void> {
+    if (this.#o.signal.aborted) return
+    await this.#load.drain(DRAIN_MS)
+    try {
+      const pairs = this.#made.pairs.map(({ id }) => id)
+      const scan = await scanExports(this.#lab.socketOf(this.#production), pairs, this.#load.run)
+      const judgement = this.#ledger.judge(at(scan))
+      this.#audits++
+      if (judgement.lost.length > 0 || judgement.damaged.length > 0) {
+        this.#lost += judgement.lost.length
+        this.#events.violation(tellJudgement(judgement))
+      }
+      for (const [index, { volumes }] of this.#made.pairs.entries()) {
+        const differences = await compareAreas(this.#lab, volumes)
+        if (differences.length > 0) {
+          this.#events.violation(
+            `volume ${index} differs between the sites though in sync: ${differences.length} blocks, e.g. ${differences.slice(0, 5).join(', ')}`,
+          )
+        }
+      }
+      this.#ledger.settle()
+      this.#authority.settled(this.#production)
+      this.#events.add(
+        `audit: ${this.#ledger.acknowledged} acknowledged, ${judgement.lost.length} lost, longest stall ${Math.round(this.#load.longestStallMs)} ms`,
+      )
+      this.#longestStallMs = Math.max(this.#longestStallMs, this.#load.longestStallMs)
+      this.#load.markStall()
+    } finally {
+      this.#load.flow()
+    }
+  }
+
+  async #compareAll(): Promise<void> {
+    for (const [index, { volumes }] of this.#made.pairs.entries()) {
+      const difference = await compareFiles(this.#lab, volumes)
+      if (difference !== undefined) {
+        this.#events.violation(`the files of volume ${index} differ at the end: ${difference}`)
+      }
+    }
+    this.#events.add('the files of both sites are compared')
+  }
+
+  #report(beganMs: number, kept: boolean): Report {
+    return {
+      seed: this.#o.seed,
+      rounds: this.#rounds,
+      seconds: Math.round((this.#o.clock.bootMs() - beganMs) / 100) / 10,
+      faults: Object.fromEntries(this.#nemesis?.counts ?? []),
+      acts: Object.fromEntries(this.#acts),
+      operations: this.#ledger?.issued ?? 0,
+      acknowledged: this.#ledger?.acknowledged ?? 0,
+      lost: this.#lost,
+      givenUp: this.#ledger?.givenUp ?? 0,
+      moves: this.#authority?.moved ?? 0,
+      load: this.#load?.counts ?? { reads: 0, flushes: 0, repeated: 0, noSpace: 0, ioErrors: 0 },
+      longestStallMs: Math.round(Math.max(this.#longestStallMs, this.#load?.longestStallMs ?? 0)),
+      longestSettleMs: Math.round(this.#longestSettleMs),
+      audits: this.#audits,
+      violations: this.#events.violations,
+      directory: kept ? this.#lab.directory : undefined,
+    }
+  }
+}
+
+/** Protected, and known to be in step now. */
+function isWell({ status, sync, sides }: View): boolean {
+  return status === 'protected' && sync === 'in_sync' && sides.every(({ heard }) => heard)
+}
