@@ -104,6 +104,7 @@ export async function startControl(
       operations,
       agents,
       witness,
+      commands: sites,
       region: config.region,
       sites: config.sites,
       agentSilenceMs: config.agentSilenceMs,

@@ -131,6 +131,8 @@ export class ApiLab {
       operations,
       agents,
       witness,
+      // No agent ever reports here, so no command goes out.
+      commands: { command: noAgent, close: async () => {} },
       region: REGION,
       sites: SITES,
       agentSilenceMs: 1_000,
@@ -242,4 +244,8 @@ function testClock(): TestClock {
       ahead += ms
     },
   }
+}
+
+async function noAgent(): Promise<never> {
+  throw new Error('there are no agents in this lab')
 }

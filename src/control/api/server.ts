@@ -5,6 +5,7 @@ import { catalogueFor } from '#control/identity/catalogue.ts'
 import { locate } from '#control/operations/definitions/directory.ts'
 import type { OperationEngine } from '#control/operations/engine.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
+import type { SiteClient } from '#control/sites/client.ts'
 import type { Witness } from '#control/sites/witness.ts'
 import type { Store } from '#control/store/store.ts'
 import { evsDialect } from './evs/dialect.ts'
@@ -29,6 +30,8 @@ export interface ApiDeps {
   readonly operations: OperationEngine
   readonly agents: AgentRegistry
   readonly witness: Witness
+  /** Commands to the agents. */
+  readonly commands: SiteClient
   readonly region: string
   /** Sites of the region. */
   readonly sites: readonly string[]

@@ -1,6 +1,7 @@
 import swagger from '@fastify/swagger'
 import type { Api, Dialect } from '../http/dialect.ts'
 import { errorBody, NATIVE_COMMON, refusalOfFault } from './errors.ts'
+import { arbitrationRoutes } from './arbitration.ts'
 import { groupRoutes } from './groups.ts'
 import { healthRoutes } from './health.ts'
 import { identityRoutes } from './identity.ts'
@@ -25,6 +26,7 @@ export function nativeDialect(services: NativeServices): Dialect {
         identityRoutes(api, services)
         volumeRoutes(api, services)
         groupRoutes(api, services)
+        arbitrationRoutes(api, services)
         operationRoutes(api, services)
         eventRoutes(api, services)
         stateRoutes(api, services)

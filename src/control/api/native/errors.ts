@@ -12,6 +12,11 @@ import {
   USER_UNKNOWN,
 } from '#control/identity/manage.ts'
 import { OPERATION_NOT_CANCELLABLE, OPERATION_UNKNOWN } from '#control/operations/engine.ts'
+import {
+  ARBITRATION_NOT_NOW,
+  ARBITRATION_PENDING,
+} from '#control/operations/definitions/arbitration.ts'
+import { OWNERSHIP_UNKNOWN } from '#control/sites/witness.ts'
 import type { Dialect } from '../http/dialect.ts'
 import { Refusal } from '../http/refusal.ts'
 
@@ -52,6 +57,9 @@ const STATUS_OF_FAULT: Readonly<Record<string, number>> = {
   [LAST_ADMINISTRATOR.code]: 409,
   [ACCESS_KEYS_FULL.code]: 409,
   [OPERATION_NOT_CANCELLABLE.code]: 409,
+  [ARBITRATION_NOT_NOW.code]: 409,
+  [ARBITRATION_PENDING.code]: 503,
+  [OWNERSHIP_UNKNOWN.code]: 409,
   [NAME_UNFIT.code]: 400,
   [PASSWORD_UNFIT.code]: 400,
 }

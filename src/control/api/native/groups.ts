@@ -3,18 +3,30 @@ import { assert } from '#base/assert.ts'
 import { loadSyncViews } from '#control/operations/definitions/sync-views.ts'
 import { drAz, findGroup, listGroups, listPairs, productionAz } from '#control/resources/groups.ts'
 import { readOwnership } from '#control/resources/sync.ts'
+import { doubtView } from '#control/sites/history.ts'
+import { fromJson } from '#control/store/json.ts'
 import { readMeta } from '#control/store/meta.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import type { OwnershipRow } from '#control/store/tables/sites.ts'
 import { SessionStatus } from '#wire/site/witness.ts'
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, principalOf, projectOf } from '../http/request.ts'
 import { refuse } from './errors.ts'
-import { Age, ById, describe, nullable, rounded } from './route.ts'
+import { Age, ById, describe, nullable, rounded, Time, timeOf } from './route.ts'
 import type { NativeServices } from './services.ts'
 
 /* How well each group is protected, with the age of what is known: the record of the witness, and what either side last
  * said about its session. */
 
+const AloneWork = Type.Object(
+  {
+    bytes: Type.Number({
+      description: 'Payload bytes that the writer has written alone, at least.',
+    }),
+    since: Time,
+  },
+  { description: 'What the other site is known to lack.' },
+)
 const Record = Type.Object({
   epoch: Type.Integer(),
   state: Type.String(),
@@ -22,10 +34,18 @@ const Record = Type.Object({
   replica: Type.String(),
   mode: Type.String(),
   preferred: Type.String(),
-  trusted: Type.Boolean({
-    description:
-      'false: after a restore or a promoted database the witness waits for both sites, or for somebody to vouch.',
-  }),
+  alone: nullable(AloneWork),
+  trusted: Type.Boolean({ description: 'false: nothing is granted for the group, see `doubt`.' }),
+  doubt: nullable(
+    Type.Object({
+      reason: Type.Union([Type.Literal('restored'), Type.Literal('agent_ahead')], {
+        description:
+          'restored: the database may have lost its end; both sites have to report, or somebody vouches. agent_ahead: a site acts under a higher epoch, after break-glass, and has to present its record.',
+      }),
+      awaits: Type.Array(Type.String(), { description: 'Sites whose word is awaited.' }),
+      reported_epoch: nullable(Type.Integer()),
+    }),
+  ),
 })
 const Side = Type.Object({
   site: Type.String(),
@@ -89,7 +109,9 @@ export function groupRoutes(app: Api, services: NativeServices): void {
                 replica: record.replica,
                 mode: record.mode,
                 preferred: record.preferred,
+                alone: aloneOf(record.alone),
                 trusted: record.history_mark === history_mark,
+                doubt: doubtOf(record, history_mark),
               },
         sides: [
           { site: productionAz(group), role: 'production' as const },
@@ -180,7 +202,7 @@ export function groupRoutes(app: Api, services: NativeServices): void {
         throw refuse(409, 'GROUP_NEVER_STARTED', 'The group was never protected.', 'Start it.')
       }
       auditTarget(request, row.id, { site_off: site })
-      await services.witness.trust(row.id, `user:${principalOf(request).user.id}`)
+      await services.witness.trust(row.id, `user:${principalOf(request).user.id}`, site)
       const [group] = await viewsOf([row], await listPairs(store.db, project))
       assert(group !== undefined, 'a found group has a view')
       return { group }
@@ -188,5 +210,18 @@ export function groupRoutes(app: Api, services: NativeServices): void {
   )
 }
 
-const unknownGroup = () =>
+function aloneOf(stored: string | null): Static<typeof AloneWork> | null {
+  if (stored === null) return null
+  const { bytes, since } = fromJson<{ bytes: number; since: number }>(stored)
+  return { bytes, since: timeOf(since) }
+}
+
+function doubtOf(row: OwnershipRow, mark: string) {
+  const view = doubtView(row, mark)
+  if (view === null) return null
+  const { reason, awaits, reportedEpoch } = view
+  return { reason, awaits: [...awaits], reported_epoch: reportedEpoch }
+}
+
+export const unknownGroup = () =>
   refuse(404, 'GROUP_UNKNOWN', 'There is no such group.', 'List the groups.')

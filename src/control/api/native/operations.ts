@@ -27,6 +27,10 @@ const View = Type.Object({
   error_code: nullable(Type.String()),
   fail_reason: nullable(Type.String()),
   failed_step: nullable(Type.String()),
+  entities: Type.Record(Type.String(), Type.Unknown(), {
+    description:
+      'What it made or touched; of a failover also `given_up`, of a start what is copied (`copy`).',
+  }),
   created_at: Time,
   begin_at: nullable(Time),
   end_at: nullable(Time),
@@ -44,6 +48,7 @@ const viewOf = (one: OperationView) => ({
   error_code: one.errorCode,
   fail_reason: one.failReason,
   failed_step: one.failedStep,
+  entities: { ...one.entities },
   created_at: timeOf(one.createdAt),
   begin_at: one.beginAt === null ? null : timeOf(one.beginAt),
   end_at: one.endAt === null ? null : timeOf(one.endAt),

@@ -3,6 +3,7 @@ import type { Identity } from '#control/identity/identity.ts'
 import type { Location } from '#control/operations/definitions/directory.ts'
 import type { OperationEngine } from '#control/operations/engine.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
+import type { SiteClient } from '#control/sites/client.ts'
 import type { Witness } from '#control/sites/witness.ts'
 import type { Store } from '#control/store/store.ts'
 import type { Metrics } from './metrics.ts'
@@ -40,6 +41,8 @@ export interface NativeServices {
   readonly operations: OperationEngine
   readonly agents: AgentRegistry
   readonly witness: Witness
+  /** Commands to the agents. */
+  readonly commands: SiteClient
   readonly directory: VolumeDirectory
   readonly stateBackup: StateBackup
   /** Null: this control plane has no key to sign with. */

@@ -13,6 +13,7 @@ import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import type { Ownership } from '#domain/ownership.ts'
 import { followsGroup } from '#domain/replication-pair.ts'
 import { type OperationKind, operation, type Step, step, type StepContext } from '../operation.ts'
+import { type CopyForecast, copyOnReturn } from './preflight.ts'
 import { failed, OPEN_RETRY, settle, swapStation } from './group-settle.ts'
 import {
   changeRecord,
@@ -126,13 +127,15 @@ export const reprotectGroup: OperationKind<Nothing> = operation('group.reprotect
 const openRequest = (
   ctx: StepContext<unknown>,
   group: ProtectionGroupRow,
-  { epoch }: Ownership,
+  { epoch, mode, preferred }: Ownership,
 ) => ({
   kind: 'open' as const,
   epoch,
   attempt: ctx.attemptId,
   writer: productionAz(group),
   replica: drAz(group),
+  mode,
+  preferred,
 })
 
 const isOpen =
@@ -141,9 +144,32 @@ const isOpen =
     (record.state === 'resyncing' || record.state === 'in_sync') &&
     record.writer === productionAz(group)
 
-/** Every pair with two usable disks joins. The others (failed creations) stay out until they are deleted. */
+/**
+ * Every pair with two usable disks joins. The others (failed creations) stay out until they are deleted. What will be copied is
+ * announced before anything is: without a common history that is everything.
+ */
 function chooseMembers(): Step<Nothing> {
-  return step('choose_members', {
+  return step<Nothing, CopyForecast>('choose_members', {
+    act: async (ctx) => {
+      const { services } = ctx
+      const group = await theGroup(services.store.db, ctx.resourceId)
+      const pairs = await pairsOfGroup(services.store.db, group.id)
+      const record = await theRecord(services, group.id)
+      const said = (site: string) => services.agents.session(group.id, site)?.status ?? null
+      const copy = pairs.every((pair) => pair.never_replicated === 1)
+        ? 'first'
+        : record.state === 'closed'
+          ? 'full'
+          : copyOnReturn(said(productionAz(group)), said(drAz(group)))
+      if (copy === 'full') {
+        services.log.warn(
+          { group: group.id, operation: ctx.id },
+          'the two sites have no common history: all blocks are going to be compared',
+        )
+      }
+      return copy
+    },
+    entities: (_, copy) => ({ copy }),
     record: async (tx, ctx) => {
       const now = ctx.services.clock.wallMs()
       for (const pair of await pairsOfGroup(tx, ctx.resourceId)) {

@@ -96,7 +96,7 @@ const UNBOUNDED: ReadonlySet<string> = new Set(['in_sync', 'solo', 'resyncing', 
 
 /** Everything by which a command on the group is judged, read in the caller's transaction. */
 export async function groupFacts(
-  tx: Transaction,
+  tx: Db,
   sources: SyncSources,
   group: ProtectionGroupRow,
 ): Promise<{ readonly facts: GroupFacts; readonly pairs: readonly ReplicationPairRow[] }> {
