@@ -10,6 +10,7 @@ import { ExportTable } from '#agent/nbd/exports.ts'
 import { type Listening, NbdServer } from '#agent/nbd/server.ts'
 import { createSessionHost } from '#agent/replication/host.ts'
 import type { SessionHost, SessionHostDeps } from '#agent/replication/types.ts'
+import { SNAPSHOT_UNKNOWN } from '#agent/snapshots/faults.ts'
 import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
@@ -19,6 +20,8 @@ import type { AgentConfig } from './config.ts'
 import { type ControlClient, controlClient } from './control-client.ts'
 import { LOCAL_ONLY, openLocalDoor } from './local-commands.ts'
 import { startReporter } from './reporter.ts'
+import type { DivergenceCommands } from './divergence-commands.ts'
+import type { SnapshotCommands } from './snapshot-commands.ts'
 import { type VolumeCommands, volumeCommands } from './volume-commands.ts'
 
 /* The composition root of a site agent: the only place that makes real clocks, disks and sockets for it.
@@ -62,6 +65,8 @@ export async function startAgent(
     log,
     volumes,
     exports,
+    snapshots: null,
+    divergences: null,
     askWitness: witnessOf(control, log),
     link: { listen: config.linkListen, security: linkSecurity(config) },
     settings: config,
@@ -77,7 +82,7 @@ export async function startAgent(
     listen: config.commandListen,
     pki: config.pki,
     caller: `control:${config.region}`,
-    handle: handlerOf(plain, sessions),
+    handle: handlerOf({ plain, sessions, snapshots: null, divergences: null }),
     log,
   })
 
@@ -181,7 +186,14 @@ function freeBytes(directory: string): number {
   return bavail * bsize
 }
 
-function handlerOf(plain: VolumeCommands, sessions: SessionHost): CommandHandler {
+interface Handlers {
+  readonly plain: VolumeCommands
+  readonly sessions: SessionHost
+  readonly snapshots: SnapshotCommands | null
+  readonly divergences: DivergenceCommands | null
+}
+
+function handlerOf({ plain, sessions, snapshots, divergences }: Handlers): CommandHandler {
   const as = <N extends CommandName>(request: unknown) => request as CommandRequest<N>
   return async (name, request) => {
     switch (name) {
@@ -207,8 +219,32 @@ function handlerOf(plain: VolumeCommands, sessions: SessionHost): CommandHandler
       case 'session.verify_show':
       case 'session.verify_cancel':
         return await sessions.command(name, as<typeof name>(request))
+      case 'volume.rebuild':
+        return await sessions.rebuild(as<typeof name>(request))
+      case 'snapshot.create':
+        return await here(snapshots).create(as<typeof name>(request))
+      case 'snapshot.list':
+        return here(snapshots).list(as<typeof name>(request))
+      case 'snapshot.delete':
+        return await here(snapshots).delete(as<typeof name>(request))
+      case 'snapshot.rollback':
+        return await here(snapshots).rollback(as<typeof name>(request))
+      case 'divergence.list':
+        return here(divergences).list(as<typeof name>(request))
+      case 'divergence.show':
+        return here(divergences).show(as<typeof name>(request))
+      case 'divergence.read':
+        return await here(divergences).read(as<typeof name>(request))
+      case 'divergence.delete':
+        return await here(divergences).delete(as<typeof name>(request))
       case 'session.promote':
         throw new Fault(LOCAL_ONLY, `promoting ${as<typeof name>(request).session}`)
     }
   }
+}
+
+/** Until the agent has a snapshot store. */
+function here<T>(part: T | null): T {
+  if (part === null) throw new Fault(SNAPSHOT_UNKNOWN, 'this agent takes no snapshots')
+  return part
 }

@@ -71,3 +71,10 @@ export const VERIFY_RUNNING = fault({
   text: 'Another verification of the session is under way.',
   hint: 'Wait for its end, or cancel it.',
 })
+
+export const COPY_IS_GOOD = fault({
+  code: 'COPY_IS_GOOD',
+  retry: 'never',
+  text: 'This copy is good, and rebuilding it would leave the group without one until the new copy is complete.',
+  hint: 'Verify it, with repair if need be. To replace it all the same, repeat with force.',
+})

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { assert, BrokenInvariant } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
 import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
+import type { SessionStatus } from '#wire/site/witness.ts'
 import { SESSION_UNKNOWN } from './faults.ts'
 import { type LinkListener, listenForLinks } from './link.ts'
 import { SessionRuntime } from './runtime.ts'
@@ -175,6 +176,10 @@ class Host implements SessionHost {
         return await this.#known(session).cancelVerify(run)
       }
     }
+  }
+
+  rebuild(request: CommandRequest<'volume.rebuild'>): Promise<SessionStatus> {
+    return this.#known(request.session).rebuild(request)
   }
 
   statuses() {

@@ -10,6 +10,15 @@ export const StoredMember = Type.Intersect([
   Type.Object({
     /** This site's volume has had a full copy (always true where the member was added as the writer's). */
     joined: Type.Boolean(),
+    /** The last rebuild of this site's copy. Not done: the volume is to be replaced by an empty one before it is opened. */
+    rebuild: Type.Optional(
+      Type.Object({
+        id: Type.String(),
+        done: Type.Boolean(),
+        /** Of the volume, while there may be none. */
+        owner: Type.Optional(Type.String()),
+      }),
+    ),
   }),
 ])
 export type StoredMember = Static<typeof StoredMember>

@@ -68,7 +68,10 @@ export class Members {
 
   /** Opens what the file names. */
   async openAll(): Promise<void> {
-    for (const member of this.#file.members) await this.#openMember(member, false)
+    for (const member of this.#file.members) {
+      if (member.rebuild?.done === false) await this.#replace(member)
+      else await this.#openMember(member, false)
+    }
   }
 
   async #openMember(stored: StoredMember, fresh: boolean): Promise<OpenMember> {
@@ -170,7 +173,11 @@ export class Members {
         await volumes.extend(id, member.size_bytes)
         changed = true
       }
-      stored.set(member.index, { ...member, joined: known?.joined ?? asWriter })
+      stored.set(member.index, {
+        ...member,
+        joined: known?.joined ?? asWriter,
+        ...(known?.rebuild === undefined ? {} : { rebuild: known.rebuild }),
+      })
       changed ||= known === undefined
     }
     await this.#write({
@@ -228,6 +235,47 @@ export class Members {
 
   async setCopyRate(bytes: number): Promise<void> {
     await this.#write({ ...this.#file, copy_rate_bytes: bytes })
+  }
+
+  /**
+   * The member's volume is thrown away and an empty one of its name and size takes its place, which has had no copy yet. Nobody else
+   * uses the volume meanwhile. A crash in the middle is mended by the next `openAll`.
+   */
+  async rebuild(index: number, rebuild: string): Promise<void> {
+    const member = this.#open.get(index)
+    assert(member !== undefined, 'only an open member is rebuilt')
+    const stored = { ...member.stored, joined: false, rebuild: { id: rebuild, done: false } }
+    await this.#writeMember(stored)
+    this.#open.delete(index)
+    await member.intent.close()
+    member.changes.close()
+    await this.#replace(stored)
+  }
+
+  async #replace(stored: StoredMember): Promise<void> {
+    const { volumes, directory, session } = this.#parts
+    const id = this.volumeId(stored)
+    const { pair, size_bytes: sizeBytes, rebuild } = stored
+    assert(rebuild !== undefined, 'a member is replaced by a rebuild')
+    const known = volumes.record(id)
+    const owner = known?.owner ?? rebuild.owner ?? ''
+    if (known !== undefined && rebuild.owner === undefined) {
+      // The owner is not to be lost between the old volume and the new one.
+      await this.#writeMember({ ...stored, rebuild: { ...rebuild, owner } })
+    }
+    await volumes.delete(id)
+    await rm(join(directory, `intent-${stored.index}`), { force: true })
+    await rm(join(directory, `changes-${stored.index}`), { force: true })
+    const size = Math.max(sizeBytes, known?.sizeBytes ?? 0)
+    await volumes.create(id, size, { mode: 'session', session, pair }, owner)
+    const done = { ...stored, rebuild: { ...rebuild, owner, done: true } }
+    await this.#writeMember(done)
+    await this.#openMember(done, true)
+  }
+
+  async #writeMember(stored: StoredMember): Promise<void> {
+    const members = this.#file.members.map((one) => (one.index === stored.index ? stored : one))
+    await this.#write({ ...this.#file, members })
   }
 
   /** No longer a member, durably. The volume and the maps stay as they are until `dropMaps`. */

@@ -10,6 +10,7 @@ import { Greeting } from './hello.ts'
 import { IntentClearing } from './intent-clearing.ts'
 import type { AcceptedLink } from './link.ts'
 import { Members } from './members.ts'
+import { rebuildCopy } from './rebuild.ts'
 import { ReplicaEnd } from './replica-end.ts'
 import { ServedNames, type ServingAfter } from './served-names.ts'
 import { Session, type SessionMessage, unopened } from './session.ts'
@@ -332,6 +333,20 @@ export class SessionRuntime {
 
   setRate(copyRateBytes: number): Promise<void> {
     return this.#commands.setRate(copyRateBytes)
+  }
+
+  async rebuild(request: CommandRequest<'volume.rebuild'>): Promise<SessionStatus> {
+    const { snapshots } = this.#deps
+    await rebuildCopy(
+      {
+        core: this.#core,
+        members: this.#members,
+        replicaEnd: this.#replicaEnd,
+        snapshotsOf: (volume) => snapshots?.ofVolume(volume) ?? [],
+      },
+      request,
+    )
+    return this.status()
   }
 
   verify(request: CommandRequest<'session.verify'>): Promise<CommandAnswer<'session.verify'>> {

@@ -4,6 +4,8 @@ import type { Log } from '#base/log.ts'
 import type { CommandAnswer, CommandName, CommandRequest } from '#wire/site/commands.ts'
 import type { SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
 import type { ExportTable } from '#agent/nbd/exports.ts'
+import type { Divergences } from '#agent/divergence/divergences.ts'
+import type { Snapshots } from '#agent/snapshots/snapshots.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 
 /* Public face of replication towards the agent. */
@@ -24,6 +26,10 @@ export interface SessionHostDeps {
   readonly log: Log
   readonly volumes: VolumeStore
   readonly exports: ExportTable
+  /** Snapshots of the volumes; null: this agent takes none. */
+  readonly snapshots: Snapshots | null
+  /** Where a kept copy goes that holds what only this site had; null: this agent keeps none. */
+  readonly divergences: Divergences | null
   /** Never rejects for reasons of the outside world: null when the witness cannot be reached, timed out, or does not know
    *  the session. Must end within witnessTimeoutMs. */
   askWitness(session: string, ask: WitnessAsk): Promise<WitnessAnswer | null>
@@ -57,6 +63,8 @@ export interface SessionHost {
   start(): Promise<void>
   /** Rejects with a Fault; `STALE_EPOCH` and the like are final, retry 'later' means that a repeat may succeed. */
   command<N extends SessionCommand>(name: N, request: CommandRequest<N>): Promise<CommandAnswer<N>>
+  /** Replaces the copy of a volume at the replica by an empty one; see rebuild.ts. Rejects as `command`. */
+  rebuild(request: CommandRequest<'volume.rebuild'>): Promise<SessionStatus>
   statuses(): SessionStatus[]
   /** True while a session uses the volume: it must not be served, extended or deleted by others. */
   usesVolume(volume: string): boolean

@@ -1,4 +1,12 @@
 import Type, { type Static, type TSchema } from 'typebox'
+import {
+  DIVERGENCE_RANGES_MAX,
+  DIVERGENCE_READ_BYTES_MAX,
+  DivergenceInfo,
+  DivergenceRange,
+  SnapshotInfo,
+  SnapshotMoment,
+} from './snapshots.ts'
 import { VerifyStatus } from './verify.ts'
 import { OwnershipRecord, SessionStatus } from './witness.ts'
 
@@ -158,6 +166,63 @@ export const COMMANDS = {
   'session.verify_show': command(Type.Object({ session: Id }), VerifyStatus),
   /** Ends the run of this name, if it runs here. */
   'session.verify_cancel': command(Type.Object({ session: Id, run: Id }), VerifyStatus),
+  /**
+   * Replica: throws its copy of the volume away and begins with an empty one, which joins by a first copy. Refused at the writer
+   * (WRONG_STATE), and for a copy that is good (COPY_IS_GOOD) without `force`. The same `rebuild` again changes nothing.
+   */
+  'volume.rebuild': command(
+    Type.Object({
+      volume: Id,
+      session: Id,
+      epoch: Type.Integer(),
+      rebuild: Id,
+      force: Type.Boolean(),
+    }),
+    SessionStatus,
+  ),
+  /** All volumes at one moment. Volumes of a session: at the writer, or at a replica that is consistent. Taken already: as it is. */
+  'snapshot.create': command(
+    Type.Object({ snapshot: Id, volumes: Type.Array(Id, { minItems: 1, maxItems: 1024 }) }),
+    Type.Object({ info: SnapshotInfo, moments: Type.Array(SnapshotMoment) }),
+  ),
+  /** Those that users took. `snapshot`: only this one; unknown: none. */
+  'snapshot.list': command(
+    Type.Object({ snapshot: Type.Optional(Id) }),
+    Type.Object({ snapshots: Type.Array(SnapshotInfo) }),
+  ),
+  /** An unknown one changes nothing. */
+  'snapshot.delete': command(Type.Object({ snapshot: Id }), Empty),
+  /** Its volumes become what it holds; their clients are disconnected first. Refused (VOLUME_BUSY) while a session has one of them. */
+  'snapshot.rollback': command(Type.Object({ snapshot: Id }), SnapshotInfo),
+  /** Divergence records of the volumes of `owner`; with `session`, only its. */
+  'divergence.list': command(
+    Type.Object({ owner: Id, session: Type.Optional(Id) }),
+    Type.Object({ divergences: Type.Array(DivergenceInfo) }),
+  ),
+  /** Ranges of one volume in order, from `from` on. */
+  'divergence.show': command(
+    Type.Object({
+      divergence: Id,
+      owner: Id,
+      volume: Id,
+      from: Type.Integer({ minimum: 0 }),
+      limit: Type.Integer({ minimum: 1, maximum: DIVERGENCE_RANGES_MAX }),
+    }),
+    Type.Object({ divergence: DivergenceInfo, ranges: Type.Array(DivergenceRange) }),
+  ),
+  /** Bytes as they were, base64. Only inside the ranges (RANGE_NOT_KEPT). */
+  'divergence.read': command(
+    Type.Object({
+      divergence: Id,
+      owner: Id,
+      volume: Id,
+      offset: Type.Integer({ minimum: 0 }),
+      length: Type.Integer({ minimum: 1, maximum: DIVERGENCE_READ_BYTES_MAX }),
+    }),
+    Type.Object({ data: Type.String() }),
+  ),
+  /** For good. An unknown one changes nothing. */
+  'divergence.delete': command(Type.Object({ divergence: Id, owner: Id }), Empty),
 } as const
 
 export type CommandName = keyof typeof COMMANDS

@@ -87,6 +87,8 @@ const host = createSessionHost({
   log,
   volumes,
   exports,
+  snapshots: null,
+  divergences: null,
   askWitness: (session, ask) =>
     new Promise((resolve) => {
       const id = ++askId

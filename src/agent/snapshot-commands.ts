@@ -1,0 +1,125 @@
+import { assert } from '#base/assert.ts'
+import { Fault } from '#base/fault.ts'
+import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
+import type { SnapshotInfo, SnapshotMoment } from '#wire/site/snapshots.ts'
+import type { SessionStatus } from '#wire/site/witness.ts'
+import type { ExportTable } from '#agent/nbd/exports.ts'
+import { localDevice } from '#agent/nbd/local-device.ts'
+import { NOT_CONSISTENT, VOLUME_BUSY } from '#agent/replication/faults.ts'
+import { SNAPSHOT_UNKNOWN } from '#agent/snapshots/faults.ts'
+import type { Snapshot, Snapshots } from '#agent/snapshots/snapshots.ts'
+import { VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
+import type { VolumeStore } from '#agent/volumes/volume-store.ts'
+
+/* Snapshots that users take of the volumes of this site.
+ *
+ * A snapshot of volumes that a session serves notes the session's number at its moment. At a replica it is one of a prefix of the group's
+ * writes, and therefore refused while the replica is none.
+ *
+ * A rollback changes blocks behind the back of whoever replicates the volume, so it is refused while a session has one of them. Clients of plain
+ * volumes are disconnected first and find the old content when they come back.
+ */
+
+export interface SnapshotCommands {
+  create(request: CommandRequest<'snapshot.create'>): Promise<CommandAnswer<'snapshot.create'>>
+  list(request: CommandRequest<'snapshot.list'>): CommandAnswer<'snapshot.list'>
+  delete(request: CommandRequest<'snapshot.delete'>): Promise<Record<string, never>>
+  rollback(request: CommandRequest<'snapshot.rollback'>): Promise<SnapshotInfo>
+}
+
+export interface SnapshotCommandsParts {
+  readonly snapshots: Snapshots
+  readonly volumes: VolumeStore
+  readonly exports: ExportTable
+  readonly statuses: () => readonly SessionStatus[]
+}
+
+export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands {
+  const { snapshots, volumes, exports, statuses } = parts
+
+  /** The user's snapshot of this id. Kept copies and divergence records are none. */
+  function own(id: string): Snapshot | undefined {
+    const found = snapshots.show(id)
+    return found?.purpose === 'user' ? found : undefined
+  }
+
+  const sessionsOf = (ids: readonly string[]): SessionStatus[] =>
+    statuses().filter(({ members }) => members.some(({ volume }) => ids.includes(volume)))
+
+  async function serveAgain(id: string): Promise<void> {
+    const record = volumes.record(id)
+    if (record === undefined || record.serving.mode === 'session') return
+    if (record.failed !== null) exports.refuse(id, `failed: ${record.failed}`)
+    else if (record.serving.mode === 'standby') exports.refuse(id, record.serving.reason)
+    else exports.serve(id, localDevice(await volumes.open(id)))
+  }
+
+  return {
+    async create({ snapshot, volumes: ids }) {
+      for (const id of ids) {
+        if (volumes.record(id) === undefined) throw new Fault(VOLUME_UNKNOWN, `volume ${id}`)
+      }
+      const torn = sessionsOf(ids).find((one) => one.role !== 'writer' && !one.consistent)
+      if (torn !== undefined) {
+        throw new Fault(NOT_CONSISTENT, `snapshot of volumes of session ${torn.session}`)
+      }
+      let moments: SnapshotMoment[] = []
+      const taken = await snapshots.take({
+        id: snapshot,
+        purpose: 'user',
+        volumes: ids,
+        atMoment: () => {
+          moments = sessionsOf(ids).map(({ session, epoch, sequence }) => ({
+            session,
+            epoch,
+            sequence,
+          }))
+        },
+      })
+      return { info: infoOf(taken), moments }
+    },
+    list({ snapshot }) {
+      const all = snapshots.list().filter(({ purpose }) => purpose === 'user')
+      const found = snapshot === undefined ? all : all.filter(({ id }) => id === snapshot)
+      return { snapshots: found.map(infoOf) }
+    },
+    async delete({ snapshot }) {
+      if (own(snapshot) !== undefined) await snapshots.delete(snapshot)
+      return {}
+    },
+    async rollback({ snapshot }) {
+      const found = own(snapshot)
+      if (found === undefined) throw new Fault(SNAPSHOT_UNKNOWN, `snapshot ${snapshot}`)
+      const ids = found.volumes.map(({ volume }) => volume)
+      for (const id of ids) {
+        const serving = volumes.record(id)?.serving
+        if (serving?.mode !== 'session') continue
+        throw new Fault(VOLUME_BUSY, `rolling back volume ${id}`, { session: serving.session })
+      }
+      for (const id of ids) exports.refuse(id, 'the volume is being rolled back to a snapshot')
+      try {
+        await snapshots.rollback(snapshot)
+      } finally {
+        for (const id of ids) await serveAgain(id)
+      }
+      const after = snapshots.show(snapshot)
+      assert(after !== undefined, 'a snapshot stays when it is rolled back to')
+      return infoOf(after)
+    },
+  }
+}
+
+const infoOf = (one: Snapshot): SnapshotInfo => ({
+  snapshot: one.id,
+  purpose: one.purpose,
+  state: one.state,
+  reason: one.reason,
+  taken_at: one.takenMs,
+  stall_ms: one.stallMs,
+  volumes: one.volumes.map(({ volume, kind, sizeBytes, keptBytes }) => ({
+    volume,
+    kind,
+    size_bytes: sizeBytes,
+    kept_bytes: keptBytes,
+  })),
+})
