@@ -1,4 +1,5 @@
 import { Command, CommanderError } from 'commander'
+import { agentCommand } from './commands/agent.ts'
 import { demoCommand } from './commands/demo.ts'
 import { groupCommand } from './commands/group.ts'
 import { initCommand } from './commands/init.ts'
@@ -88,7 +89,7 @@ export function buildProgram(setup: CliSetup): Command {
   tokenCommand(program.command('token'), context)
   stateCommand(program.command('state'), context, setup.state)
   partCommand(program.command('control'), context, 'control')
-  partCommand(program.command('agent'), context, 'agent')
+  agentCommand(program.command('agent'), context)
   versionCommand(context.leaf(program, 'version'), context, setup.version)
   return program
 }

@@ -2,7 +2,7 @@ import { Fault, type FaultKind } from '#base/fault.ts'
 import { OPTION_REFUSED } from '#base/config.ts'
 import { LOCKED } from '#base/system/files.ts'
 import { NOBODY_THERE, PATH_TOO_LONG } from '#base/system/door.ts'
-import { API_UNAUTHORIZED, API_UNREACHABLE } from '#client/faults.ts'
+import { AGENT_ABSENT, API_UNAUTHORIZED, API_UNREACHABLE } from '#client/faults.ts'
 import { NO_CREDENTIALS } from './session.ts'
 import { SITE_UNKNOWN } from './up/supervisor.ts'
 import { INTERRUPTED, USAGE } from './usage.ts'
@@ -36,6 +36,7 @@ const EXIT_OF: ReadonlyMap<FaultKind, number> = new Map([
   [SITE_UNKNOWN, EXIT.USAGE],
   [NO_CREDENTIALS, EXIT.USAGE],
   [NOBODY_THERE, EXIT.UNREACHABLE],
+  [AGENT_ABSENT, EXIT.UNREACHABLE],
   [API_UNREACHABLE, EXIT.UNREACHABLE],
   [API_UNAUTHORIZED, EXIT.UNAUTHORIZED],
   [LOCKED, EXIT.BUSY],

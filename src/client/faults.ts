@@ -34,3 +34,17 @@ export const TIMED_OUT = fault({
   text: 'It did not happen in the time allowed; the operation itself goes on.',
   hint: 'Look at its state again later.',
 })
+
+export const AGENT_ABSENT = fault({
+  code: 'AGENT_ABSENT',
+  retry: 'later',
+  text: 'No agent answers there.',
+  hint: "Run this at the agent's own host, as the agent's user, and name its data directory; start the agent if it is down.",
+})
+
+export const AGENT_REFUSED = fault({
+  code: 'AGENT_REFUSED',
+  retry: 'never',
+  text: 'The agent at this host refused.',
+  hint: '`holdfast agent sessions` shows what it runs, and in which state.',
+})

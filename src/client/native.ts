@@ -32,3 +32,131 @@ export interface NbdCredential {
 /** The key is told this once. */
 export const issueNbdCredential = (api: ApiSession): Promise<NbdCredential> =>
   api.post<NbdCredential>('/api/v1/nbd-credentials', {})
+
+// ---------------------------------------------------------------- groups
+
+const id = encodeURIComponent
+const groupPath = (group: string): string => `/api/v1/groups/${id(group)}`
+
+/** What the witness and both sites say about a group. */
+export interface GroupDetail {
+  readonly id: string
+  readonly name: string
+  readonly status: string
+  readonly sync: string
+  readonly fault_level: string
+  readonly age_ms: number | null
+  readonly record: {
+    readonly epoch: number
+    readonly state: string
+    readonly writer: string
+    readonly replica: string
+    readonly mode: string
+    readonly preferred: string
+    readonly alone: { readonly bytes: number; readonly since: string } | null
+    readonly trusted: boolean
+    readonly doubt: {
+      readonly reason: 'restored' | 'agent_ahead'
+      readonly awaits: readonly string[]
+      readonly reported_epoch: number | null
+    } | null
+  } | null
+  readonly sides: readonly {
+    readonly site: string
+    readonly role: 'production' | 'dr'
+    readonly heard: boolean
+    readonly age_ms: number | null
+    readonly session: {
+      readonly epoch: number
+      readonly role: string
+      readonly phase: string
+      readonly link: string
+      readonly consistent: boolean
+      readonly progress: number
+      readonly copy_kind: string
+      readonly unwitnessed: boolean
+      readonly out_of_touch_ms: number | null
+      readonly kept: string | null
+      readonly unfit: string | null
+    } | null
+  }[]
+}
+
+export async function showGroupDetail(api: ApiSession, group: string): Promise<GroupDetail> {
+  return (await api.get<{ group: GroupDetail }>(groupPath(group))).group
+}
+
+/** States that a silent site of the group is off, so that the witness trusts its record without hearing it. */
+export async function vouchForGroup(
+  api: ApiSession,
+  group: string,
+  siteOff: string,
+): Promise<GroupDetail> {
+  const body = { site_off: siteOff }
+  return (await api.post<{ group: GroupDetail }>(`${groupPath(group)}/vouch`, body)).group
+}
+
+export interface Preflight {
+  readonly action: string
+  readonly accepted: boolean
+  readonly refusal: { readonly code: string; readonly message: string } | null
+  readonly needs: readonly ('force' | 'preferred_off')[]
+  readonly given_up: { readonly kind: string; readonly text: string } | null
+  readonly freezes: boolean
+  readonly leaves_behind: readonly string[]
+  readonly dr_copy: string | null
+  readonly copy: string
+  readonly full_copy: boolean
+}
+
+/** What an action would do; changes nothing. */
+export async function preflightGroup(
+  api: ApiSession,
+  group: string,
+  action: 'start' | 'stop' | 'reverse' | 'failover',
+  statements: { readonly force?: boolean; readonly preferredOff?: boolean } = {},
+): Promise<Preflight> {
+  const query = `action=${action}&force=${statements.force === true}&preferred_off=${statements.preferredOff === true}`
+  const path = `${groupPath(group)}/preflight?${query}`
+  return (await api.get<{ preflight: Preflight }>(path)).preflight
+}
+
+export interface Arbitration {
+  readonly mode: string
+  readonly preferred: string
+}
+
+export async function showArbitration(api: ApiSession, group: string): Promise<Arbitration> {
+  const path = `${groupPath(group)}/arbitration`
+  return (await api.get<{ arbitration: Arbitration }>(path)).arbitration
+}
+
+/** `preferred` left out: as it is. */
+export async function setArbitration(
+  api: ApiSession,
+  group: string,
+  wanted: { readonly mode: string; readonly preferred?: string },
+): Promise<Arbitration> {
+  const path = `${groupPath(group)}/arbitration`
+  return (await api.put<{ arbitration: Arbitration }>(path, wanted)).arbitration
+}
+
+export interface OwnershipChange {
+  readonly at: string
+  readonly epoch: number
+  readonly kind: string
+  readonly state: string
+  readonly writer: string
+  readonly replica: string
+  readonly asked_by: string
+}
+
+/** Newest first. */
+export async function showGroupHistory(
+  api: ApiSession,
+  group: string,
+  limit: number,
+): Promise<readonly OwnershipChange[]> {
+  const path = `${groupPath(group)}/history?limit=${limit}`
+  return (await api.get<{ changes: OwnershipChange[] }>(path)).changes
+}

@@ -114,9 +114,22 @@ export const startGroup = (api: ApiSession, group: string): Promise<string> =>
 export const stopGroup = (api: ApiSession, group: string): Promise<string> =>
   act(api, group, { 'stop-server-group': {} })
 
-/** `force`: also to a side that is not known to hold every write. */
-export const failOverGroup = (api: ApiSession, group: string, force = false): Promise<string> =>
-  act(api, group, { 'failover-server-group': force ? { force: true } : {} })
+/**
+ * `force`: also to a side that is not known to hold every write. `preferredOff`: the operator states that the preferred site of a
+ * static-priority group is off.
+ */
+export const failOverGroup = (
+  api: ApiSession,
+  group: string,
+  force = false,
+  preferredOff = false,
+): Promise<string> =>
+  act(api, group, {
+    'failover-server-group': {
+      ...(force ? { force } : {}),
+      ...(preferredOff ? { preferred_site_is_off: true } : {}),
+    },
+  })
 
 export const reverseGroup = (
   api: ApiSession,

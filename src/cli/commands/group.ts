@@ -1,6 +1,14 @@
 import type { Command } from 'commander'
 import type { ApiSession } from '#client/api.ts'
 import {
+  preflightGroup,
+  setArbitration,
+  showArbitration,
+  showGroupDetail,
+  showGroupHistory,
+  vouchForGroup,
+} from '#client/native.ts'
+import {
   createGroup,
   deleteGroup,
   failOverGroup,
@@ -15,12 +23,14 @@ import {
   stopGroup,
 } from '#client/sdrs.ts'
 import type { CommandContext } from '../context.ts'
-import { followJob, type JobFlags } from '../jobs.ts'
-import { columns } from '../output.ts'
+import { followJob, type JobFlags, positiveInteger } from '../jobs.ts'
+import { columns, type Output } from '../output.ts'
 import { apiAction, apiLeaf } from '../session.ts'
 import { usageError } from '../usage.ts'
+import { arbitrationText, detailLines, preflightLines } from './group-detail.ts'
 
-/* `holdfast group`: protection groups and their life, over the SDRS interface. */
+/* `holdfast group`: protection groups and their life, over the SDRS interface; what that does not know (preflight, arbitration,
+ * history, vouching) over our own. */
 
 export const jobOptions = (command: Command): Command =>
   command
@@ -32,6 +42,8 @@ interface CreateFlags extends JobFlags {
   readonly target: string
   readonly vpc?: string
   readonly description?: string
+  readonly mode: string
+  readonly preferred?: string
 }
 
 export function groupCommand(command: Command, context: CommandContext): void {
@@ -45,9 +57,14 @@ export function groupCommand(command: Command, context: CommandContext): void {
       .requiredOption('--source <site>', 'production site')
       .requiredOption('--target <site>', 'DR site')
       .option('--vpc <id>', 'network (default: the first of the project)')
-      .option('--description <text>', 'at most 64 bytes, without < and >'),
+      .option('--description <text>', 'at most 64 bytes, without < and >')
+      .option('--mode <mode>', 'arbitration: witness or static-priority', 'witness')
+      .option('--preferred <site>', 'site that may go on alone under static-priority'),
   )
   apiAction<CreateFlags>(context, create, async (api, output, flags, name = '') => {
+    if (flags.mode !== 'witness' && !flags.wait) {
+      throw usageError(`--mode ${flags.mode} is set when the group exists: not with --no-wait`)
+    }
     const domain = domainOf(await listDomains(api), flags.source, flags.target)
     const vpcId = flags.vpc ?? (await listVpcs(api))[0]?.id
     if (vpcId === undefined) throw usageError('--vpc is required: the project has no network')
@@ -61,7 +78,12 @@ export function groupCommand(command: Command, context: CommandContext): void {
     })
     const ended = await followJob(api, output, job, flags, `creating group ${name}`)
     const group = ended?.entities['server_group_id']
-    if (typeof group === 'string') output.say(`group ${group}`)
+    if (typeof group !== 'string') return
+    if (flags.mode !== 'witness') {
+      const preferred = flags.preferred ?? flags.source
+      await setArbitration(api, group, { mode: flags.mode, preferred })
+    }
+    output.say(`group ${group}`)
   })
 
   apiAction(context, leaf('list').description('list the groups'), async (api, output) => {
@@ -72,26 +94,35 @@ export function groupCommand(command: Command, context: CommandContext): void {
   const show = leaf('show').description('show a group').argument('<group>')
   apiAction(context, show, async (api, output, _, id = '') => {
     const group = await showGroup(api, id)
-    output.result(group, table([group]))
+    const detail = await showGroupDetail(api, id)
+    output.result({ ...group, detail }, [...table([group]), '', ...detailLines(detail)])
   })
 
-  const change = (
+  const change = <Flags = object>(
     name: string,
     about: string,
-    act: (api: ApiSession, group: string, flags: { force?: boolean }) => Promise<string>,
+    act: (
+      api: ApiSession,
+      group: string,
+      output: Output,
+      flags: JobFlags & Flags,
+    ) => Promise<string>,
     extend: (one: Command) => Command = (one) => one,
   ) => {
     const one = extend(jobOptions(leaf(name).description(about).argument('<group>')))
-    apiAction<JobFlags & { force?: boolean }>(context, one, async (api, output, flags, id = '') => {
-      await followJob(api, output, await act(api, id, flags), flags, `${name} ${id}`)
+    apiAction<JobFlags & Flags>(context, one, async (api, output, flags, id = '') => {
+      await followJob(api, output, await act(api, id, output, flags), flags, `${name} ${id}`)
     })
   }
   change(
     'start',
     'protect: copy, then keep both sites in sync; after a failover: protect again',
-    startGroup,
+    async (api, id, output) => {
+      for (const line of preflightLines(await preflightGroup(api, id, 'start'))) output.say(line)
+      return await startGroup(api, id)
+    },
   )
-  change('stop', 'stop protecting; production goes on alone', stopGroup)
+  change('stop', 'stop protecting; production goes on alone', (api, id) => stopGroup(api, id))
   change(
     'reverse',
     'planned switch: the other site becomes production, nothing is lost',
@@ -100,18 +131,112 @@ export function groupCommand(command: Command, context: CommandContext): void {
       return await reverseGroup(api, id, now === 'source' ? 'target' : 'source')
     },
   )
-  change(
+  change<FailoverFlags>(
     'failover',
     'the production site is lost: make the DR site writable',
-    (api, id, flags) => failOverGroup(api, id, flags.force === true),
+    async (api, id, output, { force = false, preferredSiteIsOff: preferredOff = false }) => {
+      const found = await preflightGroup(api, id, 'failover', { force, preferredOff })
+      for (const line of preflightLines(found)) output.say(line)
+      return await failOverGroup(api, id, force, preferredOff)
+    },
     (one) =>
-      one.option(
-        '--force',
-        'also to a side that is not known to hold every write: writes may be lost',
-      ),
+      one
+        .option(
+          '--force',
+          'also to a side that is not known to hold every write: writes may be lost',
+        )
+        .option(
+          '--preferred-site-is-off',
+          'you state that the preferred site of a static-priority group is off',
+        ),
   )
-  change('delete', 'delete a group without pairs', deleteGroup)
+  change('delete', 'delete a group without pairs', (api, id) => deleteGroup(api, id))
+
+  const preflight = leaf('preflight')
+    .description('show what an action would do and what it needs; changes nothing')
+    .argument('<group>')
+    .argument('<action>', 'start, stop, reverse or failover')
+    .option('--force', 'as for failover')
+    .option('--preferred-site-is-off', 'as for failover')
+  apiAction<FailoverFlags>(context, preflight, async (api, output, flags, id = '', action = '') => {
+    if (!isAction(action)) {
+      throw usageError(`the action ${action} is not known, accepted: ${ACTIONS.join(', ')}`)
+    }
+    const found = await preflightGroup(api, id, action, {
+      force: flags.force === true,
+      preferredOff: flags.preferredSiteIsOff === true,
+    })
+    const refusal = found.refusal?.message ?? ''
+    const needs = found.needs.map((one) => NEEDED[one])
+    output.result(found, [
+      found.accepted ? `${action}: would be accepted` : `${action}: would be refused. ${refusal}`,
+      ...(needs.length === 0 ? [] : [`needs: ${needs.join(' ')}`]),
+      ...(found.given_up === null ? [] : [`given up: ${found.given_up.text}`]),
+      ...preflightLines(found).filter((line) => !line.startsWith('given up')),
+    ])
+  })
+
+  const arbitration = leaf('arbitration')
+    .description('show or change who may go on when the sites and the witness lose each other')
+    .argument('<group>')
+    .option('--mode <mode>', 'witness (default of new groups) or static-priority')
+    .option('--preferred <site>', 'site that may go on alone under static-priority')
+  apiAction<{ mode?: string; preferred?: string }>(
+    context,
+    arbitration,
+    async (api, output, { mode, preferred }, id = '') => {
+      if (mode === undefined && preferred !== undefined) throw usageError('--mode is required')
+      if (mode !== undefined && mode !== 'witness' && mode !== 'static-priority') {
+        throw usageError(`--mode ${mode} is not known, accepted: witness, static-priority`)
+      }
+      const now =
+        mode === undefined
+          ? await showArbitration(api, id)
+          : await setArbitration(api, id, {
+              mode,
+              ...(preferred === undefined ? {} : { preferred }),
+            })
+      output.result(now, arbitrationText(now))
+    },
+  )
+
+  const vouch = leaf('vouch')
+    .description(
+      'state that a silent site is off, so that the witness trusts its record without it',
+    )
+    .argument('<group>')
+    .requiredOption('--site-off <site>', 'the site that is off, and stays off')
+  apiAction<{ siteOff: string }>(context, vouch, async (api, output, { siteOff }, id = '') => {
+    const detail = await vouchForGroup(api, id, siteOff)
+    output.result(detail, detailLines(detail))
+  })
+
+  const history = leaf('history')
+    .description('list every change of the ownership of a group, newest first')
+    .argument('<group>')
+    .option('--limit <number>', 'at most so many', '20')
+  apiAction<{ limit: string }>(context, history, async (api, output, { limit }, id = '') => {
+    const changes = await showGroupHistory(api, id, positiveInteger('--limit', limit, 1_000))
+    output.result(
+      { changes },
+      columns(
+        ['time', 'epoch', 'change', 'state', 'writes', 'asked by'],
+        changes.map((one) => [one.at, one.epoch, one.kind, one.state, one.writer, one.asked_by]),
+      ),
+    )
+  })
 }
+
+interface FailoverFlags {
+  readonly force?: boolean
+  readonly preferredSiteIsOff?: boolean
+}
+
+const ACTIONS = ['start', 'stop', 'reverse', 'failover'] as const
+const isAction = (text: string): text is (typeof ACTIONS)[number] =>
+  (ACTIONS as readonly string[]).includes(text)
+
+const NEEDED = { force: '--force', preferred_off: '--preferred-site-is-off' } as const
 
 function domainOf(domains: readonly SdrsDomain[], source: string, target: string): SdrsDomain {
   const zones = (one: SdrsDomain) => [

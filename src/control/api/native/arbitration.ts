@@ -218,14 +218,15 @@ export function arbitrationRoutes(app: Api, services: NativeServices): void {
       const group = await ownGroup(projectOf(request), request.params.id)
       const rows = await store.db
         .selectFrom('ownership_changes')
-        .selectAll()
+        .select(['at', 'epoch', 'kind', 'state', 'writer', 'replica'])
+        .select(['asked_by', 'attempt', 'incarnation'])
         .where('session', '=', group.id)
         .orderBy('epoch', 'desc')
         .orderBy('at', 'desc')
         .limit(request.query.limit ?? 100)
         .execute()
       return {
-        changes: rows.map(({ at, session: _, ...row }) => ({ at: timeOf(at), ...row })),
+        changes: rows.map(({ at, ...row }) => ({ at: timeOf(at), ...row })),
       }
     },
   )

@@ -1,4 +1,4 @@
-import { drAz, pairsOfGroup, productionAz } from '#control/resources/groups.ts'
+import { drAz, productionAz } from '#control/resources/groups.ts'
 import { latestRise, readOwnership } from '#control/resources/sync.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import { trusted } from '#control/sites/history.ts'

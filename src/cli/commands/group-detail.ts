@@ -1,0 +1,96 @@
+import type { GroupDetail, Preflight } from '#client/native.ts'
+import { columns } from '../output.ts'
+
+/* What the witness and both sites say about a group, as lines for people. */
+
+export function detailLines(group: GroupDetail): string[] {
+  const { record } = group
+  if (record === null) return ['never protected']
+  const lines = [
+    `ownership: ${record.state}, epoch ${record.epoch}, ${record.writer} writes`,
+    `arbitration: ${arbitrationText(record)}`,
+    `replication: ${group.sync}, fault level ${group.fault_level}`,
+  ]
+  if (record.alone !== null) {
+    const { bytes, since } = record.alone
+    lines.push(`the other site lacks at least ${bytes} bytes written since ${since}`)
+  }
+  if (record.doubt !== null) lines.push(doubtText(record.doubt))
+  lines.push('')
+  return [...lines, ...sideLines(group)]
+}
+
+export const arbitrationText = ({
+  mode,
+  preferred,
+}: {
+  mode: string
+  preferred: string
+}): string =>
+  mode === 'witness'
+    ? 'witness (without the witness nobody goes on alone)'
+    : `${mode} (${preferred} may go on alone without the witness)`
+
+function doubtText({
+  reason,
+  awaits,
+}: NonNullable<NonNullable<GroupDetail['record']>['doubt']>): string {
+  const sites = awaits.length === 0 ? 'both sites claim to write' : `awaited: ${awaits.join(', ')}`
+  return reason === 'agent_ahead'
+    ? `IN DOUBT: a site acts under a higher epoch (break-glass); nothing is granted until it presents its record (${sites})`
+    : `IN DOUBT: the state was restored or taken over; nothing is granted until both sites have reported (${sites}), or \`holdfast group vouch\``
+}
+
+const sideLines = (group: GroupDetail): string[] =>
+  columns(
+    ['site', 'is', 'heard', 'role', 'phase', 'link', 'copy', 'out of touch since', 'remarks'],
+    group.sides.map(({ site, role, heard, age_ms, session }) => [
+      site,
+      role,
+      heard ? 'yes' : age_ms === null ? 'never' : `${Math.round(age_ms / 1000)} s ago`,
+      session?.role,
+      session?.phase,
+      session?.link,
+      session === null || session.role === 'fenced'
+        ? null
+        : session.consistent
+          ? 'consistent'
+          : 'incomplete',
+      timeOf(session?.out_of_touch_ms ?? null),
+      session === null ? null : remarks(session),
+    ]),
+  )
+
+function remarks(session: NonNullable<GroupDetail['sides'][number]['session']>): string {
+  const said = [
+    session.unwitnessed ? 'writes without the witness' : '',
+    session.kept === null ? '' : 'keeps its last consistent copy',
+    session.unfit === null ? '' : `cannot hold a copy: ${session.unfit}`,
+    session.copy_kind === 'full' ? 'full copy: no common history' : '',
+  ]
+  return said.filter((one) => one !== '').join('; ') || '-'
+}
+
+/** What is worth saying before an action is asked for; nothing when it takes its ordinary course. */
+export function preflightLines(preflight: Preflight): string[] {
+  const lines: string[] = []
+  if (preflight.full_copy) {
+    lines.push(
+      'the two sites have no common history: every block is compared, and copied where different',
+    )
+  }
+  if (preflight.given_up !== null && preflight.given_up.kind !== 'nothing') {
+    lines.push(`given up: ${preflight.given_up.text}`)
+  }
+  if (preflight.freezes) lines.push('the writing site is frozen first')
+  if (preflight.leaves_behind.length > 0) {
+    lines.push(`pairs never copied in full stay behind: ${preflight.leaves_behind.join(', ')}`)
+  }
+  if (preflight.dr_copy === 'kept') {
+    lines.push('the DR side goes back to the copy that it kept when its resync began')
+  }
+  return lines
+}
+
+const timeOf = (ms: number | null): string | null =>
+  ms === null ? null : new Date(ms).toISOString()
