@@ -76,6 +76,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     'agent/nbd',
     'agent/snapshots',
     'agent/divergence',
+    'agent/heartbeat',
     'agent/replication',
   ],
   cli: ['base', 'client'],

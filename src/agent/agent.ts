@@ -6,6 +6,8 @@ import { newHexId } from '#base/ids.ts'
 import { createLog, type Log } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { parseCommonName } from '#base/common-name.ts'
+import type { BeatSecurity } from '#agent/heartbeat/exchange.ts'
+import { startHeartbeats } from '#agent/heartbeat/heartbeats.ts'
 import { ExportTable } from '#agent/nbd/exports.ts'
 import { type Listening, NbdServer } from '#agent/nbd/server.ts'
 import { createSessionHost } from '#agent/replication/host.ts'
@@ -56,6 +58,16 @@ export async function startAgent(
     pki: config.pki,
     timeoutMs: config.witnessTimeoutMs,
   })
+  const { bootId: boot_id, runId: run_id } = identity
+  const beats = await startHeartbeats({
+    listen: config.heartbeatListen,
+    security: linkSecurity(config),
+    self: { site: config.site, agent: config.agentId, run_id, boot_id },
+    heartbeatMs: config.heartbeatMs,
+    silenceMs: config.peerSilenceMs,
+    clock: systemClock,
+    log,
+  })
   const sessions = createSessionHost({
     ...identity,
     site: config.site,
@@ -70,6 +82,7 @@ export async function startAgent(
     askWitness: witnessOf(control, log),
     link: { listen: config.linkListen, security: linkSecurity(config) },
     settings: config,
+    beats,
   })
   const plain = volumeCommands(volumes, exports)
   await plain.start()
@@ -126,6 +139,7 @@ export async function startAgent(
       // Clients go first: a session that drains must not be given new work.
       await nbd.close()
       await sessions.close()
+      await beats.close()
       await volumes.close()
       await control.close()
       log.info('agent stopped cleanly')
@@ -145,7 +159,7 @@ function witnessOf(control: ControlClient, log: Log): SessionHostDeps['askWitnes
   }
 }
 
-function linkSecurity(config: AgentConfig): SessionHostDeps['link']['security'] {
+function linkSecurity(config: AgentConfig): BeatSecurity {
   if (!config.linkTls) {
     return { kind: 'keyed', secret: readFileSync(config.linkKeyFile ?? '') }
   }

@@ -55,6 +55,13 @@ export const agentOptions = {
     about: 'Where the agent takes replication links from peers.',
     default: { host: '0.0.0.0', port: 7413 },
   }),
+  heartbeatListen: optional(
+    addressOption({
+      about:
+        'Where the agent takes heartbeats from peers, which tell a busy agent from a dead one. Peers learn the port over the link; name one when a firewall is between the sites.',
+      defaultText: 'the host of linkListen, any free port',
+    }),
+  ),
   nbdListen: optional(
     addressOption({
       about: 'Where the agent exports volumes over TCP. Left out: unix socket only.',
@@ -114,6 +121,14 @@ export const agentOptions = {
     default: 500,
     min: 50,
     max: 10_000,
+  }),
+  busyMaxMs: integerOption({
+    about:
+      "Longest silence of a link whose peer's heartbeats still arrive while its disk holds it up. Until then the link is kept and the writer holds. Below peerSilenceMs: heartbeats excuse nothing.",
+    unit: 'ms',
+    default: 30_000,
+    min: 0,
+    max: 600_000,
   }),
   leaseMs: integerOption({
     about:
@@ -177,6 +192,7 @@ export interface AgentConfig {
   readonly controlUrl: string
   readonly commandListen: Address
   readonly linkListen: Address
+  readonly heartbeatListen: Address
   readonly nbdListen: Address | undefined
   readonly nbdTls: boolean
   readonly nbdSocket: string
@@ -188,6 +204,7 @@ export interface AgentConfig {
   readonly logLevel: string
   readonly peerSilenceMs: number
   readonly heartbeatMs: number
+  readonly busyMaxMs: number
   readonly leaseMs: number
   readonly renewMs: number
   readonly reportMs: number
@@ -241,6 +258,7 @@ export function agentConfig(values: OptionValues<typeof agentOptions>): AgentCon
     dataDir,
     nbdSocket,
     advertiseHost,
+    heartbeatListen: values.heartbeatListen ?? { ...values.linkListen, port: 0 },
     linkKeyFile: values.linkKeyFile === undefined ? undefined : resolve(values.linkKeyFile),
     pki: { ca: resolve(ca), cert: resolve(cert), key: resolve(key) },
   }

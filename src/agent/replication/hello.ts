@@ -13,6 +13,8 @@ export interface GreetingParts {
   readonly members: Members
   readonly bootId: string
   readonly runId: string
+  /** Port of this agent's heartbeats. */
+  readonly beatsPort?: number | undefined
 }
 
 export class Greeting {
@@ -24,7 +26,7 @@ export class Greeting {
 
   /** `blank`: indexes of members whose volume here is one hole. */
   hello(blank: ReadonlySet<number>): Hello {
-    const { core, members, bootId, runId } = this.#parts
+    const { core, members, bootId, runId, beatsPort } = this.#parts
     return {
       kind: 'hello',
       features: FEATURES_HERE,
@@ -32,6 +34,7 @@ export class Greeting {
       ...core.session.hello(members.dirtyRegions > 0),
       bootId,
       runId,
+      ...(beatsPort === undefined ? {} : { beats: beatsPort }),
       members: members.stored.map(({ index, size_bytes, joined }) => ({
         index,
         sizeBytes: size_bytes,

@@ -74,6 +74,7 @@ class Host implements SessionHost {
     const tickMs = Math.min(TICK_MS_MAX, Math.max(TICK_MS_MIN, fastest))
     this.#every(tickMs, (runtime) => runtime.tick())
     this.#every(settings.heartbeatMs, (runtime) => runtime.heartbeat())
+    this.#timers.push(this.#showMovement())
   }
 
   #every(ms: number, work: (runtime: SessionRuntime) => void): void {
@@ -84,6 +85,19 @@ class Host implements SessionHost {
     }
     cancel = this.#deps.clock.after(ms, fire)
     this.#timers.push(() => cancel())
+  }
+
+  /** Peers hear when the data plane does not move: neither while this loop stands still, nor while a link's stream does. */
+  #showMovement(): () => void {
+    const { beats, clock, settings } = this.#deps
+    if (beats === undefined) return () => undefined
+    let cancel: () => void = () => undefined
+    const show = () => {
+      if (![...this.#sessions.values()].some(({ blocked }) => blocked)) beats.moved()
+      if (!this.#closed) cancel = clock.after(settings.heartbeatMs, show)
+    }
+    show()
+    return () => cancel()
   }
 
   async #load(id: string): Promise<SessionRuntime> {

@@ -98,6 +98,11 @@ export class Receiver {
     return this.#open
   }
 
+  /** Frames wait for a disk of this side. */
+  get blocked(): boolean {
+    return this.#blocked
+  }
+
   message(message: LinkMessage): void {
     this.#send(ack(ACK.MESSAGE, STATUS.OK, 0, encodeMessage(message)))
   }

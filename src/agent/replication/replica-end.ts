@@ -9,6 +9,7 @@ import type { Hello, LinkMessage, Refuse } from '#wire/link/messages.ts'
 import type { SessionCore } from './core.ts'
 import type { Greeting } from './hello.ts'
 import { type DialledLink, dialLink, type LinkSecurity } from './link.ts'
+import type { LinkSilence } from './link-silence.ts'
 import type { Members } from './members.ts'
 import { Receiver } from './receiver.ts'
 import type { RunFile } from './run-file.ts'
@@ -42,8 +43,8 @@ export interface ReplicaEndParts {
   readonly greeting: Greeting
   readonly run: RunFile
   readonly security: LinkSecurity
-  /** Longest silence of a live link, ms. */
-  readonly peerSilenceMs: number
+  /** Judges the silence of a link to process `run`, which takes beats at `dial`. */
+  readonly silenceOf: (run: string, dial: Address | null) => LinkSilence
   /** Room on the file system of the volumes, bytes. */
   readonly freeBytes: () => Promise<number>
 }
@@ -52,6 +53,7 @@ export class ReplicaEnd {
   readonly #parts: ReplicaEndParts
   readonly #core: SessionCore
   #receiver: Receiver | null = null
+  #silence: LinkSilence | null = null
   #dialling: AbortController | null = null
   /** When a write did not fit, CLOCK_BOOTTIME, ms; null: there was room the last time. */
   #fullMs: number | null = null
@@ -87,7 +89,9 @@ export class ReplicaEnd {
 
   checkSilence(now: number): void {
     const receiver = this.#receiver
-    if (receiver === null || now - receiver.heardMs <= this.#parts.peerSilenceMs) return
+    if (receiver === null || this.#silence === null) return
+    const silentMs = now - receiver.heardMs
+    if (this.#silence.judge(now, silentMs, receiver.blocked) !== 'lost') return
     this.#receiver = null
     receiver.destroy()
     this.#core.log.info('the writer is silent, link given up')
@@ -95,6 +99,16 @@ export class ReplicaEnd {
     // Wakes the dialler, which waits for the end of this link.
     this.stopDialling()
     this.startDialling()
+  }
+
+  /** The stream of the writer waits for a disk of this side. */
+  get blocked(): boolean {
+    return this.#receiver?.blocked ?? false
+  }
+
+  /** The writer is alive, and too busy to say anything on the link. */
+  get peerBusy(): boolean {
+    return this.#receiver !== null && (this.#silence?.busy ?? false)
   }
 
   // -- dialling -------------------------------------------------------------------------------------------------------
@@ -110,6 +124,7 @@ export class ReplicaEnd {
   stopDialling(): void {
     this.#dialling?.abort()
     this.#dialling = null
+    this.#silence?.end()
   }
 
   async #dialForEver(signal: AbortSignal): Promise<void> {
@@ -146,6 +161,7 @@ export class ReplicaEnd {
     const ended = new Promise<void>((resolve) => (over = resolve))
     const receiver = this.#receive(link, () => over())
     this.#receiver = receiver
+    this.#silence = this.#silenceOf(address, link.hello)
     signal.addEventListener('abort', over, { once: true })
     await core.handle({ kind: 'link_up', now: core.now(), hello: link.hello, logFrom: null })
     if (this.#receiver === receiver && core.session.linked) receiver.start()
@@ -153,6 +169,11 @@ export class ReplicaEnd {
     if (receiver.open) await ended
     signal.removeEventListener('abort', over)
     return true
+  }
+
+  #silenceOf({ host }: Address, { runId, beats }: Hello): LinkSilence {
+    this.#silence?.end()
+    return this.#parts.silenceOf(runId, beats === undefined ? null : { host, port: beats })
   }
 
   async #connect(address: Address, signal: AbortSignal): Promise<DialledLink | Refuse | null> {

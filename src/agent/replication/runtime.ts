@@ -9,6 +9,7 @@ import { SessionCore, type WorldEffect } from './core.ts'
 import { Greeting } from './hello.ts'
 import { IntentClearing } from './intent-clearing.ts'
 import type { AcceptedLink } from './link.ts'
+import { LinkSilence } from './link-silence.ts'
 import { Members } from './members.ts'
 import { rebuildCopy } from './rebuild.ts'
 import { ReplicaEnd } from './replica-end.ts'
@@ -35,6 +36,7 @@ import { WriterEnd } from './writer-end.ts'
  */
 
 const DRAIN_AT_CLOSE_MS = 3_000
+const BUSY_MAX_MS = 30_000
 
 export class SessionRuntime {
   readonly id: string
@@ -86,10 +88,16 @@ export class SessionRuntime {
     const { directory, run, members: found } = files
     const members = new Members({ session: id, site, volumes, directory, bootId, found })
     const names = new ServedNames({ members, exports, volumes })
-    const greeting = new Greeting({ core, members, bootId, runId })
+    const { beats } = deps
+    const greeting = new Greeting({ core, members, bootId, runId, beatsPort: beats?.port })
+    const busyMaxMs = settings.busyMaxMs ?? BUSY_MAX_MS
+    const silenceOf = (run: string, dial: { host: string; port: number } | null = null) => {
+      const watch = beats?.watch(run, dial) ?? null
+      return new LinkSilence({ watch, peerSilenceMs, busyMaxMs, now: clock.bootMs() })
+    }
     const writerEnd = new WriterEnd({
       core,
-      peerSilenceMs,
+      silenceOf,
       writer,
       onAcknowledged: () => this.#copying.acknowledged(),
     })
@@ -101,7 +109,7 @@ export class SessionRuntime {
       greeting,
       run,
       security,
-      peerSilenceMs,
+      silenceOf,
       freeBytes,
     })
     const copying = new Copying({ core, members, link: writerEnd, writer, syncRateBytes })
@@ -391,6 +399,11 @@ export class SessionRuntime {
     core.post({ kind: 'tick', now })
     this.#clearing.tick(now)
     this.#verifying.tick()
+  }
+
+  /** The stream of a link waits for a disk of this side. */
+  get blocked(): boolean {
+    return this.#replicaEnd.blocked
   }
 
   heartbeat(): void {

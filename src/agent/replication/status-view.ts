@@ -51,6 +51,7 @@ export class StatusView {
       acknowledged: session.gate.acknowledged,
       consistent,
       held_ms: this.#heldSinceMs === null ? null : Math.round(now - this.#heldSinceMs),
+      peer_busy: this.#parts.writerEnd.peerBusy || this.#parts.replicaEnd.peerBusy,
       progress: copying.progress ?? (record.state === 'resyncing' ? 0 : 100),
       copy_rate_bytes: copying.rateBytes,
       copy_kind: 'none',

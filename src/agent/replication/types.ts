@@ -7,6 +7,7 @@ import type { ExportTable } from '#agent/nbd/exports.ts'
 import type { Divergences } from '#agent/divergence/divergences.ts'
 import type { Snapshots } from '#agent/snapshots/snapshots.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
+import type { PeerBeats } from './link-silence.ts'
 
 /* Public face of replication towards the agent. */
 
@@ -41,6 +42,8 @@ export interface SessionHostDeps {
       | { readonly kind: 'keyed'; readonly secret: Uint8Array }
   }
   readonly settings: SessionHostSettings
+  /** Left out: a link that is silent for peerSilenceMs is lost, whatever its peer is doing. */
+  readonly beats?: PeerBeats
 }
 
 /** PEM texts. */
@@ -54,6 +57,8 @@ export interface SessionHostSettings {
   /** Bytes per second for copies; 0: no limit. */
   readonly syncRateBytes: number
   readonly holdBytes: number
+  /** Longest silence of a link whose peer is alive and busy, ms; default 30,000. */
+  readonly busyMaxMs?: number
   /** Interval in which intent bits are cleared, ms. */
   readonly intentClearMs?: number
 }

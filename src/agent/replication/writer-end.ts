@@ -2,6 +2,7 @@ import { STATUS } from '#wire/link/frame.ts'
 import type { LinkMessage, Refuse } from '#wire/link/messages.ts'
 import type { SessionCore } from './core.ts'
 import type { AcceptedLink } from './link.ts'
+import type { LinkSilence } from './link-silence.ts'
 import { PeerQueries } from './peer-queries.ts'
 import { Sender } from './sender.ts'
 import type { SessionMessage } from './session.ts'
@@ -21,8 +22,8 @@ type WritersMessage = Exclude<SessionMessage, { kind: 'risen' | 'epoch_accepted'
 
 export interface WriterEndParts {
   readonly core: SessionCore
-  /** Longest silence of a live link, ms. */
-  readonly peerSilenceMs: number
+  /** Judges the silence of a link to process `run`. */
+  readonly silenceOf: (run: string) => LinkSilence
   readonly writer: () => Writer | null
   /** The replica has acknowledged more; the writer knows already. */
   readonly onAcknowledged: () => void
@@ -34,6 +35,7 @@ export class WriterEnd {
   #sender: Sender | null = null
   #queries: PeerQueries | null = null
   #linkUpMs = 0
+  #silence: LinkSilence | null = null
   readonly #peerJoined = new Set<number>()
   readonly #blank = new Set<number>()
   /** Members that the last `rise` was about. */
@@ -97,6 +99,7 @@ export class WriterEnd {
     this.#sender = sender
     this.#queries = own
     this.#linkUpMs = core.now()
+    this.#silence = this.#parts.silenceOf(hello.runId)
     this.#peerJoined.clear()
     this.#blank.clear()
     for (const { index, joined, blank } of hello.members) {
@@ -135,6 +138,8 @@ export class WriterEnd {
   #lose(): void {
     this.#sender?.destroy()
     this.#sender = null
+    this.#silence?.end()
+    this.#silence = null
     this.#queries?.end()
     this.#queries = null
     this.#writer?.setSender(null)
@@ -151,11 +156,17 @@ export class WriterEnd {
   }
 
   checkSilence(now: number): void {
-    if (this.#sender === null) return
+    if (this.#sender === null || this.#silence === null) return
     const silence = this.#core.session.contact.silenceMs(now) ?? Number.POSITIVE_INFINITY
-    if (Math.min(silence, now - this.#linkUpMs) > this.#parts.peerSilenceMs) {
+    const silentMs = Math.min(silence, now - this.#linkUpMs)
+    if (this.#silence.judge(now, silentMs, false) === 'lost') {
       this.broken(this.#sender, 'the replica is silent')
     }
+  }
+
+  /** The replica is alive, and too busy to say anything on the link. */
+  get peerBusy(): boolean {
+    return this.#silence?.busy ?? false
   }
 
   // -- messages -------------------------------------------------------------------------------------------------------

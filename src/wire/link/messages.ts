@@ -41,6 +41,8 @@ export const Hello = Type.Object({
   ]),
   bootId: Type.String({ maxLength: 64 }),
   runId: Type.String({ maxLength: 64 }),
+  /** Port at which the sender's process takes heartbeats; left out: nowhere. */
+  beats: Type.Optional(Type.Integer({ minimum: 1, maximum: 65_535 })),
   clean: Type.Boolean(),
   divergent: Type.Boolean(),
   consistent: Type.Boolean(),

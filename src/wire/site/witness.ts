@@ -121,6 +121,8 @@ export const SessionStatus = Type.Object({
   consistent: Type.Boolean(),
   /** Milliseconds for which acknowledgements have been held; null when they flow. */
   held_ms: Type.Union([Type.Number(), Type.Null()]),
+  /** The peer does not answer on the link, but its process is heard (see docs/architecture/replication.md, "Alive but busy"). */
+  peer_busy: Type.Optional(Type.Boolean()),
   /** 0-100, of the copy under way; 100 when none is needed. */
   progress: Type.Number(),
   copy_rate_bytes: Type.Number(),
