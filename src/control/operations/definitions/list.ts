@@ -9,6 +9,9 @@ import {
   stopGroup,
 } from './groups.ts'
 import { createPair, deletePair, expandPair } from './pairs.ts'
+import { rebuildPair } from './rebuild.ts'
+import { createSnapshot, deleteSnapshot, rollbackSnapshot } from './snapshots.ts'
+import { verifyGroup } from './verify.ts'
 import { createVolume, deleteVolume, extendVolume } from './volumes.ts'
 
 /** Every kind that may stand in the database. Names and versions are a kept format: none is removed before a major release. */
@@ -26,4 +29,9 @@ export const operationKinds: readonly OperationKind<never>[] = [
   createPair,
   expandPair,
   deletePair,
+  rebuildPair,
+  verifyGroup,
+  createSnapshot,
+  deleteSnapshot,
+  rollbackSnapshot,
 ]
