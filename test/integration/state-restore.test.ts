@@ -68,4 +68,33 @@ test('after a restore to before a switch the witness takes the truth over from t
   assert.deepEqual([record?.epoch, record?.writer, record?.state], [truth.epoch, 'az2', 'in_sync'])
   assert.equal(await read('az2', pair), 'after the switch')
   await region.refuses('az1', pair)
+  await region.until('the group’s row follows the record', async () => {
+    const { status, priority_station } = await region.show(group)
+    return status === 'protected' && priority_station === 'target'
+  })
+  await region.inSync(pair)
+})
+
+test('a backup from before the start of protection: the group is protected again, with its pairs, and switches', async () => {
+  const volume = await region.volume('early')
+  const group = await region.group('early')
+  const pair = await region.pair(group, volume, 'early')
+  const file = join(region.directory, 'early-backup')
+  await backupState(region.plane.store, file, systemClock)
+  await region.act(group, 'start-server-group')
+  await region.inSync(pair)
+  await write('az1', pair, 'while protected')
+
+  await region.restartControl(async () => {
+    const database = join(region.directory, 'control', 'state.db')
+    for (const suffix of ['', '-wal', '-shm']) await rm(`${database}${suffix}`, { force: true })
+    const log = createLog('test', 'silent')
+    await restoreState({ url: `sqlite:${database}`, clock: systemClock, log }, file)
+  })
+  await region.until('it is protected', async () => {
+    return (await region.show(group)).status === 'protected'
+  })
+  await region.inSync(pair)
+  await region.act(group, 'reverse-server-group', { priority_station: 'target' })
+  assert.equal(await read('az2', pair), 'while protected')
 })

@@ -3,6 +3,8 @@ import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
 import {
   drAz,
+  groupStation,
+  groupStatus,
   listAllGroups,
   pairsOfGroup,
   productionAz,
@@ -22,6 +24,7 @@ import { PAIR_BUSY, type PairStatus } from '#domain/replication-pair.ts'
 import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
 import { sessionMembers, toWire } from './definitions/session.ts'
+import { followRecord, followedBy } from './follow-record.ts'
 
 /* Brings agents to the record when their reports disagree with it.
  *
@@ -35,6 +38,9 @@ import { sessionMembers, toWire } from './definitions/session.ts'
  *   open                 a member too many                 session.remove
  *   in sync, resyncing   the link is down, both are heard  session.open: an address may have changed
  *   closed               a session                         session.close
+ *
+ * And the other way round: a group whose row does not say what a trusted record says follows it (follow-record.ts), and a record that is
+ * frozen while no operation of its group is at work is thawed, for then the failover that froze it was given up.
  *
  * It stays away from groups in transient states: their operation is at work. It only repeats what the database says, so doing it
  * twice, late, or from two control planes at once is harmless; agents refuse an older epoch.
@@ -64,11 +70,20 @@ const EVERY_MS = 2_000
 /** A command of a round gets this long: others wait for it. */
 const COMMAND_MS = 5_000
 /** A disagreement must be seen in so many rounds in a row: reports are up to a second behind the record, and links redial. */
-const ROUNDS_BEFORE_ACTING = { open: 2, close: 2, remove: 2, redial: 4 } as const
+const ROUNDS_BEFORE_ACTING = {
+  open: 2,
+  close: 2,
+  remove: 2,
+  redial: 4,
+  follow: 2,
+  thaw: 2,
+} as const
 
 export function createReconciler(options: ReconcilerOptions): Reconciler {
   const { store, clock, log, agents, sites, witness, siteNames, everyMs = EVERY_MS } = options
   const seen = new Map<string, number>()
+  /** Epoch under which a full copy of a group was last warned of. */
+  const warned = new Map<string, number>()
   let stopping = false
   let cancel = () => {}
   let running: Promise<void> = Promise.resolve()
@@ -97,6 +112,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       if (GROUP_TRANSIENT.has(group.status as GroupStatus)) continue
       const row = records.get(group.id)
       if (row === undefined || row.epoch === 0) continue
+      if (await settleRow(group, disagreements)) continue
       for (const site of [productionAz(group), drAz(group)]) {
         if (!agents.heard(site)) continue
         try {
@@ -107,8 +123,79 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         }
       }
       await rememberJoined(group)
+      warnOfFullCopy(group)
     }
     for (const key of seen.keys()) if (!disagreements.has(key)) seen.delete(key)
+  }
+
+  /** True in as many rounds in a row as `action` needs. */
+  function persists(key: string, action: keyof typeof ROUNDS_BEFORE_ACTING, all: Set<string>) {
+    all.add(key)
+    const rounds = (seen.get(key) ?? 0) + 1
+    seen.set(key, rounds)
+    if (rounds < ROUNDS_BEFORE_ACTING[action]) return false
+    seen.delete(key)
+    return true
+  }
+
+  /** True: the row and the record disagree, so that no agent is to be told anything in this round. */
+  async function settleRow(
+    group: ProtectionGroupRow,
+    disagreements: Set<string>,
+  ): Promise<boolean> {
+    const record = await witness.record(group.id)
+    if (record === null) return false
+    if (record.state === 'frozen') {
+      await thaw(group, record, disagreements)
+      return true
+    }
+    const row = {
+      status: groupStatus(group),
+      station: groupStation(group),
+      sourceAz: group.source_az,
+    }
+    if (followedBy(row, record) === null) return false
+    if (persists(`${group.id} follow ${record.epoch}`, 'follow', disagreements)) {
+      const reported = [record.writer, record.replica].flatMap(
+        (site) => agents.session(group.id, site)?.status.members ?? [],
+      )
+      const members = new Set(reported.map(({ pair }) => pair))
+      const wanted = await followRecord(store, clock, group.id, members)
+      if (wanted !== null) {
+        const { epoch, state, writer } = record
+        log.warn({ group: group.id, from: row, wanted, epoch, state, writer }, 'a group follows')
+      }
+    }
+    return true
+  }
+
+  async function thaw(
+    group: ProtectionGroupRow,
+    { epoch }: Ownership,
+    disagreements: Set<string>,
+  ): Promise<void> {
+    if (!persists(`${group.id} thaw ${epoch}`, 'thaw', disagreements)) return
+    log.warn({ group: group.id, epoch }, 'a record was left frozen; its writer goes on alone')
+    try {
+      const attempt = `reconciler.thaw.${epoch}`
+      await witness.change(group.id, { kind: 'thaw', epoch, attempt }, 'reconciler')
+    } catch (error) {
+      if (!isFault(error)) throw error
+      log.info({ err: error, group: group.id }, 'the record was not thawed')
+    }
+  }
+
+  /** Once for each epoch of a session. */
+  function warnOfFullCopy(group: ProtectionGroupRow): void {
+    for (const site of [group.source_az, group.target_az]) {
+      const status = agents.session(group.id, site)?.status
+      if (status?.copy_kind !== 'full' || warned.get(group.id) === status.epoch) continue
+      warned.set(group.id, status.epoch)
+      log.warn(
+        { group: group.id, epoch: status.epoch },
+        'the two sites have no common history: all blocks are compared',
+      )
+    }
   }
 
   async function reconcile(
@@ -127,11 +214,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     const action = decide(record, wanted, status, agents.heard(peer))
     if (action === null) return
     const key = `${group.id} ${site} ${action.kind}`
-    disagreements.add(key)
-    const rounds = (seen.get(key) ?? 0) + 1
-    seen.set(key, rounds)
-    if (rounds < ROUNDS_BEFORE_ACTING[action.kind]) return
-    seen.delete(key)
+    if (!persists(key, action.kind, disagreements)) return
     log.info(
       { group: group.id, site, action: action.kind, epoch: record.epoch, told: status?.epoch },
       'an agent disagrees with the record and is brought to it',
