@@ -41,7 +41,22 @@ function start(volume: Volume, io: Io): void {
   }
 }
 
+/** A snapshot may have to preserve what is about to be changed; one may have been taken while it did, so `again` asks again. */
+function whenGuarded(
+  wait: Promise<void>,
+  volume: Volume,
+  io: Io,
+  again: (volume: Volume, io: Io) => void,
+): void {
+  wait.then(
+    () => again(volume, io),
+    (error: unknown) => io.complete(ioError(error)),
+  )
+}
+
 function write(volume: Volume, io: Io): void {
+  const wait = volume.guard(io.offset, io.length)
+  if (wait !== null) return whenGuarded(wait, volume, io, write)
   try {
     if (io.slab !== undefined) volume.writeSync(io.slab.bytes, io.at, io.length, io.offset)
   } catch (error) {
@@ -69,6 +84,8 @@ function zero(volume: Volume, io: Io): void {
     const done = volume.zero(io.offset, io.length, io.mayUnmap)
     return finishAfter(io.fua ? done.then(() => volume.flush()) : done, io)
   }
+  const wait = volume.guard(io.offset, io.length)
+  if (wait !== null) return whenGuarded(wait, volume, io, zero)
   try {
     volume.zeroSync(io.offset, io.length, io.mayUnmap)
   } catch (error) {

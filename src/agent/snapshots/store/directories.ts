@@ -1,0 +1,61 @@
+import { mkdir, open, readdir, rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+
+/* The folders of the snapshots of one agent.
+ *
+ *     DIR/ID/         a snapshot
+ *     DIR/.new-ID/    being taken; worth nothing before its rename to DIR/ID
+ *     DIR/.gone-ID/   being deleted; worth nothing after its rename from DIR/ID
+ */
+
+/** Names of the snapshots; leftovers of a process that died are removed. */
+export async function findSnapshots(directory: string): Promise<string[]> {
+  await mkdir(directory, { recursive: true, mode: 0o700 })
+  const found: string[] = []
+  for (const name of await readdir(directory)) {
+    if (name.startsWith('.')) await rm(join(directory, name), { recursive: true, force: true })
+    else found.push(name)
+  }
+  return found
+}
+
+/** An empty folder to take a snapshot in. */
+export async function beginSnapshot(directory: string, id: string): Promise<string> {
+  const fresh = join(directory, `.new-${id}`)
+  await rm(fresh, { recursive: true, force: true })
+  await mkdir(fresh, { mode: 0o700 })
+  return fresh
+}
+
+/** From now on it exists, durably. */
+export async function publishSnapshot(directory: string, id: string): Promise<void> {
+  const fresh = join(directory, `.new-${id}`)
+  await syncDirectory(fresh)
+  await rename(fresh, join(directory, id))
+  await syncDirectory(directory)
+}
+
+export async function abandonSnapshot(directory: string, id: string): Promise<void> {
+  await rm(join(directory, `.new-${id}`), { recursive: true, force: true })
+}
+
+/** From now on it does not exist, durably; its files are removed by `removeRest`. */
+export async function unpublishSnapshot(directory: string, id: string): Promise<void> {
+  const gone = join(directory, `.gone-${id}`)
+  await rm(gone, { recursive: true, force: true })
+  await rename(join(directory, id), gone)
+  await syncDirectory(directory)
+}
+
+export async function removeRest(directory: string, id: string): Promise<void> {
+  await rm(join(directory, `.gone-${id}`), { recursive: true, force: true })
+}
+
+export async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}

@@ -1,0 +1,371 @@
+import { assert } from '#base/assert.ts'
+import { Fault } from '#base/fault.ts'
+import { hasCode } from '#base/system/files.ts'
+import { VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
+import type { Volume, VolumeGuard } from '#agent/volumes/volume.ts'
+import { SNAPSHOT_BROKEN } from '../faults.ts'
+import { SNAPSHOT_BLOCK_BYTES } from '../snapshots.ts'
+import type { BeforeImage, BlockImage } from './before-image.ts'
+
+/* What stands between the writers of one volume and its snapshots.
+ *
+ *   before(range) ──► gate closed? (clones are being made, a rollback runs) ──► wait until it is open
+ *                 ──► a follower lacks a block of it? ──► queue the block ──► batch ──► preserved, durable ──► the writer asks again
+ *                 ──► null
+ *
+ * One batch at a time; everybody who asks while it runs shares the next one, and so one fdatasync. Between the reading of a block for a batch
+ * and its being held nobody can change it, because everybody who wants to is waiting for that batch. Work that must not meet a batch (sealing)
+ * takes its turn with `exclusively`.
+ *
+ * Followers do not share what they preserve: each can be deleted without touching the others.
+ */
+
+/** Blocks of one batch: 16 MiB, which a writer waits for at most twice. */
+const BATCH_BLOCKS_MAX = 256
+/** Read and written at a time. */
+const PIECE_BYTES = 1024 * 1024
+/** What `readCached` reads at once. */
+const CACHED_PIECE_BYTES = 128 * 1024
+const ZERO_BLOCK = Buffer.alloc(SNAPSHOT_BLOCK_BYTES)
+
+/** A snapshot that lives from the volume. */
+export interface Follower {
+  readonly image: BeforeImage
+  /** Bytes of the file system that it must leave alone. */
+  readonly reserveBytes: number
+  /**
+   * A block could not be preserved. Resolves with null when the snapshot has been given up, durably, and does not follow any more; with a Fault when
+   * the volume must not be changed instead.
+   */
+  lost(error: Error): Promise<Error | null>
+}
+
+interface Batch {
+  readonly blocks: Set<number>
+  readonly promise: Promise<void>
+  resolve(): void
+  reject(error: Error): void
+}
+
+interface Gate {
+  readonly promise: Promise<void>
+  open(): void
+  /** When the first writer came to it; ms of `nowMs`. */
+  firstMs: number | undefined
+}
+
+export class SnapshotGuard implements VolumeGuard {
+  readonly volume: Volume
+  readonly #nowMs: () => number
+  readonly #freeBytes: () => Promise<number>
+  #followers: readonly Follower[] = []
+  #gate: Gate | null = null
+  #refusal: Error | null = null
+  readonly #queue: Batch[] = []
+  /** The batch that a block is in, running or queued. */
+  readonly #batchOf = new Map<number, Batch>()
+  #turn: Promise<unknown> = Promise.resolve()
+  #planned = false
+
+  constructor(volume: Volume, nowMs: () => number, freeBytes: () => Promise<number>) {
+    this.volume = volume
+    this.#nowMs = nowMs
+    this.#freeBytes = freeBytes
+  }
+
+  get idle(): boolean {
+    return this.#followers.length === 0 && this.#gate === null && this.#refusal === null
+  }
+
+  follow(follower: Follower): void {
+    this.#followers = [...this.#followers, follower]
+  }
+
+  unfollow(image: BeforeImage): void {
+    this.#followers = this.#followers.filter((follower) => follower.image !== image)
+  }
+
+  follows(image: BeforeImage): boolean {
+    return this.#followers.some((follower) => follower.image === image)
+  }
+
+  get hasFollowers(): boolean {
+    return this.#followers.length > 0
+  }
+
+  // -- the gate -------------------------------------------------------------------------------------------------------
+
+  /** Nobody changes the volume from this step on, but for what is under way off the loop (`Volume.changesEnded`). */
+  closeGate(): void {
+    assert(this.#gate === null, 'a gate is closed by one at a time')
+    let open: () => void = () => undefined
+    const promise = new Promise<void>((resolve) => (open = resolve))
+    this.#gate = { promise, open, firstMs: undefined }
+    this.#refusal = null
+  }
+
+  /** Longest time that a writer waited at the gate, ms. */
+  openGate(): number {
+    const gate = this.#gate
+    if (gate === null) return 0
+    this.#gate = null
+    gate.open()
+    return gate.firstMs === undefined ? 0 : this.#nowMs() - gate.firstMs
+  }
+
+  /** Nobody may change the volume until the gate has been closed again. */
+  refuse(error: Error): void {
+    this.#refusal = error
+    this.openGate()
+  }
+
+  before(offset: number, length: number): Promise<void> | null {
+    if (this.#gate !== null) {
+      this.#gate.firstMs ??= this.#nowMs()
+      return this.#gate.promise
+    }
+    if (this.#refusal !== null) return refused(this.#refusal)
+    return this.#wait(offset, length)
+  }
+
+  // -- preserving -----------------------------------------------------------------------------------------------------
+
+  /** For a rollback, which holds the gate: every follower has what it needs of the range. */
+  async preserve(offset: number, length: number): Promise<void> {
+    for (;;) {
+      const wait = this.#wait(offset, length)
+      if (wait === null) return
+      await wait
+    }
+  }
+
+  #wait(offset: number, length: number): Promise<void> | null {
+    if (length === 0) return null
+    const first = Math.floor(offset / SNAPSHOT_BLOCK_BYTES)
+    const last = Math.floor((offset + length - 1) / SNAPSHOT_BLOCK_BYTES)
+    for (const { image } of this.#followers) {
+      if (image.table.lacks(first, last)) return this.#join(first, last)
+    }
+    return null
+  }
+
+  #join(first: number, last: number): Promise<void> {
+    let batch: Batch | undefined
+    for (let block = first; block <= last; block++) {
+      if (!this.#followers.some(({ image }) => image.table.lacks(block, block))) continue
+      const planned = this.#batchOf.get(block) ?? this.#enqueue(block)
+      // Batches run in order, so the one that was made last ends last.
+      if (batch === undefined || this.#isLater(planned, batch)) batch = planned
+    }
+    assert(batch !== undefined, 'a range that waits has a block to wait for')
+    return batch.promise
+  }
+
+  #isLater(a: Batch, b: Batch): boolean {
+    return this.#queue.indexOf(a) > this.#queue.indexOf(b)
+  }
+
+  #enqueue(block: number): Batch {
+    let batch = this.#queue.at(-1)
+    if (batch === undefined || batch.blocks.size >= BATCH_BLOCKS_MAX) {
+      batch = newBatch()
+      this.#queue.push(batch)
+    }
+    batch.blocks.add(block)
+    this.#batchOf.set(block, batch)
+    if (!this.#planned) {
+      this.#planned = true
+      void this.exclusively(() => this.#runNext())
+    }
+    return batch
+  }
+
+  /** Runs `work` when no batch runs, and lets none begin before it has ended. */
+  exclusively<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(work)
+    this.#turn = result.then(noop, noop)
+    return result
+  }
+
+  async #runNext(): Promise<void> {
+    this.#planned = false
+    const batch = this.#queue.shift()
+    if (batch === undefined) return
+    const blocks = [...batch.blocks].sort((a, b) => a - b)
+    let problem: Error | null = null
+    try {
+      problem = await this.#carryOut(blocks)
+    } finally {
+      for (const block of blocks) this.#batchOf.delete(block)
+      if (this.#queue.length > 0 && !this.#planned) {
+        this.#planned = true
+        void this.exclusively(() => this.#runNext())
+      }
+    }
+    if (problem === null) batch.resolve()
+    else batch.reject(problem)
+  }
+
+  /** null, or why the blocks must not be changed. */
+  async #carryOut(blocks: readonly number[]): Promise<Error | null> {
+    const followers = this.#followers.filter(({ image }) =>
+      blocks.some((block) => image.table.lacks(block, block)),
+    )
+    if (followers.length === 0) return null
+    let images: readonly BlockImage[]
+    let free: number
+    try {
+      ;[images, free] = await Promise.all([this.#read(blocks), this.#freeBytes()])
+    } catch (error) {
+      return await worst(followers.map((follower) => follower.lost(error as Error)))
+    }
+    return await worst(followers.map((follower) => this.#give(follower, images, free)))
+  }
+
+  async #give(
+    { image, reserveBytes, lost }: Follower,
+    images: readonly BlockImage[],
+    freeBytes: number,
+  ): Promise<Error | null> {
+    const wanted = images.filter(({ block }) => image.table.lacks(block, block))
+    const bytes = wanted.reduce((sum, one) => sum + (one.bytes?.length ?? 0), 0)
+    try {
+      if (bytes > 0 && freeBytes - bytes < reserveBytes) throw noSpace()
+      await image.preserve(wanted)
+      return null
+    } catch (error) {
+      return await lost(error as Error)
+    }
+  }
+
+  async #read(blocks: readonly number[]): Promise<BlockImage[]> {
+    const { volume } = this
+    const images: BlockImage[] = []
+    const pieces: Promise<void>[] = []
+    for (const { first, count } of runsOf(blocks)) {
+      const offset = first * SNAPSHOT_BLOCK_BYTES
+      const length = Math.min(count * SNAPSHOT_BLOCK_BYTES, volume.sizeBytes - offset)
+      for (const extent of byBlocks(await volume.extents(offset, length))) {
+        if (extent.hole) {
+          for (let i = 0; i < extent.count; i++)
+            images.push({ block: extent.first + i, bytes: null })
+          continue
+        }
+        const start = extent.first * SNAPSHOT_BLOCK_BYTES
+        const bytes = Buffer.allocUnsafeSlow(
+          Math.min(extent.count * SNAPSHOT_BLOCK_BYTES, volume.sizeBytes - start),
+        )
+        pieces.push(this.#readRun(bytes, start))
+        for (let i = 0; i < extent.count; i++) {
+          const at = i * SNAPSHOT_BLOCK_BYTES
+          const block = extent.first + i
+          images.push({ block, bytes: bytes.subarray(at, at + SNAPSHOT_BLOCK_BYTES) })
+        }
+      }
+    }
+    await Promise.all(pieces)
+    return images
+      .sort((a, b) => a.block - b.block)
+      .map((image) => (isZero(image.bytes) ? { block: image.block, bytes: null } : image))
+  }
+
+  async #readRun(bytes: Buffer, offset: number): Promise<void> {
+    const reads: Promise<void>[] = []
+    for (let at = 0; at < bytes.length; ) {
+      const step = Math.min(CACHED_PIECE_BYTES, bytes.length - at)
+      if (this.volume.readCached(bytes, at, step, offset + at)) {
+        at += step
+        continue
+      }
+      const piece = Math.min(PIECE_BYTES, bytes.length - at)
+      reads.push(this.volume.read(bytes, at, piece, offset + at))
+      at += piece
+    }
+    await Promise.all(reads)
+  }
+}
+
+/** A rejection that need not be looked at: who asks early does not wait. */
+function refused(error: Error): Promise<void> {
+  const promise = Promise.reject<void>(error)
+  promise.catch(noop)
+  return promise
+}
+
+function newBatch(): Batch {
+  let resolve: () => void = noop
+  let reject: (error: Error) => void = noop
+  const promise = new Promise<void>((done, failed) => {
+    resolve = done
+    reject = failed
+  })
+  // Who asks early does not wait; whoever writes asks again.
+  promise.catch(noop)
+  return { blocks: new Set(), promise, resolve, reject }
+}
+
+const noop = () => {}
+
+/** What a writer is told when a snapshot that must not be lost cannot preserve a block. */
+export function refusalOf(error: Error, snapshot: string): Error {
+  const full = hasCode(error, 'ENOSPC') || hasCode(error, 'EDQUOT')
+  const doing = `preserving what snapshot ${snapshot} needs`
+  if (error instanceof Fault) return error
+  return full
+    ? new Fault(VOLUME_NO_SPACE, doing, { snapshot }, error)
+    : new Fault(SNAPSHOT_BROKEN, doing, { snapshot }, error)
+}
+
+const noSpace = (): Error =>
+  Object.assign(new Error('the rest of the file system is reserved'), { code: 'ENOSPC' })
+
+const isZero = (bytes: Buffer | null): boolean =>
+  bytes !== null && bytes.equals(ZERO_BLOCK.subarray(0, bytes.length))
+
+/** The first refusal of all, once all have answered. */
+async function worst(answers: readonly Promise<Error | null>[]): Promise<Error | null> {
+  const refusals = await Promise.all(answers)
+  return refusals.find((refusal) => refusal !== null) ?? null
+}
+
+function runsOf(blocks: readonly number[]): { readonly first: number; readonly count: number }[] {
+  const runs: { first: number; count: number }[] = []
+  for (const block of blocks) {
+    const last = runs.at(-1)
+    if (last !== undefined && last.first + last.count === block) last.count++
+    else runs.push({ first: block, count: 1 })
+  }
+  return runs
+}
+
+/** Extents that begin at a block boundary, as whole blocks: a block with any data in it is data. */
+function byBlocks(
+  extents: readonly { readonly offset: number; readonly length: number; readonly hole: boolean }[],
+): { first: number; count: number; hole: boolean }[] {
+  const found: { first: number; count: number; hole: boolean }[] = []
+  const add = (first: number, end: number, hole: boolean) => {
+    const last = found.at(-1)
+    if (end <= first) return
+    if (last !== undefined && last.hole === hole) last.count += end - first
+    else found.push({ first, count: end - first, hole })
+  }
+  let next = Math.floor((extents[0]?.offset ?? 0) / SNAPSHOT_BLOCK_BYTES)
+  const lastEnd = (extents.at(-1)?.offset ?? 0) + (extents.at(-1)?.length ?? 0)
+  for (const { offset, length, hole } of extents) {
+    const end = offset + length
+    if (hole) {
+      // The end of the volume is the end of its last block, however short that is.
+      const whole =
+        end === lastEnd
+          ? Math.ceil(end / SNAPSHOT_BLOCK_BYTES)
+          : Math.floor(end / SNAPSHOT_BLOCK_BYTES)
+      add(next, whole, true)
+      next = Math.max(next, whole)
+    } else {
+      const covered = Math.ceil(end / SNAPSHOT_BLOCK_BYTES)
+      add(next, covered, false)
+      next = Math.max(next, covered)
+    }
+  }
+  return found
+}
