@@ -2,11 +2,14 @@ import swagger from '@fastify/swagger'
 import type { Api, Dialect } from '../http/dialect.ts'
 import { errorBody, NATIVE_COMMON, refusalOfFault } from './errors.ts'
 import { arbitrationRoutes } from './arbitration.ts'
+import { divergenceRoutes } from './divergences.ts'
 import { groupRoutes } from './groups.ts'
 import { healthRoutes } from './health.ts'
 import { identityRoutes } from './identity.ts'
 import { eventRoutes, operationRoutes, stateRoutes } from './operations.ts'
 import type { NativeServices } from './services.ts'
+import { snapshotRoutes } from './snapshots.ts'
+import { verifyRoutes } from './verify.ts'
 import { volumeRoutes } from './volumes.ts'
 
 /** Our own API, for the command line, the console and monitoring. It serves its own description. */
@@ -27,6 +30,9 @@ export function nativeDialect(services: NativeServices): Dialect {
         volumeRoutes(api, services)
         groupRoutes(api, services)
         arbitrationRoutes(api, services)
+        verifyRoutes(api, services)
+        divergenceRoutes(api, services)
+        snapshotRoutes(api, services)
         operationRoutes(api, services)
         eventRoutes(api, services)
         stateRoutes(api, services)

@@ -14,6 +14,7 @@ import { auditTarget, principalOf, projectOf } from '../http/request.ts'
 import { refuse } from './errors.ts'
 import { Age, ById, describe, nullable, rounded, Time, timeOf } from './route.ts'
 import type { NativeServices } from './services.ts'
+import { oldestOf, verifiedOf } from './verified.ts'
 
 /* How well each group is protected, with the age of what is known: the record of the witness, and what either side last
  * said about its session. */
@@ -73,7 +74,26 @@ const GroupView = Type.Object({
       status: Type.String(),
       replication: Type.String(),
       progress: Type.Integer(),
+      last_verified_at: nullable(Time),
+      mismatched_bytes: Type.Number({
+        description: 'What the last verification found different and did not repair.',
+      }),
     }),
+  ),
+  last_verified_at: nullable(
+    Type.String({
+      format: 'date-time',
+      description: 'Every replicating pair was verified then or later; null: one never was.',
+    }),
+  ),
+  mismatched_bytes: Type.Number({
+    description: 'Of all pairs, as their last verifications left it.',
+  }),
+  verification: nullable(
+    Type.Object(
+      { state: Type.String(), total_bytes: Type.Number(), compared_bytes: Type.Number() },
+      { description: 'The one under way, or the last one.' },
+    ),
   ),
 })
 type GroupView = Static<typeof GroupView>
@@ -92,6 +112,13 @@ export function groupRoutes(app: Api, services: NativeServices): void {
     return groups.map((group) => {
       const record = records.get(group.id)
       const view = views.get(group.id)
+      const verified = verifiedOf(agents, group.id, [group.source_az, group.target_az])
+      const pairs = allPairs.filter((pair) => pair.group_id === group.id)
+      const replicating = pairs.filter((pair) => pair.in_session === 1).map((pair) => pair.id)
+      const oldest = oldestOf(verified, replicating)
+      const leftOf = (pair: string) => verified.pairs.get(pair)?.mismatched_bytes ?? 0
+      const timeOfPair = (pair: string) => verified.pairs.get(pair)?.last_verified_at ?? null
+      const { run } = verified
       return {
         id: group.id,
         name: group.name,
@@ -123,15 +150,28 @@ export function groupRoutes(app: Api, services: NativeServices): void {
           age_ms: rounded(agents.at(site)?.ageMs),
           session: agents.session(group.id, site)?.status ?? null,
         })),
-        pairs: allPairs
-          .filter((pair) => pair.group_id === group.id)
-          .map((pair) => ({
+        pairs: pairs.map((pair) => {
+          const at = timeOfPair(pair.id)
+          return {
             id: pair.id,
             name: pair.name,
             status: pair.status,
             replication: view?.pairs.get(pair.id)?.status ?? 'inactive',
             progress: view?.pairs.get(pair.id)?.progress ?? pair.progress,
-          })),
+            last_verified_at: at === null ? null : timeOf(at),
+            mismatched_bytes: leftOf(pair.id),
+          }
+        }),
+        last_verified_at: oldest === null ? null : timeOf(oldest),
+        mismatched_bytes: replicating.reduce((sum, pair) => sum + leftOf(pair), 0),
+        verification:
+          run === null
+            ? null
+            : {
+                state: run.state,
+                total_bytes: run.total_bytes,
+                compared_bytes: run.compared_bytes,
+              },
       }
     })
   }

@@ -13,7 +13,7 @@ export function describe<
   tag: string,
   answer: TSchema,
   parts: Parts,
-  status: 200 | 201 = 200,
+  status: 200 | 201 | 202 = 200,
 ): Parts & {
   readonly summary: string
   readonly tags: readonly string[]
