@@ -124,6 +124,11 @@ export class Site {
     return (await this.#call({ kind: 'statuses' })) as SessionStatus[]
   }
 
+  /** Its main thread stands still from now on for `ms`: it answers nobody. Its other threads go on. */
+  async block(ms: number): Promise<void> {
+    await this.#call({ kind: 'block', ms })
+  }
+
   async syncs(): Promise<Record<string, number>> {
     return (await this.#call({ kind: 'syncs' })) as Record<string, number>
   }

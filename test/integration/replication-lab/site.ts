@@ -6,6 +6,7 @@ import { newHexId } from '#base/ids.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { sizeThreadPool } from '#base/system/thread-pool.ts'
+import { startHeartbeats } from '#agent/heartbeat/heartbeats.ts'
 import { ExportTable } from '#agent/nbd/exports.ts'
 import { localDevice } from '#agent/nbd/local-device.ts'
 import { NbdServer } from '#agent/nbd/server.ts'
@@ -46,6 +47,8 @@ export type ToSite =
       readonly standby: boolean
     }
   | { readonly id: number; readonly kind: 'statuses' | 'syncs' | 'close' }
+  /** The main thread stands still for `ms`, right after it has said so. */
+  | { readonly id: number; readonly kind: 'block'; readonly ms: number }
   | { readonly id: number; readonly kind: 'answer'; readonly answer: WitnessAnswer | null }
 
 export type FromSite =
@@ -75,6 +78,24 @@ for (const record of volumes.list()) {
   } else exports.refuse(record.id, 'not in use here')
 }
 
+const runId = newHexId()
+const beats = await startHeartbeats({
+  listen: { host: '127.0.0.1', port: 0 },
+  security:
+    options.security.kind === 'keyed'
+      ? { kind: 'keyed', secret: Buffer.from(options.security.secret) }
+      : { kind: 'tls', tls: options.security },
+  self: {
+    site: options.site,
+    agent: `${options.site}-agent`,
+    run_id: runId,
+    boot_id: options.bootId,
+  },
+  heartbeatMs: options.settings.heartbeatMs,
+  silenceMs: options.settings.peerSilenceMs,
+  clock: systemClock,
+  log,
+})
 let askId = 0
 const asking = new Map<number, (answer: WitnessAnswer | null) => void>()
 const host = createSessionHost({
@@ -82,7 +103,7 @@ const host = createSessionHost({
   agentId: `${options.site}-agent`,
   dataDir: options.directory,
   bootId: options.bootId,
-  runId: newHexId(),
+  runId,
   clock: systemClock,
   log,
   volumes,
@@ -106,6 +127,7 @@ const host = createSessionHost({
         : { kind: 'tls', tls: options.security },
   },
   settings: options.settings,
+  beats,
 })
 await host.start()
 const nbd = new NbdServer({ exports, log, clock: systemClock })
@@ -147,9 +169,15 @@ async function carryOut(message: Exclude<ToSite, { kind: 'answer' }>): Promise<u
       return host.statuses()
     case 'syncs':
       return syncs
+    case 'block':
+      setImmediate(() => {
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, message.ms)
+      })
+      return null
     case 'close':
       await nbd.close()
       await host.close()
+      await beats.close()
       await store.close()
       return null
   }
