@@ -72,7 +72,8 @@ export function reachableMoves(): { kind: ChangeKind; from: OwnershipState }[] {
     for (const kind of Object.keys(OWNERSHIP_MOVES) as ChangeKind[]) {
       if (!OWNERSHIP_MOVES[kind].includes(record.state)) continue
       const { writer, replica, epoch } = record
-      const who = { site: writer, writer, replica, force: true, consent: true }
+      const arbitration = { mode: 'static-priority', preferred: writer }
+      const who = { site: writer, writer, replica, force: true, consent: true, ...arbitration }
       const request = { kind, epoch, attempt: `attempt-${epoch}`, ...who } as OwnershipRequest
       const answer = decideOwnership(record, request, {
         bootMs: 0,

@@ -8,8 +8,9 @@ import type { Lease } from './lease.ts'
  * rising   only what the replica acknowledged, under lease and contact: the witness may commit `in_sync` at any moment, after
  *          which contact is what counts, while before it the lease does. Holding both is right in either case
  * both     only what the replica acknowledged, under contact
+ * unwitnessed  everything done here is answered, by nobody's leave: the preferred site of static priority, or break-glass
  */
-export type GateMode = 'closed' | 'alone' | 'rising' | 'both'
+export type GateMode = 'closed' | 'alone' | 'rising' | 'both' | 'unwitnessed'
 
 /**
  * Numbers of writes and the question "which of them may be answered now?". Every release goes through it with a fresh
@@ -23,6 +24,8 @@ export class AckGate {
   #sequence = 0
   /** Writer: everything up to it is held by the replica. */
   #acknowledged = 0
+  /** Writer: payload of clients' writes since the start of the process, bytes. The hot path adds to it. */
+  bytes = 0
 
   constructor(lease: Lease, contact: Contact) {
     this.#lease = lease
@@ -76,17 +79,19 @@ export class AckGate {
         return this.#lease.valid(nowMs) && this.#contact.valid(nowMs)
       case 'both':
         return this.#contact.valid(nowMs)
+      case 'unwitnessed':
+        return true
     }
   }
 
   /** Writes numbered up to the result may be answered now, once done locally; -1: none. */
   releasableUpTo(nowMs: number): number {
     if (!this.mayAnswer(nowMs)) return -1
-    return this.mode === 'alone' ? this.#sequence : this.#acknowledged
+    return this.needsReplica ? this.#acknowledged : this.#sequence
   }
 
   /** True when an answer needs the replica (flushes: durable there too). */
   get needsReplica(): boolean {
-    return this.mode !== 'alone'
+    return this.mode !== 'alone' && this.mode !== 'unwitnessed'
   }
 }

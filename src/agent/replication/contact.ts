@@ -53,6 +53,11 @@ export class Silence {
     if (nowMs > this.#answeredMs) this.#answeredMs = nowMs
   }
 
+  /** When it answered last, or began; this host's CLOCK_BOOTTIME, ms. */
+  get answeredMs(): number {
+    return this.#answeredMs
+  }
+
   overAtMs(): number {
     return this.#answeredMs + this.#silenceMs * DRIFT_FACTOR + MARGIN_MS
   }

@@ -2,6 +2,9 @@ import { FEATURES_HERE, type Hello, type Refuse } from '#wire/link/messages.ts'
 import type { SessionCore } from './core.ts'
 import type { Members } from './members.ts'
 
+const hasFailed = (members: Members): boolean =>
+  [...members.values()].some(({ volume }) => volume.failed !== undefined)
+
 /* What this side says of itself when a link opens, and what it answers to a replica that dials.
  *
  * Whether a peer is let in is decided by the session, at once and outside of its queue: the answer goes out before the link
@@ -31,7 +34,7 @@ export class Greeting {
       kind: 'hello',
       features: FEATURES_HERE,
       site: core.session.settings.site,
-      ...core.session.hello(members.dirtyRegions > 0),
+      ...core.session.hello(members.dirtyRegions > 0, hasFailed(members)),
       bootId,
       runId,
       ...(beatsPort === undefined ? {} : { beats: beatsPort }),

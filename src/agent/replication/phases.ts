@@ -17,6 +17,7 @@ export type Role = 'none' | 'writer' | 'replica' | 'fenced'
  * following     in sync (at the replica: a prefix, in step)
  * held          in sync, but no link: nothing is answered
  * draining      asked to hold for a planned switch
+ * frozen        the record says that nobody answers: nothing is served, and connections are dropped
  * Replica:
  * waiting       no link to the writer
  * receiving     linked in a resync: the volumes are not consistent
@@ -34,6 +35,7 @@ export type Phase =
   | 'following'
   | 'held'
   | 'draining'
+  | 'frozen'
   | 'waiting'
   | 'receiving'
   | 'promoting'
@@ -43,18 +45,28 @@ export type Phase =
 const DEMOTED = ['waiting', 'fenced', 'closed'] as const
 
 export const NEXT_PHASES: Record<Phase, readonly Phase[]> = {
-  closed: ['opening', 'promoting', 'waiting', 'fenced'],
-  opening: ['reconciling', 'alone', 'copying', 'following', ...DEMOTED],
-  reconciling: ['opening', 'following', ...DEMOTED],
-  alone: ['copying', 'catching_up', ...DEMOTED],
-  catching_up: ['alone', 'rising', 'opening', 'following', 'promoting', ...DEMOTED],
-  copying: ['alone', 'rising', ...DEMOTED],
-  rising: ['alone', 'following', 'held', 'opening', ...DEMOTED],
-  following: ['held', 'draining', 'opening', 'promoting', ...DEMOTED],
-  held: ['following', 'opening', ...DEMOTED],
-  draining: ['following', 'held', 'opening', ...DEMOTED],
-  waiting: ['receiving', 'catching_up', 'following', 'promoting', 'opening', 'fenced', 'closed'],
-  receiving: ['waiting', 'following', 'promoting', 'fenced', 'closed'],
-  promoting: ['alone', 'copying', ...DEMOTED],
-  fenced: ['waiting', 'promoting', 'closed'],
+  closed: ['opening', 'promoting', 'waiting', 'fenced', 'frozen'],
+  opening: ['reconciling', 'alone', 'catching_up', 'copying', 'following', 'frozen', ...DEMOTED],
+  reconciling: ['opening', 'following', 'frozen', ...DEMOTED],
+  alone: ['copying', 'catching_up', 'opening', 'frozen', ...DEMOTED],
+  catching_up: ['alone', 'rising', 'following', 'promoting', 'frozen', ...DEMOTED],
+  copying: ['alone', 'rising', 'frozen', ...DEMOTED],
+  rising: ['alone', 'following', 'held', 'opening', 'frozen', ...DEMOTED],
+  following: ['held', 'draining', 'opening', 'promoting', 'frozen', ...DEMOTED],
+  held: ['following', 'alone', 'opening', 'frozen', ...DEMOTED],
+  draining: ['following', 'held', 'opening', 'frozen', ...DEMOTED],
+  frozen: ['opening', 'promoting', ...DEMOTED],
+  waiting: [
+    'receiving',
+    'catching_up',
+    'following',
+    'promoting',
+    'opening',
+    'frozen',
+    'fenced',
+    'closed',
+  ],
+  receiving: ['waiting', 'following', 'promoting', 'frozen', 'fenced', 'closed'],
+  promoting: ['alone', 'catching_up', 'copying', 'frozen', ...DEMOTED],
+  fenced: ['waiting', 'promoting', 'frozen', 'closed'],
 }

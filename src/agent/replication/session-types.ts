@@ -224,9 +224,10 @@ export type SessionEffect =
   /** Answer to the `open`, `hold` or `close` just handled: nothing was changed. */
   | { readonly kind: 'refuse_command'; readonly code: RefusalCode; readonly text: string }
 
-/** Why a peer that dials gets no link. OLDER_EPOCH: it knows more than this side, which should look at its record. */
+/** Why a peer that dials gets no link. OLDER_EPOCH: it knows more than this side, which should look at its record. UNWITNESSED: not before
+ *  the witness has recorded that this side went on alone. */
 export interface PeerRefusal {
-  readonly code: 'OLDER_EPOCH' | 'STALE_EPOCH' | 'WRONG_ROLE'
+  readonly code: 'OLDER_EPOCH' | 'STALE_EPOCH' | 'WRONG_ROLE' | 'UNWITNESSED'
   readonly text: string
 }
 

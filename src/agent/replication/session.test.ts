@@ -121,7 +121,7 @@ describe('the session of a writer', () => {
     assert.deepEqual(kinds(risen), ['make_durable', 'persist', 'ask'])
     assert.equal(find(risen, 'persist').stored.riseAsked, true)
     const told = side.answer(risen, record(2, 'in_sync'))
-    assert.deepEqual(kinds(told), ['persist', 'send'])
+    assert.deepEqual(kinds(told), ['persist', 'clear_changes', 'log_frames', 'send'])
     assert.deepEqual(find(told, 'persist').stored.record, record(2, 'in_sync'))
     assert.equal(side.session.gate.mayAnswer(side.now), false)
   })

@@ -1,0 +1,339 @@
+import type { OwnershipRecord } from '#wire/site/witness.ts'
+import type { Role } from './phases.ts'
+import { ALONE, breakGlass, isRiseOf, roleOf } from './session-records.ts'
+import type { SessionState } from './session-state.ts'
+import type { SessionEvent, StoredSession } from './session-types.ts'
+import { held } from './session-writer.ts'
+
+/* Taking over a record of a higher epoch, wherever it came from: a command, the peer, the witness, or an operator's order.
+ *
+ * Order: what must stop (the gate, the link, the input) stops in `handle` itself; frames that the peer may lack are marked; then the record
+ * is persisted; then anything is done under it.
+ */
+
+/** Takes over a record of a higher epoch (or one of this epoch that gives this site another role). `order`: what it comes with. */
+export function adopt(
+  s: SessionState,
+  now: number,
+  record: OwnershipRecord,
+  order: Partial<StoredSession> = {},
+): void {
+  const before = s.role
+  const after = roleOf(record, s.settings.site)
+  const { stored } = s
+  const { state } = stored.record
+  s.askAgainMs = 0
+  s.wantDrop = false
+  s.wantResync = false
+  s.wantSolo = false
+  s.ready = null
+  s.keeping = null
+  if (before === 'writer' && after === 'writer') return adoptAsWriter(s, now, record, order)
+  const keepsContent = handOver(s, before)
+  // A switch that began drained, but then took in more: nothing acknowledged is missing here, though the new writer may
+  // lack what came last. Good for a failover back, not for going on in step.
+  const switched = before === 'writer' && s.numbered && record.state === 'in_sync'
+  const complete = keepsContent || (switched && state === 'in_sync' && !stored.unwitnessed)
+  const exact = exactAfter(s, before)
+  const answeredAlone = before === 'writer' && (ALONE.has(state) || stored.unwitnessed)
+  // Before anything that takes time: what were numbered from here on would have no place in anybody's order.
+  if (before === 'writer') s.do({ kind: 'input', open: false })
+  s.gate.mode = 'closed'
+  s.lease.end()
+  s.contact.end()
+  s.drained = false
+  s.aloneFrom = null
+  if (before === 'writer') {
+    s.do({ kind: 'stop_copy' })
+    if (after !== 'none') {
+      s.dropLink(false)
+      s.do({ kind: 'forget_frames', mark: true })
+    }
+  } else {
+    s.do({ kind: 'dial', on: false })
+    s.dropLink(false)
+  }
+  s.link = null
+  const common = {
+    record,
+    riseAsked: false,
+    clean: null,
+    unwitnessed: false,
+    promoted: false,
+    wanted: null,
+  }
+  const demoted = {
+    ...common,
+    base: false,
+    // Volumes that were never the writer's are just empty, or what an earlier session has left there.
+    divergent: before === 'none' ? stored.divergent : !keepsContent || stored.divergent,
+    exact,
+    ackedAlone: stored.ackedAlone || answeredAlone,
+    priorBase: 0,
+  }
+  switch (after) {
+    case 'none':
+      // The maps end with the session: what is opened next begins without a common history.
+      s.persist({ ...demoted, baseEpoch: 0, exact: true, promoting: false, outOfTouchMs: null })
+      return s.end()
+    case 'writer':
+      return becomeWriter(s, record, before, { ...common, exact, ...order })
+    case 'replica': {
+      const rise = before === 'replica' && isRiseOf(stored, record)
+      s.persist({
+        ...demoted,
+        promoting: false,
+        consistent: complete && stored.consistent,
+        ...(before === 'none' && { baseEpoch: 0, exact: true }),
+        ...(rise && { baseEpoch: record.epoch, exact: true }),
+        ...(record.state === 'resyncing' && { outOfTouchMs: null }),
+      })
+      if (rise) s.do({ kind: 'clear_changes', epoch: record.epoch })
+      stopServing(s)
+      s.numbered = s.numbered && complete
+      s.whole = s.whole && complete
+      s.move('waiting')
+      return s.do({ kind: 'dial', on: true })
+    }
+    case 'fenced':
+      s.persist({ ...demoted, promoting: false })
+      stopServing(s)
+      return s.move('fenced')
+  }
+}
+
+/** Whether the change map of this side will name all that it did, once the retained frames are marked. */
+function exactAfter(s: SessionState, before: Role): boolean {
+  const { exact, clean, record } = s.stored
+  if (before === 'replica') return exact && s.numbered
+  if (before !== 'writer' || record.state !== 'in_sync') return exact
+  return exact && (s.numbered || clean !== null)
+}
+
+/** Whether this side's content is what the peer has too, as far as this side can know. */
+function handOver(s: SessionState, before: Role): boolean {
+  switch (before) {
+    case 'writer': {
+      const { record, clean, unwitnessed } = s.stored
+      if (record.state !== 'in_sync' || unwitnessed) return false
+      if (!s.numbered) {
+        s.numbered = clean !== null
+        return clean !== null
+      }
+      return s.gate.settled
+    }
+    case 'replica':
+      return true
+    case 'none':
+    case 'fenced':
+      return false
+  }
+}
+
+function stopServing(s: SessionState): void {
+  s.served = false
+  s.do({ kind: 'refuse', reason: `written at ${s.stored.record.writer}` })
+}
+
+function becomeWriter(
+  s: SessionState,
+  record: OwnershipRecord,
+  before: Role,
+  change: Partial<StoredSession>,
+): void {
+  const { kept, consistent, divergent } = s.stored
+  const restores = kept !== null && !consistent && before !== 'none'
+  if (restores) s.do({ kind: 'restore_kept', id: kept })
+  // What this side applied as a replica must not be lost to a power cut now that the other side may go away; and an
+  // intent bitmap that begins empty claims that everything is durable.
+  if (before !== 'none') s.do({ kind: 'make_durable' })
+  const begins = before === 'none' && record.state === 'resyncing'
+  const frozen = record.state === 'frozen'
+  const waitsOut = frozen || (ALONE.has(record.state) && !begins)
+  const reversed = before === 'replica' && record.state === 'in_sync' && consistent
+  s.persist({
+    ...change,
+    consistent: true,
+    divergent: false,
+    base: reversed && s.numbered && !divergent,
+    promoting: waitsOut,
+    outOfTouchMs: null,
+    ...(before === 'none' && { baseEpoch: 0, priorBase: 0, exact: true }),
+    // What it answered alone before is the truth again, unless it was overwritten since.
+    ackedAlone: kept !== null && !restores && s.stored.ackedAlone,
+  })
+  s.dropKept(restores)
+  s.numbered = reversed && s.numbered
+  s.whole = s.numbered
+  s.lonelySinceMs = s.silence.overAtMs()
+  if (begins) {
+    // Volumes that were served plainly until now keep their clients; answers wait for the lease.
+    s.move('opening')
+    return s.serve()
+  }
+  s.do({ kind: 'refuse', reason: frozen ? FROZEN : 'not ready: this site is taking over' })
+  s.move(frozen ? 'frozen' : waitsOut ? 'promoting' : 'opening')
+}
+
+export const FROZEN = 'frozen: nobody may write until the operator has decided'
+
+function adoptAsWriter(
+  s: SessionState,
+  now: number,
+  record: OwnershipRecord,
+  order: Partial<StoredSession>,
+): void {
+  s.drained = false
+  if (record.state === 'in_sync') return adoptInSync(s, now, record)
+  const from = s.stored
+  const frozen = record.state === 'frozen'
+  const exact = exactAfter(s, 'writer')
+  const answeredAlone = ALONE.has(from.record.state) || from.unwitnessed
+  // From one state of acknowledging alone to another (reprotect) the witness keeps the lease, and so do we.
+  const keepsLease = !frozen && ALONE.has(from.record.state) && s.gate.mode === 'alone'
+  s.do({ kind: 'stop_copy' })
+  if (!keepsLease) {
+    s.gate.mode = 'closed'
+    s.lease.end()
+  }
+  if (record.state === 'solo' || frozen) s.do({ kind: 'log_frames', on: true })
+  else {
+    s.do({ kind: 'forget_frames', mark: true })
+    s.do({ kind: 'log_frames', on: false })
+    s.numbered = false
+  }
+  s.persist({
+    record,
+    riseAsked: false,
+    unwitnessed: false,
+    promoted: false,
+    wanted: null,
+    exact,
+    base: from.record.state === 'in_sync' && from.base,
+    // A frozen writer may yet be made to go on: only then is what it answered alone continued.
+    ackedAlone: frozen && (answeredAlone || from.ackedAlone),
+    ...order,
+  })
+  s.dropLink(true)
+  if (frozen) {
+    s.served = false
+    s.aloneFrom = null
+    s.do({ kind: 'refuse', reason: FROZEN })
+    return s.move('frozen')
+  }
+  if (s.phase === 'draining') s.do({ kind: 'input', open: true })
+  if (keepsLease) {
+    if (s.phase !== 'alone') s.move('alone')
+  } else if (s.phase !== 'promoting') s.move(from.promoting ? 'promoting' : 'opening')
+}
+
+function adoptInSync(s: SessionState, now: number, record: OwnershipRecord): void {
+  const from = s.stored
+  const risen = from.riseAsked && record.epoch === from.record.epoch + 1
+  const inRise = risen && s.phase === 'rising'
+  const { epoch } = record
+  s.gate.mode = 'closed'
+  s.lease.end()
+  s.aloneFrom = null
+  if (risen) {
+    s.persist({
+      record,
+      riseAsked: false,
+      base: true,
+      wanted: null,
+      baseEpoch: epoch,
+      priorBase: from.baseEpoch,
+      // Writes on their way when another process of this session died are in no map once it is cleared.
+      exact: inRise,
+    })
+    s.do({ kind: 'clear_changes', epoch })
+    s.do({ kind: 'log_frames', on: false })
+  } else s.persist({ record, riseAsked: false, wanted: null })
+  if (inRise) {
+    if (s.link !== null) return s.do({ kind: 'send', message: { kind: 'epoch', record } })
+    s.gate.mode = 'both'
+    s.flapping.risen(now)
+    s.flapping.lost(now)
+    return held(s, now)
+  }
+  // Back to the beginning of the writer's life under a new record, with clients kept waiting if there are any.
+  s.do({ kind: 'stop_copy' })
+  s.dropLink(true)
+  s.lonelySinceMs = now
+  if (s.phase === 'draining') s.do({ kind: 'input', open: true })
+  s.move('opening')
+}
+
+// -- where records come from ------------------------------------------------------------------------------------------
+
+export function open(s: SessionState, event: Extract<SessionEvent, { kind: 'open' }>): void {
+  const { record, force, joined, now } = event
+  if (record.state === 'closed') return s.refuse('WRONG_STATE', 'a closed record opens nothing')
+  if (record.epoch < s.epoch) return s.refuseStale(record.epoch)
+  if (record.epoch === s.epoch) {
+    const { writer, state } = s.stored.record
+    if (record.writer !== writer || record.state !== state) {
+      s.refuse('STALE_EPOCH', `epoch ${s.epoch} is known here with another content`)
+    }
+    return
+  }
+  const becomesWriter = roleOf(record, s.settings.site) === 'writer'
+  const begins = s.role === 'none' && record.state !== 'failed_over'
+  if (becomesWriter && s.role !== 'writer' && !begins && !force) {
+    if (!s.stored.consistent || !joined) {
+      return s.refuse('NOT_CONSISTENT', 'the volumes here are no complete copy')
+    }
+    if (!s.numbered && record.state !== 'in_sync') {
+      return s.refuse('NOT_CONSISTENT', 'this host stopped uncleanly since it was in step')
+    }
+  }
+  adopt(s, now, record)
+}
+
+export function close(s: SessionState, event: Extract<SessionEvent, { kind: 'close' }>): void {
+  const { record, now } = event
+  if (record.state !== 'closed')
+    return s.refuse('WRONG_STATE', 'only a closed record ends a session')
+  if (record.epoch < s.epoch) return s.refuseStale(record.epoch)
+  if (record.epoch <= s.epoch) return
+  // Plain volumes are served at once, but the old writer may still answer under contact. (The witness is not asked
+  // before that time has passed, so a closed record comes from a command or not at all.)
+  if (s.stored.promoting && now < s.silence.overAtMs()) {
+    return s.refuse('NOT_YET', 'the old writer may still answer: repeat in a few seconds')
+  }
+  adopt(s, now, record)
+}
+
+/** Another record was shown by the peer. */
+export function peerRecord(s: SessionState, now: number, record: OwnershipRecord): void {
+  if (record.session !== s.settings.session) return
+  if (record.epoch < s.epoch) return s.dropLink(true)
+  if (record.epoch === s.epoch) return
+  // A record that makes this site the writer comes with a command, which says whether force was given.
+  const becomesWriter = roleOf(record, s.settings.site) === 'writer' && s.role !== 'writer'
+  if (becomesWriter && (!s.stored.consistent || record.state !== 'in_sync')) {
+    return s.dropLink(false)
+  }
+  adopt(s, now, record)
+}
+
+/** Break-glass: an operator makes this site the writer, whatever the witness would say. */
+export function promote(s: SessionState, event: Extract<SessionEvent, { kind: 'promote' }>): void {
+  const { now, joined, force } = event
+  const { record, consistent, kept, divergent, promoted } = s.stored
+  if (s.role === 'none') return s.refuse('WRONG_STATE', 'the session is closed here')
+  if (!force) {
+    return s.refuse('WRONG_STATE', 'without the witness only force makes this site the writer')
+  }
+  if (s.role === 'writer' && s.gate.mayAnswer(now)) {
+    return s.refuse('WRONG_STATE', 'this site may write already')
+  }
+  if (s.role === 'writer' && promoted) {
+    s.ordered = true
+    return
+  }
+  const image = s.role === 'writer' || (joined && (consistent || kept !== null || divergent))
+  if (!image) return s.refuse('NOT_CONSISTENT', 'the volumes here are no complete copy')
+  s.ordered = true
+  adopt(s, now, breakGlass(record, s.settings.site), { unwitnessed: true, promoted: true })
+}
