@@ -43,7 +43,7 @@ export interface InitResult {
   readonly written: readonly string[]
 }
 
-const PORTS = { public: 7410, internal: 7411, command: 7412, link: 7413, nbd: 10_809 } as const
+const PORTS = { public: 7410, internal: 7411, command: 7412, link: 7413, beats: 7414, nbd: 10_809 } as const
 
 export async function initialize(directory: string, request: InitRequest): Promise<InitResult> {
   const firstRun = (await readTextIfPresent(join(directory, 'init.json'))) === undefined
@@ -157,6 +157,7 @@ const agentConfig = (
   controlUrl: `https://${formatAddress({ host: answers.control, port: PORTS.internal })}`,
   commandListen: `0.0.0.0:${PORTS.command}`,
   linkListen: `0.0.0.0:${PORTS.link}`,
+  heartbeatListen: `0.0.0.0:${PORTS.beats}`,
   nbdListen: `0.0.0.0:${PORTS.nbd}`,
   advertiseHost: agent.host,
   linkKeyFile: 'link.key',
