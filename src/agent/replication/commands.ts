@@ -4,7 +4,6 @@ import type { Copying } from './copying.ts'
 import type { SessionCore } from './core.ts'
 import { NOT_CONSISTENT, NOT_YET, STALE_EPOCH } from './faults.ts'
 import type { Members, OpenMember } from './members.ts'
-import { REGION_BYTES } from './regions.ts'
 import type { ServedNames, ServingAfter } from './served-names.ts'
 import { roleOf } from './session.ts'
 import type { Writer } from './writer.ts'
@@ -76,7 +75,7 @@ export class SessionCommands {
       onAdded: (member) => this.#added(member),
     })
     for (const member of this.#parts.writer()?.members.values() ?? []) {
-      member.todo.grow(Math.ceil(member.volume.sizeBytes / REGION_BYTES))
+      member.todo.grow(member.volume.sizeBytes)
     }
     await core.command({ kind: 'open', now: core.now(), record, force, joined }, 'opening')
     if (changed) await core.process({ kind: 'members_changed', now: core.now() })
@@ -88,7 +87,7 @@ export class SessionCommands {
     const { session } = this.#core
     const writer = this.#parts.writer()
     if (writer !== null) {
-      const { device } = writer.addMember(member.index, member.volume, member.intent)
+      const { device } = writer.addMember(member)
       if (session.served) await names.serve(member, device)
     } else if (session.role === 'replica') {
       names.refuseAll(`written at ${session.stored.record.writer}`)

@@ -11,6 +11,8 @@
  * A fixed rate, if there is one, is kept besides. Decides; reads no clock of its own.
  */
 
+/** Longest range of one step, and longest frame of a copy: what a client's write may find before it in the stream. */
+export const COPY_STEP_BYTES = 512 * 1024
 export const WINDOW_MIN = 256 * 1024
 export const WINDOW_MAX = 16 * 1024 * 1024
 const WINDOW_START = 2 * 1024 * 1024
@@ -18,6 +20,8 @@ const WINDOW_START = 2 * 1024 * 1024
 const TARGET_MS = 2
 /** A client counts as writing this long after its last write, ms. */
 const FOREGROUND_MS = 250
+const STEPS_BUSY = 2
+const STEPS_MAX = 8
 /** Bytes that the window grows by per round while clients write. */
 const STEP_BYTES = 128 * 1024
 /** The shortest time is forgotten at this rate per round, so that a link that has become slower is not held against it for ever. */
@@ -56,7 +60,12 @@ export class CopyPace {
   /** Bytes that one step should take at most. */
   stepBytes(now: number): number {
     const share = this.#busy(now) ? this.#window / 4 : this.#window / 2
-    return Math.min(512 * 1024, Math.max(64 * 1024, share))
+    return Math.min(COPY_STEP_BYTES, Math.max(64 * 1024, share))
+  }
+
+  /** Steps that may be under way: reading and comparing take the disk and the loop from clients. */
+  steps(now: number): number {
+    return this.#busy(now) ? STEPS_BUSY : STEPS_MAX
   }
 
   /** Milliseconds until the fixed rate allows more; 0: now. */

@@ -72,16 +72,6 @@ export class CopyTodo {
     this.compareRange(offset, Math.min(BLOCKS_PER_REGION * BLOCK_BYTES, this.#sizeBytes - offset))
   }
 
-  /** What was added to `send` behind the back of `compare`. */
-  settle(): void {
-    if (this.compare.count === 0) return
-    for (let block = this.send.next(0); block >= 0; ) {
-      const end = this.send.runEnd(block, this.send.blocks)
-      this.compare.deleteBlocks(block, end)
-      block = this.send.next(end)
-    }
-  }
-
   /**
    * Takes neighbouring blocks of one kind out, at or behind byte `from`, at most `lengthMax` bytes, a multiple of the block; null when
    * there is nothing behind it.

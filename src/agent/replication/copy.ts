@@ -1,41 +1,48 @@
 import type { Clock } from '#base/clock.ts'
 import { isFault } from '#base/fault.ts'
 import { BLOCK_BYTES, CHECKSUM_BYTES, FRAME_BYTES } from '#wire/link/frame.ts'
+import { type Slab, SlabPool } from '#agent/nbd/slab.ts'
 import type { AckGate } from './ack-gate.ts'
 import { checksums, checksumsOf, differing, isZero, zeroChecksums } from './checksums.ts'
+import { COPY_STEP_BYTES, CopyPace } from './copy-pace.ts'
+import type { CopyRun } from './copy-todo.ts'
 import { type PeerQueries, QueryFailed } from './peer-queries.ts'
 import { REGION_BYTES } from './regions.ts'
 import type { Sender } from './sender.ts'
 import type { WatchedRange, Writer, WriterMember } from './writer.ts'
 
-/* Copies the regions in `todo` of every member to the replica, in index order, while clients write.
+/* Copies the blocks in `todo` of every member to the replica, in index order, while clients write.
  *
- *     region leaves todo ─► 1 MiB steps: what does the replica lack? ─► read ─► frames in the stream ─► acknowledged ─► done
- *                                                                         │
- *                                              a client wrote into it ────┘ read again
+ *     run of blocks leaves todo ─► compare? ask for checksums ─► read ─► frames in the stream ─► acknowledged ─► done
+ *                                                                  │
+ *                                       a client wrote into it ────┘ read again
  *
- * What the replica lacks: where it is blank (it reads as zeroes) everything that is data here; otherwise the 64 KiB blocks whose
- * checksums differ. Checksums may be taken at any moment, on both sides, without stopping anybody: the writer's are newer than every
- * write that the replica can have applied, so if they are equal, what the replica still has to apply leads exactly to them; and a
- * block that is sent needlessly does no harm.
+ * A block that is known to have changed is sent without a question. Of the others the replica is asked for the checksum, unless it is
+ * blank: then what reads as zeroes here is left out. Checksums may be taken at any moment, on both sides, without stopping
+ * anybody: the writer's are newer than every write that the replica can have applied, so if they are equal, what the replica
+ * still has to apply leads exactly to them; and a block that is sent needlessly does no harm.
  *
  * Conflict rule: a block's bytes must be numbered in the same turn as they were known to be current. Clients' writes mark
  * watched ranges; a marked one is read again. After a few failures the block is read and sent within one turn.
  *
- * Client writes go first: a copy waits while the socket is behind or too much of the copy is unacknowledged.
+ * A run is read behind room for a frame's header, and leaves from there: no byte is copied. What is sent of it begins behind that
+ * room, or behind a block that is not sent from here, whose last bytes the header may overwrite.
  *
- * When it is stopped (link loss) the regions that were not acknowledged go back into `todo`.
+ * Client writes go first, see copy-pace.ts. When the copy is stopped (link loss) what was not acknowledged goes back into `todo`, and
+ * a later one goes on there.
  */
 
-const STEP_BYTES = 1024 * 1024
-/** Steps under way at one time. Each holds up to 2 MiB of memory. */
-const STEPS_MAX = 4
-/** Copy bytes on their way. Bounds how long a client's write waits behind the copy. */
-const UNACKNOWLEDGED_BYTES_MAX = 4 * 1024 * 1024
 const BACKLOG_BYTES_MAX = 1024 * 1024
+const BACKLOG_WAIT_MS = 2
 const REREADS_MAX = 3
-/** Longest copy frame. */
-const RUN_BYTES_MAX = 512 * 1024
+/** Read from the page cache within the turn: cheaper than the trip to a thread. */
+const CACHED_BYTES_MAX = 128 * 1024
+/** Buffers kept for reuse. */
+const IDLE_SLABS = 16
+const RETRY_MS = 1_000
+/** Of a reconciliation: bytes of one step, and steps under way. */
+const RECONCILE_STEP_BYTES = 1024 * 1024
+const RECONCILE_STEPS = 4
 
 export interface CopyParts {
   readonly writer: Writer
@@ -52,38 +59,50 @@ export interface CopyParts {
   readonly onError: (error: unknown) => void
 }
 
-const RETRY_MS = 1_000
+interface Open {
+  readonly member: WriterMember
+  readonly run: CopyRun
+  /** Number of its last frame, 0 when none was needed; null: not known yet. */
+  seq: number | null
+}
 
 export class Copy {
   readonly #parts: CopyParts
+  readonly #pace = new CopyPace()
+  readonly #slabs = new SlabPool({
+    slabBytes: FRAME_BYTES + COPY_STEP_BYTES,
+    idleCountMax: IDLE_SLABS,
+  })
   #stopped = false
   #running = 0
-  /** Regions taken out of todo: number of steps not done, and the last copy number in them. */
-  readonly #open = new Map<
-    string,
-    { member: WriterMember; region: number; steps: number; seq: number }
-  >()
-  #unacknowledged: { seq: number; bytes: number }[] = []
-  #unacknowledgedBytes = 0
+  readonly #open = new Set<Open>()
+  #order: readonly WriterMember[] = []
+  /** Where the search for the next run goes on: place in `#order`, byte of that member. */
+  #place = 0
+  #from = 0
   #wake: (() => void) | undefined
-  #nextAllowedMs = 0
   #looping = false
+  /** Frames of this copy, and numbers that others have taken since it began. */
+  #frames = 0
+  #others = 0
+  readonly #firstSequence: number
   /** Bytes of data sent. */
   sentBytes = 0
 
   constructor(parts: CopyParts) {
     this.#parts = parts
+    this.#firstSequence = parts.gate.sequence
   }
 
   get stopped(): boolean {
     return this.#stopped
   }
 
-  /** Regions that are being copied now, of one member. */
-  openRegions(member: WriterMember): number {
-    let count = 0
-    for (const open of this.#open.values()) if (open.member === member) count++
-    return count
+  /** Bytes of one member that are being copied now. */
+  openBytes(member: WriterMember): number {
+    let bytes = 0
+    for (const open of this.#open) if (open.member === member) bytes += open.run.length
+    return bytes
   }
 
   /** There may be work. */
@@ -105,27 +124,27 @@ export class Copy {
   stop(): void {
     if (this.#stopped) return
     this.#stopped = true
-    for (const { member, region } of this.#open.values()) member.todo.add(region)
+    for (const { member, run } of this.#open) member.todo.putBack(run)
     this.#open.clear()
     this.#signal()
   }
 
   /** The replica acknowledged more. */
   acknowledged(): void {
-    const { acknowledged } = this.#parts.gate
-    let settled = 0
-    while (settled < this.#unacknowledged.length) {
-      const first = this.#unacknowledged[settled] as { seq: number; bytes: number }
-      if (first.seq > acknowledged) break
-      this.#unacknowledgedBytes -= first.bytes
-      settled++
-    }
-    if (settled > 0) this.#unacknowledged.splice(0, settled)
-    if (this.#open.size === 0) return
-    for (const [key, open] of this.#open) {
-      if (open.steps === 0 && open.seq <= acknowledged) this.#open.delete(key)
+    const { gate, clock } = this.#parts
+    const now = clock.bootMs()
+    this.#lookForClients(now)
+    this.#pace.acknowledged(gate.acknowledged, now)
+    for (const open of this.#open) {
+      if (open.seq !== null && open.seq <= gate.acknowledged) this.#open.delete(open)
     }
     this.#signal()
+  }
+
+  #lookForClients(now: number): void {
+    const others = this.#parts.gate.sequence - this.#firstSequence - this.#frames
+    if (others > this.#others) this.#pace.foreground(now)
+    this.#others = others
   }
 
   #signal(): void {
@@ -134,196 +153,205 @@ export class Copy {
     wake?.()
   }
 
-  async #loop(): Promise<void> {
-    while (!this.#stopped) {
-      const next = this.#takeRegion()
-      if (next === null) {
-        if (this.#open.size === 0 && this.#running === 0) {
-          this.#parts.onDone()
-          return
-        }
-        await this.#change()
-        continue
-      }
-      const { member, region } = next
-      const start = region * REGION_BYTES
-      const end = Math.min(start + REGION_BYTES, member.volume.sizeBytes)
-      const key = `${member.index}:${region}`
-      const open = { member, region, steps: Math.ceil((end - start) / STEP_BYTES), seq: 0 }
-      this.#open.set(key, open)
-      for (let at = start; at < end && !this.#stopped; at += STEP_BYTES) {
-        while (!this.#stopped && !this.#mayBegin()) await this.#change()
-        if (this.#stopped) break
-        this.#running++
-        this.#step(member, at, Math.min(STEP_BYTES, end - at))
-          .then(
-            (seq) => {
-              open.steps--
-              open.seq = Math.max(open.seq, seq)
-            },
-            (error: unknown) => this.#failed(open, error),
-          )
-          .finally(() => {
-            this.#running--
-            this.acknowledged()
-            this.#signal()
-          })
-          .catch((error: unknown) => {
-            // A broken belief of ours: not to be swallowed by the copy.
-            process.nextTick(() => {
-              throw error
-            })
-          })
-      }
-    }
-  }
-
-  #takeRegion(): { member: WriterMember; region: number } | null {
-    for (const member of [...this.#parts.writer.members.values()].sort(
-      (a, b) => a.index - b.index,
-    )) {
-      for (let region = member.todo.next(0); region >= 0; region = member.todo.next(region + 1)) {
-        // Marked again while it is still under way: its turn comes when that is settled.
-        if (this.#open.has(`${member.index}:${region}`)) continue
-        member.todo.delete(region)
-        return { member, region }
-      }
-    }
-    return null
-  }
-
-  #failed(open: { member: WriterMember; region: number; steps: number }, error: unknown): void {
-    if (!(error instanceof QueryFailed) && !isFault(error)) throw error
-    open.steps--
-    if (this.#stopped) return
-    this.#parts.onError(error)
-    // Not before a while, so that a disk that cannot be read does not keep two sites busy.
-    this.#parts.clock.after(RETRY_MS, () => {
-      open.member.todo.add(open.region)
-      if (!this.#stopped) this.kick()
-    })
-    open.steps = Number.POSITIVE_INFINITY
-    this.#parts.clock.after(RETRY_MS, () => {
-      this.#open.delete(`${open.member.index}:${open.region}`)
-      this.#signal()
-    })
-  }
-
   #change(): Promise<void> {
     return new Promise((resolve) => {
       this.#wake = resolve
     })
   }
 
+  async #loop(): Promise<void> {
+    while (!this.#stopped) {
+      if (!this.#mayBegin()) {
+        await this.#change()
+        continue
+      }
+      const open = this.#take()
+      if (open !== null) {
+        this.#begin(open)
+        continue
+      }
+      if (this.#open.size === 0 && this.#running === 0) return this.#parts.onDone()
+      await this.#change()
+    }
+  }
+
+  #begin(open: Open): void {
+    this.#open.add(open)
+    this.#running++
+    this.#step(open.member, open.run)
+      .then(
+        (seq) => {
+          open.seq = seq
+        },
+        (error: unknown) => this.#failed(open, error),
+      )
+      .finally(() => {
+        this.#running--
+        this.acknowledged()
+      })
+      .catch((error: unknown) => {
+        // A broken belief of ours: not to be swallowed by the copy.
+        process.nextTick(() => {
+          throw error
+        })
+      })
+  }
+
+  /** The next run in index order, from where the last one ended; null when there is none in a whole round. */
+  #take(): Open | null {
+    const { writer, clock } = this.#parts
+    const lengthMax = this.#pace.stepBytes(clock.bootMs())
+    for (let rounds = 0; rounds < 2; rounds++) {
+      for (; this.#place < this.#order.length; this.#place++, this.#from = 0) {
+        const member = this.#order[this.#place] as WriterMember
+        if (writer.members.get(member.index) !== member || member.todo.count === 0) continue
+        const run = member.todo.take(this.#from, lengthMax)
+        if (run === null) continue
+        this.#from = run.offset + run.length
+        return { member, run, seq: null }
+      }
+      this.#order = [...writer.members.values()].sort((a, b) => a.index - b.index)
+      this.#place = 0
+      this.#from = 0
+    }
+    return null
+  }
+
+  #failed(open: Open, error: unknown): void {
+    if (!(error instanceof QueryFailed) && !isFault(error)) throw error
+    if (this.#stopped) return
+    this.#parts.onError(error)
+    // Not before a while, so that a disk that cannot be read does not keep two sites busy.
+    this.#parts.clock.after(RETRY_MS, () => {
+      if (!this.#open.delete(open)) return
+      open.member.todo.putBack(open.run)
+      this.kick()
+    })
+  }
+
   #mayBegin(): boolean {
     const { sender, clock, rateBytes } = this.#parts
-    if (this.#running >= STEPS_MAX) return false
-    if (this.#unacknowledgedBytes >= UNACKNOWLEDGED_BYTES_MAX) return false
+    const now = clock.bootMs()
+    this.#lookForClients(now)
+    if (this.#running >= this.#pace.steps(now) || !this.#pace.open) return false
     if (sender.backlogBytes > BACKLOG_BYTES_MAX) {
-      clock.after(5, () => this.#signal())
+      clock.after(BACKLOG_WAIT_MS, () => this.#signal())
       return false
     }
-    if (rateBytes() > 0) {
-      const waitMs = this.#nextAllowedMs - clock.bootMs()
-      if (waitMs > 0) {
-        clock.after(Math.min(waitMs, 1_000), () => this.#signal())
-        return false
-      }
-    }
-    return true
+    const waitMs = rateBytes() > 0 ? this.#pace.waitMs(now) : 0
+    if (waitMs > 0) clock.after(Math.min(waitMs, 1_000), () => this.#signal())
+    return waitMs <= 0
   }
 
   /** Returns the number of the last frame sent, 0 for none. */
-  async #step(member: WriterMember, offset: number, length: number): Promise<number> {
+  async #step(member: WriterMember, run: CopyRun): Promise<number> {
     const { queries, blank } = this.#parts
-    const isBlank = blank.has(member.index)
-    const theirs = isBlank
-      ? zeroChecksums(length)
-      : await queries.checksums(member.index, offset, length)
-    if (theirs.length !== Math.ceil(length / BLOCK_BYTES) * CHECKSUM_BYTES) {
-      throw new QueryFailed('the replica answered with too few checksums')
+    const { offset, length, compare } = run
+    const isBlank = compare && blank.has(member.index)
+    let theirs: Buffer | null = null
+    if (compare && !isBlank) {
+      theirs = await queries.checksums(member.index, offset, length)
+      if (theirs.length !== Math.ceil(length / BLOCK_BYTES) * CHECKSUM_BYTES) {
+        throw new QueryFailed('the replica answered with too few checksums')
+      }
     }
     for (let attempt = 0; attempt < REREADS_MAX && !this.#stopped; attempt++) {
       const watch: WatchedRange = { offset, length, hit: false }
       member.watched.add(watch)
+      const slab = this.#slabs.take()
       try {
         const [first] = await member.volume.extents(offset, length, 1)
         const hole = first?.hole === true && first.length === length
-        const data = Buffer.allocUnsafeSlow(hole ? 0 : length)
-        if (!hole) await member.volume.read(data, 0, length, offset)
-        const ours = hole ? zeroChecksums(length) : isBlank ? theirs : await checksums(data)
+        if (!hole) await this.#read(member, slab, offset, length)
+        const data = slab.bytes.subarray(FRAME_BYTES, FRAME_BYTES + length)
+        let ours: Buffer | null = null
+        if (theirs !== null) ours = hole ? zeroChecksums(length) : await checksums(data)
         if (watch.hit || this.#stopped) continue
         // From here to the last frame nothing may come in between.
-        member.watched.delete(watch)
-        if (isBlank) return hole ? 0 : this.#sendRun(member, data, 0, length, offset, true)
+        const wanted =
+          theirs === null || ours === null ? [{ at: 0, length }] : differing(ours, theirs, length)
         let seq = 0
-        for (const run of differing(ours, theirs, length)) {
-          seq = hole
-            ? this.#sendZero(member, offset + run.at, run.length)
-            : this.#sendRun(member, data, run.at, run.length, offset + run.at, false)
+        for (const part of wanted) {
+          if (!hole) seq = this.#sendPart(member, slab, part, offset, isBlank)
+          else if (!isBlank) seq = this.#sendZero(member, offset + part.at, part.length)
         }
         return seq
       } finally {
         member.watched.delete(watch)
+        slab.release()
       }
     }
+    return await this.#sendWithinTurns(member, offset, length)
+  }
+
+  async #read(member: WriterMember, slab: Slab, offset: number, length: number): Promise<void> {
+    const { volume } = member
+    const cached = length <= CACHED_BYTES_MAX
+    if (cached && volume.readCached(slab.bytes, FRAME_BYTES, length, offset)) return
+    await volume.read(slab.bytes, FRAME_BYTES, length, offset)
+  }
+
+  /** For a range that clients do not leave alone: each block is read and numbered without anything in between. */
+  async #sendWithinTurns(member: WriterMember, offset: number, length: number): Promise<number> {
     let seq = 0
     for (let at = 0; at < length && !this.#stopped; at += BLOCK_BYTES) {
       const size = Math.min(BLOCK_BYTES, length - at)
-      const data = Buffer.allocUnsafeSlow(size)
-      member.volume.readSync(data, 0, size, offset + at)
-      seq = this.#sendRun(member, data, 0, size, offset + at, isBlank)
+      const slab = this.#slabs.take()
+      try {
+        member.volume.readSync(slab.bytes, FRAME_BYTES, size, offset + at)
+        seq = this.#sendPart(member, slab, { at: 0, length: size }, offset + at, false)
+      } finally {
+        slab.release()
+      }
       await new Promise((resolve) => setImmediate(resolve))
     }
     return seq
   }
 
-  /** Sends `data[at, at + length)` as the bytes at `offset`; zero blocks as zeroes, or not at all where the replica is blank. */
-  #sendRun(
+  /** Sends a part of what was read for `offset`; zero blocks as zeroes, or not at all where the replica is blank. */
+  #sendPart(
     member: WriterMember,
-    data: Buffer,
-    at: number,
-    length: number,
+    slab: Slab,
+    part: { readonly at: number; readonly length: number },
     offset: number,
     skipZero: boolean,
   ): number {
     let seq = 0
-    let from = 0
-    const flush = (to: number) => {
-      for (; from < to; ) {
-        const size = Math.min(RUN_BYTES_MAX, to - from)
-        const bytes = Buffer.allocUnsafeSlow(FRAME_BYTES + size)
-        data.copy(bytes, FRAME_BYTES, at + from, at + from + size)
-        seq = this.#send(member, bytes, offset + from, size, size)
-        from += size
-      }
+    const end = part.at + part.length
+    const zeroAt = (at: number): boolean => {
+      const from = FRAME_BYTES + at
+      return isZero(slab.bytes.subarray(from, from + Math.min(BLOCK_BYTES, end - at)))
     }
-    for (let block = 0; block < length; block += BLOCK_BYTES) {
-      const size = Math.min(BLOCK_BYTES, length - block)
-      if (!isZero(data.subarray(at + block, at + block + size))) continue
-      flush(block)
-      if (!skipZero) seq = this.#sendZero(member, offset + block, size)
-      from = block + size
+    for (let at = part.at; at < end; ) {
+      const zero = zeroAt(at)
+      let stop = Math.min(at + BLOCK_BYTES, end)
+      while (stop < end && zeroAt(stop) === zero) stop = Math.min(stop + BLOCK_BYTES, end)
+      if (!zero) {
+        const bytes = slab.bytes.subarray(at, FRAME_BYTES + stop)
+        seq = this.#send(member, bytes, offset + at, stop - at, slab)
+      } else if (!skipZero) seq = this.#sendZero(member, offset + at, stop - at)
+      at = stop
     }
-    flush(length)
     return seq
   }
 
   #sendZero(member: WriterMember, offset: number, length: number): number {
-    return this.#send(member, Buffer.allocUnsafeSlow(FRAME_BYTES), offset, length, 0)
+    return this.#send(member, Buffer.allocUnsafeSlow(FRAME_BYTES), offset, length, null)
   }
 
-  #send(member: WriterMember, bytes: Buffer, offset: number, length: number, sent: number): number {
+  #send(
+    member: WriterMember,
+    bytes: Buffer,
+    offset: number,
+    length: number,
+    slab: Slab | null,
+  ): number {
     const { writer, clock, rateBytes } = this.#parts
-    const seq = writer.sendCopy(member, bytes, offset, length)
-    this.#unacknowledged.push({ seq, bytes: sent })
-    this.#unacknowledgedBytes += sent
+    this.#frames++
+    const seq = writer.sendCopy(member, bytes, offset, length, slab)
+    const sent = bytes.length - FRAME_BYTES
     this.sentBytes += sent
-    const rate = rateBytes()
-    if (rate > 0) {
-      const now = clock.bootMs()
-      this.#nextAllowedMs = Math.max(now, this.#nextAllowedMs) + (sent / rate) * 1_000
-    }
+    this.#pace.sent(seq, sent, clock.bootMs(), rateBytes())
     return seq
   }
 }
@@ -342,8 +370,8 @@ export async function reconcileMember(
   for (let region = 0; region * REGION_BYTES < volume.sizeBytes; region++) {
     if (!isDirty(region)) continue
     const end = Math.min((region + 1) * REGION_BYTES, volume.sizeBytes)
-    for (let at = region * REGION_BYTES; at < end; at += STEP_BYTES) {
-      steps.push({ offset: at, length: Math.min(STEP_BYTES, end - at) })
+    for (let at = region * REGION_BYTES; at < end; at += RECONCILE_STEP_BYTES) {
+      steps.push({ offset: at, length: Math.min(RECONCILE_STEP_BYTES, end - at) })
     }
   }
   let fetchedBytes = 0
@@ -360,11 +388,16 @@ export async function reconcileMember(
       for (const run of differing(ours, theirs, length)) {
         const data = await queries.block(member.index, offset + run.at, run.length)
         if (data.length !== run.length) throw new QueryFailed('a block came back too short')
+        for (;;) {
+          const wait = volume.guard(offset + run.at, run.length)
+          if (wait === null) break
+          await wait
+        }
         volume.writeSync(data, 0, data.length, offset + run.at)
         fetchedBytes += data.length
       }
     }
   }
-  await Promise.all(Array.from({ length: STEPS_MAX }, work))
+  await Promise.all(Array.from({ length: RECONCILE_STEPS }, work))
   return { comparedBytes, fetchedBytes }
 }

@@ -1,21 +1,28 @@
+import { isFault } from '#base/fault.ts'
+import { BLOCK_BYTES } from '#wire/link/frame.ts'
+import { FEATURES } from '#wire/link/messages.ts'
+import type { SessionStatus } from '#wire/site/witness.ts'
+import { compareIntent, planBlank, planDelta } from './copy-plan.ts'
 import { Copy, reconcileMember } from './copy.ts'
 import type { SessionCore } from './core.ts'
 import { type Members, saveRound } from './members.ts'
-import { QueryFailed } from './peer-queries.ts'
-import { REGION_BYTES } from './regions.ts'
+import { type PeerQueries, QueryFailed } from './peer-queries.ts'
+import type { Sender } from './sender.ts'
 import type { CopyScope } from './session.ts'
 import type { Writer, WriterMember } from './writer.ts'
 import type { WriterEnd } from './writer-end.ts'
 
 /* The background work of a writer towards its replica, begun and stopped by the session:
  *
- *     copy         regions of this side to the replica (copy.ts)        ─► copied, or `join` of members that came later
+ *     copy         blocks to the replica (copy-plan.ts, copy.ts)        ─► copied, or `join` of members that came later
  *     reconcile    the other direction, before anything is served       ─► reconciled
  *     drain        wait until all is settled, make it durable everywhere ─► drained
  *
  * Owns which of them runs. There is at most one copy. `stop` ends whatever runs: a counter is raised, and what comes to its end
  * under an older count reports nothing.
  */
+
+type CopyKind = SessionStatus['copy_kind']
 
 export interface CopyingParts {
   readonly core: SessionCore
@@ -30,8 +37,14 @@ export class Copying {
   readonly #parts: CopyingParts
   readonly #core: SessionCore
   #copy: Copy | null = null
-  /** Regions that were left when the copy was begun last. */
+  /** What the copy under way, or the last one, is made after. `ready`: `todo` names all that is left of it. */
+  #plan: { readonly key: string; ready: boolean; readonly members: ReadonlySet<number> } | null =
+    null
+  #kind: CopyKind = 'none'
+  /** Bytes that were left when the plan was made. */
   #total = 0
+  /** Bytes sent for this plan over links that are gone. */
+  #sentBefore = 0
   /** Members whose first copy this link has begun. */
   readonly #joining = new Set<number>()
   /** Raised to make answers of background work that was stopped count for nothing. */
@@ -44,33 +57,115 @@ export class Copying {
 
   // -- copy -----------------------------------------------------------------------------------------------------------
 
-  /** Marks what `scope` names and goes on copying; a copy that runs takes it in. */
-  start(scope: CopyScope): void {
+  /**
+   * Looks at what `scope` names and goes on copying; a copy that runs takes it in. `regions`: at what the writer's own intent bitmap
+   * names, too. The same again after a lost link, under the same epoch and with a replica that has not lost power since, goes on
+   * where the last one ended.
+   */
+  start(scope: CopyScope, regions = false): void {
     const writer = this.#parts.writer()
-    const { members, link } = this.#parts
+    const { link } = this.#parts
     const { sender, queries } = link
     if (writer === null || sender === null || queries === null) return
-    for (const { index, intent } of members.values()) {
-      const member = writer.members.get(index)
-      if (member === undefined) continue
-      if (scope === 'all' || !link.peerJoined.has(index)) {
-        const begun = scope === 'joining' && this.#joining.has(index)
-        if (!begun) member.todo.addAll()
-        if (scope === 'joining') this.#joining.add(index)
+    if (scope === 'joining') {
+      this.#join(writer)
+      // A plan in the making goes on with it, or the copy would seem to be done.
+      if (this.#planned) this.#run(writer, sender, queries)
+      return
+    }
+    const key = `${this.#core.session.stored.record.epoch} ${scope} ${regions} ${link.peerBootId}`
+    if (this.#plan?.key === key && this.#plan.ready) {
+      this.#total = Math.max(this.#total, this.#left())
+      return this.#run(writer, sender, queries)
+    }
+    const plan = { key, ready: false, members: new Set(writer.members.keys()) }
+    this.#plan = plan
+    this.#total = 0
+    this.#sentBefore = 0
+    const work = this.#work
+    this.#makePlan(writer, queries, scope, regions).then(
+      () => {
+        // What was begun on a link that is gone is begun again.
+        if (work !== this.#work || this.#plan !== plan) return
+        plan.ready = true
+        this.#total = this.#left()
+        this.#core.log.info({ kind: this.#kind, left_bytes: this.#total, scope }, 'copy begins')
+        this.#run(writer, sender, queries)
+      },
+      (error: unknown) => {
+        if (!(error instanceof QueryFailed) && !isFault(error)) return this.#core.fatal(error)
+        if (work !== this.#work) return
+        this.#core.log.warn({ err: error }, 'copy could not be planned')
+        link.broken(sender, error.message)
+      },
+    )
+  }
+
+  async #makePlan(
+    writer: Writer,
+    queries: PeerQueries,
+    scope: CopyScope,
+    regions: boolean,
+  ): Promise<void> {
+    const { members, link } = this.#parts
+    const { baseEpoch } = this.#core.session.stored
+    let first = 0
+    let full = 0
+    const all = [...writer.members.values()]
+    // Before anything takes time: what clients write from now on goes through the stream.
+    for (const { todo } of all) todo.clear()
+    for (const member of all) {
+      const own = members.get(member.index)
+      if (own === undefined) continue
+      if (!link.peerJoined.has(member.index)) {
+        first++
+        await this.#planFirst(member)
+      } else if (scope === 'all') {
+        full++
+        await this.#planFirst(member)
       } else if (scope === 'dirty') {
-        for (let region = 0; region < intent.regions; region++) {
-          if (intent.has(region)) member.todo.add(region)
-        }
+        compareIntent({ member, own })
+      } else {
+        const asks = (link.peerFeatures & FEATURES.CHANGES) !== 0
+        const known = await planDelta({ member, own, queries, baseEpoch, regions, asks })
+        if (!known) full++
       }
     }
+    this.#kind = full > 0 ? 'full' : first > 0 ? 'first' : 'delta'
+  }
+
+  async #planFirst(member: WriterMember): Promise<void> {
+    if (this.#parts.link.blank.has(member.index)) await planBlank(member)
+    else member.todo.compareAll()
+  }
+
+  /** `todo` names all that the copy has to see to. Outside of a resync there is nothing to plan. */
+  get #planned(): boolean {
+    return this.#core.session.phase !== 'copying' || this.#plan?.ready === true
+  }
+
+  /** Members that the replica does not have in full yet, and what was marked since. */
+  #join(writer: Writer): void {
+    const { link } = this.#parts
+    const copying = this.#core.session.phase === 'copying'
+    for (const member of writer.members.values()) {
+      if (link.peerJoined.has(member.index) || this.#joining.has(member.index)) continue
+      if (copying && this.#plan?.members.has(member.index) === true) continue
+      this.#joining.add(member.index)
+      this.#kind = 'first'
+      member.todo.compareAll()
+    }
     this.#total = this.#left()
+  }
+
+  #run(writer: Writer, sender: Sender, queries: PeerQueries): void {
     this.#copy ??= new Copy({
       writer,
       gate: this.#core.session.gate,
       sender,
       queries,
       clock: this.#core.clock,
-      blank: link.blank,
+      blank: this.#parts.link.blank,
       rateBytes: () => this.rateBytes,
       onDone: () => this.#copyDone(),
       onError: (error) => this.#core.log.warn({ err: error }, 'copy could not read, trying again'),
@@ -82,7 +177,9 @@ export class Copying {
     const core = this.#core
     const { link } = this.#parts
     if (core.session.phase === 'copying') {
+      if (!this.#planned) return
       const members = [...(this.#parts.writer()?.members.keys() ?? [])]
+      core.log.info({ kind: this.#kind, sent_bytes: this.sentBytes }, 'copy is done')
       core.post({ kind: 'copied', now: core.now(), members })
       return
     }
@@ -98,7 +195,14 @@ export class Copying {
     this.#joining.clear()
     if (this.#copy === null) return
     this.#copy.stop()
+    this.#sentBefore += this.#copy.sentBytes
     this.#copy = null
+  }
+
+  /** In sync: the next copy has nothing to go on with. */
+  changesCleared(): void {
+    this.#plan = null
+    this.#kind = 'none'
   }
 
   /** There may be more to copy, or another rate to do it at. */
@@ -116,6 +220,15 @@ export class Copying {
     return this.#parts.members.copyRateBytes ?? this.#parts.syncRateBytes
   }
 
+  get kind(): CopyKind {
+    return this.#kind
+  }
+
+  /** Bytes of data that the copy under way, or the last one, has sent. */
+  get sentBytes(): number {
+    return this.#sentBefore + (this.#copy?.sentBytes ?? 0)
+  }
+
   /** Whole percent of the copy under way; null: there is none, or it had nothing to do. */
   get progress(): number | null {
     if (this.#copy === null || this.#total === 0) return null
@@ -124,7 +237,7 @@ export class Copying {
 
   /** Bytes of the member that need not be copied any more. */
   copiedBytes(member: WriterMember, sizeBytes: number): number {
-    return Math.max(0, sizeBytes - this.#leftOf(member) * REGION_BYTES)
+    return Math.max(0, sizeBytes - this.#leftOf(member))
   }
 
   #left(): number {
@@ -134,7 +247,7 @@ export class Copying {
   }
 
   #leftOf(member: WriterMember): number {
-    return member.todo.count + (this.#copy?.openRegions(member) ?? 0)
+    return member.todo.count * BLOCK_BYTES + (this.#copy?.openBytes(member) ?? 0)
   }
 
   // -- reconcile and drain --------------------------------------------------------------------------------------------

@@ -269,10 +269,13 @@ export class ReplicaEnd {
         return
       case 'join':
         return core.inTurn(() => this.#join(message.member))
+      case 'catch_up':
       case 'copy_begin':
       case 'rise':
       case 'epoch':
-        return core.handle({ kind: 'message', now: core.now(), message })
+        await core.handle({ kind: 'message', now: core.now(), message })
+        // What the effects have brought about (a kept copy was taken) is decided on before the next frame is looked at.
+        return core.inTurn(() => Promise.resolve())
       case 'risen':
       case 'epoch_accepted':
       case 'joined':

@@ -10,7 +10,7 @@ import { Greeting } from './hello.ts'
 import { IntentClearing } from './intent-clearing.ts'
 import type { AcceptedLink } from './link.ts'
 import { LinkSilence } from './link-silence.ts'
-import { Members } from './members.ts'
+import { Members, saveRound } from './members.ts'
 import { rebuildCopy } from './rebuild.ts'
 import { ReplicaEnd } from './replica-end.ts'
 import { ServedNames, type ServingAfter } from './served-names.ts'
@@ -36,6 +36,8 @@ import { WriterEnd } from './writer-end.ts'
  */
 
 const DRAIN_AT_CLOSE_MS = 3_000
+/** Unless the agent's settings say otherwise. */
+const FRAME_LOG_BYTES = 64 * 1024 * 1024
 const BUSY_MAX_MS = 30_000
 
 export class SessionRuntime {
@@ -195,7 +197,7 @@ export class SessionRuntime {
         this.#writer?.forgetFrames(effect.mark)
         return
       case 'start_copy':
-        return this.#copying.start(effect.scope)
+        return this.#copying.start(effect.scope, effect.regions)
       case 'stop_copy':
         return this.#copying.stop()
       case 'reconcile':
@@ -203,8 +205,15 @@ export class SessionRuntime {
       case 'drain':
         return this.#copying.drain()
       case 'log_frames':
+        this.#writer?.logFrames(effect.on)
+        return
       case 'watch_catch_up':
+        this.#writer?.watchCatchUp(() =>
+          this.#core.post({ kind: 'caught_up', now: this.#core.now() }),
+        )
+        return
       case 'clear_changes':
+        return this.#clearChanges(effect.epoch)
       case 'keep_copy':
       case 'restore_kept':
       case 'release_kept':
@@ -212,6 +221,16 @@ export class SessionRuntime {
       default:
         return unreachable(effect)
     }
+  }
+
+  /** Both sides are equal but for what is in flight. */
+  async #clearChanges(epoch: number): Promise<void> {
+    for (const { changes } of this.#members.values()) changes.clear(epoch)
+    this.#writer?.changesCleared()
+    this.#copying.changesCleared()
+    if (this.session.role !== 'replica') return
+    this.#members.beginRound()
+    for (const member of this.#members.values()) await saveRound(member)
   }
 
   #ask(ask: WitnessAsk): void {
@@ -250,14 +269,21 @@ export class SessionRuntime {
       clock: this.#deps.clock,
       run,
       holdBytes: this.#deps.settings.holdBytes,
+      frameLogBytes: this.#deps.settings.frameLogBytes ?? FRAME_LOG_BYTES,
       onLocalError: (member, error) => {
         this.#core.log.error({ member, err: error }, 'local write failed')
         this.#copying.kick()
       },
+      // After the loss of the link that may have brought it about.
+      onLogDropped: () => {
+        queueMicrotask(() => this.#core.post({ kind: 'log_dropped', now: this.#core.now() }))
+      },
     })
     run.begin(this.session.gate.sequence)
-    for (const { index, volume, intent } of this.#members.values()) {
-      writer.addMember(index, volume, intent)
+    for (const member of this.#members.values()) {
+      // By force, without a full copy: whatever the other side has, it differs from what is here now.
+      if (!member.stored.joined) member.changes.markAll()
+      writer.addMember(member)
     }
     this.#writer = writer
     // What this side writes from now on is the truth, also of a member that had only part of a copy (by force).

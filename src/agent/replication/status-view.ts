@@ -28,7 +28,7 @@ export class StatusView {
   }
 
   show(): SessionStatus {
-    const { core, copying, verifying } = this.#parts
+    const { core, copying, verifying, writerEnd, replicaEnd } = this.#parts
     const { session } = core
     const { record, consistent } = session.stored
     const now = core.now()
@@ -54,13 +54,13 @@ export class StatusView {
       peer_busy: this.#parts.writerEnd.peerBusy || this.#parts.replicaEnd.peerBusy,
       progress: copying.progress ?? (record.state === 'resyncing' ? 0 : 100),
       copy_rate_bytes: copying.rateBytes,
-      copy_kind: 'none',
+      copy_kind: copying.kind,
       base_epoch: session.stored.baseEpoch,
-      copy_sent_bytes: 0,
+      copy_sent_bytes: copying.sentBytes,
       unwitnessed: session.stored.unwitnessed,
       out_of_touch_ms: session.stored.outOfTouchMs,
       kept: session.stored.kept,
-      unfit: null,
+      unfit: session.role === 'replica' ? replicaEnd.unfit : writerEnd.peerUnfit,
       members: this.#members(),
       ...(verify === null ? {} : { verify }),
     }

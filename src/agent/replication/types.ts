@@ -59,6 +59,8 @@ export interface SessionHostSettings {
   readonly holdBytes: number
   /** Longest silence of a link whose peer is alive and busy, ms; default 30,000. */
   readonly busyMaxMs?: number
+  /** Frames kept for a replica that is away, bytes; more, and a resync of blocks is needed. */
+  readonly frameLogBytes?: number
   /** Interval in which intent bits are cleared, ms. */
   readonly intentClearMs?: number
 }

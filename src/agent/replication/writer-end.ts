@@ -1,5 +1,5 @@
 import { STATUS } from '#wire/link/frame.ts'
-import type { LinkMessage, Refuse } from '#wire/link/messages.ts'
+import type { Hello, LinkMessage, Refuse } from '#wire/link/messages.ts'
 import type { SessionCore } from './core.ts'
 import type { AcceptedLink } from './link.ts'
 import type { LinkSilence } from './link-silence.ts'
@@ -38,6 +38,9 @@ export class WriterEnd {
   #silence: LinkSilence | null = null
   readonly #peerJoined = new Set<number>()
   readonly #blank = new Set<number>()
+  #peerBootId = ''
+  #peerFeatures = 0
+  #peerUnfit: Hello['unfit'] = null
   /** Members that the last `rise` was about. */
   #rising: readonly number[] = []
 
@@ -62,6 +65,21 @@ export class WriterEnd {
   /** Members whose replica said that it is one hole when this link began. */
   get blank(): ReadonlySet<number> {
     return this.#blank
+  }
+
+  /** Boot of the replica's host on this link. */
+  get peerBootId(): string {
+    return this.#peerBootId
+  }
+
+  /** Bits of FEATURES that the replica knows. */
+  get peerFeatures(): number {
+    return this.#peerFeatures
+  }
+
+  /** Why the replica can hold no copy, as it said when it dialled last; null: it can. */
+  get peerUnfit(): Hello['unfit'] {
+    return this.#peerUnfit
   }
 
   // -- begin and end --------------------------------------------------------------------------------------------------
@@ -100,6 +118,9 @@ export class WriterEnd {
     this.#queries = own
     this.#linkUpMs = core.now()
     this.#silence = this.#parts.silenceOf(hello.runId)
+    this.#peerBootId = hello.bootId
+    this.#peerFeatures = hello.features
+    this.#peerUnfit = hello.unfit
     this.#peerJoined.clear()
     this.#blank.clear()
     for (const { index, joined, blank } of hello.members) {
@@ -128,7 +149,9 @@ export class WriterEnd {
   drop(refuse: Refuse | null): void {
     const sender = this.#sender
     if (sender === null) return
-    if (refuse !== null) {
+    // What is still in the socket lies in memory that is used again as soon as the frames are forgotten. The replica then learns
+    // the record when it dials again.
+    if (refuse !== null && sender.backlogBytes === 0) {
       sender.message(refuse)
       sender.end()
     }
@@ -172,6 +195,8 @@ export class WriterEnd {
   // -- messages -------------------------------------------------------------------------------------------------------
 
   send(message: WritersMessage): void {
+    // A barrier: everything that was numbered goes before it, also what a log still has to send.
+    if (message.kind === 'rise') this.#writer?.sendAll()
     // `rise` lists members as the codec wants them: an array of its own.
     this.#sender?.message(
       message.kind === 'rise' ? { ...message, members: [...message.members] } : message,
@@ -185,8 +210,11 @@ export class WriterEnd {
 
   /** The retained frames after number `after` go out, and from now on all frames do. */
   resend(after: number): void {
-    this.#writer?.setSender(this.#sender)
-    this.#writer?.resend(after)
+    const sender = this.#sender
+    this.#writer?.setSender(sender)
+    if (sender !== null && this.#writer?.resend(after) === false) {
+      this.broken(sender, 'frames that the replica needs are gone')
+    }
   }
 
   /** The copy of `member` is done: the replica makes it durable and remembers. */
@@ -212,6 +240,7 @@ export class WriterEnd {
         return core.post({ kind: 'message', now: core.now(), message })
       case 'epoch_accepted':
         return core.post({ kind: 'message', now: core.now(), message })
+      case 'catch_up':
       case 'copy_begin':
       case 'rise':
       case 'epoch':

@@ -6,115 +6,71 @@ import {
   FRAME,
   FRAME_LENGTH_MAX,
   frame,
-  STATUS,
   type Status,
   writeFrameHeader,
 } from '#wire/link/frame.ts'
-import { HEADER_BYTES, type Device, type Io, IO_ERRORS, type IoError } from '#agent/nbd/device.ts'
+import { HEADER_BYTES, type Io, IO_ERRORS, type IoError } from '#agent/nbd/device.ts'
 import { ioError } from '#agent/nbd/local-device.ts'
 import type { Slab } from '#agent/nbd/slab.ts'
-import type { Volume } from '#agent/volumes/volume.ts'
 import type { AckGate } from './ack-gate.ts'
-import type { IntentBitmap } from './intent-bitmap.ts'
-import { RegionSet, regionCount } from './regions.ts'
+import { CopyTodo } from './copy-todo.ts'
+import { FlushRounds } from './flush-rounds.ts'
+import { FrameLog } from './frame-log.ts'
+import { HeldReads } from './held-reads.ts'
+import { LongZeros, type PieceOutcome } from './long-zeros.ts'
+import type { OpenMember } from './members.ts'
 import type { RunFile } from './run-file.ts'
 import type { Sender } from './sender.ts'
+import { type Entry, WriteRing } from './write-ring.ts'
+import type { WriterMember } from './writer-member.ts'
+
+export type { WatchedRange, WriterMember } from './writer-member.ts'
 
 /* The write path of a session at its writer.
  *
- *   submit(batch) ─► intent bits set? ─► number, header over the NBD header ─► socket (one write) ─► page cache
- *                        │ no                                                                           │
- *                        └► waits for one fdatasync of the bitmap, then as above                        │
- *   acknowledgement of the replica ─► gate ─► io.complete ◄─────────────────────────────────────────────┘
+ *   submit(batch) ─► intent bits set? nothing to preserve? ─► number, header over the NBD header ─► socket (one write) ─► page cache
+ *                        │ no                                                                                               │
+ *                        └► waits for one fdatasync, then as above                                                          │
+ *   acknowledgement of the replica ─► gate ─► io.complete ◄─────────────────────────────────────────────────────────────────┘
  *
- * Every numbered write has an entry from its numbering until it was answered and, if the link wants it, acknowledged. Entries
- * are in a ring in the order of their numbers:
+ * Every numbered write has an entry in the ring (write-ring.ts) from its numbering until it was answered and, if the link wants it,
+ * acknowledged. What becomes of it without a link depends on the gate:
  *
- *     head ... answered ... tail          [head, answered) is kept for the link only; [answered, tail) is not answered yet
+ *     in sync             the entry stays, unanswered, to be sent again
+ *     alone, frame log    it is answered and goes into the frame log (frame-log.ts), to be sent in order later
+ *     alone, no log       it is answered and gone; the copy sees to it
  *
- * While the link is down under in_sync the entries stay, to be sent again. While this side acknowledges alone without a
- * link no entry stays; instead the region is noted for the copy.
+ * The change map names every block that this side changed while the replica did not take part: a write is marked before it is carried
+ * out when this side answers alone or has no link, and what the link had not acknowledged is marked when it is lost.
  *
- * What a read returns may be answered only when the replica holds it too: a client must never see a value that a failover
- * could take back. So a read waits for unacknowledged writes that overlap it.
+ *     head ... sent ... tail           [sent, tail) has not been given to the link yet: a replica that catches up gets it as fast as it
+ *                                      takes it, and a new write goes behind it
  *
- * A zero request longer than a frame is carried out in pieces with a number each, a few per turn.
+ * What else waits in here: flushes (flush-rounds.ts), zeroes longer than a frame (long-zeros.ts), reads (held-reads.ts).
  */
-
-class Entry {
-  seq = 0
-  /** Answered when this entry may be; null for copies, parts of a zero, and writes whose answer waits for a flush. */
-  io: Io | null = null
-  slab: Slab | null = null
-  bytes: Buffer = NOTHING
-  start = 0
-  end = 0
-  member: WriterMember | null = null
-  offset = 0
-  length = 0
-  error: IoError = 0
-  /** The link will not ask for it. */
-  forgotten = false
-  isCopy = false
-}
-
-const NOTHING = Buffer.alloc(0)
-
-/** One fdatasync on both sides and everybody who waits for it. */
-interface FlushRound {
-  readonly member: WriterMember
-  readonly ios: Io[]
-  readonly waiters: ((error: IoError) => void)[]
-  /** Numbers up to it must be releasable too: writes with FUA. */
-  seq: number
-  localDone: boolean
-  peerDone: boolean
-  /** Id on the present link; 0: not sent there. */
-  id: number
-  error: IoError
-}
-
-export interface WriterMember {
-  readonly index: number
-  readonly volume: Volume
-  readonly intent: IntentBitmap
-  /** Regions to be copied to the replica. */
-  readonly todo: RegionSet
-  /** Copies that run look here for writes into the range they are reading. */
-  readonly watched: Set<WatchedRange>
-  running: FlushRound | null
-  next: FlushRound | null
-  readonly device: Device
-}
-
-/** A range that a copy is reading; `hit` when a client wrote into it meanwhile. */
-export interface WatchedRange {
-  readonly offset: number
-  readonly length: number
-  hit: boolean
-}
-
-interface LongZero {
-  readonly member: WriterMember
-  readonly io: Io
-  offset: number
-  left: number
-}
 
 /** The loop stays awake for an acknowledgement, and for the next request of a client that was answered, this long. */
 const ACKNOWLEDGEMENT_WINDOW_MS = 0.2
 const REQUEST_WINDOW_MS = 0.05
 
-/** Pieces of long zeroes numbered per turn, at up to 0.7 ms each. */
-const ZERO_PIECES_PER_TURN = 4
+/** Bytes of a log given to the socket ahead of what the kernel takes. */
+const LINK_BACKLOG_BYTES = 1024 * 1024
+/** Bytes of a log given to the socket in one go. */
+const LOG_STEP_BYTES = 256 * 1024
+/** A replica that lacks no more than this has caught up: the rest fits into one turn of the link. */
+const CAUGHT_UP_FRAMES = 256
+const CAUGHT_UP_BYTES = 1024 * 1024
 
 export interface WriterParts {
   readonly gate: AckGate
   readonly clock: Clock
   readonly run: RunFile
   readonly holdBytes: number
+  readonly frameLogBytes: number
   /** A local write or flush failed; the session goes on, the volume says what it thinks of it. */
   readonly onLocalError: (member: number, error: unknown) => void
+  /** The frame log grew too long and is gone. */
+  readonly onLogDropped: () => void
 }
 
 export class Writer {
@@ -123,6 +79,7 @@ export class Writer {
   readonly #run: RunFile
   readonly #holdBytes: number
   readonly #onLocalError: (member: number, error: unknown) => void
+  readonly #onLogDropped: () => void
   readonly members = new Map<number, WriterMember>()
   #sender: Sender | null = null
   #inputOpen = false
@@ -130,19 +87,23 @@ export class Writer {
   #plain = false
   #failed = false
 
-  #ring: Entry[] = Array.from({ length: 1024 }, () => new Entry())
-  #head = 0
-  #answered = 0
-  #tail = 0
-  /** Payload bytes between head and tail. */
-  #bytes = 0
+  readonly #ring = new WriteRing()
+  /** Position in the ring of the first entry that the link has not got. */
+  #sent = 0
+  /** Number of the last entry that was forgotten, which nobody can send any more. */
+  #forgottenSeq = 0
+  readonly #log: FrameLog
+  /** Both sides were equal but for what this process numbered. It cannot be said of what an earlier process did: of its last writes
+   *  any may have reached the one side and not the other. */
+  #inStep = false
+  #onCaughtUp: (() => void) | null = null
 
   readonly #waiting: { member: WriterMember; io: Io }[] = []
-  #zeros: LongZero[] = []
-  #zerosPlanned = false
-  #savingIntent = false
-  readonly #reads: { io: Io; seq: number }[] = []
-  readonly #rounds: FlushRound[] = []
+  /** Something is being made durable before the first request that waits may be numbered. */
+  #preparing = false
+  readonly #zeros: LongZeros
+  readonly #reads = new HeldReads()
+  readonly #flushes: FlushRounds
   #flushId = 0
   readonly #idle: (() => void)[] = []
   readonly #staged: Io[] = []
@@ -150,15 +111,34 @@ export class Writer {
   readonly #acknowledgement = new Anticipation(ACKNOWLEDGEMENT_WINDOW_MS)
   readonly #request = new Anticipation(REQUEST_WINDOW_MS)
 
-  constructor({ gate, clock, run, holdBytes, onLocalError }: WriterParts) {
-    this.#gate = gate
-    this.#clock = clock
-    this.#run = run
-    this.#holdBytes = holdBytes
-    this.#onLocalError = onLocalError
+  constructor(parts: WriterParts) {
+    this.#gate = parts.gate
+    this.#clock = parts.clock
+    this.#run = parts.run
+    this.#holdBytes = parts.holdBytes
+    this.#onLocalError = parts.onLocalError
+    this.#onLogDropped = parts.onLogDropped
+    this.#log = new FrameLog(parts.frameLogBytes)
+    this.#flushes = new FlushRounds({
+      askReplica: (member) => this.#askFlush(member),
+      needsReplica: () => !this.#plain && this.#gate.needsReplica,
+      onLocalError: parts.onLocalError,
+      onChange: () => this.release(),
+    })
+    let first = 0
+    this.#zeros = new LongZeros({
+      open: () => this.#inputOpen && !this.#failed && !this.#preparing && !this.#full,
+      begin: () => (first = this.#ring.tail),
+      piece: (member, offset, length, left, io, mayUnmap) =>
+        this.#zeroPiece(member, offset, length, left, io, mayUnmap),
+      end: () => {
+        this.#carryOut(first)
+        this.release()
+      },
+    })
   }
 
-  addMember(index: number, volume: Volume, intent: IntentBitmap): WriterMember {
+  addMember({ index, volume, intent, changes }: OpenMember): WriterMember {
     assert(!this.members.has(index), 'a member is added once')
     const submit = (of: WriterMember, batch: readonly Io[], count: number) =>
       this.#submit(of, batch, count)
@@ -166,7 +146,8 @@ export class Writer {
       index,
       volume,
       intent,
-      todo: new RegionSet(regionCount(volume.sizeBytes)),
+      changes,
+      todo: new CopyTodo(volume.sizeBytes),
       watched: new Set(),
       running: null,
       next: null,
@@ -185,27 +166,40 @@ export class Writer {
 
   /** The member's device fails everything from now on; what is numbered goes its way. */
   removeMember(index: number): void {
+    const member = this.members.get(index)
     this.members.delete(index)
+    if (member !== undefined) this.#zeros.fail(IO_ERRORS.ESHUTDOWN, member)
   }
 
   /** Unanswered and unacknowledged payload in memory, bytes. */
   get heldBytes(): number {
-    return this.#bytes
+    return this.#ring.bytes
+  }
+
+  /** Frames kept for a replica that is away, with what it takes to manage them, bytes. */
+  get logBytes(): number {
+    return this.#log.bytes
   }
 
   /** Nothing is waiting for an answer, and the link has everything it should. */
   get idle(): boolean {
     return (
-      this.#head === this.#tail &&
-      this.#zeros.length === 0 &&
-      !this.#savingIntent &&
-      this.#rounds.length === 0
+      this.#ring.head === this.#ring.tail &&
+      this.#zeros.count === 0 &&
+      !this.#preparing &&
+      this.#flushes.count === 0
     )
   }
 
   /** All that was numbered is answered and acknowledged. Requests that are not numbered may wait. */
   get settled(): boolean {
-    return this.#head === this.#tail
+    return this.#ring.head === this.#ring.tail
+  }
+
+  /** Every frame numbered behind it is still here; null: no log is kept, or what went before is not known exactly. */
+  get logFrom(): number | null {
+    if (!this.#log.on || !this.#inStep) return null
+    return Math.max(this.#gate.acknowledged, this.#forgottenSeq)
   }
 
   // -- control --------------------------------------------------------------------------------------------------------
@@ -213,81 +207,133 @@ export class Writer {
   /** Frames go out on `sender` from now on; null: nowhere. */
   setSender(sender: Sender | null): void {
     this.#sender = sender
-    for (const round of this.#rounds) round.id = 0
+    this.#sent = this.#ring.tail
+    this.#flushes.linkChanged()
+    this.#onCaughtUp = null
+    if (sender !== null) return
+    this.markRetained()
+    if (this.#log.on) this.#logAnswered()
   }
 
   setInput(open: boolean): void {
     this.#inputOpen = open
-    if (open) this.#pump()
+    if (!open) return
+    this.#pump()
+    this.#zeros.resume()
   }
 
-  /** Sends the retained frames behind `after` again, then whatever flushes wait for the replica. */
-  resend(after: number): void {
-    const sender = this.#sender
-    if (sender === null) return
-    sender.cork()
-    for (let i = this.#head; i < this.#tail; i++) {
-      const entry = this.#at(i)
-      if (entry.seq > after && !entry.forgotten) {
-        sender.write(entry.bytes.subarray(entry.start, entry.end))
-      }
-    }
-    sender.uncork()
+  /**
+   * Sends the retained frames behind `after` again, then whatever flushes wait for the replica. While this side answers alone they go
+   * out as fast as the replica takes them. False: some are gone.
+   */
+  resend(after: number): boolean {
+    if (this.#sender === null) return true
+    if (!this.#reachesBackTo(after)) return false
+    this.#sent = this.#ring.after(after)
+    if (this.#gate.needsReplica) {
+      this.#inStep = true
+      this.sendAll()
+    } else this.#sendMore()
     this.requirePeer()
+    return true
+  }
+
+  #reachesBackTo(after: number): boolean {
+    const ring = this.#ring
+    const first = ring.after(after)
+    if (first === ring.tail) return this.#gate.sequence <= after
+    if (ring.at(first).seq !== after + 1) return false
+    for (let i = first; i < ring.tail; i++) if (ring.at(i).forgotten) return false
+    return true
+  }
+
+  /** Everything numbered so far is given to the link. What is sent afterwards comes behind it. */
+  sendAll(): void {
+    const sender = this.#sender
+    if (sender === null || this.#sent === this.#ring.tail) return
+    this.#sendRange(sender, this.#sent, this.#ring.tail)
+    this.#sent = this.#ring.tail
   }
 
   /** The link no longer wants what it has not acknowledged; with `mark`, the copy will see to it. */
   forgetFrames(mark: boolean): void {
-    for (let i = this.#head; i < this.#tail; i++) {
-      const entry = this.#at(i)
-      if (mark && !entry.forgotten) entry.member?.todo.addRange(entry.offset, entry.length)
+    const ring = this.#ring
+    for (let i = ring.head; i < ring.tail; i++) {
+      const entry = ring.at(i)
+      if (mark && !entry.forgotten) this.#leaveToCopy(entry)
       entry.forgotten = true
+      this.#forgottenSeq = entry.seq
     }
     this.#trim()
   }
 
+  /** What the replica lacks of the frames that are here is named by the change map, whatever happens to them. */
+  markRetained(): void {
+    const ring = this.#ring
+    const { acknowledged } = this.#gate
+    for (let i = ring.head; i < ring.tail; i++) {
+      const { seq, forgotten, isCopy, member, offset, length } = ring.at(i)
+      if (!forgotten && !isCopy && seq > acknowledged) this.#markChanged(member, offset, length)
+    }
+  }
+
+  /** Answered frames are kept until they are acknowledged, within the log's limit; or not any more. */
+  logFrames(on: boolean): void {
+    if (on === this.#log.on) return
+    if (on) {
+      this.#log.start()
+      this.markRetained()
+      if (this.#sender === null) this.#logAnswered()
+      return
+    }
+    this.#log.stop()
+    // What is on its way will be acknowledged, or the link ends.
+    if (this.#sender === null) this.#forgetAnswered()
+    this.#trim()
+  }
+
+  /** The session is in sync, and the change maps have been emptied. */
+  changesCleared(): void {
+    this.#inStep = true
+    if (this.#sender === null) this.markRetained()
+  }
+
+  /** Calls back, once, when the replica has nearly everything. Ends with the link. */
+  watchCatchUp(done: () => void): void {
+    this.#onCaughtUp = done
+    this.#lookCaughtUp()
+  }
+
   /** Answers need the replica from now on: rounds that were begun without it are taken there. */
   requirePeer(): void {
-    const sender = this.#sender
-    if (sender === null) return
-    for (const round of this.#rounds) {
-      if (round.peerDone || round.id !== 0) continue
-      round.id = ++this.#flushId
-      sender.flush(round.member.index, round.id)
-    }
+    if (this.#sender !== null && this.#gate.needsReplica) this.#flushes.requirePeer()
   }
 
   /** Everything that waits for an answer gets `error`; no further request is carried out. */
   fail(error: IoError): void {
     this.#failed = true
     this.#inputOpen = false
-    for (let i = this.#answered; i < this.#tail; i++) {
-      const entry = this.#at(i)
+    const ring = this.#ring
+    while (ring.answered < ring.tail) {
+      const entry = ring.answer()
       const { io } = entry
       entry.io = null
-      entry.forgotten = true
       io?.complete(error)
     }
-    this.#answered = this.#tail
-    for (let i = this.#head; i < this.#tail; i++) this.#at(i).forgotten = true
+    for (let i = ring.head; i < ring.tail; i++) ring.at(i).forgotten = true
     this.#trim()
+    this.#log.stop()
     for (const { io } of this.#waiting.splice(0)) io.complete(error)
-    for (const { io } of this.#zeros.splice(0)) io.complete(error)
-    for (const { io } of this.#reads.splice(0)) io.complete(error)
-    for (const round of this.#rounds.splice(0)) {
-      round.member.running = null
-      const next = round.member.next
-      round.member.next = null
-      for (const io of round.ios) io.complete(error)
-      for (const io of next?.ios ?? []) io.complete(error)
-      for (const wake of [...round.waiters, ...(next?.waiters ?? [])]) wake(error)
-    }
+    this.#zeros.fail(error)
+    this.#reads.fail(error)
+    this.#flushes.fail(error)
   }
 
   /** The session is over and this side keeps its volumes: answers need nobody any more. */
   becomePlain(): void {
     this.#plain = true
     this.#sender = null
+    this.#log.stop()
     this.forgetFrames(false)
     this.setInput(true)
     this.release()
@@ -306,7 +352,7 @@ export class Writer {
       [...this.members.values()].map(
         (member) =>
           new Promise<IoError>((resolve) => {
-            this.#joinFlush(member, null, 0).waiters.push(resolve)
+            this.#flushes.join(member, null, 0).waiters.push(resolve)
           }),
       ),
     ).then((errors) => errors.every((error) => error === 0))
@@ -347,34 +393,57 @@ export class Writer {
     if (flushes) {
       for (let i = 0; i < count; i++) {
         const io = batch[i] as Io
-        if (io.kind === 'flush') this.#joinFlush(member, io, 0)
+        if (io.kind === 'flush') this.#flushes.join(member, io, 0)
       }
     }
     if (this.#waiting.length > 0) this.#pump()
     this.release()
   }
 
+  /** No more is numbered until the replica, or the clients' answers, have caught up. */
+  get #full(): boolean {
+    const { bytes, answeredBytes } = this.#ring
+    // Without a link the log is bounded by being dropped, not by making clients wait.
+    if (this.#sender === null) return bytes - answeredBytes >= this.#holdBytes
+    return bytes >= (this.#log.on ? this.#log.limitBytes : this.#holdBytes)
+  }
+
   #mayNumber(member: WriterMember, batch: readonly Io[], start: number, end: number): boolean {
-    if (this.#waiting.length > 0 || !this.#inputOpen || this.#bytes >= this.#holdBytes) return false
-    if (this.#plain) return true
+    if (this.#waiting.length > 0 || !this.#inputOpen || this.#full) return false
     for (let i = start; i < end; i++) {
-      const io = batch[i] as Io
-      if (!member.intent.touch(io.offset, io.length)) return false
+      if (this.#preparation(member, batch[i] as Io) !== null) return false
     }
     return true
+  }
+
+  /** What must be durable before the request is carried out; null: nothing. */
+  #preparation(member: WriterMember, io: Io): 'intent' | Promise<void> | null {
+    const { offset, length } = io
+    if (!this.#plain && !member.intent.touch(offset, length)) return 'intent'
+    // The pieces of a long zero are asked about one by one.
+    if (io.kind === 'zero' && length > FRAME_LENGTH_MAX) return null
+    return member.volume.guard(offset, length)
   }
 
   /** Takes requests that had to wait, in order. */
   #pump(): void {
     while (this.#waiting.length > 0) {
-      if (this.#savingIntent || !this.#inputOpen || this.#bytes >= this.#holdBytes) return
+      if (this.#preparing || !this.#inputOpen || this.#full) return
       const first = this.#waiting[0] as { member: WriterMember; io: Io }
       const { member } = first
       let end = 1
       while ((this.#waiting[end - 1] as { io: Io }).io.more) end++
       const group = this.#waiting.slice(0, end).map(({ io }) => io)
-      const covered = this.#plain || group.every((io) => member.intent.touch(io.offset, io.length))
-      if (!covered) return this.#setIntent()
+      if (this.members.get(member.index) !== member) {
+        this.#waiting.splice(0, end)
+        for (const io of group) io.complete(IO_ERRORS.ESHUTDOWN)
+        continue
+      }
+      for (const io of group) {
+        const preparation = this.#preparation(member, io)
+        if (preparation === 'intent') return this.#setIntent()
+        if (preparation !== null) return this.#preserve(preparation, member, end)
+      }
       this.#waiting.splice(0, end)
       this.#number(member, group, end)
     }
@@ -387,29 +456,54 @@ export class Writer {
       member.intent.set(io.offset, io.length)
       members.add(member)
     }
-    this.#savingIntent = true
-    Promise.all([...members].map((member) => member.intent.save())).then(
+    const saved = Promise.all([...members].map((member) => member.intent.save()))
+    this.#prepare(saved, (error) => {
+      this.#onLocalError((this.#waiting[0]?.member.index ?? 0) as number, error)
+      for (const { io } of this.#waiting.splice(0)) io.complete(IO_ERRORS.EIO)
+    })
+  }
+
+  /** A snapshot preserves what the first `count` requests overwrite. The others that wait are announced, to share its sync. */
+  #preserve(wait: Promise<void>, member: WriterMember, count: number): void {
+    for (const other of this.#waiting.slice(1)) {
+      if (other.io.kind === 'zero' && other.io.length > FRAME_LENGTH_MAX) continue
+      other.member.volume.guard(other.io.offset, other.io.length)?.catch(ignoreEarlyAnswer)
+    }
+    this.#prepare(wait, (error) => {
+      const failure = ioError(error)
+      for (const one of this.#waiting.splice(0, count)) {
+        assert(one.member === member, 'what waits stays in order')
+        one.io.complete(failure)
+      }
+    })
+  }
+
+  #prepare(work: Promise<unknown>, failed: (error: unknown) => void): void {
+    this.#preparing = true
+    const go = () => {
+      this.#pump()
+      this.#zeros.resume()
+      this.release()
+    }
+    work.then(
       () => {
-        this.#savingIntent = false
-        this.#pump()
-        this.release()
+        this.#preparing = false
+        go()
       },
       (error: unknown) => {
-        this.#savingIntent = false
-        this.#onLocalError((this.#waiting[0]?.member.index ?? 0) as number, error)
-        for (const { io } of this.#waiting.splice(0)) io.complete(IO_ERRORS.EIO)
+        this.#preparing = false
+        if (!this.#failed) failed(error)
+        go()
       },
     )
   }
 
   #number(member: WriterMember, ios: readonly Io[], count: number): void {
-    const sender = this.#sender
-    const first = this.#tail
+    const first = this.#ring.tail
     for (let i = 0; i < count; i++) {
       const io = ios[i] as Io
       if (io.kind === 'zero' && io.length > FRAME_LENGTH_MAX) {
-        this.#zeros.push({ member, io, offset: io.offset, left: io.length })
-        this.#planZeros()
+        this.#zeros.add(member, io)
       } else if (io.kind === 'zero') {
         this.#pushZero(member, io, io.offset, io.length, io.mayUnmap)
       } else {
@@ -434,30 +528,25 @@ export class Writer {
         )
       }
     }
-    if (sender !== null) this.#sendFrom(sender, first)
-    this.#writeLocally(first)
-    this.#run.store(this.#gate.sequence)
-    const single = this.#tail - this.#answered === 1
-    if (single && sender !== null && this.#gate.needsReplica) this.#acknowledgement.expect()
+    this.#carryOut(first)
+    const single = this.#ring.tail - this.#ring.answered === 1
+    if (single && this.#sender !== null && this.#gate.needsReplica) this.#acknowledgement.expect()
   }
 
   #push(member: WriterMember, offset: number, length: number): Entry {
-    if (this.#tail - this.#head === this.#ring.length) this.#grow()
-    const entry = this.#at(this.#tail++)
-    entry.seq = this.#gate.next()
-    entry.io = null
-    entry.slab = null
-    entry.member = member
-    entry.offset = offset
-    entry.length = length
-    entry.error = 0
-    entry.isCopy = false
-    entry.forgotten = false
-    this.#bytes += length
-    if (this.#sender === null && !this.#gate.needsReplica) {
-      // Nobody will ask for it: the copy that follows the next link takes it along.
-      entry.forgotten = true
-      member.todo.addRange(offset, length)
+    const gate = this.#gate
+    const entry = this.#ring.push(gate.next(), member, offset, length)
+    const { needsReplica } = gate
+    gate.bytes += length
+    if (this.#sender === null || !needsReplica) {
+      // Before it is carried out.
+      this.#markChanged(member, offset, length)
+      if (this.#sender === null && !needsReplica && !this.#log.on) {
+        // Nobody will ask for it: the copy that follows the next link takes it along.
+        entry.forgotten = true
+        this.#forgottenSeq = entry.seq
+        member.todo.sendRange(offset, length)
+      }
     }
     for (const range of member.watched) {
       if (offset < range.offset + range.length && range.offset < offset + length) range.hit = true
@@ -471,148 +560,189 @@ export class Writer {
     offset: number,
     length: number,
     mayUnmap: boolean,
-  ): Entry {
+  ): void {
     const entry = this.#push(member, offset, length)
     entry.io = io
-    entry.bytes = frame(
-      FRAME.ZERO,
-      mayUnmap ? FLAG.MAY_UNMAP : 0,
-      member.index,
-      entry.seq,
-      offset,
-      length,
-    )
+    entry.isZero = true
+    const flags = mayUnmap ? FLAG.MAY_UNMAP : 0
+    entry.bytes = frame(FRAME.ZERO, flags, member.index, entry.seq, offset, length)
     entry.start = 0
     entry.end = entry.bytes.length
-    return entry
   }
 
-  /** One socket write for all entries that lie back to back in memory. */
-  #sendFrom(sender: Sender, first: number): void {
-    sender.cork()
-    for (let i = first; i < this.#tail; ) {
-      const entry = this.#at(i)
-      const { bytes, start } = entry
-      let { end } = entry
-      i++
-      while (i < this.#tail) {
-        const next = this.#at(i)
-        if (next.bytes !== bytes || next.start !== end) break
-        end = next.end
-        i++
-      }
-      sender.write(bytes.subarray(start, end))
+  #markChanged(member: WriterMember | null, offset: number, length: number): void {
+    // The map of a member that was removed is closed.
+    if (member === null || this.#plain || this.members.get(member.index) !== member) return
+    member.changes.mark(offset, length)
+  }
+
+  #leaveToCopy({ member, offset, length }: Entry): void {
+    this.#markChanged(member, offset, length)
+    member?.todo.sendRange(offset, length)
+  }
+
+  /** Entries from position `first` on: their number noted, to the link, into the volume. */
+  #carryOut(first: number): void {
+    const sender = this.#sender
+    // First: or the next process could give the number of a write that went out to another one.
+    this.#run.store(this.#gate.sequence)
+    if (sender !== null) {
+      if (this.#sent === first) {
+        this.#sendRange(sender, first, this.#ring.tail)
+        this.#sent = this.#ring.tail
+      } else this.#sendMore()
     }
-    sender.uncork()
+    this.#writeLocally(first)
   }
 
   #writeLocally(first: number): void {
-    for (let i = first; i < this.#tail; i++) {
-      const entry = this.#at(i)
+    const ring = this.#ring
+    for (let i = first; i < ring.tail; i++) {
+      const entry = ring.at(i)
       const member = entry.member as WriterMember
+      const { bytes, start, offset, length } = entry
       try {
-        if (entry.slab === null) {
-          const mayUnmap = ((entry.bytes[3] as number) & FLAG.MAY_UNMAP) !== 0
-          member.volume.zeroSync(entry.offset, entry.length, mayUnmap)
-        } else {
-          member.volume.writeSync(
-            entry.slab.bytes,
-            entry.start + HEADER_BYTES,
-            entry.length,
-            entry.offset,
-          )
-        }
+        if (entry.isZero) {
+          member.volume.zeroSync(offset, length, ((bytes[3] as number) & FLAG.MAY_UNMAP) !== 0)
+        } else member.volume.writeSync(bytes, start + HEADER_BYTES, length, offset)
       } catch (error) {
         entry.error = ioError(error)
         // The replica may have it and this side not, or half of it. What this side reads is the truth.
-        member.todo.addRange(entry.offset, entry.length)
+        this.#leaveToCopy(entry)
         this.#onLocalError(member.index, error)
       }
       const { io } = entry
       if (io?.fua && entry.error === 0) {
         entry.io = null
-        this.#joinFlush(member, io, entry.seq)
+        this.#flushes.join(member, io, entry.seq)
       }
     }
   }
 
-  #planZeros(): void {
-    if (this.#zerosPlanned) return
-    this.#zerosPlanned = true
-    setImmediate(() => {
-      this.#zerosPlanned = false
-      this.#zeroSome()
-    })
-  }
-
-  #zeroSome(): void {
-    const zero = this.#zeros[0]
-    if (zero === undefined || this.#failed) return
-    const { member, io } = zero
-    if (this.#inputOpen && this.#bytes < this.#holdBytes) {
-      const first = this.#tail
-      for (let piece = 0; piece < ZERO_PIECES_PER_TURN && zero.left > 0; piece++) {
-        const length = Math.min(zero.left, FRAME_LENGTH_MAX)
-        // The bit may have been cleared since: then the last pieces wait for nobody, they set it again without waiting.
-        if (!this.#plain && !member.intent.touch(zero.offset, length)) {
-          this.#setZeroIntent(member, zero)
-          break
-        }
-        const last = zero.left === length
-        this.#pushZero(member, last ? io : null, zero.offset, length, io.mayUnmap)
-        zero.offset += length
-        zero.left -= length
-      }
-      if (this.#sender !== null) this.#sendFrom(this.#sender, first)
-      this.#writeLocally(first)
-      this.#run.store(this.#gate.sequence)
-      if (zero.left === 0) this.#zeros.shift()
-      this.release()
-      if (this.#savingIntent) return
-    }
-    if (this.#zeros.length > 0 && this.#inputOpen && this.#bytes < this.#holdBytes)
-      this.#planZeros()
-  }
-
-  #setZeroIntent(member: WriterMember, zero: LongZero): void {
-    this.#savingIntent = true
-    member.intent.set(zero.offset, zero.left)
-    member.intent.save().then(
-      () => {
-        this.#savingIntent = false
-        this.#planZeros()
-        this.#pump()
-        this.release()
-      },
-      (error: unknown) => {
-        this.#savingIntent = false
+  #zeroPiece(
+    member: WriterMember,
+    offset: number,
+    length: number,
+    left: number,
+    io: Io | null,
+    mayUnmap: boolean,
+  ): PieceOutcome {
+    // The bit may have been cleared since: then the last pieces wait for it again.
+    if (!this.#plain && !member.intent.touch(offset, length)) {
+      member.intent.set(offset, left)
+      this.#prepare(member.intent.save(), (error) => {
         this.#onLocalError(member.index, error)
-        this.#zeros = this.#zeros.filter((one) => one !== zero)
-        zero.io.complete(IO_ERRORS.EIO)
-        this.#pump()
-      },
-    )
+        this.#zeros.fail(IO_ERRORS.EIO, member)
+      })
+      return 'wait'
+    }
+    const wait = member.volume.guard(offset, length)
+    if (wait !== null) {
+      this.#prepare(wait, (error) => this.#zeros.fail(ioError(error), member))
+      return 'wait'
+    }
+    this.#pushZero(member, io, offset, length, mayUnmap)
+    return 'done'
   }
 
-  // -- copies ---------------------------------------------------------------------------------------------------------
+  // -- link -----------------------------------------------------------------------------------------------------------
+
+  /** One socket write for all entries that lie back to back in memory. */
+  #sendRange(sender: Sender, first: number, end: number): void {
+    const ring = this.#ring
+    sender.cork()
+    for (let i = first; i < end; ) {
+      const entry = ring.at(i)
+      const { bytes, start } = entry
+      let { end: stop } = entry
+      i++
+      if (entry.forgotten) continue
+      while (i < end) {
+        const next = ring.at(i)
+        if (next.bytes !== bytes || next.start !== stop || next.forgotten) break
+        stop = next.end
+        i++
+      }
+      sender.write(bytes.subarray(start, stop))
+    }
+    sender.uncork()
+  }
+
+  /** As much of what the link has not got as it takes now. Goes on with the next acknowledgement. */
+  #sendMore(): void {
+    const sender = this.#sender
+    const ring = this.#ring
+    while (sender !== null && this.#sent < ring.tail && sender.backlogBytes < LINK_BACKLOG_BYTES) {
+      let end = this.#sent
+      for (let bytes = 0; end < ring.tail && bytes < LOG_STEP_BYTES; end++) {
+        bytes += ring.at(end).length
+      }
+      this.#sendRange(sender, this.#sent, end)
+      this.#sent = end
+    }
+  }
+
+  #askFlush(member: WriterMember): number {
+    if (this.#sender === null) return 0
+    this.sendAll()
+    this.#sender.flush(member.index, ++this.#flushId)
+    return this.#flushId
+  }
+
+  flushed(id: number, status: Status): void {
+    this.#flushes.flushed(id, status)
+  }
 
   /**
-   * Numbers a block of a copy and sends it. `bytes`: frame header room and payload, owned by the writer from now on.
-   * `done` when the replica has acknowledged it, or never.
+   * Numbers a block of a copy and sends it. `bytes`: the frame, header room first, which stays as it is until the replica has
+   * acknowledged it, or the link is gone; with `slab` it is part of that memory, and one reference is taken. No payload: zeroes.
    */
-  sendCopy(member: WriterMember, bytes: Buffer, offset: number, length: number): number {
-    const entry = this.#push(member, offset, length)
+  sendCopy(
+    member: WriterMember,
+    bytes: Buffer,
+    offset: number,
+    length: number,
+    slab: Slab | null = null,
+  ): number {
+    const entry = this.#ring.push(this.#gate.next(), member, offset, length)
+    for (const range of member.watched) {
+      if (offset < range.offset + range.length && range.offset < offset + length) range.hit = true
+    }
     entry.isCopy = true
+    entry.slab = slab
+    slab?.retain()
     entry.bytes = bytes
     entry.start = 0
     entry.end = bytes.length
     const type = bytes.length > HEADER_BYTES ? FRAME.WRITE : FRAME.ZERO
     const flags = type === FRAME.ZERO ? FLAG.COPY | FLAG.MAY_UNMAP : FLAG.COPY
     writeFrameHeader(bytes, 0, type, flags, member.index, entry.seq, offset, length)
-    if (this.#sender !== null) this.#sender.write(bytes)
     this.#run.store(this.#gate.sequence)
-    this.release()
+    if (this.#sender !== null && this.#sent === this.#ring.tail - 1) {
+      this.#sender.write(bytes)
+      this.#sent = this.#ring.tail
+    }
+    // Nothing is released here: it could number a client's write between two frames that were read together.
     return entry.seq
+  }
+
+  /** The replica holds everything up to `sequence`. */
+  acknowledged(sequence: number): void {
+    this.#gate.acknowledge(sequence)
+    this.#acknowledgement.came()
+    this.release()
+    if (this.#sent < this.#ring.tail) this.#sendMore()
+    if (this.#onCaughtUp !== null) this.#lookCaughtUp()
+    if (this.idle) this.#request.expect()
+  }
+
+  #lookCaughtUp(): void {
+    const { sequence, acknowledged } = this.#gate
+    const near = sequence - acknowledged <= CAUGHT_UP_FRAMES && this.#ring.bytes <= CAUGHT_UP_BYTES
+    if (!near) return
+    const done = this.#onCaughtUp
+    this.#onCaughtUp = null
+    done?.()
   }
 
   // -- reads ----------------------------------------------------------------------------------------------------------
@@ -644,175 +774,88 @@ export class Writer {
   #readDone(member: WriterMember, io: Io, error: IoError): void {
     if (this.#failed) return io.complete(IO_ERRORS.ESHUTDOWN)
     if (error !== 0 || this.#plain) return io.complete(error)
-    const seq = this.#gate.needsReplica ? this.#lastOverlapping(member, io.offset, io.length) : 0
-    if (this.#gate.releasableUpTo(this.#clock.bootMs()) >= seq) return io.complete(0)
-    this.#reads.push({ io, seq })
-  }
-
-  /** Number of the last unacknowledged write that overlaps the range; 0 when there is none. */
-  #lastOverlapping(member: WriterMember, offset: number, length: number): number {
-    for (let i = this.#tail - 1; i >= this.#head; i--) {
-      const entry = this.#at(i)
-      if (entry.seq <= this.#gate.acknowledged) return 0
-      if (entry.isCopy || entry.member !== member) continue
-      if (offset < entry.offset + entry.length && entry.offset < offset + length) return entry.seq
-    }
-    return 0
-  }
-
-  // -- flushes --------------------------------------------------------------------------------------------------------
-
-  #joinFlush(member: WriterMember, io: Io | null, seq: number): FlushRound {
-    const round =
-      member.running === null ? this.#newRound(member) : (member.next ??= emptyRound(member))
-    if (io !== null) round.ios.push(io)
-    if (seq > round.seq) round.seq = seq
-    return round
-  }
-
-  /** Begins at the end of this turn, so that writes of the same turn are covered by one fdatasync. */
-  #newRound(member: WriterMember): FlushRound {
-    const round = emptyRound(member)
-    member.running = round
-    this.#rounds.push(round)
-    queueMicrotask(() => this.#begin(round))
-    return round
-  }
-
-  #begin(round: FlushRound): void {
-    if (this.#failed) return
-    const { member } = round
-    if (this.#sender !== null && this.#gate.needsReplica && round.id === 0) {
-      round.id = ++this.#flushId
-      this.#sender.flush(member.index, round.id)
-    }
-    const ended = (error: IoError) => {
-      round.localDone = true
-      if (error !== 0) round.error = error
-      this.release()
-    }
-    member.volume.flush().then(
-      () => ended(0),
-      (error: unknown) => {
-        this.#onLocalError(member.index, error)
-        ended(ioError(error))
-      },
-    )
-  }
-
-  flushed(id: number, status: Status): void {
-    const round = this.#rounds.find((one) => one.id === id)
-    if (round === undefined) return
-    round.peerDone = true
-    if (status !== STATUS.OK) round.error = IO_ERRORS.EIO
-    this.release()
-  }
-
-  #endRounds(upTo: number): void {
-    for (let i = 0; i < this.#rounds.length; ) {
-      const round = this.#rounds[i] as FlushRound
-      const peer = round.peerDone || this.#plain || !this.#gate.needsReplica
-      if (!round.localDone || !peer || round.seq > upTo) {
-        i++
-        continue
-      }
-      this.#rounds.splice(i, 1)
-      const { member } = round
-      const { next } = member
-      member.running = next
-      member.next = null
-      if (next !== null) {
-        this.#rounds.push(next)
-        this.#begin(next)
-      }
-      for (const io of round.ios) io.complete(round.error)
-      for (const wake of round.waiters) wake(round.error)
-    }
+    const gate = this.#gate
+    const seq = gate.needsReplica
+      ? this.#ring.lastOverlapping(member, io.offset, io.length, gate.acknowledged)
+      : 0
+    if (gate.releasableUpTo(this.#clock.bootMs()) >= seq) return io.complete(0)
+    this.#reads.hold(io, seq)
   }
 
   // -- answers --------------------------------------------------------------------------------------------------------
 
-  /** The replica holds everything up to `sequence`. */
-  acknowledged(sequence: number): void {
-    this.#gate.acknowledge(sequence)
-    this.#acknowledgement.came()
-    this.release()
-    if (this.idle) this.#request.expect()
-  }
-
   /** Answers whatever may be answered at this moment. */
   release(): void {
     if (this.#failed) return
+    const ring = this.#ring
     const upTo = this.#plain
       ? Number.MAX_SAFE_INTEGER
       : this.#gate.releasableUpTo(this.#clock.bootMs())
     if (upTo >= 0) {
-      while (this.#answered < this.#tail) {
-        const entry = this.#at(this.#answered)
-        if (entry.seq > upTo) break
-        this.#answered++
+      while (ring.answered < ring.tail) {
+        if (ring.at(ring.answered).seq > upTo) break
+        const entry = ring.answer()
         const { io } = entry
         entry.io = null
         io?.complete(entry.error)
+        if (this.#sender === null && this.#log.on && !entry.forgotten) this.#log.keep(entry)
       }
-      if (this.#reads.length > 0) this.#answerReads(upTo)
-      if (this.#rounds.length > 0) this.#endRounds(upTo)
+      if (this.#reads.count > 0) this.#reads.answer(upTo)
+      if (this.#flushes.count > 0) this.#flushes.end(upTo)
     }
+    if (this.#log.tooLong && this.#sender === null) this.#dropLog()
     this.#trim()
     if (this.#waiting.length > 0) this.#pump()
-    if (this.#zeros.length > 0) this.#planZeros()
+    if (this.#zeros.count > 0) this.#zeros.resume()
     if (this.#idle.length > 0 && this.settled) for (const wake of this.#idle.splice(0)) wake()
-  }
-
-  #answerReads(upTo: number): void {
-    let kept = 0
-    for (const read of this.#reads) {
-      if (read.seq <= upTo) read.io.complete(0)
-      else this.#reads[kept++] = read
-    }
-    this.#reads.length = kept
   }
 
   /** Lets go of entries that are answered and that the link does not need. */
   #trim(): void {
-    const acknowledged = this.#gate.acknowledged
-    while (this.#head < this.#answered) {
-      const entry = this.#at(this.#head)
+    const ring = this.#ring
+    const { acknowledged } = this.#gate
+    while (ring.head < ring.answered) {
+      const entry = ring.at(ring.head)
       if (!entry.forgotten && !this.#plain && entry.seq > acknowledged) break
-      this.#head++
-      this.#bytes -= entry.length
-      entry.slab?.release()
-      entry.slab = null
-      entry.member = null
-      entry.bytes = NOTHING
+      if (entry.loggedBytes > 0) this.#log.leave(entry)
+      ring.drop()
+    }
+    if (this.#sent < ring.head) this.#sent = ring.head
+  }
+
+  // -- frame log ------------------------------------------------------------------------------------------------------
+
+  /** The link is gone: what was answered and not acknowledged goes into the log. */
+  #logAnswered(): void {
+    const ring = this.#ring
+    for (let i = ring.head; i < ring.answered; i++) {
+      const entry = ring.at(i)
+      if (!entry.forgotten) this.#log.keep(entry)
+    }
+    if (this.#log.tooLong) this.#dropLog()
+  }
+
+  /** Answered frames are gone for the link; those that are not answered yet stay until they are. */
+  #forgetAnswered(): void {
+    const ring = this.#ring
+    for (let i = ring.head; i < ring.answered; i++) {
+      const entry = ring.at(i)
+      if (entry.seq <= this.#gate.acknowledged) continue
+      entry.forgotten = true
+      this.#forgottenSeq = entry.seq
     }
   }
 
-  #at(position: number): Entry {
-    return this.#ring[position & (this.#ring.length - 1)] as Entry
-  }
-
-  #grow(): void {
-    const old = this.#ring
-    const size = old.length * 2
-    const ring = Array.from<Entry>({ length: size })
-    for (let i = this.#head; i < this.#head + size; i++) {
-      ring[i & (size - 1)] = i < this.#tail ? (old[i & (old.length - 1)] as Entry) : new Entry()
-    }
-    this.#ring = ring
+  /** Every frame in it is marked in the change map already. */
+  #dropLog(): void {
+    this.#log.stop()
+    this.forgetFrames(true)
+    this.#onLogDropped()
   }
 }
 
 /** Most extents told in one reply; clients ask again for the rest. */
 const EXTENTS_COUNT_MAX = 4096
 
-const emptyRound = (member: WriterMember): FlushRound => ({
-  member,
-  ios: [],
-  waiters: [],
-  seq: 0,
-  localDone: false,
-  peerDone: false,
-  id: 0,
-  error: 0,
-})
+/** What was announced is asked again when its turn comes, and fails then. */
+const ignoreEarlyAnswer = (): void => undefined
