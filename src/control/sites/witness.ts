@@ -27,8 +27,14 @@ import {
 export interface Witness {
   /** The record as it stands, or null for a session that was never registered. */
   record(session: string): Promise<Ownership | null>
-  /** Registers a session in state closed, epoch 0. Again with the same sites: no change. */
-  register(tx: Transaction, session: string, writer: string, replica: string): Promise<void>
+  /** Registers a session in state closed, epoch 0. Again with the same sites: no change. Default arbitration: the witness's. */
+  register(
+    tx: Transaction,
+    session: string,
+    writer: string,
+    replica: string,
+    arbitration?: Arbitration,
+  ): Promise<void>
   /** Forgets a closed session. Its history of changes stays. */
   forget(tx: Transaction, session: string): Promise<void>
   /** Decides, persists and only then answers. Null: unknown session. Repeating an attempt gives the same answer. */
@@ -273,11 +279,11 @@ export function createWitness(options: WitnessOptions): Witness {
         retryAfterMs: retryAfterMs ?? undefined,
       })
     },
-    async register(tx, session, writer, replica) {
+    async register(tx, session, writer, replica, arbitration) {
       assert(writer !== replica, 'a session joins two sites')
       if ((await findRecord(tx, session)) !== undefined) return
       const meta = await readMeta(tx)
-      const fresh = closedRecord(session, writer, replica, meta.incarnation)
+      const fresh = { ...closedRecord(session, writer, replica, meta.incarnation), ...arbitration }
       await tx
         .insertInto('ownership')
         .values({

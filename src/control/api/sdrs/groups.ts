@@ -46,6 +46,13 @@ const CreateBody = Type.Object({
     domain_id: Type.String(),
     source_vpc_id: Type.String(),
     dr_type: optional(Type.Literal('migration')),
+    // An extension of ours: who may go on when the sites and the witness lose each other.
+    arbitration: optional(
+      Type.Object({
+        mode: Type.Union([Type.Literal('witness'), Type.Literal('static-priority')]),
+        preferred_site: optional(Type.String()),
+      }),
+    ),
   }),
 })
 const RenameBody = Type.Object({ server_group: Type.Object({ name: Type.String() }) })
@@ -80,6 +87,9 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
       if (description !== null && !isDescription(description)) throw refuse('SDRS.0212')
       if (!isId(body.domain_id)) throw refuse('SDRS.0205')
       if (!isId(body.source_vpc_id)) throw refuse('SDRS.0204')
+      const preferred = body.arbitration?.preferred_site ?? body.source_availability_zone
+      const sites = [body.source_availability_zone, body.target_availability_zone]
+      if (!sites.includes(preferred)) throw refuse('SDRS.0203')
       const outcome = await requestGroup(services, {
         project: projectOf(request),
         name: body.name,
@@ -88,6 +98,9 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
         targetAz: body.target_availability_zone,
         domain: body.domain_id.toLowerCase(),
         vpc: body.source_vpc_id.toLowerCase(),
+        ...(body.arbitration == null
+          ? {}
+          : { arbitration: { mode: body.arbitration.mode, preferred } }),
       })
       if (!outcome.ok) throw refuse(CREATE_CODES[outcome.refusal])
       auditTarget(request, outcome.group.id)

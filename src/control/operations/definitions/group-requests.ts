@@ -7,6 +7,7 @@ import {
   updateGroup,
 } from '#control/resources/groups.ts'
 import { listDomains, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
+import type { Arbitration } from '#control/sites/witness.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import {
   decideGroup,
@@ -39,6 +40,8 @@ export interface NewGroupRequest {
   readonly targetAz: string
   readonly domain: string
   readonly vpc: string
+  /** How it is decided who goes on when the sites lose each other; the preferred site is one of the two. Default: by the witness. */
+  readonly arbitration?: Arbitration
 }
 
 export interface AcceptedGroup {
@@ -85,7 +88,7 @@ export async function requestGroup(
       project,
       resourceType: GROUP_RESOURCE,
       resourceId: group.id,
-      input: {},
+      input: request.arbitration === undefined ? {} : { arbitration: request.arbitration },
       entities: { server_group_id: group.id, name: group.name },
     })
     return { ok: true, group, operation }

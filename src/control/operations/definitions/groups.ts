@@ -8,6 +8,7 @@ import {
   updatePair,
 } from '#control/resources/groups.ts'
 import { addChore } from '#control/resources/surroundings.ts'
+import type { Arbitration } from '#control/sites/witness.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import type { Ownership } from '#domain/ownership.ts'
@@ -45,13 +46,20 @@ export const GROUP_RESOURCE = 'protection-group'
 
 type Nothing = Readonly<Record<string, never>>
 
-export const createGroup: OperationKind<Nothing> = operation('group.create', {
+export interface CreateGroup {
+  /** Default: by the witness. */
+  readonly arbitration?: Arbitration
+}
+
+export const createGroup: OperationKind<CreateGroup> = operation('group.create', {
   version: 1,
   steps: [
     step('register', {
       record: async (tx, ctx) => {
         const group = await theGroup(tx, ctx.resourceId)
-        await ctx.services.witness.register(tx, group.id, group.source_az, group.target_az)
+        const { source_az: writer, target_az: replica } = group
+        const { arbitration } = ctx.input
+        await ctx.services.witness.register(tx, group.id, writer, replica, arbitration)
         await settle(tx, ctx, 'create', 'to')
       },
     }),
