@@ -12,7 +12,8 @@ import { ExportTable } from '#agent/nbd/exports.ts'
 import { type Listening, NbdServer } from '#agent/nbd/server.ts'
 import { createSessionHost } from '#agent/replication/host.ts'
 import type { SessionHost, SessionHostDeps } from '#agent/replication/types.ts'
-import { SNAPSHOT_UNKNOWN } from '#agent/snapshots/faults.ts'
+import { openDivergences } from '#agent/divergence/divergences.ts'
+import { openSnapshots } from '#agent/snapshots/store/snapshot-store.ts'
 import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
@@ -22,13 +23,15 @@ import type { AgentConfig } from './config.ts'
 import { type ControlClient, controlClient } from './control-client.ts'
 import { LOCAL_ONLY, openLocalDoor } from './local-commands.ts'
 import { startReporter } from './reporter.ts'
-import type { DivergenceCommands } from './divergence-commands.ts'
-import type { SnapshotCommands } from './snapshot-commands.ts'
+import { type DivergenceCommands, divergenceCommands } from './divergence-commands.ts'
+import { type SnapshotCommands, snapshotCommands } from './snapshot-commands.ts'
+import { endSnapshotExports, offerSnapshots, snapshotOfExport } from './snapshot-exports.ts'
 import { type VolumeCommands, volumeCommands } from './volume-commands.ts'
 
 /* The composition root of a site agent: the only place that makes real clocks, disks and sockets for it.
  *
- * Order of a start: volumes (nothing can be opened yet) → sessions load their epoch files → plain exports → NBD sockets → commands
+ * Order of a start: volumes (nothing can be opened yet) → snapshots (what must be preserved is guarded, what was half rolled back is finished)
+ * → divergence records → sessions load their epoch files → plain exports → NBD sockets → commands
  * → reports. So a client can reach a volume only after it is settled who serves it. A stop goes the other way: no new commands,
  * clients dropped, sessions drained and marked clean, volumes closed.
  */
@@ -53,6 +56,21 @@ export async function startAgent(
     wallMs: () => systemClock.wallMs(),
   })
   const exports = new ExportTable()
+  const snapshots = await openSnapshots({
+    directory: join(config.dataDir, 'snapshots'),
+    volumes,
+    clock: systemClock,
+    log,
+    onEnded: (id) => endSnapshotExports(exports, id),
+  })
+  offerSnapshots(exports, snapshots)
+  const divergences = await openDivergences({
+    directory: join(config.dataDir, 'divergences'),
+    snapshots,
+    volumes,
+    clock: systemClock,
+    log,
+  })
   const control = controlClient({
     controlUrl: config.controlUrl,
     pki: config.pki,
@@ -77,8 +95,8 @@ export async function startAgent(
     log,
     volumes,
     exports,
-    snapshots: null,
-    divergences: null,
+    snapshots,
+    divergences,
     askWitness: witnessOf(control, log),
     link: { listen: config.linkListen, security: linkSecurity(config) },
     settings: config,
@@ -95,7 +113,17 @@ export async function startAgent(
     listen: config.commandListen,
     pki: config.pki,
     caller: `control:${config.region}`,
-    handle: handlerOf({ plain, sessions, snapshots: null, divergences: null }),
+    handle: handlerOf({
+      plain,
+      sessions,
+      snapshots: snapshotCommands({
+        snapshots,
+        volumes,
+        exports,
+        statuses: () => sessions.statuses(),
+      }),
+      divergences: divergenceCommands(divergences),
+    }),
     log,
   })
 
@@ -140,6 +168,7 @@ export async function startAgent(
       await nbd.close()
       await sessions.close()
       await beats.close()
+      await snapshots.close()
       await volumes.close()
       await control.close()
       log.info('agent stopped cleanly')
@@ -179,7 +208,7 @@ function ownersOnly(
 ): (client: string, exportName: string) => string | undefined {
   return (client, exportName) => {
     const record =
-      volumes.record(exportName) ??
+      volumes.record(snapshotOfExport(exportName)?.volume ?? exportName) ??
       volumes
         .list()
         .find(({ serving }) => serving.mode === 'session' && serving.pair === exportName)
@@ -203,8 +232,8 @@ function freeBytes(directory: string): number {
 interface Handlers {
   readonly plain: VolumeCommands
   readonly sessions: SessionHost
-  readonly snapshots: SnapshotCommands | null
-  readonly divergences: DivergenceCommands | null
+  readonly snapshots: SnapshotCommands
+  readonly divergences: DivergenceCommands
 }
 
 function handlerOf({ plain, sessions, snapshots, divergences }: Handlers): CommandHandler {
@@ -236,29 +265,23 @@ function handlerOf({ plain, sessions, snapshots, divergences }: Handlers): Comma
       case 'volume.rebuild':
         return await sessions.rebuild(as<typeof name>(request))
       case 'snapshot.create':
-        return await here(snapshots).create(as<typeof name>(request))
+        return await snapshots.create(as<typeof name>(request))
       case 'snapshot.list':
-        return here(snapshots).list(as<typeof name>(request))
+        return snapshots.list(as<typeof name>(request))
       case 'snapshot.delete':
-        return await here(snapshots).delete(as<typeof name>(request))
+        return await snapshots.delete(as<typeof name>(request))
       case 'snapshot.rollback':
-        return await here(snapshots).rollback(as<typeof name>(request))
+        return await snapshots.rollback(as<typeof name>(request))
       case 'divergence.list':
-        return here(divergences).list(as<typeof name>(request))
+        return divergences.list(as<typeof name>(request))
       case 'divergence.show':
-        return here(divergences).show(as<typeof name>(request))
+        return divergences.show(as<typeof name>(request))
       case 'divergence.read':
-        return await here(divergences).read(as<typeof name>(request))
+        return await divergences.read(as<typeof name>(request))
       case 'divergence.delete':
-        return await here(divergences).delete(as<typeof name>(request))
+        return await divergences.delete(as<typeof name>(request))
       case 'session.promote':
         throw new Fault(LOCAL_ONLY, `promoting ${as<typeof name>(request).session}`)
     }
   }
-}
-
-/** Until the agent has a snapshot store. */
-function here<T>(part: T | null): T {
-  if (part === null) throw new Fault(SNAPSHOT_UNKNOWN, 'this agent takes no snapshots')
-  return part
 }

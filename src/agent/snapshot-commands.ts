@@ -96,7 +96,11 @@ export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands
         if (serving?.mode !== 'session') continue
         throw new Fault(VOLUME_BUSY, `rolling back volume ${id}`, { session: serving.session })
       }
-      for (const id of ids) exports.refuse(id, 'the volume is being rolled back to a snapshot')
+      for (const id of ids) {
+        // What clients have sent is carried out first: nothing of it may come after the rollback.
+        await exports.hold(id)
+        exports.refuse(id, 'the volume is being rolled back to a snapshot')
+      }
       try {
         await snapshots.rollback(snapshot)
       } finally {

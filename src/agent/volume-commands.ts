@@ -1,8 +1,9 @@
 import { unreachable } from '#base/assert.ts'
-import { Fault } from '#base/fault.ts'
+import { Fault, isFault } from '#base/fault.ts'
 import type { ExportTable } from '#agent/nbd/exports.ts'
 import { localDevice } from '#agent/nbd/local-device.ts'
 import { VOLUME_BUSY } from '#agent/replication/faults.ts'
+import { SNAPSHOT_BUSY } from '#agent/snapshots/faults.ts'
 import { VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
 import type { Serving, VolumeRecord, VolumeStore } from '#agent/volumes/volume-store.ts'
 import type { CommandRequest, VolumeInfo } from '#wire/site/commands.ts'
@@ -38,7 +39,13 @@ export function volumeCommands(volumes: VolumeStore, exports: ExportTable): Volu
     if (record.failed !== null) return exports.refuse(record.id, `failed: ${record.failed}`)
     switch (record.serving.mode) {
       case 'standalone': {
-        exports.serve(record.id, localDevice(await volumes.open(record.id)))
+        try {
+          exports.serve(record.id, localDevice(await volumes.open(record.id)))
+        } catch (error) {
+          // A rollback that was cut off and could not be finished at the start, for want of space say.
+          if (!isFault(error, SNAPSHOT_BUSY)) throw error
+          exports.refuse(record.id, 'it is half rolled back to a snapshot: repeat the rollback')
+        }
         return
       }
       case 'standby':

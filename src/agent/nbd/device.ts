@@ -47,7 +47,7 @@ export const WRITE_PART_BYTES_MAX = 1024 * 1024
 export type IoKind = 'read' | 'write' | 'zero' | 'flush' | 'extents'
 
 /** Error numbers of the NBD protocol that a device may answer with; 0 is success. */
-export const IO_ERRORS = { ok: 0, EIO: 5, ENOSPC: 28, ESHUTDOWN: 108 } as const
+export const IO_ERRORS = { ok: 0, EPERM: 1, EIO: 5, ENOSPC: 28, ESHUTDOWN: 108 } as const
 export type IoError = (typeof IO_ERRORS)[keyof typeof IO_ERRORS]
 
 /** Gets each Io back when the device is done with it. */
@@ -108,6 +108,8 @@ export class Io {
 export interface Device {
   /** May grow while connections are open; they see the new size when they reconnect. */
   readonly sizeBytes: number
+  /** Clients are told that it cannot be written. Whoever tries all the same gets EPERM from the device. */
+  readonly readOnly?: boolean
   /** Takes `batch[0 .. count)` in order. Never throws; see the rules above. */
   submit(batch: readonly Io[], count: number): void
 }

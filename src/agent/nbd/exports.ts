@@ -8,7 +8,12 @@ import type { Device } from './device.ts'
  *                     └──► refuse / remove: connections are dropped at once
  *
  * A name may stand for the same device as another name: a pair and its volume.
+ *
+ * Names with an offered prefix come into being when somebody opens them, and go with `remove`.
  */
+
+/** The device behind a name that somebody wants to open, or why there is none. */
+export type Offer = (name: string) => Device | string
 
 /** An open connection, as its export sees it. */
 export interface ExportConnection {
@@ -78,6 +83,7 @@ export interface OpenRefusal {
 export class ExportTable {
   readonly #exports = new Map<string, Export>()
   readonly #refusals = new Map<string, string>()
+  readonly #offers = new Map<string, Offer>()
 
   /** Opens `name`, or gives an open one another device. The old device must have been drained with `hold` unless no
    *  connection is open; a hold stays until `release`. */
@@ -124,9 +130,21 @@ export class ExportTable {
     known?.drop(reason)
   }
 
+  /** Names that begin with `prefix` are made by `offer` when they are opened. */
+  offer(prefix: string, offer: Offer): void {
+    this.#offers.set(prefix, offer)
+  }
+
   open(name: string): Export | OpenRefusal {
     const known = this.#exports.get(name)
     if (known !== undefined) return known
+    for (const [prefix, offer] of this.#offers) {
+      if (!name.startsWith(prefix)) continue
+      const device = offer(name)
+      return typeof device === 'string'
+        ? { refusal: 'unknown', reason: device }
+        : this.serve(name, device)
+    }
     const reason = this.#refusals.get(name)
     if (reason !== undefined) return { refusal: 'policy', reason }
     return { refusal: 'unknown', reason: 'this site has no export of that name' }

@@ -35,6 +35,9 @@ const TRANSMISSION_FLAGS =
   TRANSMISSION.SEND_WRITE_ZEROES |
   TRANSMISSION.CAN_MULTI_CONN
 
+const flagsOf = ({ device }: Export): number =>
+  device.readOnly === true ? TRANSMISSION_FLAGS | TRANSMISSION.READ_ONLY : TRANSMISSION_FLAGS
+
 export interface NegotiationSettings {
   /** none: no encryption here · required: nothing but STARTTLS before it */
   readonly tls: 'none' | 'required'
@@ -133,7 +136,7 @@ export class Negotiation {
     const name = decodeExportName(data)
     const found = name === undefined ? undefined : this.#settings.open(name)
     if (!(found instanceof Export)) return { next: 'close', bytes: NOTHING }
-    const bytes = encodeExportNameReply(found.device.sizeBytes, TRANSMISSION_FLAGS, this.#noZeroes)
+    const bytes = encodeExportNameReply(found.device.sizeBytes, flagsOf(found), this.#noZeroes)
     return { next: 'serve', bytes, agreement: this.#agreement(found) }
   }
 
@@ -146,7 +149,7 @@ export class Negotiation {
       encodeInfo({
         kind: 'export',
         sizeBytes: found.device.sizeBytes,
-        flags: TRANSMISSION_FLAGS,
+        flags: flagsOf(found),
       }),
       encodeInfo({
         kind: 'block_size',

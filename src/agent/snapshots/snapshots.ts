@@ -25,7 +25,7 @@ import type { Extent } from '#agent/volumes/volume.ts'
  * leaves nothing; a `rollback`, `seal` or `delete` that did not is finished at the next start, before any volume can be opened.
  *
  * When the store of a before-image snapshot has no space, or its disk fails
- *   kept                 the write must not happen: `guard` rejects with SNAPSHOT_NO_SPACE (a repeat may succeed once there is space) or
+ *   kept                 the write must not happen: `guard` rejects with VOLUME_NO_SPACE (a repeat may succeed once there is space) or
  *                        SNAPSHOT_BROKEN (never), and the snapshot stays as it is.
  *   user, drill, backup  the snapshot becomes `failed`, durably, first; then the write goes on. If even that mark cannot be stored, `guard` rejects.
  * Kept snapshots may use the last `reserveBytes` of the file system, the others fail before they touch them.

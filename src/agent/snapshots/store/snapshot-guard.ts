@@ -223,10 +223,11 @@ export class SnapshotGuard implements VolumeGuard {
   }
 
   async #give(
-    { image, reserveBytes, lost }: Follower,
+    follower: Follower,
     images: readonly BlockImage[],
     freeBytes: number,
   ): Promise<Error | null> {
+    const { image, reserveBytes } = follower
     const wanted = images.filter(({ block }) => image.table.lacks(block, block))
     const bytes = wanted.reduce((sum, one) => sum + (one.bytes?.length ?? 0), 0)
     try {
@@ -234,7 +235,7 @@ export class SnapshotGuard implements VolumeGuard {
       await image.preserve(wanted)
       return null
     } catch (error) {
-      return await lost(error as Error)
+      return await follower.lost(error as Error)
     }
   }
 

@@ -1,11 +1,9 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, before, suite, test } from 'node:test'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
-import type { SnapshotKind } from '../snapshots.ts'
 import { snapshotsContract, type SnapshotWorld } from '../snapshots.contract.ts'
 import { openSnapshots } from './snapshot-store.ts'
 

@@ -87,6 +87,8 @@ export interface SnapshotStoreOptions {
   readonly reserveBytes?: number
   /** Flush before writers are stopped. Default true; without it a clone shows what that is good for. */
   readonly flushAhead?: boolean
+  /** The snapshot was deleted, sealed or given up: whoever serves it ends that. */
+  readonly onEnded?: (id: string) => void
   /** Default: the system's. */
   readonly disk?: StoreDisk
   readonly ranges?: FileRanges
@@ -107,6 +109,7 @@ class SnapshotStore implements Snapshots {
   readonly #log: Log
   readonly #reserveBytes: number
   readonly #flushAhead: boolean
+  readonly #onEnded: (id: string) => void
   readonly #ranges: FileRanges
   readonly #disk: StoreDisk
   readonly #guards: Guards
@@ -127,6 +130,7 @@ class SnapshotStore implements Snapshots {
     this.#log = options.log
     this.#reserveBytes = options.reserveBytes ?? RESERVE_BYTES
     this.#flushAhead = options.flushAhead ?? true
+    this.#onEnded = options.onEnded ?? (() => undefined)
     this.#ranges = options.ranges ?? systemFileRanges()
     this.#disk = options.disk ?? systemDisk(this.#ranges)
     this.#guards = new Guards(
@@ -325,8 +329,7 @@ class SnapshotStore implements Snapshots {
 
   #busy(volume: string): Error | undefined {
     const snapshot = this.#settingBack.get(volume)
-    if (snapshot === undefined) return undefined
-    return new Fault(SNAPSHOT_BUSY, `using volume ${volume}`, { snapshot, volume })
+    return snapshot === undefined ? undefined : busyFault(volume, snapshot)
   }
 
   // -- take -----------------------------------------------------------------------------------------------------------
@@ -535,6 +538,7 @@ class SnapshotStore implements Snapshots {
     if (state === 'failed') return
     entry.stored = { ...entry.stored, state: 'failed', reason }
     this.#log.error({ snapshot: id, reason }, 'snapshot failed')
+    this.#onEnded(id)
     this.#unfollow(entry)
     // What follows saves space and tells the reason after a restart; the mark alone is enough for what matters.
     void entry.inTurn(async () => {
@@ -579,6 +583,7 @@ class SnapshotStore implements Snapshots {
       await unpublishSnapshot(this.#directory, id)
       entry.gone = true
       this.#entries.delete(id)
+      this.#onEnded(id)
       for (const [volume, image] of entry.images) {
         const guard = this.#guards.get(volume)
         guard?.unfollow(image)
@@ -604,7 +609,7 @@ class SnapshotStore implements Snapshots {
       await this.#aloneStopping(async () => {
         for (const { volume } of held) {
           const other = this.#settingBack.get(volume)
-          if (other !== undefined && other !== entry.id) throw this.#busy(volume)
+          if (other !== undefined && other !== entry.id) throw busyFault(volume, other)
         }
         for (const { volume } of held) this.#settingBack.set(volume, entry.id)
         await stopWriters(held.map(({ guard }) => guard))
@@ -649,7 +654,7 @@ class SnapshotStore implements Snapshots {
       await this.#persist(entry, { state: 'ready' })
     } catch (error) {
       if (entry.stored.state === 'rolling_back') {
-        for (const { volume, guard } of held) guard.refuse(this.#busy(volume) as Error)
+        for (const { volume, guard } of held) guard.refuse(busyFault(volume, entry.id))
         throw error
       }
       this.#endSettingBack(held)
@@ -700,6 +705,7 @@ class SnapshotStore implements Snapshots {
     await syncDirectory(entry.directory)
     await this.#persist(entry, { state: 'sealing' })
     if (entry.stored.state === 'failed') throw new Fault(SNAPSHOT_FAILED, `sealing ${entry.id}`)
+    this.#onEnded(entry.id)
     this.#unfollow(entry)
   }
 
@@ -797,6 +803,9 @@ async function inTurnOfAll<T>(
   if (first === undefined) return await work()
   return await first.exclusively(() => inTurnOfAll(rest, work))
 }
+
+const busyFault = (volume: string, snapshot: string): Fault =>
+  new Fault(SNAPSHOT_BUSY, `using volume ${volume}`, { snapshot, volume })
 
 const sameNames = (a: readonly string[], b: readonly string[]): boolean =>
   a.length === b.length && a.every((name) => b.includes(name))
