@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import type { Clock } from '#base/clock.ts'
+import { isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { createEngine, type OperationEngine } from '#control/operations/engine.ts'
 import { operationKinds } from '#control/operations/definitions/list.ts'
@@ -10,7 +11,8 @@ import { type ClientCredential, createSiteClient, type SiteClient } from '#contr
 import { type InternalServer, serveInternal } from '#control/sites/server.ts'
 import { createWitness, type Witness } from '#control/sites/witness.ts'
 import { beginRun, endRun, readMeta } from '#control/store/meta.ts'
-import { type OpenStore, openStore } from '#control/store/open.ts'
+import { checkDurability, type OpenStore, openStore } from '#control/store/open.ts'
+import { STORE_NOT_DURABLE } from '#control/store/postgres/durability.ts'
 import type { Store } from '#control/store/store.ts'
 import type { ControlConfig } from './config.ts'
 
@@ -41,6 +43,9 @@ export interface PlaneOptions {
 
 /** How often is read from a shared database what other control planes heard and granted. */
 const REFRESH_MS = 1_000
+
+/** How often a shared database is asked whether a standby has come that commits do not wait for. */
+const DURABILITY_MS = 60_000
 
 /** The address of the state database as openStore takes it. */
 export function storeOptions(
@@ -110,6 +115,7 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
         await witness.watchLeases()
       }
       undo.push(every(clock, REFRESH_MS, refresh, log))
+      undo.push(every(clock, DURABILITY_MS, () => warnOfForgetfulness(store, log), log))
     }
     operations.start()
     undo.push(() => operations.stop())
@@ -117,6 +123,16 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
   } catch (error) {
     await close()
     throw error
+  }
+}
+
+/** At the start it is refused. Refusing later would be the failure itself, so it is only said, as long as it lasts. */
+async function warnOfForgetfulness(store: Store, log: Log): Promise<void> {
+  try {
+    await checkDurability(store)
+  } catch (error) {
+    if (!isFault(error, STORE_NOT_DURABLE)) throw error
+    log.error({ err: error }, 'the state database may forget ownership: no failover of it is safe')
   }
 }
 

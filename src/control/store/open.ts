@@ -25,13 +25,18 @@ export interface OpenStore {
 export async function openStore(options: OpenStore): Promise<Store> {
   const store = connectStore(options)
   try {
-    if (store.engine === 'postgres') await refuseForgetfulPostgres(store.db)
+    await checkDurability(store)
     await migrate(store, options.clock)
   } catch (error) {
     await store.close()
     throw error
   }
   return store
+}
+
+/** Throws STORE_NOT_DURABLE when the engine could lose commits now: its settings and its standbys change under our feet. */
+export async function checkDurability(store: Store): Promise<void> {
+  if (store.engine === 'postgres') await refuseForgetfulPostgres(store.db)
 }
 
 /** Opens the database as it is, without looking at its schema: for restore and for tests of migrations. */

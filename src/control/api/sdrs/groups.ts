@@ -87,6 +87,7 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
       if (description !== null && !isDescription(description)) throw refuse('SDRS.0212')
       if (!isId(body.domain_id)) throw refuse('SDRS.0205')
       if (!isId(body.source_vpc_id)) throw refuse('SDRS.0204')
+      const mode = body.arbitration?.mode
       const preferred = body.arbitration?.preferred_site ?? body.source_availability_zone
       const sites = [body.source_availability_zone, body.target_availability_zone]
       if (!sites.includes(preferred)) throw refuse('SDRS.0203')
@@ -98,9 +99,7 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
         targetAz: body.target_availability_zone,
         domain: body.domain_id.toLowerCase(),
         vpc: body.source_vpc_id.toLowerCase(),
-        ...(body.arbitration == null
-          ? {}
-          : { arbitration: { mode: body.arbitration.mode, preferred } }),
+        ...(mode === undefined ? {} : { arbitration: { mode, preferred } }),
       })
       if (!outcome.ok) throw refuse(CREATE_CODES[outcome.refusal])
       auditTarget(request, outcome.group.id)
