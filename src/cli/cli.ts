@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander'
 import { agentCommand } from './commands/agent.ts'
 import { demoCommand } from './commands/demo.ts'
+import { divergenceCommand } from './commands/divergence.ts'
 import { groupCommand } from './commands/group.ts'
 import { initCommand } from './commands/init.ts'
 import { jobCommand } from './commands/job.ts'
@@ -10,6 +11,7 @@ import { partCommand } from './commands/parts.ts'
 import { projectCommand } from './commands/project.ts'
 import { roleCommand } from './commands/role.ts'
 import { siteCommand } from './commands/site.ts'
+import { snapshotCommand } from './commands/snapshot.ts'
 import { type StateTools, stateCommand } from './commands/state.ts'
 import { statusCommand } from './commands/status.ts'
 import { tokenCommand } from './commands/token.ts'
@@ -81,6 +83,8 @@ export function buildProgram(setup: CliSetup): Command {
   volumeCommand(program.command('volume'), context)
   groupCommand(program.command('group'), context)
   pairCommand(program.command('pair'), context)
+  snapshotCommand(program.command('snapshot'), context)
+  divergenceCommand(program.command('divergence'), context)
   jobCommand(program.command('job'), context)
   userCommand(program.command('user'), context)
   projectCommand(program.command('project'), context)

@@ -30,6 +30,8 @@ export interface FetchReply {
   readonly status: number
   readonly headers: { get(name: string): string | null }
   text(): Promise<string>
+  /** Needed for downloads only. */
+  arrayBuffer?(): Promise<ArrayBuffer>
 }
 
 /** Detail of API_REFUSED: the status, and the code that the server's own documentation explains. */
@@ -112,6 +114,25 @@ export class ApiSession {
     this.#token = undefined
     const again = await this.#send(method, path, await this.#ensureToken(), body)
     return (await readReply(again, method, shown)) as T
+  }
+
+  /** The bytes that a GET answers with. Faults as for `request`. */
+  async download(path: string): Promise<Uint8Array> {
+    let reply = await this.#send('GET', path, await this.#ensureToken(), undefined)
+    if (reply.status === 401 && this.#login.password !== undefined) {
+      this.#token = undefined
+      reply = await this.#send('GET', path, await this.#ensureToken(), undefined)
+    }
+    if (reply.status !== 200 || reply.arrayBuffer === undefined) {
+      await readReply(reply, 'GET', path)
+      throw new Fault(API_UNREACHABLE, `GET ${path} was answered without bytes`)
+    }
+    try {
+      return new Uint8Array(await reply.arrayBuffer())
+    } catch (error) {
+      const doing = `reading GET ${path} (${reasonOf(error)})`
+      throw new Fault(API_UNREACHABLE, doing, { url: this.#login.url }, error)
+    }
   }
 
   #send(method: string, path: string, token: Token, body: unknown): Promise<FetchReply> {

@@ -27,6 +27,7 @@ import { followJob, type JobFlags, positiveInteger } from '../jobs.ts'
 import { columns, type Output } from '../output.ts'
 import { apiAction, apiLeaf } from '../session.ts'
 import { usageError } from '../usage.ts'
+import { groupVerifyCommand } from './group-verify.ts'
 import { arbitrationText, detailLines, preflightLines } from './group-detail.ts'
 
 /* `holdfast group`: protection groups and their life, over the SDRS interface; what that does not know (preflight, arbitration,
@@ -150,6 +151,7 @@ export function groupCommand(command: Command, context: CommandContext): void {
           'you state that the preferred site of a static-priority group is off',
         ),
   )
+  groupVerifyCommand(leaf('verify'), context)
   change('delete', 'delete a group without pairs', (api, id) => deleteGroup(api, id))
 
   const preflight = leaf('preflight')

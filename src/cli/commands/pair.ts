@@ -7,8 +7,10 @@ import {
   type SdrsPair,
   showPair,
 } from '#client/sdrs.ts'
+import { rebuildPair } from '#client/protection.ts'
 import type { CommandContext } from '../context.ts'
 import { followJob, type JobFlags, positiveInteger } from '../jobs.ts'
+import { followOperation } from '../operations.ts'
 import { columns } from '../output.ts'
 import { apiAction, apiLeaf } from '../session.ts'
 import { jobOptions } from './group.ts'
@@ -61,6 +63,23 @@ export function pairCommand(command: Command, context: CommandContext): void {
     const job = await expandPair(api, id, positiveInteger('--size', flags.size, 32_768))
     await followJob(api, output, job, flags, `expanding pair ${id}`)
   })
+
+  const rebuild = jobOptions(
+    leaf('rebuild')
+      .description("replace a pair's failed copy at the DR site by an empty one, and copy it anew")
+      .argument('<pair>')
+      .option('--force', 'also a copy that is good: there is none until the new one is complete'),
+  )
+  apiAction<JobFlags & { force?: boolean }>(
+    context,
+    rebuild,
+    async (api, output, flags, id = '') => {
+      const operation = await rebuildPair(api, id, flags.force === true)
+      const what = `rebuilding the copy of pair ${id}`
+      const ended = await followOperation(api, context, output, operation, flags, what)
+      if (ended !== undefined) output.result(ended, `${what}: done`)
+    },
+  )
 
   const remove = jobOptions(
     leaf('delete')
