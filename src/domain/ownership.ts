@@ -414,6 +414,8 @@ function promoted(
   if (writer !== site || writer === replica || !sites.has(writer) || !sites.has(replica)) {
     return no(record, 'NOT_WRITER')
   }
+  // Taken over from reports already, when somebody vouched for it.
+  if (epoch === record.epoch && writer === record.writer) return yes(record, null)
   if (epoch <= record.epoch) return no(record, 'STALE_EPOCH')
   const lease = record.lease?.holder === writer ? record.lease : null
   const next = change(record, attempt, time, { state: 'failed_over', writer, replica, lease })

@@ -251,6 +251,7 @@ for (const engine of ['sqlite', 'postgres'] as const) {
       await witness.heard(report('az2', said))
       await witness.trust('s', 'user:anna', 'az2')
       assert.equal((await witness.record('s'))?.epoch, epoch)
+      assert.equal((await must(promoted(epoch))).epoch, epoch, 'what it says later is known')
       clock.forward(LEASE_MS + DRIFT_MS)
       assert.equal(await refusal(failover(1)), 'STALE_EPOCH')
       await must({ kind: 'freeze', epoch, attempt: 'freeze-attempt' })
