@@ -8,6 +8,7 @@ import {
 } from '#control/resources/groups.ts'
 import { latestRise } from '#control/resources/sync.ts'
 import { OWNERSHIP_REFUSED } from '#control/sites/witness.ts'
+import type { Store } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import { describeGivenUp, freezesFirst, type GivenUp, givenUp } from '#domain/failover.ts'
 import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
@@ -189,13 +190,17 @@ async function freeze(ctx: StepContext<Failover>): Promise<Frozen> {
   const group = await theGroup(services.store.db, ctx.resourceId)
   const to = drAz(group)
   const before = await theRecord(services, group.id)
-  const lost = givenUp(before, (await drNotes(ctx, group)) ?? null)
+  // Frozen already: by an earlier try of this step, or by a failover that was given up half way.
+  const from =
+    before.state === 'frozen'
+      ? await stateBefore(services.store, group.id, before.epoch)
+      : before.state
+  const lost = givenUp({ ...before, state: from }, (await drNotes(ctx, group)) ?? null)
   if (lost.kind !== 'nothing' && !input.force) {
     throw new Fault(DR_SIDE_NOT_IN_SYNC, `failing over group ${group.id}`)
   }
+  if (before.state === 'frozen') return { from, epoch: before.epoch, givenUp: lost }
   const nothing = { from: null, epoch: null, givenUp: lost }
-  // Frozen already: by an earlier try of this step, or by a failover that was given up half way.
-  if (before.state === 'frozen') return { from: 'frozen', epoch: before.epoch, givenUp: lost }
   if (!freezesFirst(before, to, input.force)) return nothing
   if (!input.force) await demandWitnessed(ctx, group)
   const record = await changeRecord(
@@ -205,7 +210,24 @@ async function freeze(ctx: StepContext<Failover>): Promise<Frozen> {
     ({ epoch }) => ({ kind: 'freeze', epoch, attempt: ctx.attemptId }),
   )
   if (record.state !== 'frozen') return nothing
-  return { from: before.state, epoch: record.epoch, givenUp: lost }
+  return { from, epoch: record.epoch, givenUp: lost }
+}
+
+/** Out of which state the record was frozen. */
+async function stateBefore(
+  { db }: Store,
+  session: string,
+  epoch: number,
+): Promise<Ownership['state']> {
+  const row = await db
+    .selectFrom('ownership_changes')
+    .select('state')
+    .where('session', '=', session)
+    .where('epoch', '=', epoch - 1)
+    .orderBy('at', 'desc')
+    .executeTakeFirst()
+  // A history that does not reach back proves nothing about what was acknowledged alone.
+  return (row?.state ?? 'frozen') as Ownership['state']
 }
 
 /** Since when the DR side has been without word of production. */
