@@ -166,11 +166,20 @@ async function promoteHere(output: Output, session: string, flags: PromoteFlags)
 
 /** The agent takes the decision at once; waiting out the old writer's contact takes a few seconds more. */
 async function untilServed(socket: string, session: string, endMs: number): Promise<SessionStatus> {
+  let taken = false
   for (;;) {
     try {
       return await promoteSession(socket, session, true)
     } catch (error) {
-      if (agentRefusal(error) !== 'NOT_YET' || systemClock.bootMs() > endMs) throw error
+      const refusal = agentRefusal(error)
+      if (taken && refusal === 'WRONG_STATE') {
+        // It may write meanwhile, which is what was asked for.
+        const { sessions } = await agentSessions(socket)
+        const now = sessions.find((one) => one.session === session)
+        if (now?.role === 'writer') return now
+      }
+      if (refusal !== 'NOT_YET' || systemClock.bootMs() > endMs) throw error
+      taken = true
       await sleep(systemClock, AGAIN_MS)
     }
   }
