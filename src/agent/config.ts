@@ -166,6 +166,14 @@ export const agentOptions = {
     min: 0,
     max: 100 * GIB,
   }),
+  frameLogBytes: integerOption({
+    about:
+      'Bytes of writes a site that goes on alone keeps for the other one, which then catches up in order. One byte more, and only a resync of the changed blocks helps.',
+    unit: 'bytes',
+    default: 64 * MIB,
+    min: MIB,
+    max: 16 * GIB,
+  }),
   holdBytes: integerOption({
     about:
       'Bytes of unacknowledged writes a group keeps while its acknowledgements are held; beyond it, clients wait.',
@@ -210,6 +218,7 @@ export interface AgentConfig {
   readonly reportMs: number
   readonly witnessTimeoutMs: number
   readonly syncRateBytes: number
+  readonly frameLogBytes: number
   readonly holdBytes: number
 }
 

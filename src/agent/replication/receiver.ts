@@ -52,6 +52,8 @@ export interface ReceiverParts {
   readonly volume: (index: number) => Volume | 'removed' | undefined
   /** Everything before the message has been applied; nothing behind it is until the promise resolves. */
   readonly onMessage: (message: LinkMessage) => Promise<void>
+  /** The session takes writes of this link now. */
+  readonly applies: () => boolean
   /** What this side has changed itself: the answer to CHANGES, see wire/link/changes.ts. */
   readonly changes: (index: number, offset: number, regions: number) => Buffer
   /** A frame could not be applied; `onClosed` follows. */
@@ -145,6 +147,10 @@ export class Receiver {
       const end = start + header.payloadBytes
       if (end > buffer.filled) break
       if (header.type === FRAME.WRITE || header.type === FRAME.ZERO) {
+        if (!this.#parts.applies()) {
+          this.#close(`frame ${header.seq} came before it was wanted`)
+          break
+        }
         const wait = this.#guard(header)
         if (wait !== null) {
           this.#preserve(wait, end)

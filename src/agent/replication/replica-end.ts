@@ -47,6 +47,8 @@ export interface ReplicaEndParts {
   readonly silenceOf: (run: string, dial: Address | null) => LinkSilence
   /** Room on the file system of the volumes, bytes. */
   readonly freeBytes: () => Promise<number>
+  /** No kept copy is being taken, or it has been reported. */
+  readonly keptSettled: () => Promise<void>
 }
 
 export class ReplicaEnd {
@@ -181,8 +183,9 @@ export class ReplicaEnd {
     const peerSite = this.#core.session.stored.record.writer
     try {
       const blank = await members.blank()
-      this.#unfit = await this.#whyUnfit()
-      const hello = { ...greeting.hello(blank), unfit: this.#unfit }
+      const own = greeting.hello(blank)
+      this.#unfit = (await this.#whyUnfit()) ?? own.unfit
+      const hello = { ...own, unfit: this.#unfit }
       return await dialLink({
         ...address,
         security,
@@ -245,6 +248,7 @@ export class ReplicaEnd {
       volume: (index) =>
         members.get(index)?.volume ?? (members.wasRemoved(index) ? 'removed' : undefined),
       onMessage: (message) => this.#fromWriter(message),
+      applies: () => session.applies,
       changes: (index, offset, regions) => this.#changes(index, offset, regions),
       onRefused: (status) => this.#refused(status),
       onClosed: (reason) => {
@@ -274,8 +278,8 @@ export class ReplicaEnd {
       case 'rise':
       case 'epoch':
         await core.handle({ kind: 'message', now: core.now(), message })
-        // What the effects have brought about (a kept copy was taken) is decided on before the next frame is looked at.
-        return core.inTurn(() => Promise.resolve())
+        // Nothing that comes behind is looked at before a copy is kept and the session has decided on it.
+        return this.#parts.keptSettled()
       case 'risen':
       case 'epoch_accepted':
       case 'joined':

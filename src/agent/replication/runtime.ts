@@ -9,6 +9,7 @@ import { SessionCore, type WorldEffect } from './core.ts'
 import { Greeting } from './hello.ts'
 import { IntentClearing } from './intent-clearing.ts'
 import type { AcceptedLink } from './link.ts'
+import { KeptCopy } from './kept-copy.ts'
 import { LinkSilence } from './link-silence.ts'
 import { Members, saveRound } from './members.ts'
 import { rebuildCopy } from './rebuild.ts'
@@ -55,6 +56,7 @@ export class SessionRuntime {
   readonly #clearing: IntentClearing
   readonly #commands: SessionCommands
   readonly #verifying: Verifying
+  readonly #keptCopy: KeptCopy | null
   readonly #view: StatusView
   /** Called when the session has ended and its files are gone. */
   readonly #onEnded: () => void
@@ -67,8 +69,18 @@ export class SessionRuntime {
     this.#deps = deps
     this.#files = files
     this.#onEnded = onEnded
+    const { soloDelayMs } = settings
+    const { snapshots, divergences } = deps
     const session = new Session(
-      { session: id, site, silenceMs: peerSilenceMs, renewMs },
+      {
+        session: id,
+        site,
+        silenceMs: peerSilenceMs,
+        renewMs,
+        ...(soloDelayMs === undefined ? {} : { soloDelayMs }),
+        deltas: true,
+        keepsCopies: snapshots !== null,
+      },
       files.epoch.found ?? unopened(id),
       files.run.known,
       clock.bootMs(),
@@ -104,6 +116,9 @@ export class SessionRuntime {
       onAcknowledged: () => this.#copying.acknowledged(),
     })
     const { security } = deps.link
+    const keptCopy =
+      snapshots === null ? null : new KeptCopy({ core, members, snapshots, divergences, directory })
+    this.#keptCopy = keptCopy
     const freeBytes = () => files.freeBytes()
     const replicaEnd = new ReplicaEnd({
       core,
@@ -113,6 +128,7 @@ export class SessionRuntime {
       security,
       silenceOf,
       freeBytes,
+      keptSettled: () => keptCopy?.settled ?? Promise.resolve(),
     })
     const copying = new Copying({ core, members, link: writerEnd, writer, syncRateBytes })
     const everyMs = settings.intentClearMs
@@ -148,6 +164,7 @@ export class SessionRuntime {
     const runtime = new SessionRuntime(id, deps, files, onEnded)
     await runtime.#members.openAll()
     await runtime.#verifying.load()
+    await runtime.#keptCopy?.dropStray()
     return runtime
   }
 
@@ -215,12 +232,20 @@ export class SessionRuntime {
       case 'clear_changes':
         return this.#clearChanges(effect.epoch)
       case 'keep_copy':
-      case 'restore_kept':
-      case 'release_kept':
+        this.#kept.keep(effect.id)
         return
+      case 'restore_kept':
+        return this.#kept.restore(effect.id)
+      case 'release_kept':
+        return this.#kept.release(effect.id, effect.divergence)
       default:
         return unreachable(effect)
     }
+  }
+
+  get #kept(): KeptCopy {
+    assert(this.#keptCopy !== null, 'a session keeps copies only where there are snapshots')
+    return this.#keptCopy
   }
 
   /** Both sides are equal but for what is in flight. */
@@ -422,7 +447,7 @@ export class SessionRuntime {
     const now = core.now()
     this.#writerEnd.checkSilence(now)
     this.#replicaEnd.checkSilence(now)
-    core.post({ kind: 'tick', now })
+    core.post({ kind: 'tick', now, wallMs: core.clock.wallMs() })
     this.#clearing.tick(now)
     this.#verifying.tick()
   }

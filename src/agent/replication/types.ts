@@ -57,6 +57,8 @@ export interface SessionHostSettings {
   /** Bytes per second for copies; 0: no limit. */
   readonly syncRateBytes: number
   readonly holdBytes: number
+  /** From the loss of the link to the question whether this side may go on alone, ms; left out: it never asks. */
+  readonly soloDelayMs?: number
   /** Longest silence of a link whose peer is alive and busy, ms; default 30,000. */
   readonly busyMaxMs?: number
   /** Frames kept for a replica that is away, bytes; more, and a resync of blocks is needed. */

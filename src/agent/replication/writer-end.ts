@@ -127,7 +127,16 @@ export class WriterEnd {
       if (joined) this.#peerJoined.add(index)
       if (blank) this.#blank.add(index)
     }
-    core.handle({ kind: 'link_up', now: core.now(), hello, logFrom: null }).then(
+    // In its turn: until then the log may be dropped.
+    const up = core.inTurn(() =>
+      core.process({
+        kind: 'link_up',
+        now: core.now(),
+        hello,
+        logFrom: this.#writer?.logFrom ?? null,
+      }),
+    )
+    up.then(
       () => {
         if (this.#sender !== sender) return
         sender.start(rest)

@@ -279,13 +279,13 @@ export class Writer {
 
   /** Answered frames are kept until they are acknowledged, within the log's limit; or not any more. */
   logFrames(on: boolean): void {
-    if (on === this.#log.on) return
     if (on) {
       this.#log.start()
       this.markRetained()
       if (this.#sender === null) this.#logAnswered()
       return
     }
+    if (!this.#log.on) return
     this.#log.stop()
     // What is on its way will be acknowledged, or the link ends.
     if (this.#sender === null) this.#forgetAnswered()
@@ -536,9 +536,9 @@ export class Writer {
   #push(member: WriterMember, offset: number, length: number): Entry {
     const gate = this.#gate
     const entry = this.#ring.push(gate.next(), member, offset, length)
-    const { needsReplica } = gate
+    const { mode, needsReplica } = gate
     gate.bytes += length
-    if (this.#sender === null || !needsReplica) {
+    if (this.#sender === null || (mode !== 'both' && mode !== 'closed')) {
       // Before it is carried out.
       this.#markChanged(member, offset, length)
       if (this.#sender === null && !needsReplica && !this.#log.on) {
