@@ -24,6 +24,7 @@ test('two sites and a witness lose nothing and never answer twice while processe
     volumes: 2,
     chains: 4,
     thinkMs: 10,
+    disks: 'small',
     keep: false,
     say: (line) => void told.push(line),
     signal: context.signal,

@@ -10,7 +10,7 @@ import { Ledger } from './load/ledger.ts'
 import { Load, type LoadCounts } from './load/load.ts'
 import { Nemesis } from './nemesis.ts'
 import { type Made, Operator, type View } from './operator.ts'
-import { type FaultKind, planRound, type Round } from './schedule.ts'
+import { type FaultKind, losesBoth, planRound, type Round } from './schedule.ts'
 
 /* A torture run: one lab, one load, round after round of faults, and after each round the demand that everything is well again.
  *
@@ -36,6 +36,8 @@ export interface CampaignOptions {
   readonly volumes: number
   readonly chains: number
   readonly thinkMs: number
+  /** What the sites keep their data on; faults of the kind `power` need the second. */
+  readonly disks: 'small' | 'power'
   readonly keep: boolean
   readonly say: (line: string) => void
   /** Aborted: put everything away and report. */
@@ -43,6 +45,8 @@ export interface CampaignOptions {
 }
 
 export interface Report {
+  /** Flags, besides the seed, that make the same rounds again. */
+  readonly options: string
   readonly seed: number
   readonly rounds: number
   readonly seconds: number
@@ -64,7 +68,7 @@ export interface Report {
   readonly directory: string | undefined
 }
 
-const SETTLE_MS = 60_000
+const SETTLE_MS = 120_000
 const DRAIN_MS = 20_000
 
 export async function runCampaign(options: CampaignOptions): Promise<Report> {
@@ -89,6 +93,8 @@ class Campaign {
   #lost = 0
   #longestSettleMs = 0
   #longestStallMs = 0
+  #onlyFlushedIsOwed = false
+  #delayTimer: NodeJS.Timeout | undefined
 
   constructor(options: CampaignOptions) {
     this.#o = options
@@ -96,11 +102,13 @@ class Campaign {
   }
 
   async run(): Promise<Report> {
-    const { clock, keep, signal } = this.#o
+    const { clock, keep, disks, seed, signal } = this.#o
     const beganMs = clock.bootMs()
     this.#lab = await Lab.start({
       keep,
-      onDeath: (host, how) => void this.#died(host, how),
+      disks,
+      seed,
+      onDeath: (host, how, log) => void this.#died(host, how, log),
     })
     let failed = true
     try {
@@ -119,6 +127,7 @@ class Campaign {
     } finally {
       await this.#load?.stop()
       this.#ledger?.close()
+      clearInterval(this.#delayTimer)
       await this.#lab.close(keep || (failed && !signal.aborted))
     }
     return this.#report(beganMs, keep || failed)
@@ -129,9 +138,8 @@ class Campaign {
     return (rounds === undefined || this.#rounds < rounds) && clock.bootMs() - beganMs < limitMs
   }
 
-  async #died(host: string, how: string): Promise<void> {
-    const lines = await lastLines(this.#lab.logOf(host as 'az1'), 6)
-    this.#events.violation(`${host} ended by itself (${how}): ${lines}`)
+  async #died(host: string, how: string, log: string): Promise<void> {
+    this.#events.violation(`${host} ended by itself (${how}): ${await lastLines(log, 6)}`)
   }
 
   async #setUp(): Promise<void> {
@@ -160,7 +168,17 @@ class Campaign {
       socketOf: (site) => lab.socketOf(site),
       onWrong: (what) => this.#events.violation(what),
     })
-    this.#nemesis = new Nemesis({ clock, lab, events: this.#events })
+    this.#nemesis = new Nemesis({
+      clock,
+      lab,
+      events: this.#events,
+      onPowerLoss: (fault) => {
+        if (!losesBoth(fault)) return
+        this.#onlyFlushedIsOwed = true
+        this.#load.pause()
+        this.#load.trustReads(false)
+      },
+    })
     this.#load.start()
     this.#watchOwnDelays()
     await this.#settle()
@@ -171,14 +189,13 @@ class Campaign {
   #watchOwnDelays(): void {
     const { clock } = this.#o
     let lastMs = clock.bootMs()
-    const timer = setInterval(() => {
+    this.#delayTimer = setInterval(() => {
       const nowMs = clock.bootMs()
       const lateMs = nowMs - lastMs - 50
       if (lateMs > SEEN_WITHIN_MS)
         this.#events.add(`the runner itself was ${Math.round(lateMs)} ms late`)
       lastMs = nowMs
     }, 50)
-    timer.unref()
   }
 
   // ---------------------------------------------------------------- a round
@@ -209,7 +226,31 @@ class Campaign {
     this.#events.add('everything is put right')
     await this.#nemesis.heal()
     await this.#settle()
+    await this.#judgePowerLoss()
     await this.#audit()
+  }
+
+  /** Both machines lost what was not durable. What was flushed must be there; the rest is from now on what was found. */
+  async #judgePowerLoss(): Promise<void> {
+    if (!this.#onlyFlushedIsOwed || this.#o.signal.aborted) return
+    const pairs = this.#made.pairs.map(({ id }) => id)
+    const socket = this.#lab.socketOf(this.#production)
+    const scan = await scanExports(socket, pairs, this.#load.run)
+    const judgement = this.#ledger.judge(at(scan))
+    const { lost, lostDurable } = judgement
+    this.#events.add(
+      `after the loss of power at both sites: ${lost.length} operations are gone, ${lostDurable.length} of them had been flushed`,
+    )
+    if (lostDurable.length > 0 || judgement.damaged.length > 0) {
+      this.#lost += lostDurable.length
+      this.#events.violation(
+        `after a loss of power at both sites: ${tellJudgement({ ...judgement, lost: lostDurable, disorder: [] })}`,
+      )
+    }
+    this.#ledger.accept(at(scan))
+    this.#onlyFlushedIsOwed = false
+    this.#load.trustReads(true)
+    this.#load.resume()
   }
 
   async #reverse(): Promise<void> {
@@ -373,6 +414,7 @@ class Campaign {
 
   #report(beganMs: number, kept: boolean): Report {
     return {
+      options: optionsOf(this.#o),
       seed: this.#o.seed,
       rounds: this.#rounds,
       seconds: Math.round((this.#o.clock.bootMs() - beganMs) / 100) / 10,
@@ -392,6 +434,15 @@ class Campaign {
     }
   }
 }
+
+const optionsOf = ({ disks, kinds, longMs, volumes, chains }: CampaignOptions): string =>
+  [
+    ...(disks === 'power' ? ['--power'] : []),
+    `--kinds ${kinds.join(',')}`,
+    `--long-ms ${longMs}`,
+    `--volumes ${volumes}`,
+    `--chains ${chains}`,
+  ].join(' ')
 
 /** Protected, and known to be in step now. */
 function isWell({ status, sync, sides }: View): boolean {

@@ -5,6 +5,7 @@
  *     npm run torture -- --seed S              the same again
  *     npm run torture -- --seed S --from R --rounds 1
  *     npm run torture -- --minutes 30 [--json]
+ *     npm run torture -- --power               on disks that forget what was not synced when the power goes
  *
  * Exit code 0: everything held. 1: a violation. 2: wrong arguments. 3: it cannot run here.
  */
@@ -13,7 +14,7 @@ import { systemClock } from '#base/system/clock.ts'
 import { runCampaign } from './campaign.ts'
 import { whyNot } from './needs.ts'
 import { reportLines } from './report.ts'
-import { FAULT_KINDS, type FaultKind } from './schedule.ts'
+import { FAULT_KINDS, type FaultKind, POWER_KINDS } from './schedule.ts'
 
 const { values } = parseArgs({
   options: {
@@ -26,6 +27,7 @@ const { values } = parseArgs({
     volumes: { type: 'string', default: '3' },
     chains: { type: 'string', default: '8' },
     json: { type: 'boolean', default: false },
+    power: { type: 'boolean', default: false },
     keep: { type: 'boolean', default: false },
     quiet: { type: 'boolean', default: false },
   },
@@ -44,10 +46,11 @@ function wholeNumber(name: string, text: string): number {
 }
 
 function kindsOf(text: string | undefined): readonly FaultKind[] {
-  if (text === undefined) return FAULT_KINDS
+  if (text === undefined) return values.power ? POWER_KINDS : FAULT_KINDS
   return text.split(',').map((name) => {
-    const kind = FAULT_KINDS.find((one) => one === name)
-    return kind ?? wrong(`--kinds ${name}: accepted are ${FAULT_KINDS.join(', ')}`)
+    const known = values.power ? [...FAULT_KINDS, 'power' as const] : FAULT_KINDS
+    const kind = known.find((one) => one === name)
+    return kind ?? wrong(`--kinds ${name}: accepted are ${known.join(', ')}`)
   })
 }
 
@@ -84,6 +87,7 @@ const report = await runCampaign({
   volumes: wholeNumber('volumes', values.volumes),
   chains: wholeNumber('chains', values.chains),
   thinkMs: 8,
+  disks: values.power ? 'power' : 'small',
   keep: values.keep,
   say: (line) => {
     if (!values.quiet && !values.json) process.stdout.write(`${line}\n`)

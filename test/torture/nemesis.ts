@@ -2,12 +2,15 @@ import { type Clock, sleep } from '#base/clock.ts'
 import type { Events } from './events.ts'
 import { type Lab, SITES, type Site } from './lab/lab.ts'
 import { type Host, HOSTS } from './lab/network.ts'
+import { PowerDisk } from './power/power-disk.ts'
 import { type Direction, type Fault, type Pair, type Target, tell } from './schedule.ts'
 
 /* Carries faults out and takes them back. Several may last at the same time and concern the same part: it runs again when
  * the last one of them is over. */
 
 export interface NemesisOptions {
+  /** Called when the machines have stopped and before anything is forgotten. */
+  readonly onPowerLoss: (fault: Fault) => void
   readonly clock: Clock
   readonly lab: Lab
   readonly events: Events
@@ -77,6 +80,8 @@ export class Nemesis {
         return
       case 'fill_disk':
         return await this.#fillFor(roles[fault.side], fault.forMs)
+      case 'power':
+        return await this.#cutPower(fault, roles)
       case 'old_state':
         return await this.#goBackTo(backup)
       default:
@@ -138,6 +143,31 @@ export class Nemesis {
     await sleep(clock, forMs)
     await disk.free()
     events.add(`the disk of ${site} has space`)
+  }
+
+  async #cutPower(fault: Extract<Fault, { kind: 'power' }>, roles: Roles): Promise<void> {
+    const { lab, clock, events, onPowerLoss } = this.#o
+    const sites = fault.sides.map((side) => roles[side])
+    for (const site of sites) this.#down.set(site, (this.#down.get(site) ?? 0) + 1)
+    // Stopped first: from here on nothing is answered any more, so that what is durable now is all that was promised to be.
+    for (const site of sites) lab.parts[site].pause()
+    onPowerLoss(fault)
+    for (const site of sites) {
+      const disk = lab.disks.get(site)
+      if (!(disk instanceof PowerDisk))
+        throw new Error('the lab has no disks that lose their power')
+      events.add(`${site} has no power: ${JSON.stringify(await disk.cut())}`)
+    }
+    for (const site of sites) {
+      await lab.parts[site].kill()
+      await lab.newBoot(site)
+    }
+    await sleep(clock, fault.forMs)
+    for (const site of sites) {
+      const disk = lab.disks.get(site)
+      if (disk instanceof PowerDisk) await disk.on()
+    }
+    await Promise.all(sites.map((site) => this.#release(site)))
   }
 
   async #goBackTo(backup: string): Promise<void> {

@@ -33,7 +33,9 @@ export function reportLines(report: Report): string[] {
   if (report.violations.length > 0) {
     const { round } = report.violations[0] ?? { round: 0 }
     lines.push('', `logs, disks and the ledger are in ${report.directory}`)
-    lines.push(`replay: npm run torture -- --seed ${report.seed} --from ${round} --rounds 1`)
+    lines.push(
+      `replay: npm run torture -- ${report.options} --seed ${report.seed} --from ${round} --rounds 1`,
+    )
   }
   return lines
 }

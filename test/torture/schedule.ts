@@ -35,6 +35,8 @@ export type Fault =
       readonly everyMs: number
     }
   | { readonly kind: 'fill_disk'; readonly side: Side; readonly forMs: number }
+  /** The machines lose their power, and with it what was not durable; on again after `forMs`. */
+  | { readonly kind: 'power'; readonly sides: readonly Side[]; readonly forMs: number }
   /** The control plane dies and comes back with the state of the last settled moment but one. */
   | { readonly kind: 'old_state' }
 
@@ -65,6 +67,18 @@ export const FAULT_KINDS: readonly FaultKind[] = [
   'old_state',
 ]
 
+/** On disks that can lose their power. */
+export const POWER_KINDS: readonly FaultKind[] = [
+  'power',
+  'kill',
+  'power',
+  'cut',
+  'power',
+  'pause',
+  'power',
+  'fill_disk',
+]
+
 const TARGETS: readonly Target[] = ['production', 'dr', 'control']
 const PAIRS: readonly Pair[] = ['sites', 'production-control', 'dr-control']
 const DIRECTIONS: readonly Direction[] = ['both', 'forth', 'back']
@@ -84,11 +98,14 @@ export function planRound({ seed, kinds, longMs }: PlanOptions, number: number):
   for (let index = 0; index < count; index++) {
     // The first fault of round n is of the n-th kind, so that a run of as many rounds has met every kind.
     const kind = index === 0 ? (kinds[number % kinds.length] ?? 'kill') : random.pick(kinds)
-    if (kind === 'old_state' && index > 0) continue
+    if (index > 0 && (kind === 'old_state' || kind === 'power')) continue
+    const fault = makeFault(kind, random, longMs)
     faults.push({
       afterMs: index === 0 ? 0 : Math.round(random.between(0, longMs / 3)),
-      fault: makeFault(kind, random, longMs),
+      fault,
     })
+    // After this only what was flushed is owed, and nothing else may blur how much that is.
+    if (losesBoth(fault)) return { number, faults, act: 'none', actAfterMs: 0 }
   }
   return {
     number,
@@ -100,6 +117,9 @@ export function planRound({ seed, kinds, longMs }: PlanOptions, number: number):
     actAfterMs: Math.round(random.between(50, longMs / 2)),
   }
 }
+
+/** True when both copies lose what was not flushed. */
+export const losesBoth = (fault: Fault): boolean => fault.kind === 'power' && fault.sides.length > 1
 
 function makeFault(kind: FaultKind, random: Random, longMs: number): Fault {
   // Both sides of every limit: shorter than the silence that anything notices, and longer than the lease.
@@ -134,6 +154,12 @@ function makeFault(kind: FaultKind, random: Random, longMs: number): Fault {
       }
     case 'fill_disk':
       return { kind, side: random.chance(0.5) ? 'dr' : 'production', forMs: Math.round(forMs / 2) }
+    case 'power':
+      return {
+        kind,
+        sides: random.pick([['production'], ['dr'], ['production', 'dr']] as const),
+        forMs: Math.round(random.between(100, longMs / 2)),
+      }
     case 'old_state':
       return { kind }
     default:
@@ -149,7 +175,8 @@ function chooseAct(faults: readonly Fault[], random: Random): Act {
         fault.target === 'production' &&
         fault.forMs > 1_000) ||
       (fault.kind === 'kill_together' && fault.targets.includes('production')) ||
-      (fault.kind === 'fill_disk' && fault.side === 'production'),
+      (fault.kind === 'fill_disk' && fault.side === 'production') ||
+      (fault.kind === 'power' && fault.sides.includes('production')),
   )
   if (faults.some(({ kind }) => kind === 'old_state')) return 'none'
   if (productionInTrouble)
@@ -172,6 +199,8 @@ export function tell(fault: Fault): string {
       return `${fault.kind} ${fault.pair} ${fault.times} times, every ${fault.everyMs} ms`
     case 'fill_disk':
       return `fill the disk of ${fault.side} for ${fault.forMs} ms`
+    case 'power':
+      return `power of ${fault.sides.join(' and ')} lost for ${fault.forMs} ms`
     case 'old_state':
       return 'the control plane comes back with an old state'
     default:

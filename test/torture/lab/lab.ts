@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import type { ApiSession } from '#client/api.ts'
 import { openSession } from '#cli/session.ts'
 import { cleanUp } from './clean-up.ts'
+import { PowerDisk } from '../power/power-disk.ts'
 import { Disk, type FileSystem } from './disk.ts'
 import { type Host, HOSTS, Network } from './network.ts'
 import { Part, PROGRAM } from './part.ts'
@@ -38,9 +39,11 @@ const CONTROL_TIMING = { leaseMs: TIMING.leaseMs, leaseDriftMs: 150, agentSilenc
 export interface LabOptions {
   /** Leave the directory behind. */
   readonly keep: boolean
-  readonly onDeath: (host: Host, how: string) => void
-  /** How the disk of a site is made, at the directory given. Default: a small file system in a file. */
-  readonly makeDisk?: (site: Site, path: string) => Promise<void>
+  /** A part ended without being told to; `log` says what it said last. */
+  readonly onDeath: (host: Host, how: string, log: string) => void
+  /** What the sites keep their data on: small file systems in files, or disks that can lose their power. */
+  readonly disks: 'small' | 'power'
+  readonly seed: number
 }
 
 const KINDS: Record<Site, FileSystem> = { az1: 'xfs', az2: 'ext4' }
@@ -50,7 +53,7 @@ export class Lab {
   readonly directory: string
   readonly network: Network
   readonly parts: Readonly<Record<Host, Part>>
-  readonly disks = new Map<Site, Disk>()
+  readonly disks = new Map<Site, Disk | PowerDisk>()
   api!: ApiSession
   readonly #janitor: ChildProcess
   readonly #keep: boolean
@@ -76,7 +79,7 @@ export class Lab {
         config: this.#config(host),
         log: this.logOf(host),
         bootFile: this.#bootFile(host),
-        onDeath: (_, how) => options.onDeath(host, how),
+        onDeath: (_, how) => options.onDeath(host, how, this.logOf(host)),
       })
     this.parts = { az1: part('az1'), az2: part('az2'), ctl: part('ctl') }
   }
@@ -141,12 +144,16 @@ export class Lab {
     await writeFile(this.#bootFile(host), `${randomUUID()}\n`)
   }
 
-  async #prepare({ makeDisk }: LabOptions): Promise<void> {
+  async #prepare({ disks, seed }: LabOptions): Promise<void> {
     for (const name of ['log', 'boot', 'ctl', ...SITES]) await mkdir(join(this.directory, name))
     for (const host of HOSTS) await this.newBoot(host)
     for (const site of SITES) {
-      if (makeDisk !== undefined) await makeDisk(site, this.diskOf(site))
-      else this.disks.set(site, await Disk.create(this.diskOf(site), KINDS[site]))
+      const path = this.diskOf(site)
+      const disk =
+        disks === 'power'
+          ? await PowerDisk.create(path, seed + SITES.indexOf(site))
+          : await Disk.create(path, KINDS[site])
+      this.disks.set(site, disk)
     }
     const at = (host: Host) => this.network.address(host)
     const sites = SITES.flatMap((site) => ['--site', `${site}=${at(site)}`])
@@ -201,6 +208,7 @@ export class Lab {
     if (this.#closed) return
     this.#closed = true
     for (const host of HOSTS) await this.parts[host].kill()
+    for (const disk of this.disks.values()) if (disk instanceof PowerDisk) await disk.close()
     await cleanUp(this.name, this.directory, keep)
     this.#janitor.stdin?.end('done\n')
   }
