@@ -21,16 +21,16 @@ import {
  *     VOLUME.data   sparse; a preserved block lies at its own offset
  *     VOLUME.map    which blocks are preserved, with their checksums (map-log.ts)
  *
- * A batch is preserved in three steps, and only then may its blocks be changed:
+ * A batch is preserved in two steps, and only then may its blocks be changed:
  *
- *     data of all blocks, a commit record, records of all blocks ──► fdatasync of both files at once ──► held, in memory
+ *     data of all blocks; head and records of the batch ──► fdatasync of both files at once ──► held, in memory
  *
- * The next batch begins when the one before it is durable; its commit record says so. So power loss can tear only what is behind the last commit
- * record, and nobody relied on that unless all of it is there. At the next opening its blocks are read and compared with their checksums; those that fail are
- * not held: the volume still has them. Records behind a torn one are cut off.
+ * The next batch begins when the one before it is durable, so its head vouches for all before it. Power loss can tear only the last batch, and nobody
+ * relied on that one unless all of it is there. So at the next opening the blocks of the last batch are read and compared with their checksums: all
+ * of them are held, or none, because then the volume still has them. What lies behind is cut off.
  *
- * A batch that failed (no space) leaves records that the next one overwrites. One of them that survives says the truth all the same: what it
- * names had not been changed when it was read, and was verified.
+ * A batch that failed (no space) is overwritten by the next one. Where that one is shorter, records of the failed one stay behind it: they have no
+ * head, and so are not read.
  */
 
 /** Records read and written at a time. */
@@ -96,27 +96,17 @@ export class BeforeImage {
     }
     const data = await disk.open(paths.data, 'existing')
     const table = new BlockTable(header.sizeBytes, header.blockBytes)
-    const loaded = await loadRecords(map, table)
-    const image = new BeforeImage(table, data, map, loaded.records)
-    await image.#admit(loaded.unsure)
-    if ((await map.size()) > loaded.endBytes) {
-      await map.truncate(loaded.endBytes)
+    const { sure, last } = await loadBatches(map, table)
+    const whole = await isThere(data, last, table)
+    if (whole) hold(table, last)
+    // A batch has its head and its records.
+    const records = whole && last.length > 0 ? sure + 1 + last.length : sure
+    const image = new BeforeImage(table, data, map, records)
+    if ((await map.size()) > image.#at(records)) {
+      await map.truncate(image.#at(records))
       await map.datasync()
     }
     return image
-  }
-
-  /** Holds those of the last batch whose data is there. */
-  async #admit(unsure: readonly MapRecord[]): Promise<void> {
-    for (const { kind, block, value } of unsure) {
-      if (kind === 'hole') {
-        holdHoles(this.table, block, value)
-        continue
-      }
-      const bytes = Buffer.alloc(this.table.length(block))
-      await this.#data.read(bytes, block * SNAPSHOT_BLOCK_BYTES)
-      if (crc32c(bytes) === value) this.table.set(block, 'data', value)
-    }
   }
 
   /**
@@ -127,11 +117,8 @@ export class BeforeImage {
     assert(!this.#writing, 'one batch at a time')
     this.#writing = true
     try {
-      const records = [COMMIT, ...recordsOf(images, this.table)]
-      const log = Buffer.alloc(records.length * MAP_RECORD_BYTES)
-      records.forEach((record, i) => {
-        encodeMapRecord(log, i * MAP_RECORD_BYTES, this.#records + i, record)
-      })
+      const records = recordsOf(images, this.table)
+      const log = encodeBatch(records, this.#records)
       const writes = dataRuns(images, this.table).map(({ offset, bytes }) =>
         this.#data.write(bytes, offset),
       )
@@ -139,14 +126,16 @@ export class BeforeImage {
       const syncs = [this.#map.datasync()]
       if (writes.length > 0) syncs.push(this.#data.datasync())
       await settleAll(syncs)
-      this.#records += records.length
-      for (const { kind, block, value } of records) {
-        if (kind === 'data') this.table.set(block, 'data', value)
-        if (kind === 'hole') holdHoles(this.table, block, value)
-      }
+      this.#records += 1 + records.length
+      hold(this.table, records)
     } finally {
       this.#writing = false
     }
+  }
+
+  /** Vouches for all that is held: from now on what cannot be read is damage, and not a batch that was torn. Durable. */
+  async settle(): Promise<void> {
+    await this.preserve([])
   }
 
   #at(record: number): number {
@@ -187,11 +176,13 @@ export class BeforeImage {
   }
 }
 
-/** Goes before each batch: whatever is in the map by then is durable. */
-const COMMIT: MapRecord = { kind: 'commit', block: 0, value: 0 }
-
-function holdHoles(table: BlockTable, first: number, count: number): void {
-  for (let block = first; block < first + count; block++) table.set(block, 'hole', 0)
+function hold(table: BlockTable, records: readonly MapRecord[]): void {
+  for (const { kind, block, value } of records) {
+    if (kind === 'data') table.set(block, 'data', value)
+    else if (kind === 'hole') {
+      for (let hole = block; hole < block + value; hole++) table.set(hole, 'hole', 0)
+    }
+  }
 }
 
 /** The records, each run of holes as one. */
@@ -231,43 +222,69 @@ function dataRuns(
   return runs
 }
 
-interface Loaded {
-  readonly records: number
-  readonly endBytes: number
-  /** Behind the last commit. */
-  readonly unsure: readonly MapRecord[]
+/** A head and its records, for the place `index`. */
+export function encodeBatch(records: readonly MapRecord[], index: number): Buffer {
+  const log = Buffer.alloc((1 + records.length) * MAP_RECORD_BYTES)
+  encodeMapRecord(log, 0, index, { kind: 'batch', block: 0, value: records.length })
+  records.forEach((record, i) => {
+    encodeMapRecord(log, (i + 1) * MAP_RECORD_BYTES, index + 1 + i, record)
+  })
+  return log
 }
 
-async function loadRecords(map: StoreFile, table: BlockTable): Promise<Loaded> {
+interface Batches {
+  /** Records of all batches but the last, heads included. They are held. */
+  readonly sure: number
+  /** Records of the last batch, without its head; empty when there is none or it is torn. */
+  readonly last: readonly MapRecord[]
+}
+
+async function loadBatches(map: StoreFile, table: BlockTable): Promise<Batches> {
   const step = Buffer.alloc(RECORDS_PER_STEP * MAP_RECORD_BYTES)
-  let unsure: MapRecord[] = []
+  let sure = 0
+  let batch: MapRecord[] = []
+  /** Of the batch; those that have been read are in it. */
+  let count = 0
   let records = 0
-  for (let torn = false; !torn; ) {
+  for (;;) {
     const got = await map.read(step, MAP_HEADER_BYTES + records * MAP_RECORD_BYTES)
     const whole = Math.floor(got / MAP_RECORD_BYTES)
-    for (let i = 0; i < whole && !torn; i++) {
+    for (let i = 0; i < whole; i++) {
       const record = decodeMapRecord(step, i * MAP_RECORD_BYTES, records)
-      if (record === null || !fits(record, table)) {
-        torn = true
-        break
+      const inside = batch.length < count
+      if (record === null || (record.kind === 'batch') === inside || !fits(record, table)) {
+        return { sure, last: inside ? [] : batch }
+      }
+      if (inside) batch.push(record)
+      else {
+        hold(table, batch)
+        sure = records
+        batch = []
+        count = record.value
       }
       records++
-      if (record.kind !== 'commit') unsure.push(record)
-      else {
-        for (const { kind, block, value } of unsure) {
-          if (kind === 'data') table.set(block, 'data', value)
-          else holdHoles(table, block, value)
-        }
-        unsure = []
-      }
     }
-    if (whole < RECORDS_PER_STEP) break
+    if (whole < RECORDS_PER_STEP) return { sure, last: batch.length < count ? [] : batch }
   }
-  return { records, endBytes: MAP_HEADER_BYTES + records * MAP_RECORD_BYTES, unsure }
 }
 
 const fits = ({ kind, block, value }: MapRecord, table: BlockTable): boolean =>
-  kind === 'commit' || block + (kind === 'hole' ? value : 1) <= table.blocks
+  kind === 'batch' || block + (kind === 'hole' ? value : 1) <= table.blocks
+
+/** Whether what the records say is what the file holds. */
+async function isThere(
+  data: StoreFile,
+  records: readonly MapRecord[],
+  table: BlockTable,
+): Promise<boolean> {
+  for (const { kind, block, value } of records) {
+    if (kind !== 'data') continue
+    const bytes = Buffer.alloc(table.length(block))
+    await data.read(bytes, block * SNAPSHOT_BLOCK_BYTES)
+    if (crc32c(bytes) !== value) return false
+  }
+  return true
+}
 
 /** All of them have ended, then the first failure: nothing may go on writing from a buffer that the caller takes back. */
 async function settleAll(work: readonly Promise<unknown>[]): Promise<void> {

@@ -26,13 +26,13 @@ export interface MapHeader {
 }
 
 /**
- * data    one block, `value` is the CRC32C of what it held
- * hole    `value` blocks that read as zeroes, nothing is stored of them
- * commit  everything before it is durable, its data too
+ * batch  `value` records of data and holes follow, which count together or not at all; everything before it is durable, its data too
+ * data   one block, `value` is the CRC32C of what it held
+ * hole   `value` blocks that read as zeroes, nothing is stored of them
  */
-const KINDS = ['', 'data', 'hole', 'commit'] as const
+const KINDS = ['', 'data', 'hole', 'batch'] as const
 export interface MapRecord {
-  readonly kind: 'data' | 'hole' | 'commit'
+  readonly kind: 'data' | 'hole' | 'batch'
   readonly block: number
   readonly value: number
 }

@@ -1,16 +1,11 @@
 import { type FileHandle, open, rm } from 'node:fs/promises'
 import { crc32c } from '@node-rs/crc32'
 import { SNAPSHOT_BLOCK_BYTES, type Range } from '../snapshots.ts'
+import { encodeBatch } from './before-image.ts'
 import { rangesOf } from './block-table.ts'
 import type { StoreDisk } from './disk.ts'
 import type { Entry } from './entry.ts'
-import {
-  encodeMapHeader,
-  encodeMapRecord,
-  MAP_HEADER_BYTES,
-  MAP_RECORD_BYTES,
-  type MapRecord,
-} from './map-log.ts'
+import { encodeMapHeader, MAP_HEADER_BYTES, MAP_RECORD_BYTES, type MapRecord } from './map-log.ts'
 import type { StoredVolume } from './record.ts'
 
 /* Sealing: of a snapshot stay some ranges, as a sparse file and a map of them.
@@ -99,14 +94,16 @@ export async function writeKept(
   try {
     const header = { state: 'sealed', sizeBytes, blockBytes: SNAPSHOT_BLOCK_BYTES } as const
     await file.write(encodeMapHeader(header), 0)
-    // The last one vouches for those before it: they are durable before the file counts at all.
-    const all = [...records, { kind: 'commit', block: 0, value: 0 } as const]
-    for (let at = 0; at < all.length; at += RECORDS_PER_STEP) {
-      const step = all.slice(at, at + RECORDS_PER_STEP)
-      const buf = Buffer.alloc(step.length * MAP_RECORD_BYTES)
-      step.forEach((record, i) => encodeMapRecord(buf, i * MAP_RECORD_BYTES, at + i, record))
-      await file.write(buf, MAP_HEADER_BYTES + at * MAP_RECORD_BYTES)
+    let index = 0
+    const append = async (step: readonly MapRecord[]): Promise<void> => {
+      await file.write(encodeBatch(step, index), MAP_HEADER_BYTES + index * MAP_RECORD_BYTES)
+      index += 1 + step.length
     }
+    for (let at = 0; at < records.length; at += RECORDS_PER_STEP) {
+      await append(records.slice(at, at + RECORDS_PER_STEP))
+    }
+    // An empty batch vouches for those before it: they are durable before the file counts at all.
+    await append([])
     await file.datasync()
   } finally {
     await file.close()

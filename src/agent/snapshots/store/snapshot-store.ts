@@ -646,6 +646,7 @@ class SnapshotStore implements Snapshots {
       // Batches that were under way may still fail the snapshot.
       for (const { guard } of held) await guard.exclusively(() => Promise.resolve())
       entry.assertWhole('rolling back to')
+      for (const image of entry.images.values()) await image.settle()
       await this.#persist(entry, { state: 'rolling_back' })
       for (const { volume, guard } of held) {
         await rollBackVolume({ entry, stored: entry.volume(volume), guard, log: this.#log })
