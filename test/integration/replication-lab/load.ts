@@ -41,6 +41,12 @@ export class Load {
     return this.result
   }
 
+  /** Resolves when every lane has met an error. */
+  async ended(): Promise<LoadResult> {
+    await Promise.all(this.#running)
+    return this.result
+  }
+
   get next(): number {
     return this.#next
   }

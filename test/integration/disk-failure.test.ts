@@ -1,0 +1,126 @@
+/** Failing disks under a running session: thin disks whose backing store is full, so that the kernel loses written pages; two site processes. */
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { afterEach, test } from 'node:test'
+import type { NbdClient } from '#client/nbd/client.ts'
+import { Disk, noDisks } from './replication-lab/disk.ts'
+import { Lab, until } from './replication-lab/lab.ts'
+import { LOAD_BLOCK, lost, stamp } from './replication-lab/load.ts'
+
+const MIB = 1024 * 1024
+const SIZE = 48 * MIB
+const BLOCKS = SIZE / LOAD_BLOCK
+/** The disk says 160 MiB and can keep this much. */
+const THIN_MIB = 20
+const reason = noDisks()
+if (reason !== null) console.log(`skipped: ${reason}`)
+const options = { skip: reason ?? false }
+
+let lab: Lab | undefined
+let client: NbdClient | undefined
+let disk: Disk | undefined
+afterEach(async () => {
+  client?.destroy()
+  client = undefined
+  await Promise.all([lab?.a.kill(), lab?.b.kill()])
+  disk?.end()
+  disk = undefined
+  await lab?.end()
+  lab = undefined
+})
+
+async function withThinDisk(
+  which: 'a' | 'b',
+): Promise<{ lab: Lab; disk: Disk; client: NbdClient }> {
+  lab = await Lab.make()
+  const size = { mib: 160, thinMib: THIN_MIB }
+  disk = new Disk(lab[which].directory, join(lab.directory, 'backing'), size)
+  await lab.start([{ index: 1, sizeBytes: SIZE, blank: true }])
+  await lab.protect()
+  client = await lab.a.connect('pair-1')
+  return { lab, disk, client }
+}
+
+interface Written {
+  readonly acknowledged: Map<number, number>
+}
+
+/** Writes and flushes until the disk fails: the flush, or a write, is refused, or takes longer than `waitMs`. */
+async function writeUntilFailure(
+  client: NbdClient,
+  waitMs: number,
+): Promise<Written & { error: string }> {
+  const acknowledged = new Map<number, number>()
+  const timeout = new Promise<never>((_, reject) =>
+    setTimeout(() => reject(new Error('held')), waitMs).unref(),
+  )
+  try {
+    for (let block = 0; block < BLOCKS; block += 256) {
+      for (let at = block; at < block + 256; at++) {
+        await Promise.race([client.write(at * LOAD_BLOCK, stamp(at, at + 1)), timeout])
+        acknowledged.set(at, at + 1)
+      }
+      await Promise.race([client.flush(), timeout])
+    }
+  } catch (error) {
+    return { acknowledged, error: String(error) }
+  }
+  throw new Error('the disk did not fail')
+}
+
+const resultOf = (blocks: Map<number, number>) => ({
+  acknowledged: blocks,
+  started: blocks,
+  count: blocks.size,
+})
+
+test(
+  'a writer whose disk fails answers EIO from then on, and a failover loses nothing that was acknowledged',
+  options,
+  async () => {
+    const { lab, client } = await withThinDisk('a')
+    const { acknowledged, error } = await writeUntilFailure(client, 10_000)
+    assert.match(error, /EIO|5/, 'the client hears of it')
+    // Sticky: it does not come back by being asked again.
+    await assert.rejects(client.write(0, stamp(0, 9)))
+    await assert.rejects(client.flush())
+
+    await lab.a.kill()
+    await lab.change({ kind: 'failover', force: false, consent: false })
+    await lab.open(lab.b)
+    client.destroy()
+    const other = await lab.b.connect('pair-1')
+    await other.write(0, stamp(0, 1))
+    other.destroy()
+    assert.deepEqual(lost(lab.b.data('b-1'), resultOf(acknowledged)), [])
+  },
+)
+
+test(
+  'a replica whose disk fails is no copy any more: both sides say so, nothing acknowledged is lost, and after its repair it is in step only when it is equal',
+  options,
+  async () => {
+    const { lab, disk, client } = await withThinDisk('b')
+    const { acknowledged, error } = await writeUntilFailure(client, 4_000)
+    assert.match(error, /held|EIO|5/)
+    // The next write finds the volume failed, if the flush did not end the link already.
+    client.write(0, stamp(0, 1)).catch(() => undefined)
+    await until(async () => (await lab.a.status()).unfit === 'failed', 'the writer knows why')
+    assert.equal((await lab.b.status()).unfit, 'failed')
+    assert.deepEqual(lost(lab.a.data('a-1'), resultOf(acknowledged)), [])
+
+    // The operator mends the disk. Its pages are gone, so the copy must not count as one.
+    await lab.b.kill()
+    disk.growBacking(200)
+    disk.repair()
+    await lab.b.start()
+    const inStep = async () => {
+      const [mine, theirs] = await Promise.all([lab.a.status(), lab.b.status()])
+      return mine.phase === 'following' && theirs.phase === 'following'
+    }
+    const settled = async () => (await lab.a.status()).unfit === 'failed' || (await inStep())
+    await until(settled, 'brought up again, or still failed')
+    if (await inStep()) await until(() => lab.same(), 'in step means equal')
+    assert.deepEqual(lost(lab.a.data('a-1'), resultOf(acknowledged)), [])
+  },
+)
