@@ -18,6 +18,14 @@ import { makeCertificates, PROJECT, startRegionAgent } from '../support/region-p
  * The control plane dies by SIGKILL at every boundary of every step of every operation, once each, in the middle of one long story over
  * two real agents. It is started again each time, and every operation still ends where it should, with the data in place.
  */
+/** Kinds that are asked for over our own API, which the control plane of this story does not serve. */
+const NOT_HERE = new Set([
+  'pair.rebuild',
+  'group.verify',
+  'snapshot.create',
+  'snapshot.delete',
+  'snapshot.rollback',
+])
 const CONTROL = join(import.meta.dirname, 'crash', 'control.ts')
 
 let directory: string
@@ -112,7 +120,8 @@ async function ask(method: string, path: string, body?: unknown): Promise<Answer
 async function until<T>(
   what: string,
   check: () => Promise<T | null>,
-  limitMs = 60_000,
+  // A failover passes fourteen lives, each a new process on a busy machine.
+  limitMs = 120_000,
 ): Promise<T> {
   const endMs = systemClock.bootMs() + limitMs
   for (;;) {
@@ -281,6 +290,8 @@ test('every operation ends in its declared state, wherever the control plane is 
         target_availability_zone: 'az2',
         domain_id: domain.id,
         source_vpc_id: defaultVpcId(PROJECT),
+        // So that a failover freezes first: the preferred site could go on by itself.
+        arbitration: { mode: 'static-priority', preferred_site: 'az1' },
       },
     },
     'available',
@@ -304,16 +315,19 @@ test('every operation ends in its declared state, wherever the control plane is 
     const shown = await get(`${PAIRS}/${first}`, 'replication')
     return shown?.status === 'protected' && shown.record_metadata.volume_size === 3 ? true : null
   })
-  const reverse = { 'reverse-server-group': { priority_station: 'target' } }
-  await inSync(first)
-  await act(group, reverse, 'reversing', 'protected', 'target')
-  assert.equal(await marked('az2', first), 'story')
   await inSync(first)
   await inSync(second)
-  await mark('az2', first, 'reversed')
-  await act(group, { 'failover-server-group': {} }, 'failing-over', 'failed-over', 'source')
-  assert.equal(await marked('az1', first), 'reversed')
-  await act(group, { 'start-server-group': {} }, 'reprotecting', 'protected', 'source')
+  await mark('az1', first, 'in step')
+  await act(group, { 'failover-server-group': {} }, 'failing-over', 'failed-over', 'target')
+  assert.equal(await marked('az2', first), 'in step')
+  await mark('az2', first, 'failed over')
+  await act(group, { 'start-server-group': {} }, 'reprotecting', 'protected', 'target')
+  await inSync(first)
+  await inSync(second)
+  const reverse = { 'reverse-server-group': { priority_station: 'source' } }
+  await act(group, reverse, 'reversing', 'protected', 'source')
+  assert.equal(await marked('az1', first), 'failed over')
+  await mark('az1', first, 'reversed')
   await inSync(first)
   await inSync(second)
   await remove(`${PAIRS}/${second}`, { replication: { delete_target_volume: true } })
@@ -323,12 +337,14 @@ test('every operation ends in its declared state, wherever the control plane is 
   await remove(`${GROUPS}/${group}`)
   await remove(`${VOLUMES}/${disk}`)
 
-  const points = operationKinds.flatMap(({ name, steps }) =>
-    steps.flatMap((step) => [
-      `${name} ${step.name} after-act`,
-      `${name} ${step.name} after-record`,
-    ]),
-  )
+  const points = operationKinds
+    .filter(({ name }) => !NOT_HERE.has(name))
+    .flatMap(({ name, steps }) =>
+      steps.flatMap((step) => [
+        `${name} ${step.name} after-act`,
+        `${name} ${step.name} after-record`,
+      ]),
+    )
   const passed = new Set((await readFile(visited, 'utf8')).split('\n'))
   assert.deepEqual(
     points.filter((point) => !passed.has(point)),
