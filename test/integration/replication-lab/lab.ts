@@ -133,6 +133,11 @@ export class Site {
     return (await this.#call({ kind: 'syncs' })) as Record<string, number>
   }
 
+  /** Snapshots and divergence records of the site. */
+  async kept(): Promise<Kept> {
+    return (await this.#call({ kind: 'kept' })) as Kept
+  }
+
   get pid(): number {
     return this.#child?.pid ?? 0
   }
@@ -163,6 +168,16 @@ export class Site {
   data(volume: string): Buffer {
     return readFileSync(join(this.directory, 'volumes', volume, 'data'))
   }
+}
+
+export interface Kept {
+  readonly snapshots: readonly { readonly id: string; readonly state: string }[]
+  readonly divergences: readonly {
+    readonly id: string
+    readonly state: string
+    /** Per volume. */
+    readonly ranges: readonly (readonly { readonly offset: number; readonly length: number }[])[]
+  }[]
 }
 
 export interface LabMember {
@@ -338,6 +353,7 @@ export class SilentProxy {
   readonly #sockets = new Set<Socket>()
   readonly target: () => number
   #silent = false
+  #cut = false
 
   private constructor(server: Server, target: () => number) {
     this.#server = server
@@ -358,6 +374,7 @@ export class SilentProxy {
   }
 
   #take(socket: Socket): void {
+    if (this.#cut) return void socket.destroy()
     const other = connect(this.target(), '127.0.0.1')
     for (const [from, to] of [
       [socket, other],
@@ -380,9 +397,16 @@ export class SilentProxy {
     this.#silent = true
   }
 
+  /** Ends every connection and takes no new one. */
+  cut(): void {
+    this.#cut = true
+    for (const socket of this.#sockets) socket.destroy()
+  }
+
   /** Old connections are dead, new ones work. */
   heal(): void {
     this.#silent = false
+    this.#cut = false
     for (const socket of this.#sockets) socket.destroy()
   }
 

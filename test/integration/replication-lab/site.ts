@@ -10,8 +10,10 @@ import { startHeartbeats } from '#agent/heartbeat/heartbeats.ts'
 import { ExportTable } from '#agent/nbd/exports.ts'
 import { localDevice } from '#agent/nbd/local-device.ts'
 import { NbdServer } from '#agent/nbd/server.ts'
+import { openDivergences } from '#agent/divergence/divergences.ts'
 import { createSessionHost } from '#agent/replication/host.ts'
 import type { SessionCommand, SessionHostDeps } from '#agent/replication/types.ts'
+import { openSnapshots } from '#agent/snapshots/store/snapshot-store.ts'
 import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
 import type { Volume } from '#agent/volumes/volume.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
@@ -46,7 +48,7 @@ export type ToSite =
       readonly sizeBytes: number
       readonly standby: boolean
     }
-  | { readonly id: number; readonly kind: 'statuses' | 'syncs' | 'close' }
+  | { readonly id: number; readonly kind: 'statuses' | 'syncs' | 'kept' | 'close' }
   /** The main thread stands still for `ms`, right after it has said so. */
   | { readonly id: number; readonly kind: 'block'; readonly ms: number }
   | { readonly id: number; readonly kind: 'answer'; readonly answer: WitnessAnswer | null }
@@ -71,6 +73,19 @@ const store = await openFileVolumeStore({
 })
 const syncs: Record<string, number> = {}
 const volumes = countingSyncs(store)
+const snapshots = await openSnapshots({
+  directory: join(options.directory, 'snapshots'),
+  volumes: store,
+  clock: systemClock,
+  log,
+})
+const divergences = await openDivergences({
+  directory: join(options.directory, 'divergences'),
+  snapshots,
+  volumes: store,
+  clock: systemClock,
+  log,
+})
 const exports = new ExportTable()
 for (const record of volumes.list()) {
   if (record.serving.mode === 'standalone') {
@@ -108,8 +123,8 @@ const host = createSessionHost({
   log,
   volumes,
   exports,
-  snapshots: null,
-  divergences: null,
+  snapshots,
+  divergences,
   askWitness: (session, ask) =>
     new Promise((resolve) => {
       const id = ++askId
@@ -174,10 +189,20 @@ async function carryOut(message: Exclude<ToSite, { kind: 'answer' }>): Promise<u
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, message.ms)
       })
       return null
+    case 'kept':
+      return {
+        snapshots: snapshots.list(),
+        divergences: divergences.list().map(({ divergence: id, state, volumes: of }) => ({
+          id,
+          state,
+          ranges: of.map(({ volume }) => divergences.ranges(id, volume)),
+        })),
+      }
     case 'close':
       await nbd.close()
       await host.close()
       await beats.close()
+      await snapshots.close()
       await store.close()
       return null
   }
