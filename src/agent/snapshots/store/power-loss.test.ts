@@ -123,7 +123,7 @@ function memoryVolume(world: World): Volume {
       buf.set(content().subarray(offset, offset + length), bufOffset)
     },
     readThen: (buf, bufOffset, length, offset, done) =>
-      void volume.read(buf, bufOffset, length, offset).then(() => done(null)),
+      void volume.read(buf, bufOffset, length, offset).finally(() => done(null)),
     readSync: () => assert.fail('nobody reads synchronously'),
     zero: () => Promise.reject(new Fault(VOLUME_READ_ERROR, 'not part of this test')),
     flush: () => sync(world, 'live'),
