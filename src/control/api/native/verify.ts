@@ -2,7 +2,7 @@ import Type from 'typebox'
 import { rebuildPair } from '#control/operations/definitions/rebuild.ts'
 import { PAIR_RESOURCE } from '#control/operations/definitions/pairs.ts'
 import { VERIFY_RESOURCE, verifyGroup } from '#control/operations/definitions/verify.ts'
-import { findGroup, findPair, pairsOfGroup, readGroup } from '#control/resources/groups.ts'
+import { drAz, findGroup, findPair, pairsOfGroup, readGroup } from '#control/resources/groups.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import { VerifiedMember, VerifyRun, type VerifyStatus, VerifyTotals } from '#wire/site/verify.ts'
 import type { Api } from '../http/dialect.ts'
@@ -238,6 +238,17 @@ export function verifyRoutes(app: Api, services: NativeServices): void {
         )
       }
       const { force = false } = request.body
+      const there = agents.session(group.id, drAz(group))?.status
+      const copy = there?.members.find((one) => one.pair === pair.id)
+      // The agent has the last word; this answers at once what it would answer a little later.
+      if (!force && there?.consistent === true && there.unfit === null && copy?.joined === true) {
+        throw refuse(
+          409,
+          'COPY_IS_GOOD',
+          'This copy is good, and rebuilding it would leave the group without one until the new copy is complete.',
+          'Verify it, with repair if need be. To replace it all the same, repeat with force.',
+        )
+      }
       const id = await store.write((tx) =>
         operations.submit(tx, rebuildPair, {
           project,
