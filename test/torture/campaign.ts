@@ -1,16 +1,18 @@
 import { join } from 'node:path'
 import { type Clock, sleep } from '#base/clock.ts'
+import { BLOCK_BYTES } from './load/stamp.ts'
+import { offsetOf } from './load/layout.ts'
 import { Random } from '../../sim/world/random.ts'
 import { at, compareAreas, compareFiles, scanExports, tellJudgement } from './audit.ts'
 import { Events, type Violation } from './events.ts'
 import { Lab, otherSite, type Site } from './lab/lab.ts'
 import { lastLines } from './lab/part.ts'
 import { Authority, SEEN_WITHIN_MS } from './load/authority.ts'
-import { Ledger } from './load/ledger.ts'
+import { Ledger, type Op } from './load/ledger.ts'
 import { Load, type LoadCounts } from './load/load.ts'
 import { Nemesis } from './nemesis.ts'
-import { type Made, Operator, type View } from './operator.ts'
-import { type FaultKind, losesBoth, planRound, type Round } from './schedule.ts'
+import { type Announced, type Made, Operator, type View } from './operator.ts'
+import { type FaultKind, losesBoth, type Mode, planRound, type Round } from './schedule.ts'
 
 /* A torture run: one lab, one load, round after round of faults, and after each round the demand that everything is well again.
  *
@@ -94,6 +96,8 @@ class Campaign {
   #longestSettleMs = 0
   #longestStallMs = 0
   #onlyFlushedIsOwed = false
+  /** Given up by a failover, and by which site. */
+  #owed: { readonly site: Site; readonly ops: readonly Op[] } | undefined
   #delayTimer: NodeJS.Timeout | undefined
 
   constructor(options: CampaignOptions) {
@@ -178,6 +182,7 @@ class Campaign {
         this.#load.pause()
         this.#load.trustReads(false)
       },
+      breakGlass: (site) => this.#breakGlass(site),
     })
     this.#load.start()
     this.#watchOwnDelays()
@@ -212,6 +217,7 @@ class Campaign {
       // Something for the old state not to know.
       await this.#reverse()
     }
+    await this.#arbitrate(round.mode)
     const faults: Promise<void>[] = []
     for (const { afterMs, fault } of round.faults) {
       await sleep(clock, afterMs)
@@ -227,6 +233,7 @@ class Campaign {
     await this.#nemesis.heal()
     await this.#settle()
     await this.#judgePowerLoss()
+    await this.#lookForDivergence()
     await this.#audit()
   }
 
@@ -267,6 +274,8 @@ class Campaign {
     this.#load.pause()
     try {
       const before = await this.#operator.look()
+      const announced = force ? await this.#operator.announcedLoss(true) : undefined
+      if (announced !== undefined) this.#load.trustReads(false)
       this.#authority.mayMove(to, this.#o.clock.bootMs())
       const outcome = await this.#operator.failOver(force)
       this.#count(force ? 'failover by force' : 'failover', outcome)
@@ -274,7 +283,9 @@ class Campaign {
       await this.#followProduction()
       if (after.record?.writer !== to) return
       this.#load.leave(from)
-      if (outcome === 'done') await this.#judgeMove(to, before, after, force)
+      const fromInSync =
+        before?.record?.state === 'in_sync' && after.record.epoch === before.record.epoch + 1
+      if (outcome === 'done') await this.#judgeMove(to, force && !fromInSync, announced)
     } finally {
       this.#load.trustReads(true)
       this.#load.resume()
@@ -282,14 +293,11 @@ class Campaign {
   }
 
   /** Before any client writes at the new site. */
-  async #judgeMove(to: Site, before: View | undefined, after: View, force: boolean): Promise<void> {
+  async #judgeMove(to: Site, mayLose: boolean, announced: Announced | undefined): Promise<void> {
     const pairs = this.#made.pairs.map(({ id }) => id)
     const scan = await scanExports(this.#lab.socketOf(to), pairs, this.#load.run)
     const judgement = this.#ledger.judge(at(scan))
     this.#audits++
-    const fromInSync =
-      before?.record?.state === 'in_sync' && after.record?.epoch === before.record.epoch + 1
-    const mayLose = force && !fromInSync
     const { lost, disorder, damaged } = judgement
     const wrong = damaged.length > 0 || (mayLose ? disorder.length > 0 : lost.length > 0)
     this.#events.add(
@@ -298,7 +306,78 @@ class Campaign {
     if (wrong) {
       this.#lost += lost.length
       this.#events.violation(`after the failover to ${to}: ${tellJudgement(judgement)}`)
-    } else if (lost.length > 0) this.#ledger.accept(at(scan))
+    } else if (lost.length > 0) {
+      const bytes = lost.reduce((sum, op) => sum + op.slots * BLOCK_BYTES, 0)
+      this.#events.add(`${bytes} bytes are given up; announced was ${JSON.stringify(announced)}`)
+      if (announced?.kind === 'nothing') {
+        this.#events.violation(`a failover that was to give up nothing gave up ${bytes} bytes`)
+      }
+      this.#owed = { site: otherSite(to), ops: this.#ledger.accept(at(scan)) }
+    }
+  }
+
+  /** What was given up must be in a record of the site that had it, now that its copy has been overwritten. */
+  async #lookForDivergence(): Promise<void> {
+    if (this.#owed === undefined) return
+    const { site, ops } = this.#owed
+    this.#owed = undefined
+    const records = (await this.#operator.divergences()).filter(
+      (one) => one.site === site && one.state === 'kept',
+    )
+    // Zeroes may have been zeroes at the winner, too.
+    const missing = new Set(ops.filter(({ kind }) => kind === 'write'))
+    const total = missing.size
+    for (const { id } of records) {
+      for (const [volume, { volumes }] of this.#made.pairs.entries()) {
+        const ranges = await this.#operator.divergentRanges(id, volumes[site])
+        const has = (slot: number) =>
+          ranges.some(
+            ({ offset, length }) =>
+              offset <= offsetOf(slot) && offsetOf(slot) + BLOCK_BYTES <= offset + length,
+          )
+        for (const op of missing) {
+          const slots = Array.from({ length: op.slots }, (_, index) => op.slot + index)
+          if (op.volume === volume && slots.every(has)) missing.delete(op)
+        }
+      }
+    }
+    this.#events.add(
+      `${records.length} divergence records of ${site} name ${total - missing.size} of ${total} writes that were given up`,
+    )
+    const [first] = missing
+    if (first !== undefined) {
+      this.#events.violation(
+        `${missing.size} of ${total} writes that were given up are in no divergence record of ${site}, e.g. ${first.kind} ${first.sequence} at volume ${first.volume} byte ${offsetOf(first.slot)}`,
+      )
+    }
+  }
+
+  async #breakGlass(site: Site): Promise<void> {
+    this.#load.pause()
+    try {
+      this.#authority.mayMove(site, this.#o.clock.bootMs())
+      const flags = ['--force', '--yes', '--data-dir', join(this.#lab.diskOf(site), 'data')]
+      const said = await this.#lab.holdfast('agent', 'promote', this.#made.group, ...flags)
+      this.#events.add(`${site} was promoted by its operator: ${said.trim().split('\n')[0] ?? ''}`)
+      this.#count('break-glass', 'done')
+      this.#load.leave(otherSite(site))
+      // Both were in step until the others were gone.
+      await this.#judgeMove(site, false, undefined)
+    } finally {
+      this.#load.resume()
+    }
+  }
+
+  async #arbitrate(mode: Mode): Promise<void> {
+    const view = await this.#operator.look()
+    const record = view?.record
+    const isSo =
+      record?.mode === mode && (mode === 'witness' || record.preferred === this.#production)
+    if (record === undefined || record === null || isSo) return
+    const outcome = await this.#operator.arbitrate(mode, this.#production)
+    this.#count(`arbitration by ${mode}`, outcome)
+    this.#events.add(`operator: arbitration by ${mode}, ${outcome}`)
+    await this.#settle()
   }
 
   async #lookUntilAnswered(): Promise<View> {
@@ -445,6 +524,13 @@ const optionsOf = ({ disks, kinds, longMs, volumes, chains }: CampaignOptions): 
   ].join(' ')
 
 /** Protected, and known to be in step now. */
-function isWell({ status, sync, sides }: View): boolean {
-  return status === 'protected' && sync === 'in_sync' && sides.every(({ heard }) => heard)
+function isWell({ status, sync, sides, record }: View): boolean {
+  const production = sides.find(({ role }) => role === 'production')
+  return (
+    status === 'protected' &&
+    sync === 'in_sync' &&
+    record?.trusted === true &&
+    record.writer === production?.site &&
+    sides.every(({ heard, session }) => heard && session?.['epoch'] === record.epoch)
+  )
 }

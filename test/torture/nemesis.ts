@@ -11,6 +11,8 @@ import { type Direction, type Fault, type Pair, type Target, tell } from './sche
 export interface NemesisOptions {
   /** Called when the machines have stopped and before anything is forgotten. */
   readonly onPowerLoss: (fault: Fault) => void
+  /** Makes `site` the writer on the operator's word. */
+  readonly breakGlass: (site: Site) => Promise<void>
   readonly clock: Clock
   readonly lab: Lab
   readonly events: Events
@@ -82,6 +84,8 @@ export class Nemesis {
         return await this.#fillFor(roles[fault.side], fault.forMs)
       case 'power':
         return await this.#cutPower(fault, roles)
+      case 'break_glass':
+        return await this.#leaveAlone(fault, roles)
       case 'old_state':
         return await this.#goBackTo(backup)
       default:
@@ -89,11 +93,16 @@ export class Nemesis {
     }
   }
 
-  async #killFor(hosts: readonly Host[], forMs: number): Promise<void> {
+  async #killFor(
+    hosts: readonly Host[],
+    forMs: number,
+    meanwhile: () => Promise<void> = async () => {},
+  ): Promise<void> {
     const { lab, clock } = this.#o
     for (const host of hosts) this.#down.set(host, (this.#down.get(host) ?? 0) + 1)
     // Nothing is awaited between the signals.
     await Promise.all(hosts.map((host) => lab.parts[host].kill()))
+    await meanwhile()
     await sleep(clock, forMs)
     await Promise.all(hosts.map((host) => this.#release(host)))
   }
@@ -126,9 +135,14 @@ export class Nemesis {
     lab.parts[host].resume()
   }
 
-  async #cutFor(cuts: readonly Way[], forMs: number): Promise<void> {
+  async #cutFor(
+    cuts: readonly Way[],
+    forMs: number,
+    meanwhile: () => Promise<void> = async () => {},
+  ): Promise<void> {
     const { lab, clock, events } = this.#o
     for (const [from, to] of cuts) await lab.network.cut(from, to)
+    await meanwhile()
     await sleep(clock, forMs)
     for (const [from, to] of cuts) await lab.network.mend(from, to)
     events.add('a cut is mended')
@@ -143,6 +157,26 @@ export class Nemesis {
     await sleep(clock, forMs)
     await disk.free()
     events.add(`the disk of ${site} has space`)
+  }
+
+  /** The DR site is alone, with nobody to ask; the operator goes there, and the others come back later. */
+  async #leaveAlone(
+    { how, forMs }: Extract<Fault, { kind: 'break_glass' }>,
+    { production, dr }: Roles,
+  ): Promise<void> {
+    const { breakGlass } = this.#o
+    if (how === 'kill') {
+      return await this.#killFor([production, 'ctl'], forMs, () => breakGlass(dr))
+    }
+    const cuts = [production, 'ctl' as const].flatMap((other): Way[] => [
+      [dr, other],
+      [other, dr],
+    ])
+    // The control plane is dead, and production lives but hears nobody.
+    await Promise.all([
+      this.#cutFor(cuts, forMs, () => breakGlass(dr)),
+      this.#killFor(['ctl'], forMs + 500),
+    ])
   }
 
   async #cutPower(fault: Extract<Fault, { kind: 'power' }>, roles: Roles): Promise<void> {

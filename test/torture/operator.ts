@@ -25,6 +25,7 @@ import {
 import type { Events } from './events.ts'
 import type { Site } from './lab/lab.ts'
 import { VOLUME_GIB } from './load/layout.ts'
+import type { Mode } from './schedule.ts'
 
 /* The operator of the group: everything over the public API, as a person or a script would do it. */
 
@@ -32,6 +33,8 @@ export interface View {
   readonly status: string
   readonly sync: string
   readonly record: {
+    readonly mode: string
+    readonly preferred: string
     readonly epoch: number
     readonly state: string
     readonly writer: string
@@ -58,6 +61,26 @@ export interface Made {
     readonly id: string
     readonly volumes: Readonly<Record<Site, string>>
   }[]
+}
+
+export interface Announced {
+  readonly kind: 'nothing' | 'at_least' | 'unknown'
+  readonly bytes: number | null
+}
+
+export interface Range {
+  readonly offset: number
+  readonly length: number
+}
+
+export interface Divergence {
+  readonly id: string
+  readonly site: string
+  readonly winner: string
+  readonly epoch: number
+  readonly state: string
+  readonly reason: string | null
+  readonly bytes: number
 }
 
 const SETUP_MS = 60_000
@@ -130,6 +153,50 @@ export class Operator {
       const { priority_station: now } = await showGroup(api, this.#group)
       return await reverseGroup(api, this.#group, now === 'source' ? 'target' : 'source')
     })
+  }
+
+  /** What a failover would give up, as the system says; undefined when it does not answer or gives up nothing. */
+  async announcedLoss(force: boolean): Promise<Announced | undefined> {
+    try {
+      const { preflight } = await this.#o.api.get<{ preflight: { given_up: Announced | null } }>(
+        `/api/v1/groups/${this.#group}/preflight?action=failover&force=${force}`,
+      )
+      return preflight.given_up ?? undefined
+    } catch (error) {
+      if (isAnswer(error)) return undefined
+      throw error
+    }
+  }
+
+  /** Records of what the losing site had and the winning one overwrote. */
+  async divergences(): Promise<readonly Divergence[]> {
+    const { divergences } = await this.#o.api.get<{ divergences: Divergence[] }>(
+      `/api/v1/groups/${this.#group}/divergences`,
+    )
+    return divergences
+  }
+
+  async divergentRanges(divergence: string, volume: string): Promise<readonly Range[]> {
+    const ranges: Range[] = []
+    for (let from: number | null = 0; from !== null; ) {
+      const page: { ranges: Range[]; next: number | null } = await this.#o.api.get(
+        `/api/v1/divergences/${divergence}/ranges?volume=${volume}&from=${from}&limit=10000`,
+      )
+      ranges.push(...page.ranges)
+      from = page.next
+    }
+    return ranges
+  }
+
+  /** Settles with how it ended. */
+  async arbitrate(mode: Mode, preferred: Site): Promise<string> {
+    try {
+      await this.#o.api.put(`/api/v1/groups/${this.#group}/arbitration`, { mode, preferred })
+      return 'done'
+    } catch (error) {
+      if (!isAnswer(error)) throw error
+      return error.message.slice(0, 200)
+    }
   }
 
   async failOver(force: boolean): Promise<string> {

@@ -37,6 +37,8 @@ export type Fault =
   | { readonly kind: 'fill_disk'; readonly side: Side; readonly forMs: number }
   /** The machines lose their power, and with it what was not durable; on again after `forMs`. */
   | { readonly kind: 'power'; readonly sides: readonly Side[]; readonly forMs: number }
+  /** Production and control plane are gone together (`how`), and the operator breaks the glass at the DR site. */
+  | { readonly kind: 'break_glass'; readonly how: 'kill' | 'isolate'; readonly forMs: number }
   /** The control plane dies and comes back with the state of the last settled moment but one. */
   | { readonly kind: 'old_state' }
 
@@ -45,8 +47,12 @@ export type FaultKind = Fault['kind']
 /** What the operator does while the faults last. */
 export type Act = 'none' | 'reverse' | 'failover' | 'failover_force'
 
+export type Mode = 'witness' | 'static-priority'
+
 export interface Round {
   readonly number: number
+  /** How the group is arbitrated; the production site of the moment is preferred. */
+  readonly mode: Mode
   /** Each begins `afterMs` after the one before. */
   readonly faults: readonly { readonly afterMs: number; readonly fault: Fault }[]
   readonly act: Act
@@ -65,6 +71,7 @@ export const FAULT_KINDS: readonly FaultKind[] = [
   'fill_disk',
   'flap',
   'old_state',
+  'break_glass',
 ]
 
 /** On disks that can lose their power. */
@@ -93,22 +100,26 @@ export interface PlanOptions {
 
 export function planRound({ seed, kinds, longMs }: PlanOptions, number: number): Round {
   const random = new Random(seed * 1_000_003 + number)
+  const mode = random.chance(0.75) ? 'witness' : 'static-priority'
   const faults: { afterMs: number; fault: Fault }[] = []
   const count = random.chance(0.5) ? 1 : random.chance(0.6) ? 2 : 3
   for (let index = 0; index < count; index++) {
     // The first fault of round n is of the n-th kind, so that a run of as many rounds has met every kind.
     const kind = index === 0 ? (kinds[number % kinds.length] ?? 'kill') : random.pick(kinds)
-    if (index > 0 && (kind === 'old_state' || kind === 'power')) continue
+    if (index > 0 && ALONE_KINDS.has(kind)) continue
     const fault = makeFault(kind, random, longMs)
     faults.push({
       afterMs: index === 0 ? 0 : Math.round(random.between(0, longMs / 3)),
       fault,
     })
-    // After this only what was flushed is owed, and nothing else may blur how much that is.
-    if (losesBoth(fault)) return { number, faults, act: 'none', actAfterMs: 0 }
+    // What is owed after these is plain only when nothing else happens meanwhile.
+    if (losesBoth(fault) || kind === 'break_glass') {
+      return { number, mode: 'witness', faults, act: 'none', actAfterMs: 0 }
+    }
   }
   return {
     number,
+    mode,
     faults,
     act: chooseAct(
       faults.map(({ fault }) => fault),
@@ -117,6 +128,9 @@ export function planRound({ seed, kinds, longMs }: PlanOptions, number: number):
     actAfterMs: Math.round(random.between(50, longMs / 2)),
   }
 }
+
+/** Only as the first fault of a round. */
+const ALONE_KINDS: ReadonlySet<FaultKind> = new Set(['old_state', 'power', 'break_glass'])
 
 /** True when both copies lose what was not flushed. */
 export const losesBoth = (fault: Fault): boolean => fault.kind === 'power' && fault.sides.length > 1
@@ -160,6 +174,12 @@ function makeFault(kind: FaultKind, random: Random, longMs: number): Fault {
         sides: random.pick([['production'], ['dr'], ['production', 'dr']] as const),
         forMs: Math.round(random.between(100, longMs / 2)),
       }
+    case 'break_glass':
+      return {
+        kind,
+        how: random.pick(['kill', 'isolate'] as const),
+        forMs: Math.round(random.between(1_000, longMs)),
+      }
     case 'old_state':
       return { kind }
     default:
@@ -179,6 +199,10 @@ function chooseAct(faults: readonly Fault[], random: Random): Act {
       (fault.kind === 'power' && fault.sides.includes('production')),
   )
   if (faults.some(({ kind }) => kind === 'old_state')) return 'none'
+  const split = faults.some(
+    (fault) => fault.kind === 'cut' && fault.pair === 'sites' && fault.forMs > 3_000,
+  )
+  if (split) return random.pick(['failover_force', 'failover_force', 'none'] as const)
   if (productionInTrouble)
     return random.pick(['failover', 'failover', 'failover_force', 'none'] as const)
   return random.pick(['none', 'none', 'none', 'reverse', 'reverse', 'failover_force'] as const)
@@ -201,6 +225,8 @@ export function tell(fault: Fault): string {
       return `fill the disk of ${fault.side} for ${fault.forMs} ms`
     case 'power':
       return `power of ${fault.sides.join(' and ')} lost for ${fault.forMs} ms`
+    case 'break_glass':
+      return `${fault.how} production and control plane for ${fault.forMs} ms, and break the glass`
     case 'old_state':
       return 'the control plane comes back with an old state'
     default:

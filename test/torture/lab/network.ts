@@ -26,7 +26,8 @@ const operatorLink = (lab: string): string => `hft${lab}o`
 export class Network {
   readonly #lab: string
   readonly #octet: number
-  readonly #blocked = new Set<string>()
+  /** By rule: how many cuts ask for it. */
+  readonly #blocked = new Map<string, number>()
 
   private constructor(lab: string, octet: number) {
     this.#lab = lab
@@ -85,14 +86,20 @@ export class Network {
     return `${NET}.${this.#octet}.${ENDS.indexOf(end) + 1}`
   }
 
-  /** From now on nothing that `from` sends reaches `to`. */
+  /** From now on nothing that `from` sends reaches `to`, until every cut of this way is mended. */
   async cut(from: End, to: End): Promise<void> {
-    this.#blocked.add(`iifname "p-${from}" oifname "p-${to}" drop`)
-    await this.#apply()
+    await this.#count(from, to, 1)
   }
 
   async mend(from: End, to: End): Promise<void> {
-    this.#blocked.delete(`iifname "p-${from}" oifname "p-${to}" drop`)
+    await this.#count(from, to, -1)
+  }
+
+  async #count(from: End, to: End, change: number): Promise<void> {
+    const rule = `iifname "p-${from}" oifname "p-${to}" drop`
+    const cuts = (this.#blocked.get(rule) ?? 0) + change
+    if (cuts > 0) this.#blocked.set(rule, cuts)
+    else this.#blocked.delete(rule)
     await this.#apply()
   }
 
@@ -128,7 +135,7 @@ export class Network {
   async #apply(): Promise<void> {
     await this.#switchRules(
       'flush chain bridge cut pass',
-      ...[...this.#blocked].map((rule) => `add rule bridge cut pass ${rule}`),
+      ...[...this.#blocked.keys()].map((rule) => `add rule bridge cut pass ${rule}`),
     )
   }
 

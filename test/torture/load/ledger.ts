@@ -206,8 +206,8 @@ export class Ledger {
     return true
   }
 
-  /** What was found is from now on what must be there: a loss that was announced and accepted. */
-  accept(found: (volume: number, slot: number) => Found): void {
+  /** What was found is from now on what must be there: a loss that was announced and accepted. Returns what is gone. */
+  accept(found: (volume: number, slot: number) => Found): readonly Op[] {
     const gone = new Set<Op>()
     this.#eachSlot((volume, slot, line) => {
       const at = placeOf(line, volume, slot, found(volume, slot))
@@ -222,6 +222,7 @@ export class Ledger {
       this.#ops.delete(op.sequence)
       this.#note(`given-up ${op.sequence} ${this.#tick}`)
     }
+    return [...gone]
   }
 
   /** Forgets everything before what is acknowledged now. Call it after a judgement in which all was there. */
