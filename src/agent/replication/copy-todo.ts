@@ -60,6 +60,11 @@ export class CopyTodo {
   /** Bits of blocks to be sent, from block `first` on, and of regions to be compared. `first` is the first block of a region. */
   addBits(first: number, send: Uint8Array, compare: Uint8Array): void {
     this.send.addBits(send, first)
+    for (let block = this.send.next(first); block >= 0 && this.compare.count > 0; ) {
+      const end = this.send.runEnd(block, this.send.blocks)
+      this.compare.deleteBlocks(block, end)
+      block = this.send.next(end)
+    }
     for (let i = 0; i < compare.length * 8; i++) {
       if ((((compare[i >> 3] as number) >> (i & 7)) & 1) === 0) continue
       this.compareRegion(first / BLOCKS_PER_REGION + i)
