@@ -155,7 +155,7 @@ export interface Snapshots {
   ): Promise<void>
   /** Ids of the snapshots (not the sealed ones) of a volume: it cannot be deleted while there are any. */
   ofVolume(volume: string): readonly string[]
-  /** Detaches from the volumes and closes files. Before the volume store is closed. */
+  /** Closes files. Before the volume store is closed: writes of volumes with snapshots are refused (VOLUME_CLOSED) from then on. */
   close(): Promise<void>
 }
 

@@ -48,8 +48,12 @@ export class Guards {
     this.#held.delete(volume)
   }
 
-  detachAll(): void {
-    for (const { guard } of this.#held.values()) guard.volume.attachGuard(null)
-    this.#held.clear()
+  /** For the end: nobody changes the volumes any more, and no batch runs when it resolves. The guards stay, since a write that still waits must not
+   *  slip through. */
+  async shut(error: (volume: string) => Error): Promise<void> {
+    for (const [volume, { guard }] of this.#held) {
+      guard.refuse(error(volume))
+      await guard.exclusively(() => Promise.resolve())
+    }
   }
 }

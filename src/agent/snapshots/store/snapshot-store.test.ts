@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { isFault } from '#base/fault.ts'
 import { systemFileRanges } from '#base/system/libc.ts'
-import { VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
+import { VOLUME_CLOSED, VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
 import {
   SNAPSHOT_BROKEN,
   SNAPSHOT_BUSY,
@@ -259,6 +259,28 @@ test('a rollback that cannot be finished keeps the volume from being opened, and
   await world.restart()
   assert.equal(world.snapshots.show('s1')?.state, 'ready')
   assertSame(await contentOf(await world.volumes.open('v1')), Buffer.alloc(SIZE, 1), 'mended')
+})
+
+test('a write that waits while the store is closed is refused, not let through', async (t) => {
+  const world = await worldIn(tmpdir())
+  t.after(() => world.clean())
+  await world.volumes.create('v1', SIZE, { mode: 'standalone' })
+  const volume = await world.volumes.open('v1')
+  await guardedWrite(volume, 0, Buffer.alloc(SIZE, 1))
+  await take(world, 'user')
+  const writes = Array.from({ length: 8 }, (_, i) =>
+    guardedWrite(volume, i * BLOCK, Buffer.alloc(BLOCK, 2)).catch((error: unknown) => {
+      assert.ok(isFault(error, VOLUME_CLOSED))
+    }),
+  )
+  await world.snapshots.close()
+  await Promise.all(writes)
+  await world.restart()
+  assertSame(
+    await contentOf(await world.snapshots.open('s1', 'v1')),
+    Buffer.alloc(SIZE, 1),
+    'the snapshot',
+  )
 })
 
 test('leftovers of a take or a delete that was cut off are gone after a start', async (t) => {

@@ -9,7 +9,7 @@ import type { Log } from '#base/log.ts'
 import { hasCode, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
 import { type FileRanges, systemFileRanges } from '#base/system/libc.ts'
 import { FileVolume } from '#agent/volumes/file/file-volume.ts'
-import { VOLUME_FAILED, VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
+import { VOLUME_CLOSED, VOLUME_FAILED, VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import {
   SNAPSHOT_BROKEN,
@@ -235,7 +235,7 @@ class SnapshotStore implements Snapshots {
   }
 
   async close(): Promise<void> {
-    this.#guards.detachAll()
+    await this.#guards.shut((volume) => new Fault(VOLUME_CLOSED, `volume ${volume}`))
     for (const entry of this.#entries.values()) {
       entry.gone = true
       for (const image of entry.images.values()) await image.close()
