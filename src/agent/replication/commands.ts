@@ -77,7 +77,9 @@ export class SessionCommands {
     for (const member of this.#parts.writer()?.members.values() ?? []) {
       member.todo.grow(member.volume.sizeBytes)
     }
-    await core.command({ kind: 'open', now: core.now(), record, force, joined }, 'opening')
+    const gaveUp = request.old_writer_gave_up === true
+    const event = { kind: 'open', now: core.now(), record, force, joined, gaveUp } as const
+    await core.command(event, 'opening')
     if (changed) await core.process({ kind: 'members_changed', now: core.now() })
   }
 

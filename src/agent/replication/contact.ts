@@ -58,6 +58,14 @@ export class Silence {
     return this.#answeredMs
   }
 
+  /** The old writer has said, on its disk, that it answers nothing any more: nothing is left to wait for. */
+  endBy(nowMs: number): void {
+    this.#answeredMs = Math.min(
+      this.#answeredMs,
+      nowMs - this.#silenceMs * DRIFT_FACTOR - MARGIN_MS,
+    )
+  }
+
   overAtMs(): number {
     return this.#answeredMs + this.#silenceMs * DRIFT_FACTOR + MARGIN_MS
   }

@@ -287,6 +287,7 @@ export function open(s: SessionState, event: Extract<SessionEvent, { kind: 'open
       return s.refuse('NOT_CONSISTENT', 'this host stopped uncleanly since it was in step')
     }
   }
+  if (becomesWriter && event.gaveUp === true) s.silence.endBy(now)
   adopt(s, now, record)
 }
 

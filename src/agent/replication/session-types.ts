@@ -105,6 +105,8 @@ export type SessionEvent =
       readonly record: OwnershipRecord
       readonly force: boolean
       readonly joined: boolean
+      /** The old writer has persisted a record under which it answers nothing: its contact is over already. */
+      readonly gaveUp?: boolean
     }
   /** Members were added or grew. */
   | { readonly kind: 'members_changed'; readonly now: number }

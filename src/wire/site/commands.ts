@@ -97,6 +97,8 @@ export const COMMANDS = {
       peer_link: Type.String(),
       /** Accept a side that is not known to be consistent. */
       force: Type.Boolean(),
+      /** The old writer has persisted a record under which it answers nothing, so its contact need not be waited out. */
+      old_writer_gave_up: Type.Optional(Type.Boolean()),
     }),
     SessionStatus,
   ),

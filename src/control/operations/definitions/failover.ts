@@ -42,7 +42,8 @@ import {
  * Before `failover_record` has succeeded production can still go on: a refusal there thaws what was frozen. Should this process
  * never come to that, the reconciler thaws a record that is frozen while no operation of its group is at work.
  *
- * The consent of a writer is good for one epoch: the one that it persisted.
+ * The consent of a writer is good for one epoch: the one that it persisted. With it the DR side need not wait out the writer's contact
+ * either, so production that still answers is frozen also when it is in sync: that makes the switch a matter of a second.
  */
 export interface Failover {
   readonly force: boolean
@@ -100,7 +101,10 @@ export const failoverGroup: OperationKind<Failover> = operation('group.failover'
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
         const record = await theRecord(ctx.services, group.id)
         if (record.state === 'closed') await endSession(ctx, group.id, drAz(group))
-        else await openAt(ctx, group, drAz(group), ctx.input.force)
+        else {
+          const { epoch } = ctx.results['ask_consent'] as Consent
+          await openAt(ctx, group, drAz(group), ctx.input.force, { consentedEpoch: epoch })
+        }
       },
       record: async (tx, ctx) => {
         const now = ctx.services.clock.wallMs()
@@ -201,12 +205,16 @@ async function freeze(ctx: StepContext<Failover>): Promise<Frozen> {
   }
   if (before.state === 'frozen') return { from, epoch: before.epoch, givenUp: lost }
   const nothing = { from: null, epoch: null, givenUp: lost }
-  if (!freezesFirst(before, to, input.force)) return nothing
-  if (!input.force) await demandWitnessed(ctx, group)
+  const mustFreeze = (record: Ownership) => freezesFirst(record, to, input.force)
+  // By its choice, not for safety: a production site that is heard can give up at once.
+  const mayFreeze = (record: Ownership) =>
+    record.state === 'in_sync' && record.writer !== to && services.agents.heard(record.writer)
+  if (!mustFreeze(before) && !mayFreeze(before)) return nothing
+  if (mustFreeze(before) && !input.force) await demandWitnessed(ctx, group)
   const record = await changeRecord(
     ctx,
     group.id,
-    (now) => !freezesFirst(now, to, input.force),
+    (now) => !mustFreeze(now) && !mayFreeze(now),
     ({ epoch }) => ({ kind: 'freeze', epoch, attempt: ctx.attemptId }),
   )
   if (record.state !== 'frozen') return nothing

@@ -187,19 +187,25 @@ export async function withRecord<T>(
   }
 }
 
+export interface OpenOptions extends CommandOptions {
+  /** Epoch of a frozen record that the old writer has persisted: the record right after it needs no wait for its contact. */
+  readonly consentedEpoch?: number | null
+}
+
 /** Brings one site to the record in force; see the command for when it answers. Null: there is no member to open. */
 export async function openAt(
   ctx: Context,
   group: ProtectionGroupRow,
   site: string,
   force = false,
-  options: CommandOptions = {},
+  { consentedEpoch = null, ...options }: OpenOptions = {},
 ): Promise<SessionStatus | null> {
   const { services } = ctx
   return await withRecord(ctx, group.id, async (record) => {
     const members = await services.store.read((db) => sessionMembers(db, group, record.epoch))
     if (members.length === 0) return null
     const peer = site === record.writer ? record.replica : record.writer
+    const gaveUp = consentedEpoch !== null && record.epoch === consentedEpoch + 1
     return await services.sites.command(
       site,
       'session.open',
@@ -208,6 +214,7 @@ export async function openAt(
         members,
         peer_link: services.agents.at(peer)?.report.link_address ?? '',
         force,
+        ...(gaveUp ? { old_writer_gave_up: true } : {}),
       },
       { signal: ctx.signal, ...options },
     )
