@@ -7,7 +7,7 @@ import { World } from './world/world.ts'
 
 /** A group that is in sync, with clients at work, and nothing broken. */
 function inSync(seed: number) {
-  const world = new World(seed)
+  const world = new World(seed, { name: 'honest', staticShare: 0 })
   const operator = new Operator(world)
   const load = new Load(world)
   const until = (what: string, condition: () => boolean) => {
@@ -67,7 +67,7 @@ test('power lost at the replica costs a copy of the dirty regions only, under a 
   world.startAgent(site)
   until('drop', () => world.witness.stored.state === 'resyncing')
   until('in_sync again', () => world.witness.stored.state === 'in_sync')
-  assert.equal(world.coverage.counts.get('copy dirty'), 1)
+  assert.equal(world.coverage.counts.get('copy delta with regions'), 1)
   assert.equal(world.coverage.counts.get('copy all'), 1, 'the first one')
 })
 

@@ -112,7 +112,9 @@ export const PLANTS: readonly Plant[] = [
     name: 'lease-not-looked-at',
     about:
       'A lease once granted counts until it is given up: after a pause nobody looks at the clock.',
-    foundWithin: 300,
+    foundWithin: 600,
+    staticShare: 0,
+    faults: ['agent-pause', 'site-isolated', 'witness-cut'],
     session: ({ lease }) => {
       lease.valid = () => lease.untilMs > 0
     },

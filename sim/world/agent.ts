@@ -25,6 +25,8 @@ export interface AgentStatus {
   readonly consistent: boolean
   readonly drained: boolean
   readonly answering: boolean
+  readonly unwitnessed: boolean
+  readonly kept: string | null
 }
 
 export type AgentCommand =
@@ -32,6 +34,12 @@ export type AgentCommand =
   | { readonly kind: 'open'; readonly record: OwnershipRecord; readonly force: boolean }
   | { readonly kind: 'hold'; readonly epoch: number; readonly holdMs: number }
   | { readonly kind: 'release' }
+  | { readonly kind: 'promote'; readonly force: boolean }
+  | {
+      readonly kind: 'arbitrate'
+      readonly mode: OwnershipRecord['mode']
+      readonly preferred: string
+    }
   | { readonly kind: 'close'; readonly record: OwnershipRecord }
 
 const TICK_MS = 400
@@ -47,6 +55,8 @@ export class Agent {
   readonly clients: ClientPath
   /** This life has begun to answer as the writer; the observer was told. */
   began = false
+  /** A snapshot is being taken: what came behind copy_begin waits. */
+  keeping = false
   readonly #events: { make: () => SessionEvent; done: () => void }[] = []
   #effects: readonly SessionEffect[] = []
   #effect = 0
@@ -100,6 +110,8 @@ export class Agent {
       consistent: consistent && session.hello(this.site.intent.any).clean,
       drained: session.drained,
       answering: session.served && session.gate.mayAnswer(this.now()),
+      unwitnessed: session.stored.unwitnessed,
+      kept: session.stored.kept,
     }
   }
 
@@ -117,9 +129,11 @@ export class Agent {
         const now = this.now()
         switch (command.kind) {
           case 'open':
+          case 'promote':
             return { ...command, now, joined: this.site.joined }
           case 'hold':
           case 'release':
+          case 'arbitrate':
           case 'close':
             return { ...command, now }
         }
@@ -155,7 +169,8 @@ export class Agent {
 
   #tick(): void {
     this.process.after(TICK_MS, () => {
-      if (this.#events.length === 0) this.feed(() => ({ kind: 'tick', now: this.now() }))
+      if (this.#events.length === 0)
+        this.feed(() => ({ kind: 'tick', now: this.now(), wallMs: this.process.wallMs() }))
       this.#tick()
     })
   }
@@ -238,6 +253,7 @@ export class Agent {
       case 'end':
         site.plain = effect.serving
         site.forget(this.session.stored.record.epoch)
+        world.ended(site)
         this.clients.end()
         this.#ended = true
         return
@@ -260,9 +276,34 @@ export class Agent {
       case 'resend':
         return this.clients.resend(effect.after)
       case 'forget_frames':
-        return this.clients.forgetFrames()
+        return this.clients.forgetFrames(effect.mark)
+      case 'log_frames':
+        return this.clients.logFrames(effect.on)
+      case 'watch_catch_up':
+        return this.clients.watchCatchUp()
+      case 'clear_changes':
+        site.changes.begin(site.host.bootId)
+        if (this.session.role === 'replica') {
+          site.intent.clear()
+          this.clients.clearBits()
+        }
+        return
+      case 'keep_copy':
+        return this.#keep(effect.id)
+      case 'restore_kept':
+        return this.#restore(effect.id)
+      case 'release_kept':
+        return this.#takes(world.syncMs(site), () => {
+          const image = site.kept.get(effect.id)
+          if (image === undefined) return
+          if (effect.divergence) {
+            world.coverage.count('kept as a divergence')
+            site.divergences.push({ id: effect.id, image })
+          } else world.coverage.count('kept released')
+          site.kept.delete(effect.id)
+        })
       case 'start_copy':
-        return this.clients.copy.start(effect.scope)
+        return this.clients.copy.start(effect.scope, effect.regions === true)
       case 'stop_copy':
         return this.clients.copy.stop()
       case 'reconcile':
@@ -273,6 +314,37 @@ export class Agent {
         if (this.#command) this.#refusal = effect.code
         return
     }
+  }
+
+  #keep(id: string): void {
+    const { site, world } = this
+    this.keeping = true
+    this.#takes(world.syncMs(site), () => {
+      const ok = !site.full
+      world.coverage.count(ok ? 'kept taken' : 'kept refused')
+      if (ok) world.keeps(this, id)
+      this.#events.unshift({
+        make: () => ({ kind: 'kept', now: this.now(), id, ok }),
+        done: () => {
+          this.keeping = false
+          this.link.resume()
+        },
+      })
+    })
+  }
+
+  #restore(id: string): void {
+    const { site, world } = this
+    const image = site.kept.get(id)
+    world.believe(image !== undefined, `${site.name} has the kept copy ${id}`)
+    this.#takes(world.syncMs(site), () => {
+      world.coverage.count('kept restored')
+      image?.forEach((value, block) => {
+        if (site.disk.current[block] !== value) site.disk.write(block, value)
+      })
+      site.disk.syncDone(site.disk.syncMark())
+      world.restored(site)
+    })
   }
 
   #ask(ask: Extract<SessionEffect, { kind: 'ask' }>['ask']): void {

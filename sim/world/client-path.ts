@@ -47,6 +47,8 @@ interface Frame {
 /** Requests that wait for input or an intent bit; beyond it clients are not read any more. */
 const WAITING_MAX = 64
 const INTENT_CLEAR_MS = 4_000
+/** So many frames of the end of a frame log may still be on their way when it counts as caught up. */
+const CAUGHT_UP_FRAMES = 2
 
 export class ClientPath {
   readonly #agent: Agent
@@ -69,6 +71,9 @@ export class ClientPath {
   readonly touched = new Uint8Array(REGIONS)
   #draining = false
   #drainSent = false
+  /** Answered frames that the replica lacks are kept, up to the limit. */
+  #log = false
+  #watching = false
 
   constructor(agent: Agent) {
     this.#agent = agent
@@ -81,7 +86,42 @@ export class ClientPath {
     return this.#streamOpen
   }
 
+  /** Everything behind this number is still here. */
+  get logFrom(): number | null {
+    const { gate } = this.#agent.session
+    if (!this.#log && !gate.needsReplica) return null
+    return (this.#retained[0]?.sequence ?? gate.sequence + 1) - 1
+  }
+
+  logFrames(on: boolean): void {
+    this.#log = on
+    if (on) this.#markRetained()
+  }
+
+  watchCatchUp(): void {
+    this.#watching = true
+    this.#watch()
+  }
+
+  #watch(): void {
+    const { gate } = this.#agent.session
+    if (!this.#watching || gate.sequence - gate.acknowledged > CAUGHT_UP_FRAMES) return
+    this.#watching = false
+    this.#agent.feed(() => ({ kind: 'caught_up', now: this.#agent.now() }))
+  }
+
+  #markRetained(): void {
+    const { changes } = this.#agent.site
+    for (const frame of this.#retained) if (!frame.copy) changes.mark(frame.blocks)
+  }
+
+  /** The intent bits of a replica were taken away. */
+  clearBits(): void {
+    this.#bitDurable.fill(0)
+  }
+
   renew(): void {
+    this.#log = false
     this.#bitDurable.fill(0)
     this.#retained = []
     this.#streamOpen = false
@@ -169,10 +209,12 @@ export class ClientPath {
   linkGone(): void {
     this.#streamOpen = false
     this.#flushes.clear()
+    this.#watching = false
     this.copy.stop()
   }
 
-  forgetFrames(): void {
+  forgetFrames(mark: boolean): void {
+    if (mark) this.#markRetained()
     this.#retained = []
   }
 
@@ -191,7 +233,8 @@ export class ClientPath {
     if (this.#stopped || !this.#agent.process.alive) return io.done(false)
     if (this.#plain) return this.#plainIo(io)
     if (!this.#exported) return io.done(false)
-    if (!this.#input || this.#retained.length > WAITING_MAX) {
+    const { gate } = this.#agent.session
+    if (!this.#input || (gate.needsReplica && this.#retained.length > WAITING_MAX)) {
       if (this.#waiting.length >= WAITING_MAX) return io.done(false)
       this.#waiting.push(io)
       return
@@ -270,6 +313,8 @@ export class ClientPath {
     const { session, site, world } = this.#agent
     const sequence = session.gate.next()
     const number = world.truth.ordered(site.name, io.blocks)
+    if (session.marks && !world.plan.forgetsMarks) site.changes.mark(io.blocks)
+    session.gate.bytes += io.blocks.length
     for (const block of io.blocks) site.disk.write(block, number)
     this.copy.touched(io.blocks)
     site.run = { bootId: site.host.bootId, sequence }
@@ -286,12 +331,21 @@ export class ClientPath {
   }
 
   #frame(frame: Frame): void {
-    const { session } = this.#agent
-    if (!session.linked && !session.gate.needsReplica) {
+    const { session, world } = this.#agent
+    if (!session.linked && !session.gate.needsReplica && !this.#log) {
       this.#retained = []
       return
     }
     this.#retained.push(frame)
+    if (this.#log && !session.gate.needsReplica && this.#retained.length > world.logFrames) {
+      world.coverage.count('frame log dropped')
+      this.#log = false
+      if (!this.#streamOpen) this.#retained = []
+      this.#agent.feed(() => ({ kind: 'log_dropped', now: this.#agent.now() }))
+    }
+    if (world.plan.logHole && this.#log && !this.#streamOpen && this.#retained.length === 9) {
+      this.#retained.splice(4, 1)
+    }
     this.#sendFrames()
   }
 
@@ -356,6 +410,7 @@ export class ClientPath {
     if (kept < 0) this.#retained = []
     else if (kept > 0) this.#retained.splice(0, kept)
     this.copy.applied(session.gate.acknowledged)
+    this.#watch()
     this.#takeWaiting()
     this.pump()
   }

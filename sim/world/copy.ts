@@ -13,12 +13,18 @@ import { BLOCKS_PER_REGION, REGIONS } from './site.ts'
 const blocksOf = (region: number): number[] =>
   Array.from({ length: BLOCKS_PER_REGION }, (_, index) => region * BLOCKS_PER_REGION + index)
 
+const ALL_REGIONS = Array.from({ length: REGIONS }, (_, region) => region)
+
+const setOf = (bits: Uint8Array): number[] => [...bits.keys()].filter((index) => bits[index] === 1)
+
 export class CopyJob {
   readonly #agent: Agent
   readonly #path: ClientPath
   #kind: 'none' | 'copy' | 'reconcile' = 'none'
   #run = 0
-  #regions: number[] = []
+  /** Per region the blocks that are compared, and those that are sent as they are. */
+  #work: { readonly compare: readonly number[]; readonly send: readonly number[] }[] = []
+  #onMap: ((changed: readonly number[] | null, regions: readonly number[]) => void) | null = null
   #lookId = 0
   #onSeen: ((values: readonly number[]) => void) | null = null
   /** Blocks being read, that were not touched since. */
@@ -32,20 +38,42 @@ export class CopyJob {
     this.#path = path
   }
 
-  start(scope: CopyScope): void {
-    const { session } = this.#agent
+  start(scope: CopyScope, regions: boolean): void {
+    const { session, link, site, world } = this.#agent
     if (scope === 'joining') return
     // The stream begins here: copy_begin went out just before.
-    this.#begin('copy', scope === 'all')
-    this.#agent.world.coverage.count(`copy ${scope}`)
+    this.#begin('copy')
+    world.coverage.count(`copy ${scope}${regions ? ' with regions' : ''}`)
     this.#lastSequence = session.gate.sequence
     this.#path.openStream(session.gate.acknowledged)
-    this.#next(this.#run)
+    const run = this.#run
+    if (scope !== 'delta') {
+      this.#plan(ALL_REGIONS, [])
+      return this.#next(run)
+    }
+    const id = ++this.#lookId
+    this.#onMap = (theirs, theirRegions) => {
+      const { changes, host, intent } = site
+      const mine = changes.exact(host.bootId)
+      const dirty = regions || !mine ? setOf(intent.current) : []
+      const send = [...(mine ? setOf(changes.current) : []), ...(theirs ?? [])]
+      this.#plan([...dirty, ...theirRegions], send)
+      this.#next(run)
+    }
+    link.send({ t: 'ask_map', id })
+  }
+
+  mapped(id: number, changed: readonly number[] | null, regions: readonly number[]): void {
+    if (id !== this.#lookId) return
+    const on = this.#onMap
+    this.#onMap = null
+    on?.(changed, regions)
   }
 
   reconcile(scope: 'all' | 'dirty'): void {
     this.#agent.world.coverage.count(`reconcile ${scope}`)
-    this.#begin('reconcile', scope === 'all')
+    this.#begin('reconcile')
+    this.#plan(scope === 'all' ? ALL_REGIONS : setOf(this.#agent.site.intent.current), [])
     this.#next(this.#run)
   }
 
@@ -53,6 +81,7 @@ export class CopyJob {
     this.#kind = 'none'
     this.#run++
     this.#onSeen = null
+    this.#onMap = null
     this.#reading = new Set()
   }
 
@@ -75,31 +104,38 @@ export class CopyJob {
     this.#agent.feed(() => ({ kind: 'copied', now: this.#agent.now(), members: [1, 2, 3] }))
   }
 
-  #begin(kind: 'copy' | 'reconcile', all: boolean): void {
+  #begin(kind: 'copy' | 'reconcile'): void {
     this.stop()
     this.#kind = kind
     this.#sentAll = false
-    this.#regions = []
-    for (let region = 0; region < REGIONS; region++) {
-      if (all || this.#agent.site.intent.current[region] === 1) this.#regions.push(region)
+    this.#work = []
+  }
+
+  #plan(compared: readonly number[], send: readonly number[]): void {
+    for (const region of ALL_REGIONS) {
+      const blocks = blocksOf(region)
+      const compare = compared.includes(region) ? blocks : []
+      const sent = blocks.filter((block) => !compare.includes(block) && send.includes(block))
+      if (compare.length + sent.length > 0) this.#work.push({ compare, send: sent })
     }
   }
 
   #next(run: number): void {
     if (run !== this.#run) return
-    const region = this.#regions.shift()
-    if (region === undefined) return this.#finish(run)
-    const blocks = blocksOf(region)
+    const work = this.#work.shift()
+    if (work === undefined) return this.#finish(run)
+    if (work.compare.length === 0) return this.#carry(run, work.send, null)
     const id = ++this.#lookId
-    this.#onSeen = (values) => this.#compare(run, blocks, values)
-    this.#agent.link.send({ t: 'look', id, blocks })
+    this.#onSeen = (values) => this.#carry(run, work.compare, values)
+    this.#agent.link.send({ t: 'look', id, blocks: work.compare })
   }
 
-  #compare(run: number, blocks: readonly number[], theirs: readonly number[]): void {
+  /** `theirs` null: the blocks are sent without a look. */
+  #carry(run: number, blocks: readonly number[], theirs: readonly number[] | null): void {
     const { process, site, world } = this.#agent
     if (this.#kind === 'reconcile') {
       blocks.forEach((block, index) => {
-        const value = theirs[index] as number
+        const value = theirs?.[index] as number
         if (site.disk.current[block] !== value) site.disk.write(block, value)
       })
       process.after(world.copyMs(), () => this.#next(run))
@@ -112,10 +148,10 @@ export class CopyJob {
       if (run !== this.#run) return
       if (this.#hit && !world.plan.copyIgnoresWrites) {
         world.coverage.count('copy read-again')
-        return this.#compare(run, blocks, theirs)
+        return this.#carry(run, blocks, theirs)
       }
       this.#reading = new Set()
-      const differs = blocks.filter((_, index) => mine[index] !== theirs[index])
+      const differs = blocks.filter((_, index) => theirs === null || mine[index] !== theirs[index])
       if (differs.length > 0) {
         const values = differs.map((block) => mine[blocks.indexOf(block)] as number)
         this.#lastSequence = this.#path.copyFrame(differs, values)

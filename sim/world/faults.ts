@@ -26,6 +26,8 @@ export const FAULTS = [
   'witness-pause',
   'slow-fsync',
   'wall-clock-jump',
+  'no-space',
+  'link-flaps',
 ] as const
 export type FaultKind = (typeof FAULTS)[number]
 
@@ -148,6 +150,20 @@ export class Faults {
         return this.#later(500, 6_000, () => {
           site.syncMs = 3
         })
+      case 'no-space':
+        site.full = true
+        return this.#later(500, 15_000, () => {
+          site.full = false
+        })
+      case 'link-flaps':
+        for (let count = 0; count < 4; count++) {
+          const gap = count * this.#random.between(1_500, 9_000)
+          world.timeline.after(gap, () => {
+            if (this.#running) for (const stream of network.streams) stream.reset()
+            if (this.#running) this.#cutFor(site.name, peer.name, this.#random.between(100, 3_000))
+          })
+        }
+        return
       case 'wall-clock-jump':
         return site.host.jumpWall(this.#random.between(-1e9, 1e9))
     }
@@ -195,6 +211,16 @@ export class Faults {
     })
   }
 
+  #cutFor(a: string, b: string, ms: number): void {
+    const { network, timeline } = this.#world
+    network.cut(a, b)
+    network.cut(b, a)
+    timeline.after(ms, () => {
+      network.heal(a, b)
+      network.heal(b, a)
+    })
+  }
+
   /** The chaos ends: everything works again, and stays so. */
   healAll(): void {
     this.#running = false
@@ -206,6 +232,7 @@ export class Faults {
     this.#startWitness()
     for (const site of world.sites) {
       site.syncMs = 3
+      site.full = false
       world.agentAt(site)?.process.resume()
       this.#powerOn(site)
     }

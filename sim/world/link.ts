@@ -34,6 +34,14 @@ export type LinkMessage =
   /** Contents are compared (by checksum) or fetched: the answer is the same here. */
   | { readonly t: 'look'; readonly id: number; readonly blocks: readonly number[] }
   | { readonly t: 'seen'; readonly id: number; readonly values: readonly number[] }
+  /** What the replica knows to be different here: its change map (null: of another boot) and its intent regions. */
+  | { readonly t: 'ask_map'; readonly id: number }
+  | {
+      readonly t: 'map'
+      readonly id: number
+      readonly changed: readonly number[] | null
+      readonly regions: readonly number[]
+    }
 
 const BEAT_MS = 500
 const REDIAL_MS = 300
@@ -184,11 +192,17 @@ export class Link {
   }
 
   #work(): void {
-    while (!this.#handling) {
+    // Nothing behind copy_begin is looked at before the copy that it waits for was kept.
+    while (!this.#handling && !this.#agent.keeping) {
       const message = this.#inbox.shift()
       if (message === undefined) return
       this.#on(message)
     }
+  }
+
+  /** What the agent waited for is over. */
+  resume(): void {
+    this.#work()
   }
 
   /** The session handles something from the link; what follows on the link waits. */
@@ -218,7 +232,7 @@ export class Link {
         return this.#turn(
           () => {
             this.#sessionEnd = end
-            return { kind: 'link_up', now: agent.now(), hello, logFrom: null }
+            return { kind: 'link_up', now: agent.now(), hello, logFrom: clients.logFrom }
           },
           () => {
             if (this.#end === end) this.#ready = true
@@ -270,6 +284,20 @@ export class Link {
           id: message.id,
           values: message.blocks.map((block) => agent.site.disk.current[block] as number),
         })
+      case 'ask_map': {
+        if (!session.linked) return
+        const { changes, intent, host } = agent.site
+        const set = (bits: Uint8Array) => [...bits.keys()].filter((index) => bits[index] === 1)
+        return this.send({
+          t: 'map',
+          id: message.id,
+          changed: changes.exact(host.bootId) ? set(changes.current) : null,
+          regions: set(intent.current),
+        })
+      }
+      case 'map':
+        if (session.linked) clients.copy.mapped(message.id, message.changed, message.regions)
+        return
       case 'seen':
         if (session.linked) clients.copy.seen(message.id, message.values)
         return
@@ -290,8 +318,7 @@ export class Link {
   #apply(frame: Extract<LinkMessage, { t: 'frame' }>): void {
     const agent = this.#agent
     const { session, site, world } = agent
-    if (session.role !== 'replica' || !session.linked) return
-    if (session.phase !== 'receiving' && session.phase !== 'following') return
+    if (!session.applies) return
     // Applying twice is harmless; a gap is not.
     const expected = session.gate.sequence + 1
     world.believe(frame.sequence <= expected, `frame ${frame.sequence} after ${expected - 1}`)

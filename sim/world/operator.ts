@@ -20,7 +20,16 @@ type Result = OwnershipAnswer | CommandAnswer | null
 type Operation = Generator<Step, string, Result>
 
 /** `tell`: what the control plane does when a report shows an older epoch than its record: it sends the record again. */
-export type OperationName = 'tell' | 'open' | 'reverse' | 'failover' | 'reprotect' | 'close'
+export type OperationName =
+  | 'tell'
+  | 'open'
+  | 'reverse'
+  | 'failover'
+  | 'reprotect'
+  | 'close'
+  | 'freeze'
+  | 'thaw'
+  | 'arbitrate'
 
 const STEP_TIMEOUT_MS = 4_000
 const HOLD_MS = 5_000
@@ -62,6 +71,9 @@ export class Operator {
       failover: () => this.#failover(),
       reprotect: () => this.#reprotect(),
       close: () => this.#close(),
+      freeze: () => this.#freeze(),
+      thaw: () => this.#thaw(),
+      arbitrate: () => this.#arbitrate(),
     }
     this.#count++
     this.#name = name
@@ -176,7 +188,15 @@ export class Operator {
   *#open(): Operation {
     const { writer, replica, epoch } = this.#record
     const attempt = this.#attempt('open')
-    const answer = yield* this.#witness({ kind: 'open', epoch, attempt, writer, replica })
+    const again = epoch === 0 ? this.world.arbitration : {}
+    const answer = yield* this.#witness({
+      kind: 'open',
+      epoch,
+      attempt,
+      writer,
+      replica,
+      ...again,
+    })
     if (!answer.ok) return answer.refusal
     const record = wireRecord(answer.record)
     const { world, other } = this.#sides(writer)
@@ -249,21 +269,79 @@ export class Operator {
     return 'ok'
   }
 
+  /** Nobody is to write until it is decided who is to. */
+  *#freeze(): Operation {
+    const { epoch, writer } = this.#record
+    const answer = yield* this.#witness({
+      kind: 'freeze',
+      epoch,
+      attempt: this.#attempt('freeze'),
+    })
+    if (!answer.ok) return answer.refusal
+    const record = wireRecord(answer.record)
+    const { here, other } = this.#sides(writer)
+    for (const site of [here, other]) {
+      if (this.#random.chance(0.8)) {
+        yield* this.#agent(site, { kind: 'open', record, force: false })
+      }
+    }
+    return 'ok'
+  }
+
+  *#thaw(): Operation {
+    const { epoch, writer } = this.#record
+    const answer = yield* this.#witness({ kind: 'thaw', epoch, attempt: this.#attempt('thaw') })
+    if (!answer.ok) return answer.refusal
+    const record = wireRecord(answer.record)
+    return yield* this.#openAt(this.world.site(writer), record, false, true)
+  }
+
+  *#arbitrate(): Operation {
+    const { writer, replica } = this.#record
+    const mode = this.#random.chance(0.5) ? 'static-priority' : 'witness'
+    const preferred = this.#random.chance(0.7) ? writer : replica
+    const { here } = this.#sides(writer)
+    const answer = yield* this.#agent(here, { kind: 'arbitrate', mode, preferred })
+    return answer === null ? 'unreachable' : answer.ok ? 'ok' : answer.code
+  }
+
   *#failover(): Operation {
     const { world } = this
-    const { epoch, state, writer } = this.#record
+    const { state, writer } = this.#record
     const { here, other } = this.#sides(writer)
     const shown = yield* this.#agent(other, { kind: 'show' })
     if (shown === null) return 'unreachable'
     const inSync = state === 'in_sync'
+    let consent = false
+    if ((state === 'solo' || state === 'resyncing') && this.#random.chance(0.75)) {
+      // Freeze first: a writer that has persisted it has consented, whatever its lease says.
+      const { epoch } = this.#record
+      const attempt = this.#attempt('freeze')
+      const frozen = yield* this.#witness({ kind: 'freeze', epoch, attempt })
+      if (!frozen.ok) return frozen.refusal
+      const told = wireRecord(frozen.record)
+      const answer = yield* this.#agent(here, { kind: 'open', record: told, force: false })
+      consent = answer?.ok === true && answer.status.epoch === told.epoch
+      if (consent) world.coverage.count('failover by consent')
+    }
+    const { epoch } = this.#record
     const answer = yield* this.#witness({
       kind: 'failover',
       epoch,
       attempt: this.#attempt('failover'),
       force: !inSync,
-      consent: false,
+      consent,
+      // Stated by somebody who stands before the machine in the moment of the decision.
+      get preferredOff() {
+        return !here.host.powered
+      },
     })
-    if (!answer.ok) return answer.refusal
+    if (!answer.ok) {
+      if (!inSync && this.#record.state === 'frozen' && this.#random.chance(0.7)) {
+        yield* this.#thaw()
+      }
+      return answer.refusal
+    }
     const record = wireRecord(answer.record)
     const told = yield* this.#openAt(other, record, !inSync)
     if (told === 'NOT_CONSISTENT') {
@@ -277,6 +355,17 @@ export class Operator {
     // The old writer is told when it can be reached; otherwise it finds out by itself.
     if (this.#random.chance(0.7)) yield* this.#agent(here, { kind: 'open', record, force: false })
     return 'ok'
+  }
+
+  /** Somebody at `site` breaks the glass: past the control plane, into the agent of that host. */
+  breakGlass(site: Site): void {
+    const { world } = this
+    const agent = world.agentAt(site)
+    if (agent === null || agent.process.paused) return
+    world.log(() => `break-glass at ${site.name}`)
+    agent.command({ kind: 'promote', force: true }, (answer) => {
+      world.coverage.count(`break-glass ${answer.ok ? 'ok' : answer.code}`)
+    })
   }
 
   get world(): World {

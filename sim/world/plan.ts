@@ -9,6 +9,10 @@ export interface Plan {
   readonly name: string
   /** Faults of every seed, instead of a choice per seed: where a plant is to be looked for. */
   readonly faults?: readonly FaultKind[]
+  /** Share of the seeds in mode static-priority. */
+  readonly staticShare?: number
+  /** Share of the seeds in which an operator may break the glass. */
+  readonly glassShare?: number
   /** Wraps methods of each new session. */
   readonly session?: (session: Session, world: World) => void
   /** Wraps the witness's decisions. */
@@ -21,6 +25,10 @@ export interface Plan {
   readonly flushHereOnly?: boolean
   /** The shell answers every heartbeat, whatever the session says of the link. */
   readonly echoesAnybody?: boolean
+  /** The frame log loses a frame in the middle and says nothing. */
+  readonly logHole?: boolean
+  /** Writes of a writer that answers alone are not marked in its change map. */
+  readonly forgetsMarks?: boolean
   /** The shell takes the run file of another boot for good. */
   readonly trustsOldRunFile?: boolean
 }

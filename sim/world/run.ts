@@ -2,6 +2,7 @@ import type { Coverage } from './coverage.ts'
 import { Faults } from './faults.ts'
 import { Load } from './load.ts'
 import { Operator, type OperationName } from './operator.ts'
+import type { OwnershipState } from '#domain/ownership.ts'
 import { HONEST, type Plan } from './plan.ts'
 import type { Random } from './random.ts'
 import { Violation } from './truth.ts'
@@ -68,7 +69,7 @@ function play(world: World): void {
     if (site.name !== world.witness.stored.writer || !random.chance(hasty)) return
     world.timeline.after(random.between(100, 9_000), () => {
       const { state } = world.witness.stored
-      const can = state === 'in_sync' || state === 'resyncing'
+      const can = state === 'in_sync' || state === 'resyncing' || state === 'solo'
       if (can && !operator.patient) operator.start('failover')
     })
   }
@@ -82,6 +83,15 @@ function play(world: World): void {
     })
   }
   next()
+  if (random.chance(world.plan.glassShare ?? 0.1)) {
+    // Rooms without a witness, and somebody who cannot wait.
+    const site = random.pick(world.sites)
+    world.timeline.after(random.between(0.3, 1) * chaosMs, () => {
+      if (operator.patient) return
+      if (random.chance(0.7)) faults.strike('witness-crash')
+      operator.breakGlass(site)
+    })
+  }
   world.timeline.runUntil(chaosMs)
 
   world.log(() => 'the chaos ends')
@@ -106,9 +116,11 @@ function chooseOperation(world: World, operator: Operator, random: Random): void
   if (operator.busy !== null) return
   const weights: Record<string, Partial<Record<OperationName, number>>> = {
     closed: { open: 1 },
-    in_sync: { reverse: 0.4, failover: 0.35, close: 0.05 },
-    resyncing: { failover: 0.3, close: 0.05 },
-    failed_over: { reprotect: 0.8, close: 0.1 },
+    in_sync: { reverse: 0.35, failover: 0.25, close: 0.04, arbitrate: 0.15, freeze: 0.06 },
+    resyncing: { failover: 0.3, close: 0.04, freeze: 0.06 },
+    solo: { failover: 0.25, close: 0.04, freeze: 0.06, reprotect: 0.05 },
+    frozen: { thaw: 0.4, failover: 0.4, close: 0.1 },
+    failed_over: { reprotect: 0.75, close: 0.1, freeze: 0.06 },
   }
   if (random.chance(0.15)) return operator.start('tell')
   let dice = random.next()
@@ -116,6 +128,13 @@ function chooseOperation(world: World, operator: Operator, random: Random): void
     dice -= weight
     if (dice < 0) return operator.start(name as OperationName)
   }
+}
+
+/** What an operator does to a group that does not get whole by itself. */
+const FIRST_STEP: Partial<Record<OwnershipState, OperationName>> = {
+  closed: 'open',
+  failed_over: 'reprotect',
+  frozen: 'thaw',
 }
 
 /** Drives the group to in_sync, as an operator would, and demands that it gets there. */
@@ -132,9 +151,10 @@ function heal(world: World, operator: Operator): void {
       continue
     }
     const { state, writer } = witness.stored
-    if (state === 'closed' || state === 'failed_over') {
+    const first = FIRST_STEP[state]
+    if (first !== undefined) {
       since = timeline.nowMs
-      operator.start(state === 'closed' ? 'open' : 'reprotect')
+      operator.start(first)
       continue
     }
     const site = world.site(writer)
@@ -166,6 +186,11 @@ function same(world: World): void {
   const [first, second] = world.sites
   const missing = world.truth.lacks(first.disk.current)
   if (missing !== null) throw new Violation(`promise 1: in the end ${first.name} ${missing}`)
+  for (const site of world.sites) {
+    const { disk, divergences } = site
+    const forgotten = world.truth.forgotten(site.name, disk.current, divergences)
+    if (forgotten !== null) throw new Violation(`promise 7: ${forgotten}`)
+  }
   for (let block = 0; block < first.disk.current.length; block++) {
     if (first.disk.current[block] !== second.disk.current[block]) {
       throw new Violation(

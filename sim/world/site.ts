@@ -8,6 +8,8 @@ import type { Random } from './random.ts'
  *   disk      the volumes' blocks
  *   epoch     the epoch file: written aside, fsynced, renamed
  *   run       number of the last write, in a mapped file: survives the process, worthless on another boot
+ *   changes   one bit per block in a mapped file: exact across the death of the process, worthless on another boot
+ *   kept      snapshots of all volumes, durable · divergences  those that were released as such
  *   intent    one bit per region, durable before the first touch of the region
  *   joined    every volume has received its first copy in full
  *   plain     how the volumes are served outside of a session
@@ -64,12 +66,43 @@ export class IntentBits {
   }
 }
 
+/** The change map: what this side changed and the other may lack, since the base. */
+export class ChangeBits {
+  readonly current = new Uint8Array(BLOCKS)
+  #bootId = ''
+
+  /** False: marks may be missing. */
+  exact(bootId: string): boolean {
+    return this.#bootId === bootId
+  }
+
+  mark(blocks: readonly number[]): void {
+    for (const block of blocks) this.current[block] = 1
+  }
+
+  begin(bootId: string): void {
+    this.current.fill(0)
+    this.#bootId = bootId
+  }
+
+  losePower(random: Random): void {
+    for (let block = 0; block < BLOCKS; block++) {
+      if (random.chance(0.5)) this.current[block] = 0
+    }
+  }
+}
+
 export class Site {
   readonly name: string
   readonly host: Host
   readonly disk = new BlockDisk(BLOCKS)
   readonly epoch: WholeFile<StoredSession>
   readonly intent = new IntentBits()
+  readonly changes = new ChangeBits()
+  readonly kept = new Map<string, Int32Array>()
+  readonly divergences: { readonly id: string; readonly image: Int32Array }[] = []
+  /** No further snapshot can be taken. */
+  full = false
   run: { bootId: string; sequence: number } | null = null
   joined = false
   plain: 'standalone' | 'standby'
@@ -91,11 +124,14 @@ export class Site {
     this.run = null
     this.joined = false
     this.intent.clear()
+    this.changes.begin(this.host.bootId)
+    this.kept.clear()
   }
 
   losePower(random: Random): void {
     this.disk.losePower(random)
     this.intent.losePower(random)
+    this.changes.losePower(random)
     this.epoch.interrupted(random)
     // A mapped file that was never synced holds anything old; its boot id tells.
     if (random.chance(0.5)) this.run = null

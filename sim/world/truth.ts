@@ -103,6 +103,12 @@ export class Truth {
   readonly mustSurvive: Int32Array
   readonly #matched = new Map<string, { history: History; upTo: number }>()
   readonly #inFlight = new Map<number, readonly number[]>()
+  /** Writes that a site acknowledged alone, and that the other one may lack. */
+  readonly #ackedAlone = new Map<number, string>()
+  /** Who gave each write its number. */
+  readonly #orderedBy = new Map<number, string>()
+  /** Of those, the ones that lost: they must be found in a divergence of the site that acknowledged them. */
+  readonly #owed = new Map<string, Map<number, number>>()
 
   constructor(blocks: number, server: string) {
     this.#blocks = blocks
@@ -118,19 +124,69 @@ export class Truth {
    */
   ordered(site: string, blocks: readonly number[]): number {
     const number = ++this.#number
+    this.#orderedBy.set(number, site)
     if (site === this.#server) this.#history.append(blocks, number)
     this.#inFlight.set(number, blocks)
     return number
   }
 
-  acknowledged(number: number, fua: boolean): void {
-    const blocks = this.#inFlight.get(number)
-    if (blocks === undefined) throw new Violation(`write ${number} is acknowledged twice`)
-    this.#inFlight.delete(number)
+  get server(): string {
+    return this.#server
+  }
+
+  /** `alone`: the site that answered without its peer. */
+  acknowledged(number: number, fua: boolean, alone: string | null): void {
+    const blocks = this.#take(number)
+    if (alone !== null) this.#ackedAlone.set(number, alone)
     for (const block of blocks) {
       if ((this.must[block] as number) < number) this.must[block] = number
       if (fua && (this.mustSurvive[block] as number) < number) this.mustSurvive[block] = number
     }
+  }
+
+  #take(number: number): readonly number[] {
+    const blocks = this.#inFlight.get(number)
+    if (blocks === undefined) throw new Violation(`write ${number} is acknowledged twice`)
+    this.#inFlight.delete(number)
+    return blocks
+  }
+
+  /** A write that is lost in the moment in which it is acknowledged: the other site serves already. */
+  divergent(site: string, number: number): void {
+    for (const block of this.#take(number)) this.#owes(site).set(block, number)
+  }
+
+  #owes(site: string): Map<number, number> {
+    let owed = this.#owed.get(site)
+    if (owed === undefined) this.#owed.set(site, (owed = new Map()))
+    return owed
+  }
+
+  /** Power was lost at `site`: what is not there any more cannot be asked back. */
+  lost(site: string, image: Int32Array): void {
+    for (const [block, number] of this.#owed.get(site) ?? []) {
+      if (!this.#holds(site, image, block, number)) this.#owed.get(site)?.delete(block)
+    }
+  }
+
+  /** The block holds that write, or one that the same site put over it. */
+  #holds(site: string, image: Int32Array, block: number, number: number): boolean {
+    const value = image[block] as number
+    return value === number || (value > number && this.#orderedBy.get(value) === site)
+  }
+
+  /** Null, or a sentence: a write that was acknowledged alone, lost, and is in none of the divergences kept at `site`. */
+  forgotten(
+    site: string,
+    image: Int32Array,
+    divergences: readonly { readonly image: Int32Array }[],
+  ): string | null {
+    for (const [block, number] of this.#owed.get(site) ?? []) {
+      if (this.#holds(site, image, block, number)) continue
+      if (divergences.some((one) => this.#holds(site, one.image, block, number))) continue
+      return `write ${number} to block ${block} was acknowledged by ${site} alone, lost, and not kept`
+    }
+    return null
   }
 
   /** A client sends a flush of these blocks: what it covers, once acknowledged. */
@@ -160,10 +216,17 @@ export class Truth {
     this.must.set(this.mustSurvive)
   }
 
-  /** An operator forced a failover to a side that lacks writes: what it has is the truth from now on. */
-  settleFor(image: Int32Array): void {
+  /**
+   * An operator forced a failover to a side that lacks writes: what it has is the truth from now on. What `other` acknowledged alone
+   * and still has is owed as a divergence.
+   */
+  settleFor(image: Int32Array, other: string, otherImage: Int32Array): void {
     for (let block = 0; block < this.#blocks; block++) {
       const has = image[block] as number
+      const number = this.must[block] as number
+      if (number > has && otherImage[block] === number && this.#ackedAlone.get(number) === other) {
+        this.#owes(other).set(block, number)
+      }
       if ((this.must[block] as number) > has) this.must[block] = has
       if ((this.mustSurvive[block] as number) > has) this.mustSurvive[block] = has
     }
@@ -173,6 +236,7 @@ export class Truth {
   serves(site: string, image: Int32Array, lossy: boolean): void {
     const missing = this.lacks(image)
     if (missing !== null) throw new Violation(`promise 1: ${site} begins to serve, ${missing}`)
+    this.#owed.delete(site)
     this.#server = site
     const prefix = this.#history.prefix(image)
     if (typeof prefix === 'number' && !lossy) this.#history.truncate(prefix)

@@ -1,5 +1,6 @@
 import { ALONE, type OwnershipRequest } from '#domain/ownership.ts'
 import { Session, type SessionSettings } from '#agent/replication/session.ts'
+import type { Arbitration } from '#agent/replication/session-types.ts'
 import type { WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
 import { Agent, type AgentCommand, type CommandAnswer } from './agent.ts'
 import type { ClientIo } from './client-path.ts'
@@ -31,6 +32,7 @@ export const LEASE_MS = 8_000
 export const DRIFT_MS = 500
 const SILENCE_MS = 4_000
 const RENEW_MS = 2_000
+const SOLO_DELAY_MS = 1_000
 const LOG_LINES_MAX = 400
 
 export class World {
@@ -49,6 +51,17 @@ export class World {
   readonly #powerLost = new Set<string>()
   /** Sites whose power was lost since they last began to serve. */
   readonly #cutSince = new Set<string>()
+  /** Sites that hold some state of the group, or have one kept: a resync may not destroy it. */
+  readonly #usable = new Set<string>()
+  /** Sites whose volumes are in the middle of a resync. */
+  readonly #overwritten = new Set<string>()
+  /** Break-glass: the site that an operator made the writer, and the epoch it jumped to, until the other one is fenced. */
+  #glass: { readonly site: string; readonly epoch: number; began: boolean } | null = null
+  /** Epochs that were made by break-glass. */
+  readonly #glassEpochs = new Set<number>()
+  readonly arbitration: Arbitration
+  /** Frames that a writer keeps for a replica that is away. */
+  readonly logFrames: number
   /** Time that a copy takes for one region, ms. */
   copyStepMs = 2
   #lastAnswer = { epoch: 0, site: '' }
@@ -71,6 +84,11 @@ export class World {
       { leaseMs: LEASE_MS, driftMs: DRIFT_MS },
       ['az1', 'az2'],
     )
+    const chance = this.random.fork()
+    const preferred = chance.chance(0.7) ? 'az1' : 'az2'
+    const mode = chance.chance(plan.staticShare ?? 0.4) ? 'static-priority' : 'witness'
+    this.arbitration = { mode, preferred }
+    this.logFrames = chance.pick([30, 150, 600])
     this.witness.onCommit = ({ kind, from, record }) => {
       this.coverage.count(`move ${kind} from ${from.state}`)
       this.log(() => `witness ${kind}: epoch ${record.epoch} ${record.state} ${record.writer}`)
@@ -80,7 +98,9 @@ export class World {
         this.coverage.count('closed before the reconcile')
         this.truth.settleForFlushed()
       }
-      if (kind === 'failover' && from.state !== 'in_sync') this.allowLoss(record.writer)
+      // What a preferred site did unwitnessed, the record knows nothing of.
+      const unseen = from.mode === 'static-priority' && from.preferred === from.writer
+      if (kind === 'failover' && (from.state !== 'in_sync' || unseen)) this.allowLoss(record.writer)
     }
     this.witness.onRefusal = (kind, refusal) => this.coverage.count(`refused ${kind} ${refusal}`)
     plan.witness?.(this.witness)
@@ -121,6 +141,9 @@ export class World {
       site: site.name,
       silenceMs: SILENCE_MS,
       renewMs: RENEW_MS,
+      soloDelayMs: SOLO_DELAY_MS,
+      deltas: true,
+      keepsCopies: true,
     }
     const session = new Session(settings, site.epoch.value, known, now)
     this.plan.session?.(session, this)
@@ -200,9 +223,16 @@ export class World {
     const { record } = site.epoch.value
     const plain = agent.clients.plain
     this.coverage.count(`answer ${io.kind}${io.fua ? ' fua' : ''}${plain ? ' plain' : ''}`)
-    this.#onlyOneAnswers(agent, plain ? site.endedEpoch : record.epoch)
+    const alone = !plain && !agent.session.gate.needsReplica
+    if (this.#split(agent)) {
+      // Break-glass was used while the other writer lived: what that one still answers is lost, but not without a trace.
+      this.coverage.count('answer beside break-glass')
+      if (io.kind === 'write') this.truth.divergent(site.name, number)
+      return
+    }
+    if (this.#glass === null) this.#onlyOneAnswers(agent, plain ? site.endedEpoch : record.epoch)
     if (!plain) this.#witnessed(agent)
-    if (io.kind === 'write') this.truth.acknowledged(number, io.fua)
+    if (io.kind === 'write') this.truth.acknowledged(number, io.fua, alone ? site.name : null)
     if (io.kind === 'flush') this.truth.flushed(io.mark)
     values?.forEach((value, index) => {
       const needs = io.mark.must[index] as number
@@ -213,6 +243,12 @@ export class World {
       }
     })
     this.#bothHold(agent, io, values)
+  }
+
+  /** Whether `agent` is the writer that break-glass left behind. */
+  #split(agent: Agent): boolean {
+    const glass = this.#glass
+    return glass !== null && glass.site !== agent.site.name && glass.began
   }
 
   #onlyOneAnswers(agent: Agent, epoch: number): void {
@@ -234,8 +270,17 @@ export class World {
   /** What the answering side believes is in the witness's history. */
   #witnessed(agent: Agent): void {
     const { session, site } = agent
-    const { epoch, state, writer } = site.epoch.value.record
-    const decided = this.witness.history[epoch - 1]?.record
+    const { epoch, state, writer, mode, preferred } = site.epoch.value.record
+    const { unwitnessed } = site.epoch.value
+    if (session.gate.mode === 'unwitnessed') {
+      this.coverage.count(this.#glassEpochs.has(epoch) ? 'answer promoted' : 'answer preferred')
+      const may = mode === 'static-priority' && preferred === site.name
+      if (!unwitnessed || !(may || this.#glassEpochs.has(epoch))) {
+        throw new Violation(`promise 4: ${site.name} answers unwitnessed as ${state}, in ${mode}`)
+      }
+      if (this.#glassEpochs.has(epoch)) return
+    }
+    const decided = this.witness.history.findLast((one) => one.record.epoch === epoch)?.record
     if (decided?.epoch !== epoch || decided.state !== state || decided.writer !== writer) {
       throw new Violation(
         `promise 4: ${site.name} answers as ${state} under epoch ${epoch}, which the witness never decided`,
@@ -246,7 +291,7 @@ export class World {
         `promise 4: ${site.name} answers before it keeps the epoch that allows it`,
       )
     }
-    if (!session.gate.needsReplica && !ALONE.has(state)) {
+    if (!session.gate.needsReplica && !ALONE.has(state) && !unwitnessed) {
       throw new Violation(`promise 4: ${site.name} answers alone while the record says ${state}`)
     }
   }
@@ -254,6 +299,7 @@ export class World {
   /** While the record says in_sync a failover may come at any moment, so both sides hold what was acknowledged. */
   #bothHold(agent: Agent, io: ClientIo, values: readonly number[] | null): void {
     if (this.witness.stored.state !== 'in_sync') return
+    if (agent.session.gate.mode === 'unwitnessed') return
     const peer = this.peerOf(agent.site)
     values?.forEach((value, index) => {
       const there = peer.disk.current[io.blocks[index] as number] as number
@@ -311,11 +357,21 @@ export class World {
     const { site } = agent
     if (agent.began) return
     agent.began = true
+    if (this.#overwritten.has(site.name) && this.#usable.has(site.name)) {
+      throw new Violation(`promise 5: ${site.name} begins to serve the middle of a resync`)
+    }
+    this.#usable.add(site.name)
+    this.#overwritten.delete(site.name)
+    // Beside a site that was made the writer by break-glass nobody writes what counts.
+    if (this.#split(agent)) return
     let lossy = this.#cutSince.delete(site.name)
-    if (this.#forced.delete(site.name)) {
+    const glass = this.#glass?.site === site.name && !this.#glass.began
+    if (glass && this.#glass !== null) this.#glass.began = true
+    if (this.#forced.delete(site.name) || glass) {
       lossy = true
       this.coverage.count('loss allowed by force')
-      this.truth.settleFor(site.disk.current)
+      const peer = this.peerOf(site)
+      this.truth.settleFor(site.disk.current, peer.name, peer.disk.current)
     }
     this.truth.serves(site.name, site.disk.current, lossy)
   }
@@ -326,28 +382,83 @@ export class World {
   }
 
   afterApply(agent: Agent): void {
-    if (agent.session.stored.consistent) this.#claims(agent)
-    else this.truth.disturbed(agent.site.name)
+    const { site, session } = agent
+    if (session.stored.consistent) return this.#claims(agent)
+    this.truth.disturbed(site.name)
+    this.#overwritten.add(site.name)
+    if (!this.#usable.has(site.name)) return
+    // What the side itself has persisted says where to go back to, whatever happens to its process now.
+    const { kept } = site.epoch.value
+    if (kept === null || !site.kept.has(kept)) {
+      throw new Violation(`promise 5: ${site.name} is overwritten, and no consistent copy is kept`)
+    }
   }
 
   afterPersist(agent: Agent): void {
-    if (agent.session.role === 'replica') this.#claims(agent)
+    const { site, session } = agent
+    if (site.epoch.value.outOfTouchMs !== null) this.coverage.count('out of touch noted')
+    if (session.role === 'replica') this.#claims(agent)
+    const { promoted, record } = site.epoch.value
+    if (promoted && !this.#glassEpochs.has(record.epoch)) this.#breaksGlass(site, record.epoch)
+    const glass = this.#glass
+    if (
+      glass !== null &&
+      glass.site !== site.name &&
+      site.epoch.value.record.epoch >= glass.epoch
+    ) {
+      this.#glass = null
+    }
+  }
+
+  /** `agent` takes the copy that a resync goes back to. */
+  keeps(agent: Agent, id: string): void {
+    const { site, session } = agent
+    const { consistent, divergent } = session.stored
+    if (consistent && !divergent && session.hello(site.intent.any).clean) {
+      this.truth.consistent(site.name, site.disk.current)
+    }
+    site.kept.set(id, site.disk.current.slice())
+  }
+
+  /** The volumes of `site` are what was kept. */
+  restored(site: Site): void {
+    this.#overwritten.delete(site.name)
+    this.truth.disturbed(site.name)
+  }
+
+  /** The session of `site` has ended: what is left there counts for nothing more. */
+  ended(site: Site): void {
+    this.#usable.delete(site.name)
+    this.#overwritten.delete(site.name)
+  }
+
+  /** An operator breaks the glass at `site`, whatever the witness and the other site do. */
+  #breaksGlass(site: Site, epoch: number): void {
+    this.#glass = { site: site.name, epoch, began: false }
+    this.#glassEpochs.add(epoch)
+    this.allowLoss(site.name)
   }
 
   #claims(agent: Agent): void {
     if (agent.status().consistent && !agent.session.stored.divergent) {
       this.truth.consistent(agent.site.name, agent.site.disk.current)
+      this.#usable.add(agent.site.name)
+      this.#overwritten.delete(agent.site.name)
     }
   }
 
   /** The host of `site` loses its power. */
   losePower(site: Site): void {
     const { truth } = this
-    // In sync both sides owe everything that was acknowledged, else the writer alone does.
-    const { state, writer } = this.witness.stored
     const peer = this.peerOf(site)
-    const owes = state === 'in_sync' || writer === site.name
-    const held = owes && truth.lacks(site.disk.current) === null
+    // While the writer may not have answered alone, both sides owe everything that was acknowledged, else it alone does.
+    const writer = this.site(truth.server).epoch.value
+    const { state } = writer.record
+    const shared =
+      (state === 'in_sync' && !writer.unwitnessed) ||
+      (state === 'frozen' && !writer.ackedAlone) ||
+      writer.riseAsked
+    const held = truth.lacks(site.disk.current) === null
     site.host.powered = false
     this.killAgent(site)
     const before = site.disk.current.slice()
@@ -355,16 +466,20 @@ export class World {
     if (before.some((value, block) => value !== site.disk.current[block])) {
       truth.disturbed(site.name)
     }
+    truth.lost(site.name, site.disk.current)
+    const { kept } = site.epoch.value
+    if (kept === null || !site.kept.has(kept)) this.#usable.delete(site.name)
     this.#powerLost.add(site.name)
     this.#cutSince.add(site.name)
     if (!held) return
+    const owes = shared || truth.server === site.name
     const unflushed = truth.lacks(site.disk.current, truth.mustSurvive)
-    if (unflushed !== null) {
+    if (owes && unflushed !== null) {
       throw new Violation(`promise 1: power was lost at ${site.name}; flushed, but ${unflushed}`)
     }
     // A site that lost its power may have been lucky and lost nothing, but nobody can know that.
     const peerHolds = !this.#powerLost.has(peer.name) && truth.lacks(peer.disk.current) === null
-    if (state === 'in_sync' && peerHolds) return
+    if (peerHolds && (shared || truth.server !== site.name)) return
     this.coverage.count('only flushed writes left')
     truth.settleForFlushed()
   }

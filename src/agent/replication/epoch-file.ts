@@ -32,6 +32,7 @@ const Stored = Type.Object({
   baseEpoch: Type.Integer({ minimum: 0 }),
   priorBase: Type.Integer({ minimum: 0 }),
   exact: Type.Boolean(),
+  whole: Type.Boolean(),
   kept: Type.Union([Type.String({ maxLength: 64 }), Type.Null()]),
   ackedAlone: Type.Boolean(),
   unwitnessed: Type.Boolean(),

@@ -69,6 +69,7 @@ export function adopt(
     divergent: before === 'none' ? stored.divergent : !keepsContent || stored.divergent,
     exact,
     ackedAlone: stored.ackedAlone || answeredAlone,
+    whole: true,
     priorBase: 0,
   }
   switch (after) {
@@ -91,7 +92,6 @@ export function adopt(
       if (rise) s.do({ kind: 'clear_changes', epoch: record.epoch })
       stopServing(s)
       s.numbered = s.numbered && complete
-      s.whole = s.whole && complete
       s.move('waiting')
       return s.do({ kind: 'dial', on: true })
     }
@@ -157,6 +157,7 @@ function becomeWriter(
     divergent: false,
     base: reversed && s.numbered && !divergent,
     promoting: waitsOut,
+    whole: record.state !== 'in_sync' || s.numbered,
     outOfTouchMs: null,
     ...(before === 'none' && { baseEpoch: 0, priorBase: 0, exact: true }),
     // What it answered alone before is the truth again, unless it was overwritten since.
@@ -164,7 +165,6 @@ function becomeWriter(
   })
   s.dropKept(restores)
   s.numbered = reversed && s.numbered
-  s.whole = s.numbered
   s.lonelySinceMs = s.silence.overAtMs()
   if (begins) {
     // Volumes that were served plainly until now keep their clients; answers wait for the lease.
@@ -209,7 +209,9 @@ function adoptAsWriter(
     promoted: false,
     wanted: null,
     exact,
-    base: from.record.state === 'in_sync' && from.base,
+    base: (from.record.state === 'in_sync' || from.record.state === 'frozen') && from.base,
+    // Both lost power: what is here is the best that there is.
+    whole: from.whole || (from.record.state === 'in_sync' && record.state === 'resyncing'),
     // A frozen writer may yet be made to go on: only then is what it answered alone continued.
     ackedAlone: frozen && (answeredAlone || from.ackedAlone),
     ...order,
@@ -274,6 +276,9 @@ export function open(s: SessionState, event: Extract<SessionEvent, { kind: 'open
     const { writer, state } = s.stored.record
     if (record.writer !== writer || record.state !== state) {
       s.refuse('STALE_EPOCH', `epoch ${s.epoch} is known here with another content`)
+    } else if (force && s.role === 'writer' && ALONE.has(state) && !s.stored.whole) {
+      s.persist({ whole: true })
+      s.askAgainMs = 0
     }
     return
   }
@@ -336,5 +341,9 @@ export function promote(s: SessionState, event: Extract<SessionEvent, { kind: 'p
   const image = s.role === 'writer' || (joined && (consistent || kept !== null || divergent))
   if (!image) return s.refuse('NOT_CONSISTENT', 'the volumes here are no complete copy')
   s.ordered = true
-  adopt(s, now, breakGlass(record, s.settings.site), { unwitnessed: true, promoted: true })
+  adopt(s, now, breakGlass(record, s.settings.site), {
+    unwitnessed: true,
+    promoted: true,
+    whole: true,
+  })
 }

@@ -43,6 +43,7 @@ export function unopened(session: string): StoredSession {
     baseEpoch: 0,
     priorBase: 0,
     exact: true,
+    whole: true,
     kept: null,
     ackedAlone: false,
     unwitnessed: false,

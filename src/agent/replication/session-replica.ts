@@ -18,7 +18,6 @@ export function linkedToWriter(s: SessionState): void {
   const { record, consistent, divergent } = s.stored
   if (record.state !== 'in_sync' || !consistent || divergent || !s.numbered || !s.stored.exact)
     return
-  s.whole = true
   s.settle({ clean: null, outOfTouchMs: null })
   s.do({ kind: 'applied_from' })
   s.move('following')
@@ -102,7 +101,6 @@ export function riseCommitted(s: SessionState, record: OwnershipRecord): boolean
   const taking = s.phase === 'receiving' || s.phase === 'catching_up'
   if (!taking || !isRiseOf(s.stored, record)) return false
   const { epoch } = record
-  s.whole = true
   s.persist({ record, baseEpoch: epoch, exact: true, outOfTouchMs: null })
   s.do({ kind: 'clear_changes', epoch })
   s.move('following')

@@ -37,8 +37,6 @@ export class SessionState {
   logFrom: number | null = null
   /** `gate.sequence` means the same here and at the peer. Replica: it is exact. */
   numbered: boolean
-  /** In sync: every write that this side ever answered is in its volumes. */
-  whole: boolean
   /** Since the boot of this host the peer or the witness has shown that this record is the newest. */
   validated: boolean
   /** The operator gave the order for break-glass since the boot of this host. */
@@ -82,7 +80,6 @@ export class SessionState {
     this.sameBoot = known !== null
     this.validated = this.sameBoot
     this.ordered = this.sameBoot
-    this.whole = sequence !== null
     this.numbered = this.role === 'replica' && sequence !== null
     this.gate.numberFrom(sequence ?? 0)
     this.lonelySinceMs = now
@@ -148,14 +145,14 @@ export class SessionState {
   }
 
   /**
-   * The kept copy is not needed any more. `restored`: the volumes are what it holds. Released first and forgotten after that, so that
+   * The kept copy is not needed any more. `restored`: the volumes are what it holds, so nothing of it is lost yet. Released first and forgotten after that, so that
    * whoever dies in between releases it again, which is nothing.
    */
   dropKept(restored: boolean): void {
     const { kept, ackedAlone } = this.stored
     if (kept === null) return
     this.do({ kind: 'release_kept', id: kept, divergence: ackedAlone && !restored })
-    this.persist({ kept: null, ackedAlone: false })
+    this.persist({ kept: null, ackedAlone: ackedAlone && restored })
   }
 
   /** The session is over here. */

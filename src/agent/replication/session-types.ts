@@ -30,6 +30,9 @@ export interface StoredSession {
    * are to be compared too. True again with the next rise.
    */
   readonly exact: boolean
+  /** Writer: every write that it ever answered is in its volumes. False after a loss of power in sync, until it has made itself equal to
+   *  the replica, or an operator takes it as it is. */
+  readonly whole: boolean
   /** Replica in a resync: id of the snapshot that holds its last consistent state; null: there is none. */
   readonly kept: string | null
   /** This side acknowledged writes alone that its present writer never had: what a resync overwrites here is to be kept. */

@@ -64,6 +64,7 @@ function question(s: SessionState, now: number, tick: boolean): WitnessAsk | nul
     case null:
   }
   if (ALONE.has(state)) {
+    if (!s.stored.whole) return { kind: 'confirm', site }
     if (s.phase === 'promoting' && now < s.silence.overAtMs()) return null
     return { kind: 'renew', site, epoch, ...aloneWork(s) }
   }
@@ -91,7 +92,7 @@ function maySolo(s: SessionState, now: number): boolean {
   if (soloDelayMs === undefined || s.link !== null) return false
   if (s.stored.unwitnessed) return true
   if (s.phase !== 'held' && s.phase !== 'opening') return false
-  if (!s.whole || now < s.silence.overAtMs()) return false
+  if (!s.stored.whole || now < s.silence.overAtMs()) return false
   return s.wantSolo || now >= s.lonelySinceMs + soloDelayMs
 }
 
@@ -186,7 +187,7 @@ function mayActPreferred(s: SessionState, now: number): boolean {
   const { silenceMs, soloDelayMs, site } = s.settings
   const { record, riseAsked, unwitnessed } = s.stored
   if (soloDelayMs === undefined || !preferredHere(s.stored, site) || riseAsked) return false
-  if (!s.validated || now < s.silence.overAtMs()) return false
+  if (!s.validated || !s.stored.whole || now < s.silence.overAtMs()) return false
   if (s.unreachableSinceMs === null || now < s.unreachableSinceMs + silenceMs) return false
   if (ALONE.has(record.state)) return !s.lease.valid(now)
   if (record.state !== 'in_sync') return false

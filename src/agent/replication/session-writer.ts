@@ -16,6 +16,7 @@ export function linked(s: SessionState, now: number, hello: PeerHello): void {
       return linkedInSync(s, hello)
     case 'resyncing':
     case 'solo':
+      if (!s.stored.whole) return makeWhole(s, hello)
       return bringUp(s, now)
     case 'closed':
     case 'frozen':
@@ -67,10 +68,34 @@ function lostHistory(s: SessionState): void {
   wantToDrop(s, false)
 }
 
+/**
+ * The witness has put this side alone although it lost power in sync: it asked for that before, or the group was frozen meanwhile.
+ * The replica has what is missing here, so it is fetched before anything is answered.
+ */
+function makeWhole(s: SessionState, hello: PeerHello): void {
+  if (s.phase !== 'opening' || hello.unfit !== null) return
+  if (!hello.clean || hello.divergent || !hello.consistent) {
+    // It has lost something as well: nothing better than what is here exists.
+    s.persist({ whole: true })
+    s.askAgainMs = 0
+    return
+  }
+  s.move('reconciling')
+  s.do({ kind: 'reconcile', scope: s.stored.base ? 'dirty' : 'all' })
+}
+
 /** Every dirty region equals the replica's now. */
 export function reconciled(s: SessionState): void {
   if (s.phase !== 'reconciling' || s.link === null) return
   s.gate.numberFrom(s.link.applied)
+  if (s.stored.record.state !== 'in_sync') {
+    s.persist({ whole: true })
+    s.numbered = s.stored.record.state === 'solo'
+    s.logFrom = s.gate.sequence
+    s.do({ kind: 'log_frames', on: s.numbered })
+    s.askAgainMs = 0
+    return s.move('opening')
+  }
   s.do({ kind: 'resend', after: s.gate.sequence })
   follow(s)
 }
@@ -78,8 +103,7 @@ export function reconciled(s: SessionState): void {
 /** In step with the replica under in_sync, and linked: from now on answers flow with its acknowledgements. */
 function follow(s: SessionState): void {
   s.numbered = true
-  s.whole = true
-  s.settle({ clean: null, priorBase: 0, exact: true })
+  s.settle({ clean: null, priorBase: 0, exact: true, whole: true })
   s.move('following')
   s.gate.mode = 'both'
   s.serve()

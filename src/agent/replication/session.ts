@@ -284,7 +284,13 @@ export class Session {
     // A loss of power takes the change map, and what a replica applied, unless a clean stop left nothing to take.
     const prefix = record.state === 'solo' && s.role === 'replica' && !divergent
     const intact = clean !== null && (record.state === 'in_sync' || prefix)
-    if (!s.sameBoot && !intact) s.settle({ exact: false })
+    if (!s.sameBoot && !intact) {
+      const { state } = record
+      const { unwitnessed, riseAsked } = s.stored
+      const shared = (state === 'in_sync' && !unwitnessed) || state === 'frozen' || riseAsked
+      const lost = s.role === 'writer' && shared && !s.stored.ackedAlone
+      s.settle({ exact: false, whole: s.stored.whole && !lost })
+    }
     switch (s.role) {
       case 'none':
         return s.end()
