@@ -106,7 +106,13 @@ export async function startAgent(
   await plain.start()
   await sessions.start()
 
-  const nbd = new NbdServer({ exports, log, clock: systemClock, mayOpen: ownersOnly(volumes) })
+  const nbd = new NbdServer({
+    exports,
+    log,
+    clock: systemClock,
+    mayOpen: ownersOnly(volumes),
+    memoryBytes: config.nbdMemoryBytes,
+  })
   await nbd.listenUnix(config.nbdSocket)
   const tcp = await listenTcp(nbd, config)
   const commands = await serveCommands({

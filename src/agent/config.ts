@@ -78,6 +78,14 @@ export const agentOptions = {
       defaultText: 'nbd.sock in dataDir',
     }),
   ),
+  nbdMemoryBytes: integerOption({
+    about:
+      'Memory for the requests of all NBD clients that are not answered yet. At the limit sockets are not read until there is room. Besides it each connection with requests may take one buffer of 8 MiB.',
+    unit: 'bytes',
+    default: GIB,
+    min: 128 * MIB,
+    max: 1024 * GIB,
+  }),
   advertiseHost: optional(
     textOption({
       about:
@@ -204,6 +212,7 @@ export interface AgentConfig {
   readonly nbdListen: Address | undefined
   readonly nbdTls: boolean
   readonly nbdSocket: string
+  readonly nbdMemoryBytes: number
   readonly advertiseHost: string
   readonly pki: PkiFiles
   readonly linkTls: boolean

@@ -7,6 +7,7 @@ import { type NbdClient, openNbd } from '#client/nbd/client.ts'
 import { CMD, CMD_FLAG, OPT, SIMPLE_REPLY_MAGIC } from '#wire/nbd/constants.ts'
 import { encodeClientFlags, encodeExportRequest, encodeOption } from '#wire/nbd/handshake.ts'
 import { emptyRequest, REQUEST_BYTES, writeRequest } from '#wire/nbd/transmission.ts'
+import { MemoryBudget } from './budget.ts'
 import { Connection } from './connection.ts'
 import { type Device, type Io, IO_ERRORS, type IoError } from './device.ts'
 import { ExportTable } from './exports.ts'
@@ -70,7 +71,8 @@ async function serve(stream: Duplex, exports: ExportTable, pool: SlabPool): Prom
       open: (name) => exports.open(name),
       names: () => exports.names(),
     })
-    if (established !== undefined) new Connection({ ...established, pool, onClosed: () => {} })
+    if (established === undefined) return
+    new Connection({ ...established, pool, budget: new MemoryBudget(), onClosed: () => {} })
   } catch {
     stream.destroy()
   }

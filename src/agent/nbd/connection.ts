@@ -14,6 +14,7 @@ import {
   writeDataChunkHeader,
   writeSimpleReply,
 } from '#wire/nbd/transmission.ts'
+import type { MemoryBudget } from './budget.ts'
 import { HEADER_BYTES, Io, type IoError, type IoOwner, WRITE_PART_BYTES_MAX } from './device.ts'
 import type { ExportConnection } from './exports.ts'
 import { type Agreement, ALLOCATION_CONTEXT_ID, REQUEST_BYTES_MAX } from './negotiation.ts'
@@ -33,7 +34,7 @@ import type { Slab, SlabPool } from './slab.ts'
  * A request above WRITE_PART_BYTES_MAX becomes a parent and parts: the parts go to the device, the parent's reply goes out
  * when the last part is done.
  *
- * Back-pressure: when the limits below are reached, or the export is held, parsing stops in front of the next header and the
+ * Back-pressure: when the limits below or the agent's memory (budget.ts) are reached, or the export is held, parsing stops in front of the next header and the
  * socket is not read. The kernel's buffers fill and the client waits. Nothing is refused and nothing dropped.
  *
  * Hostile input: a wrong magic or an oversized write ends this connection. Everything else that is wrong gets an error reply,
@@ -58,6 +59,8 @@ export interface ConnectionParts {
   readonly early: Buffer
   readonly agreement: Agreement
   readonly pool: SlabPool
+  /** Of all connections of the agent. */
+  readonly budget: MemoryBudget
   /** Called once, with the reason for the log. */
   readonly onClosed: (reason: string) => void
 }
@@ -67,6 +70,7 @@ export class Connection implements IoOwner, ExportConnection {
   readonly #stream: Duplex
   readonly #agreement: Agreement
   readonly #pool: SlabPool
+  readonly #budget: MemoryBudget
   readonly #onClosed: (reason: string) => void
   #closed = false
   /** The client said goodbye: no more requests, but the answers still go out. */
@@ -76,6 +80,8 @@ export class Connection implements IoOwner, ExportConnection {
   readonly #request: Request = emptyRequest()
   readonly #header = Buffer.alloc(REQUEST_BYTES)
   #headerBytes = 0
+  /** #request was read, and waits for room in the agent's memory. */
+  #postponed = false
   /** The write, or part of one, whose payload is arriving. */
   #receiving: Io | undefined
   #receivedBytes = 0
@@ -106,11 +112,13 @@ export class Connection implements IoOwner, ExportConnection {
   readonly #longReplies: Buffer[] = []
   readonly #readsDone: Io[] = []
 
-  constructor({ stream, early, agreement, pool, onClosed }: ConnectionParts) {
+  constructor({ stream, early, agreement, pool, budget, onClosed }: ConnectionParts) {
     this.#bytes = stream
     this.#stream = stream.duplex
     this.#agreement = agreement
     this.#pool = pool
+    this.#budget = budget
+    budget.connected()
     this.#onClosed = onClosed
     agreement.export.connections.add(this)
     stream.receive((chunk) => this.#take(chunk))
@@ -130,14 +138,25 @@ export class Connection implements IoOwner, ExportConnection {
     this.#agreement.export.connections.delete(this)
     this.#stream.destroy()
     this.#left = undefined
-    if (this.#receiving !== undefined) this.#releaseSlab(this.#receiving)
+    // What the device has comes back through `done`, what is on its way to the client through the stream. The rest goes now.
+    const never = new Set<Io>(this.#readsDone)
+    if (this.#receiving !== undefined) {
+      this.#releaseSlab(this.#receiving)
+      never.add(this.#parent ?? this.#receiving)
+    }
     for (const part of this.#parts) this.#releaseSlab(part)
-    for (let i = 0; i < this.#batchCount; i++) this.#releaseSlab(this.#batch[i] as Io)
+    for (let i = 0; i < this.#batchCount; i++) {
+      const io = this.#batch[i] as Io
+      this.#releaseSlab(io)
+      never.add(io.parent ?? io)
+    }
     this.#batchCount = 0
     for (const io of this.#readsDone) this.#forEachPart(io, (part) => this.#releaseSlab(part))
+    for (const io of never) this.#account(io, -1)
     this.#readsDone.length = 0
     this.#slab?.release()
     this.#slab = undefined
+    this.#budget.disconnected(this)
     this.#onClosed(reason)
   }
 
@@ -153,6 +172,13 @@ export class Connection implements IoOwner, ExportConnection {
     this.#stalled = false
     const left = this.#left
     this.#left = undefined
+    if (this.#postponed) {
+      this.#postponed = false
+      if (!this.#begin(this.#request)) {
+        return this.drop(`a write of more than ${REQUEST_BYTES_MAX} bytes`)
+      }
+      if (left === undefined) this.#take(NOTHING)
+    }
     if (left !== undefined) this.#take(left)
     if (!this.#stalled && !this.#closed) this.#bytes.resume()
   }
@@ -162,8 +188,32 @@ export class Connection implements IoOwner, ExportConnection {
       this.#inFlight < REQUESTS_IN_FLIGHT_MAX &&
       this.#inFlightBytes < BYTES_IN_FLIGHT_MAX &&
       this.#stream.writableLength < UNSENT_BYTES_MAX &&
-      !this.#agreement.export.held
+      !this.#agreement.export.held &&
+      (!this.#postponed || this.#fits())
     )
+  }
+
+  /** There is memory for the payload of #request. */
+  #fits(): boolean {
+    const { type, length } = this.#request
+    if ((type !== CMD.READ && type !== CMD.WRITE) || this.#budget.roomFor(length)) return true
+    return (
+      this.#problem(this.#request) !== 0 || this.#budget.admits(this, this.#inFlightBytes, length)
+    )
+  }
+
+  /** The payload of a read or write begins (1) or ends (-1) to take memory. */
+  #account({ kind, length }: Io, sign: 1 | -1): void {
+    if (kind !== 'read' && kind !== 'write') return
+    this.#inFlightBytes += sign * length
+    if (sign === 1) this.#budget.take(length)
+    else this.#budget.give(length)
+  }
+
+  #stall(left: Buffer): void {
+    this.#stalled = true
+    this.#left = this.#bytes.borrowed ? Buffer.from(left) : left
+    this.#bytes.pause()
   }
 
   // ── Receiving ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,10 +235,7 @@ export class Connection implements IoOwner, ExportConnection {
         this.#skipBytes -= skipped
         at += skipped
       } else if (!this.#mayTake()) {
-        this.#stalled = true
-        const left = chunk.subarray(at)
-        this.#left = this.#bytes.borrowed ? Buffer.from(left) : left
-        this.#bytes.pause()
+        this.#stall(chunk.subarray(at))
         break
       } else {
         let good: boolean
@@ -207,6 +254,11 @@ export class Connection implements IoOwner, ExportConnection {
           this.#parsing = false
           this.#submit()
           return this.drop('a request had the wrong magic')
+        }
+        if (!this.#fits()) {
+          this.#postponed = true
+          this.#stall(chunk.subarray(at))
+          break
         }
         if (!this.#begin(this.#request)) {
           this.#parsing = false
@@ -274,12 +326,12 @@ export class Connection implements IoOwner, ExportConnection {
     switch (type) {
       case CMD.READ:
         io.kind = 'read'
-        this.#inFlightBytes += length
+        this.#account(io, 1)
         this.#beginRead(io)
         return true
       case CMD.WRITE:
         io.kind = 'write'
-        this.#inFlightBytes += length
+        this.#account(io, 1)
         this.#beginWrite(io)
         return true
       case CMD.FLUSH:
@@ -409,6 +461,7 @@ export class Connection implements IoOwner, ExportConnection {
     this.#inFlight--
     if (this.#closed) {
       this.#forEachPart(io, (part) => this.#releaseSlab(part))
+      this.#account(io, -1)
       return
     }
     const { kind, cookieHigh, cookieLow } = io
@@ -417,13 +470,13 @@ export class Connection implements IoOwner, ExportConnection {
         if (error === 0) {
           this.#readsDone.push(io)
         } else {
-          this.#inFlightBytes -= io.length
+          this.#account(io, -1)
           this.#refuseRead(error, cookieHigh, cookieLow)
           this.#giveRead(io)
         }
         break
       case 'write':
-        this.#inFlightBytes -= io.length
+        this.#account(io, -1)
         this.#releaseSlab(io)
         this.#simple(error, cookieHigh, cookieLow)
         this.#giveIo(io)
@@ -518,6 +571,10 @@ export class Connection implements IoOwner, ExportConnection {
     }
     if (this.#readsDone.length > 0) this.#sendReads()
     if (pieces > 1) stream.uncork()
+    if (this.#inFlight === 0 && this.#slab !== undefined && this.#pool.crowded) {
+      this.#slab.release()
+      this.#slab = undefined
+    }
     if (this.#ending && this.#inFlight === 0) {
       stream.end(() => this.drop('the client said goodbye'))
     }
@@ -546,6 +603,7 @@ export class Connection implements IoOwner, ExportConnection {
     // An empty write is called back when everything before it has been handed to the kernel, or will never be.
     this.#stream.write(NOTHING, () => {
       this.#inFlightBytes -= bytes
+      this.#budget.give(bytes)
       for (const slab of slabs) slab.release()
       this.resume()
     })

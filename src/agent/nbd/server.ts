@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
 import type { ListenAddress } from '#base/system/acceptor.ts'
+import { MemoryBudget } from './budget.ts'
 import { Connection } from './connection.ts'
 import type { ExportTable, OpenRefusal } from './exports.ts'
 import { type HandshakeSettings, shakeHands } from './handshake.ts'
@@ -27,6 +28,8 @@ export interface NbdServerParts {
   readonly mayOpen?: (client: string, exportName: string) => string | undefined
   readonly connectionsMax?: number
   readonly handshakeMsMax?: number
+  /** Memory for the requests of all connections, bytes; default and least value: budget.ts. */
+  readonly memoryBytes?: number
 }
 
 export type { Door as Listening } from './listen.ts'
@@ -34,15 +37,22 @@ export type { Door as Listening } from './listen.ts'
 export class NbdServer {
   readonly #parts: NbdServerParts
   readonly #pool = new SlabPool()
+  readonly #budget: MemoryBudget
   readonly #open = new Set<Socket>()
   readonly #doors = new Set<Door>()
 
   constructor(parts: NbdServerParts) {
     this.#parts = parts
+    this.#budget = new MemoryBudget(parts.memoryBytes)
   }
 
   get connectionCount(): number {
     return this.#open.size
+  }
+
+  /** Bytes of requests in memory, over all connections. */
+  get memoryUsed(): number {
+    return this.#budget.used
   }
 
   /** Slabs of 8 MiB that requests hold on to, for metrics and leak tests. */
@@ -111,6 +121,7 @@ export class NbdServer {
         new Connection({
           ...established,
           pool: this.#pool,
+          budget: this.#budget,
           onClosed: (reason) => {
             log.info({ ...fields, reason }, 'NBD connection closed')
             socket.destroy()

@@ -37,6 +37,9 @@ export class Slab {
   }
 }
 
+/** So many slabs in use, and connections without a request give theirs back. */
+const CROWD = 32
+
 /** Hands out slabs and keeps a few idle ones, because a fresh 8 MiB buffer costs page faults on its first use. */
 export class SlabPool {
   readonly slabBytes: number
@@ -53,6 +56,10 @@ export class SlabPool {
   /** Slabs that somebody holds a reference to. */
   get inUse(): number {
     return this.#inUse
+  }
+
+  get crowded(): boolean {
+    return this.#inUse > CROWD
   }
 
   /** A slab with one reference, the caller's. */
