@@ -46,6 +46,10 @@ export interface GroupDetail {
   readonly sync: string
   readonly fault_level: string
   readonly age_ms: number | null
+  /** Every replicating pair was verified then or later; null: one never was. */
+  readonly last_verified_at: string | null
+  /** What the last verifications found different and did not repair. */
+  readonly mismatched_bytes: number
   readonly record: {
     readonly epoch: number
     readonly state: string

@@ -43,6 +43,8 @@ export class ProtectedGroup {
     const lab = await Lab.start({
       HOLDFAST_PEER_SILENCE_MS: '1500',
       HOLDFAST_HEARTBEAT_MS: '200',
+      HOLDFAST_RENEW_MS: '500',
+      HOLDFAST_LEASE_MS: '3000',
     })
     try {
       await done(lab, 'group', 'create', 'g', '--source', 'az1', '--target', 'az2')

@@ -11,6 +11,9 @@ export function detailLines(group: GroupDetail): string[] {
     `arbitration: ${arbitrationText(record)}`,
     `replication: ${group.sync}, fault level ${group.fault_level}`,
   ]
+  lines.push(
+    `last verified: ${group.last_verified_at ?? 'never in full'}${group.mismatched_bytes === 0 ? '' : `, ${group.mismatched_bytes} bytes DIFFER`}`,
+  )
   if (record.alone !== null) {
     const { bytes, since } = record.alone
     lines.push(`the other site lacks at least ${bytes} bytes written since ${since}`)

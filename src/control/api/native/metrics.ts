@@ -3,6 +3,8 @@ import { listAllGroups, productionAz } from '#control/resources/groups.ts'
 import { readOwnership } from '#control/resources/sync.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { Store } from '#control/store/store.ts'
+import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
+import { oldestOf, verifiedOf } from './verified.ts'
 
 /** Figures of this process in the form that Prometheus reads. */
 export interface Metrics {
@@ -65,6 +67,68 @@ export function createMetrics(sources: {
     registers,
   })
 
+  const verified = new Gauge({
+    name: 'holdfast_group_verified_timestamp_seconds',
+    help: 'Since when every replicating pair of the group is verified, seconds since 1970. Absent: one never was.',
+    labelNames: ['group'],
+    registers,
+  })
+  const mismatched = new Gauge({
+    name: 'holdfast_group_mismatched_bytes',
+    help: 'What the last verifications found different between the sites and did not repair.',
+    labelNames: ['group'],
+    registers,
+  })
+  const compared = new Gauge({
+    name: 'holdfast_verify_compared_bytes',
+    help: 'Compared by verifications since the agent of the site started, over its sessions.',
+    labelNames: ['site'],
+    registers,
+  })
+  const blocks = new Gauge({
+    name: 'holdfast_verify_blocks',
+    help: 'Blocks that verifications found different, repaired, or compared again because clients wrote to them, since the agent started.',
+    labelNames: ['site', 'what'],
+    registers,
+  })
+
+  function collectVerified(groups: readonly ProtectionGroupRow[]): void {
+    verified.reset()
+    mismatched.reset()
+    for (const { id, source_az, target_az } of groups) {
+      const known = verifiedOf(agents, id, [source_az, target_az])
+      if (known.pairs.size === 0) continue
+      const oldest = oldestOf(known, [...known.pairs.keys()])
+      if (oldest !== null) verified.set({ group: id }, oldest / 1000)
+      const left = [...known.pairs.values()].reduce((sum, one) => sum + one.mismatched_bytes, 0)
+      mismatched.set({ group: id }, left)
+    }
+    for (const site of sites) {
+      const totals = (agents.at(site)?.report.sessions ?? []).flatMap(
+        ({ verify }) => verify?.totals ?? [],
+      )
+      if (totals.length === 0) continue
+      const sum = (of: (one: (typeof totals)[number]) => number) =>
+        totals.reduce((all, one) => all + of(one), 0)
+      compared.set(
+        { site },
+        sum((one) => one.compared_bytes),
+      )
+      blocks.set(
+        { site, what: 'mismatched' },
+        sum((one) => one.mismatched_blocks),
+      )
+      blocks.set(
+        { site, what: 'repaired' },
+        sum((one) => one.repaired_blocks),
+      )
+      blocks.set(
+        { site, what: 'rechecked' },
+        sum((one) => one.rechecked_blocks),
+      )
+    }
+  }
+
   async function collect(): Promise<void> {
     for (const site of sites) {
       const age = agents.at(site)?.ageMs
@@ -73,6 +137,7 @@ export function createMetrics(sources: {
     }
     states.reset()
     const groups = await listAllGroups(store.db)
+    collectVerified(groups)
     const records = await readOwnership(
       store.db,
       groups.map((group) => group.id),
