@@ -188,9 +188,9 @@ export class DialledBuffer {
     return left < ROOM_BYTES_MIN ? this.#side : this.bytes.subarray(this.filled)
   }
 
-  /** Reading has to stop until something has been used up. */
+  /** Reading has to stop until something has been used up. Some more may arrive after that: see FULL_MARGIN_BYTES. */
   get full(): boolean {
-    return this.bytes.length - (this.filled - this.start) < ROOM_BYTES_MIN
+    return this.bytes.length - (this.filled - this.start) < FULL_MARGIN_BYTES
   }
 
   /** `place`: what `room` returned last. Called by the socket. */
@@ -225,6 +225,9 @@ export class DialledBuffer {
 
 /** Also the size of the side buffer. */
 const ROOM_BYTES_MIN = 64 * 1024
+/** A TLS socket that was told to stop still delivers what it has taken from the kernel, one read of 64 KiB and the part of a record
+ *  before it, in pieces of 16 KiB. */
+const FULL_MARGIN_BYTES = 512 * 1024
 
 export interface DialOptions {
   readonly host: string
