@@ -174,6 +174,14 @@ export const agentOptions = {
     min: 0,
     max: 100 * GIB,
   }),
+  soloDelayMs: integerOption({
+    about:
+      'From the loss of the link to the question whether this site may go on alone. Long enough for an agent that is started again to be back.',
+    unit: 'ms',
+    default: 1_000,
+    min: 0,
+    max: 600_000,
+  }),
   frameLogBytes: integerOption({
     about:
       'Bytes of writes a site that goes on alone keeps for the other one, which then catches up in order. One byte more, and only a resync of the changed blocks helps.',
@@ -227,6 +235,7 @@ export interface AgentConfig {
   readonly reportMs: number
   readonly witnessTimeoutMs: number
   readonly syncRateBytes: number
+  readonly soloDelayMs: number
   readonly frameLogBytes: number
   readonly holdBytes: number
 }
