@@ -18,8 +18,8 @@ import type { Writer, WriterMember } from './writer.ts'
  * comes out of the stream (AT_ONCE). All writes numbered before are carried out on both sides, none numbered after is. That is
  * exact, however hot the block is, and costs each side some 60 us for a block that the first look has brought into its cache.
  *
- * It rests on two facts about the write path: a write is carried out locally in the turn in which it is numbered, and the replica takes
- * nothing out of the stream behind a write that it is still carrying out.
+ * It rests on three facts about the write path: a write is carried out locally in the turn in which it is numbered, the question goes out behind
+ * everything that is numbered, and the replica takes nothing out of the stream behind a write that it is still carrying out.
  */
 
 export type BlockFaultKind = 'differs' | 'unreadable-here' | 'unreadable-there'
@@ -39,6 +39,7 @@ export interface ComparedStep {
 
 /** The range of at most a frame's length begins at a block's start. Throws QueryFailed without a status when the link goes away. */
 export async function compareStep(
+  writer: Writer,
   member: WriterMember,
   queries: PeerQueries,
   offset: number,
@@ -51,7 +52,7 @@ export async function compareStep(
     for (let done = 0; done < run; done += BLOCK_BYTES) {
       const start = offset + at + done
       const size = Math.min(BLOCK_BYTES, run - done)
-      const kind = await compareAtOnce(member, queries, start, size)
+      const kind = await compareAtOnce(writer, member, queries, start, size)
       if (kind === null) rechecked++
       else faults.push({ offset: start, length: size, kind })
       await new Promise((resolve) => setImmediate(resolve))
@@ -89,12 +90,15 @@ async function sumsOr(sums: Promise<Buffer>): Promise<Buffer | null> {
 
 /** One block at one point of the stream; null: it is equal there. */
 export async function compareAtOnce(
+  writer: Writer,
   member: WriterMember,
   queries: PeerQueries,
   offset: number,
   length: number,
 ): Promise<BlockFaultKind | null> {
   const data = Buffer.allocUnsafe(length)
+  // The question must not overtake writes that are numbered and carried out here, but wait for their turn on the link.
+  writer.sendAll()
   const asked = sumsOr(queries.checksums(member.index, offset, length, true))
   let readable = true
   try {

@@ -326,7 +326,7 @@ export class Verifying {
       const length = Math.min(FRAME_LENGTH_MAX, member.volume.sizeBytes - offset)
       const target = writer.members.get(member.index)
       if (length <= 0 || target === undefined) continue
-      const outcome = compareStep(target, queries, offset, length).then(
+      const outcome = compareStep(writer, target, queries, offset, length).then(
         (step): Outcome => ({ ok: true, step }),
         (error: unknown): Outcome => {
           if (error instanceof QueryFailed || isFault(error)) return { ok: false, error }
@@ -465,7 +465,7 @@ export class Verifying {
     block: BlockFault,
   ): Promise<void> {
     if (writer !== this.#parts.writer()) return
-    const fault = await compareAtOnce(target, queries, block.offset, block.length)
+    const fault = await compareAtOnce(writer, target, queries, block.offset, block.length)
     const run = this.#active(name)
     if (run === null) return
     const { index } = member
