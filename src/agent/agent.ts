@@ -245,6 +245,7 @@ interface Handlers {
 function handlerOf({ plain, sessions, snapshots, divergences }: Handlers): CommandHandler {
   const as = <N extends CommandName>(request: unknown) => request as CommandRequest<N>
   return async (name, request) => {
+    snapshots.refuseWhileRolling(changedVolumes(name, request))
     switch (name) {
       case 'volume.create':
         return await plain.create(as<typeof name>(request))
@@ -289,5 +290,21 @@ function handlerOf({ plain, sessions, snapshots, divergences }: Handlers): Comma
       case 'session.promote':
         throw new Fault(LOCAL_ONLY, `promoting ${as<typeof name>(request).session}`)
     }
+  }
+}
+
+/** Volumes whose content or serving a command may change, other than by a snapshot. */
+function changedVolumes(name: CommandName, request: unknown): readonly string[] {
+  switch (name) {
+    case 'session.open': {
+      const { members } = request as CommandRequest<typeof name>
+      return members.flatMap(({ volumes }) => Object.values(volumes))
+    }
+    case 'volume.serve':
+    case 'volume.extend':
+    case 'volume.delete':
+      return [(request as CommandRequest<typeof name>).volume]
+    default:
+      return []
   }
 }

@@ -6,7 +6,7 @@ import type { SessionStatus } from '#wire/site/witness.ts'
 import type { ExportTable } from '#agent/nbd/exports.ts'
 import { localDevice } from '#agent/nbd/local-device.ts'
 import { NOT_CONSISTENT, VOLUME_BUSY } from '#agent/replication/faults.ts'
-import { SNAPSHOT_UNKNOWN } from '#agent/snapshots/faults.ts'
+import { SNAPSHOT_BUSY, SNAPSHOT_UNKNOWN } from '#agent/snapshots/faults.ts'
 import type { Snapshot, Snapshots } from '#agent/snapshots/snapshots.ts'
 import { VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
@@ -17,7 +17,7 @@ import type { VolumeStore } from '#agent/volumes/volume-store.ts'
  * writes, and therefore refused while the replica is none.
  *
  * A rollback changes blocks behind the back of whoever replicates the volume, so it is refused while a session has one of them. Clients of plain
- * volumes are disconnected first and find the old content when they come back.
+ * volumes are disconnected first and find the old content when they come back. When it cannot be done, they stay refused until it is repeated.
  */
 
 export interface SnapshotCommands {
@@ -25,6 +25,8 @@ export interface SnapshotCommands {
   list(request: CommandRequest<'snapshot.list'>): CommandAnswer<'snapshot.list'>
   delete(request: CommandRequest<'snapshot.delete'>): Promise<Record<string, never>>
   rollback(request: CommandRequest<'snapshot.rollback'>): Promise<SnapshotInfo>
+  /** Throws SNAPSHOT_BUSY while one of the volumes is being set back: nobody may serve or change it meanwhile. */
+  refuseWhileRolling(ids: readonly string[]): void
 }
 
 export interface SnapshotCommandsParts {
@@ -45,6 +47,13 @@ export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands
 
   const sessionsOf = (ids: readonly string[]): SessionStatus[] =>
     statuses().filter(({ members }) => members.some(({ volume }) => ids.includes(volume)))
+
+  const rolling = new Set<string>()
+
+  function refuseWhileRolling(ids: readonly string[]): void {
+    const busy = ids.find((id) => rolling.has(id))
+    if (busy !== undefined) throw new Fault(SNAPSHOT_BUSY, `volume ${busy}`, { volume: busy })
+  }
 
   async function serveAgain(id: string): Promise<void> {
     const record = volumes.record(id)
@@ -96,20 +105,26 @@ export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands
         if (serving?.mode !== 'session') continue
         throw new Fault(VOLUME_BUSY, `rolling back volume ${id}`, { session: serving.session })
       }
-      for (const id of ids) {
-        // What clients have sent is carried out first: nothing of it may come after the rollback.
-        await exports.hold(id)
-        exports.refuse(id, 'the volume is being rolled back to a snapshot')
-      }
+      refuseWhileRolling(ids)
+      for (const id of ids) rolling.add(id)
       try {
+        for (const id of ids) {
+          // What clients have sent is carried out first: nothing of it may come after the rollback.
+          await exports.hold(id)
+          exports.refuse(id, 'the volume is being rolled back to a snapshot')
+        }
         await snapshots.rollback(snapshot)
       } finally {
-        for (const id of ids) await serveAgain(id)
+        // One that was cut off half way stays refused, until it is repeated or the agent is started again.
+        const half = snapshots.show(snapshot)?.state === 'rolling_back'
+        if (!half) for (const id of ids) await serveAgain(id)
+        for (const id of ids) rolling.delete(id)
       }
       const after = snapshots.show(snapshot)
       assert(after !== undefined, 'a snapshot stays when it is rolled back to')
       return infoOf(after)
     },
+    refuseWhileRolling,
   }
 }
 
