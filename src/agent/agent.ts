@@ -295,16 +295,10 @@ function handlerOf({ plain, sessions, snapshots, divergences }: Handlers): Comma
 
 /** Volumes whose content or serving a command may change, other than by a snapshot. */
 function changedVolumes(name: CommandName, request: unknown): readonly string[] {
-  switch (name) {
-    case 'session.open': {
-      const { members } = request as CommandRequest<typeof name>
-      return members.flatMap(({ volumes }) => Object.values(volumes))
-    }
-    case 'volume.serve':
-    case 'volume.extend':
-    case 'volume.delete':
-      return [(request as CommandRequest<typeof name>).volume]
-    default:
-      return []
+  if (name === 'session.open') {
+    const { members } = request as CommandRequest<typeof name>
+    return members.flatMap(({ volumes }) => Object.values(volumes))
   }
+  if (name !== 'volume.serve' && name !== 'volume.extend' && name !== 'volume.delete') return []
+  return [(request as CommandRequest<typeof name>).volume]
 }
