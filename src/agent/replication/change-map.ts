@@ -1,4 +1,4 @@
-import { closeSync, openSync, readSync, writeSync, fstatSync } from 'node:fs'
+import { closeSync, fdatasyncSync, openSync, readSync, writeSync, fstatSync } from 'node:fs'
 import { crc32c } from '@node-rs/crc32'
 import { assert } from '#base/assert.ts'
 import { mapShared, type SharedMemory } from '#base/system/shared-memory.ts'
@@ -20,7 +20,9 @@ import { blockCount, type BlockSet } from './block-set.ts'
  *   - clearing writes the new base first and takes the bits away after that: whoever dies in between leaves the new base with
  *     all of the old bits. A header that was torn has no valid checksum, and the map counts as damaged;
  *   - a map whose base is older than the one asked for is good: it names what changed since then, and more. One whose base is newer
- *     says nothing about the time before and counts as damaged.
+ *     says nothing about the time before and counts as damaged;
+ *   - the file's length and a valid header are made durable whenever they come to be: after a loss of power the map of another boot
+ *     sends the resync to the intent regions, a map that is missing or cut short to everything.
  */
 
 export const HEAD_BYTES = 4096
@@ -113,6 +115,7 @@ export class ChangeMap {
     this.#fit(Math.max(sizeBytes, whole ? head.sizeBytes : 0))
     // A map of another boot keeps its header: only `clear` makes it count again.
     if (this.#state === 'exact') this.#writeHead()
+    if (begins) fdatasyncSync(this.#fd)
   }
 
   /** Epoch that the marks count from. */
@@ -166,11 +169,13 @@ export class ChangeMap {
 
   /** Both sides are equal as of the rise to epoch `base`: the map begins empty, and counts for this boot from now on. */
   clear(base: number): void {
+    const healed = this.#state === 'damaged'
     this.#base = base
     this.#state = 'exact'
     this.#writeHead()
     this.#bits.fill(0)
     if (!this.#mapped) this.#writeBits()
+    if (healed) fdatasyncSync(this.#fd)
   }
 
   /** The volume will have grown; call it before it can be written there. The new part reads as zeroes on both sides: unmarked. */
@@ -178,6 +183,7 @@ export class ChangeMap {
     if (sizeBytes <= this.#sizeBytes) return
     this.#fit(sizeBytes)
     if (this.#state === 'exact') this.#writeHead()
+    fdatasyncSync(this.#fd)
   }
 
   close(): void {
