@@ -83,7 +83,7 @@ async function check(directory: string, known: Known): Promise<void> {
   const { volumes, snapshots } = await openBoth(directory)
   try {
     const { open } = known
-    for (const [id, digests] of [...known.whole]) {
+    for (const [id, digests] of known.whole) {
       const there = snapshots.show(id)
       if (open?.id === id && open.what !== 'rollback' && there?.state !== 'ready') {
         known.whole.delete(id)

@@ -1,5 +1,6 @@
 import { mkdir, open, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { hasCode } from '#base/system/files.ts'
 
 /* The folders of the snapshots of one agent.
  *
@@ -35,15 +36,23 @@ export async function publishSnapshot(directory: string, id: string): Promise<vo
   await syncDirectory(directory)
 }
 
+/** Whatever there is of a snapshot whose taking failed, published or not, is gone, durably. */
 export async function abandonSnapshot(directory: string, id: string): Promise<void> {
   await rm(join(directory, `.new-${id}`), { recursive: true, force: true })
+  await unpublishSnapshot(directory, id)
+  await removeRest(directory, id)
 }
 
 /** From now on it does not exist, durably; its files are removed by `removeRest`. */
 export async function unpublishSnapshot(directory: string, id: string): Promise<void> {
   const gone = join(directory, `.gone-${id}`)
   await rm(gone, { recursive: true, force: true })
-  await rename(join(directory, id), gone)
+  try {
+    await rename(join(directory, id), gone)
+  } catch (error) {
+    // It went in an attempt whose end was not heard.
+    if (!hasCode(error, 'ENOENT')) throw error
+  }
   await syncDirectory(directory)
 }
 

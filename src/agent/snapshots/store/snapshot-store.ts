@@ -1,5 +1,5 @@
 import { openSync } from 'node:fs'
-import { open, rm } from 'node:fs/promises'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { assert } from '#base/assert.ts'
 import { cannotClone } from '#base/system/clone.ts'
@@ -13,7 +13,6 @@ import { VOLUME_CLOSED, VOLUME_FAILED, VOLUME_UNKNOWN } from '#agent/volumes/fau
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import {
   SNAPSHOT_BROKEN,
-  SNAPSHOT_BUSY,
   SNAPSHOT_EXISTS,
   SNAPSHOT_FAILED,
   SNAPSHOT_LIMIT,
@@ -21,19 +20,11 @@ import {
   SNAPSHOT_UNKNOWN,
   VOLUME_HAS_SNAPSHOTS,
 } from '../faults.ts'
-import type {
-  Range,
-  Snapshot,
-  SnapshotKind,
-  Snapshots,
-  SnapshotView,
-  TakeSnapshot,
-} from '../snapshots.ts'
+import type { Range, Snapshot, Snapshots, SnapshotView, TakeSnapshot } from '../snapshots.ts'
 import { BeforeImage } from './before-image.ts'
 import { type CloneOptions, fillByCopy } from './cloning.ts'
 import {
   abandonSnapshot,
-  beginSnapshot,
   findSnapshots,
   publishSnapshot,
   removeRest,
@@ -44,19 +35,13 @@ import type { StoreDisk } from './disk.ts'
 import { Entry } from './entry.ts'
 import { Guards } from './guards.ts'
 import { imageView } from './image-view.ts'
-import {
-  type CloneTarget,
-  flushAhead,
-  letWritersGo,
-  makeClones,
-  openTargets,
-  stopWriters,
-} from './moment.ts'
+import { flushAhead } from './moment.ts'
 import { decodeSnapshot, encodeSnapshot, type StoredSnapshot } from './record.ts'
-import { rollBackVolume } from './rollback.ts'
 import { keepOf, trim, writeKept } from './sealing.ts'
-import { type Follower, refusalOf, type SnapshotGuard } from './snapshot-guard.ts'
+import { SettingBack } from './setting-back.ts'
+import { refusalOf, type SnapshotGuard } from './snapshot-guard.ts'
 import { systemDisk } from './system-disk.ts'
+import { type Held, Taking } from './taking.ts'
 
 /* The snapshots of one agent, in a folder beside its volumes (docs/formats/snapshot-store.md).
  *
@@ -116,8 +101,7 @@ class SnapshotStore implements Snapshots {
   readonly #entries = new Map<string, Entry>()
   /** Being taken, by id. */
   readonly #taking = new Map<string, { request: TakeSnapshot; done: Promise<Snapshot> }>()
-  /** Volumes that are being set back, and to which snapshot. */
-  readonly #settingBack = new Map<string, string>()
+  readonly #settingBack: SettingBack
   readonly #views = new Set<FileVolume>()
   /** Gates are closed, and turns taken, by one at a time. */
   #stopping: Promise<unknown> = Promise.resolve()
@@ -138,6 +122,13 @@ class SnapshotStore implements Snapshots {
       () => this.#clock.bootMs(),
       () => this.#volumes.freeBytes(),
     )
+    this.#settingBack = new SettingBack({
+      guards: this.#guards,
+      log: this.#log,
+      aloneStopping: (work) => this.#aloneStopping(work),
+      persist: (entry, change) => this.#persist(entry, change),
+      follow: (entry, held, image) => this.#follow(entry, held, image),
+    })
   }
 
   // -- start and end --------------------------------------------------------------------------------------------------
@@ -161,10 +152,10 @@ class SnapshotStore implements Snapshots {
       if (stored.state !== 'rolling_back') continue
       this.#log.warn({ snapshot: id }, 'finishing a rollback that was cut off')
       try {
-        await this.#rollBack(entry)
+        await this.#settingBack.run(entry)
       } catch (error) {
         // Its volumes refuse to open until a repeat succeeds; the others are served.
-        for (const { volume } of stored.volumes) this.#settingBack.set(volume, id)
+        this.#settingBack.claim(entry)
         this.#log.error({ snapshot: id, err: error }, 'the rollback could not be finished')
       }
     }
@@ -174,7 +165,7 @@ class SnapshotStore implements Snapshots {
         if (snapshots.length === 0) return undefined
         return new Fault(VOLUME_HAS_SNAPSHOTS, `deleting volume ${volume}`, { snapshots })
       },
-      mayOpen: (volume) => this.#busy(volume),
+      mayOpen: (volume) => this.#settingBack.busy(volume),
     })
   }
 
@@ -229,7 +220,7 @@ class SnapshotStore implements Snapshots {
   async #followAll(entry: Entry): Promise<void> {
     for (const [volume, image] of entry.images) {
       const guard = await this.#guards.hold(volume)
-      guard.follow(this.#followerOf(entry, image))
+      this.#follow(entry, { volume, guard }, image)
       this.#guards.release(volume)
     }
   }
@@ -327,9 +318,9 @@ class SnapshotStore implements Snapshots {
     return entry
   }
 
-  #busy(volume: string): Error | undefined {
-    const snapshot = this.#settingBack.get(volume)
-    return snapshot === undefined ? undefined : busyFault(volume, snapshot)
+  #assertNotBusy(volume: string): void {
+    const busy = this.#settingBack.busy(volume)
+    if (busy !== undefined) throw busy
   }
 
   // -- take -----------------------------------------------------------------------------------------------------------
@@ -364,8 +355,7 @@ class SnapshotStore implements Snapshots {
     const doing = `taking snapshot ${id} of volume ${volume}`
     if (record === undefined) throw new Fault(VOLUME_UNKNOWN, doing)
     if (record.failed !== null) throw new Fault(VOLUME_FAILED, doing, { reason: record.failed })
-    const busy = this.#busy(volume)
-    if (busy !== undefined) throw busy
+    this.#assertNotBusy(volume)
     if (purpose === 'kept') return
     const count = this.#entries.size + this.#taking.size
     if (this.ofVolume(volume).length >= PER_VOLUME_MAX || count >= COUNT_MAX) {
@@ -375,26 +365,10 @@ class SnapshotStore implements Snapshots {
 
   async #take(request: TakeSnapshot): Promise<Snapshot> {
     const { id, volumes } = request
-    const held: { readonly volume: string; readonly guard: SnapshotGuard }[] = []
+    const held: Held[] = []
     try {
       for (const volume of volumes) held.push({ volume, guard: await this.#guards.hold(volume) })
-      this.#clones ??= await this.#volumes.canClone(this.#directory)
-      const attempt = new Taking(await beginSnapshot(this.#directory, id), request)
-      try {
-        return await this.#finishTaking(attempt, held)
-      } catch (error) {
-        attempt.entry.gone = true
-        for (const { volume, guard } of held) {
-          const image = attempt.entry.images.get(volume)
-          if (image === undefined) continue
-          guard.unfollow(image)
-          await guard.exclusively(() => image.close())
-        }
-        await abandonSnapshot(this.#directory, id)
-        throw error
-      } finally {
-        for (const { file } of attempt.clones) await file.close()
-      }
+      return await this.#takeOf(request, held)
     } catch (error) {
       if (!isNoSpace(error)) throw error
       throw new Fault(SNAPSHOT_NO_SPACE, `taking snapshot ${id}`, {}, error)
@@ -403,116 +377,84 @@ class SnapshotStore implements Snapshots {
     }
   }
 
-  async #finishTaking(attempt: Taking, held: readonly Held[]): Promise<Snapshot> {
-    const { entry, request } = attempt
-    const { id } = request
-    const kind: SnapshotKind = this.#clones === true ? 'reflink' : 'before_image'
-    if (request.purpose !== 'kept' && (await this.#volumes.freeBytes()) < this.#reserveBytes) {
+  async #takeOf(request: TakeSnapshot, held: readonly Held[]): Promise<Snapshot> {
+    const { id, purpose } = request
+    if (purpose !== 'kept' && (await this.#volumes.freeBytes()) < this.#reserveBytes) {
       throw new Fault(SNAPSHOT_NO_SPACE, `taking snapshot ${id}`, { reserve: this.#reserveBytes })
     }
-    await this.#prepare(attempt, held, kind)
-    const guards = held.map(({ guard }) => guard)
-    if (kind === 'reflink' && this.#flushAhead) await flushAhead(guards.map(({ volume }) => volume))
-    await this.#aloneStopping(() => this.#arm(attempt, held))
-
-    // Everything up to the moment: clones have it when they are durable, the others live from the volumes.
-    for (const { file } of attempt.clones) await file.sync()
-    for (const { guard } of held) await guard.volume.flush()
-    this.#assertNotFailed(entry)
-    await writeFileWhole(join(attempt.directory, 'snapshot.json'), encodeSnapshot(entry.stored))
-    await publishSnapshot(this.#directory, id)
-    this.#entries.set(id, entry)
-    this.#log.info({ snapshot: id, kind, stall_ms: entry.stored.stallMs }, 'snapshot taken')
-    return entry.show()
+    const taking = new Taking({
+      directory: this.#directory,
+      request,
+      held,
+      disk: this.#disk,
+      wallMs: () => this.#clock.wallMs(),
+      follow: (entry, one, image) => this.#follow(entry, one, image),
+      onCannotClone: () => {
+        this.#clones = false
+        this.#log.warn({ snapshot: id }, 'volumes cannot be cloned here after all')
+      },
+    })
+    try {
+      this.#clones ??= await this.#volumes.canClone(this.#directory)
+      await taking.prepare(this.#clones ? 'reflink' : 'before_image')
+      if (this.#clones && this.#flushAhead) {
+        await flushAhead(held.map(({ guard }) => guard.volume))
+      }
+      await this.#aloneStopping(() => {
+        for (const { volume } of held) this.#assertNotBusy(volume)
+        return taking.arm()
+      })
+      await taking.makeDurable()
+      const { entry } = taking
+      if (entry.stored.state === 'failed') {
+        const { reason } = entry.stored
+        throw new Fault(SNAPSHOT_NO_SPACE, `taking snapshot ${id}`, { reason })
+      }
+      await writeFileWhole(taking.recordPath, encodeSnapshot(entry.stored), 0o600)
+      await publishSnapshot(this.#directory, id)
+      this.#entries.set(id, entry)
+      const { stallMs } = entry.stored
+      this.#log.info({ snapshot: id, reflink: this.#clones, stall_ms: stallMs }, 'snapshot taken')
+      return entry.show()
+    } catch (error) {
+      await this.#abandon(taking.entry)
+      throw error
+    } finally {
+      await taking.closeClones()
+    }
   }
 
-  #assertNotFailed({ stored }: Entry): void {
-    if (stored.state !== 'failed') return
-    throw new Fault(SNAPSHOT_NO_SPACE, `taking snapshot ${stored.id}`, { reason: stored.reason })
-  }
-
-  /** Its files, in the folder that is not published yet. Paths of before-images are right even after the rename: their files stay open. */
-  async #prepare(attempt: Taking, held: readonly Held[], kind: SnapshotKind): Promise<void> {
-    const { directory, entry } = attempt
-    const files = new Entry(directory, entry.stored)
-    if (kind === 'reflink') {
-      const targets = held.map(({ volume, guard }) => ({
-        volume: guard.volume,
-        path: files.dataPath(volume),
-      }))
-      attempt.clones = await openTargets(targets)
+  /** Its folder goes first: a snapshot that is found at the next start must have followed its volumes until then. */
+  async #abandon(entry: Entry): Promise<void> {
+    try {
+      await abandonSnapshot(this.#directory, entry.id)
+    } catch (error) {
+      this.#log.error({ snapshot: entry.id, err: error }, 'a snapshot cannot be given up')
+      this.#entries.set(entry.id, entry)
       return
     }
-    for (const { volume, guard } of held) {
-      const { sizeBytes } = guard.volume
-      const image = await BeforeImage.create(this.#disk, files.imagePaths(volume), sizeBytes)
-      entry.images.set(volume, image)
-    }
+    entry.gone = true
+    await this.#closeImages(entry)
   }
 
-  async #arm(attempt: Taking, held: readonly Held[]): Promise<void> {
-    const guards = held.map(({ guard }) => guard)
-    for (const { volume } of held) {
-      const busy = this.#busy(volume)
-      if (busy !== undefined) throw busy
+  async #closeImages(entry: Entry): Promise<void> {
+    for (const [volume, image] of entry.images) {
+      const guard = this.#guards.get(volume)
+      guard?.unfollow(image)
+      if (guard === undefined) await image.close()
+      else await guard.exclusively(() => image.close())
+      this.#guards.tidy(volume)
     }
-    const reflink = attempt.clones.length > 0
-    const mustStop = reflink || guards.some(({ volume }) => volume.changesEnded() !== null)
-    try {
-      if (mustStop) await stopWriters(guards)
-      while (!reflink && (await this.#growImages(attempt, held))) continue
-      attempt.atMoment(held, this.#clock.wallMs(), reflink ? 'reflink' : 'before_image')
-      if (!reflink) this.#follow(attempt, held)
-      else if (!(await makeClones(attempt.clones))) await this.#fallBack(attempt, held)
-    } finally {
-      const stallMs = letWritersGo(guards)
-      attempt.entry.stored = { ...attempt.entry.stored, stallMs }
-    }
-  }
-
-  /** Volumes may grow until the moment. True: one had, and then another may have while its image was made. */
-  async #growImages({ entry, directory }: Taking, held: readonly Held[]): Promise<boolean> {
-    const grown = held.find(
-      ({ volume, guard }) => entry.images.get(volume)?.table.sizeBytes !== guard.volume.sizeBytes,
-    )
-    if (grown === undefined) return false
-    const { volume, guard } = grown
-    const paths = new Entry(directory, entry.stored).imagePaths(volume)
-    await entry.images.get(volume)?.close()
-    await rm(paths.data)
-    await rm(paths.map)
-    entry.images.set(volume, await BeforeImage.create(this.#disk, paths, guard.volume.sizeBytes))
-    return true
-  }
-
-  #follow({ entry }: Taking, held: readonly Held[]): void {
-    for (const { volume, guard } of held) {
-      const image = entry.images.get(volume)
-      assert(image !== undefined, 'the image of each volume was prepared')
-      guard.follow(this.#followerOf(entry, image))
-    }
-  }
-
-  /** The probe could be cloned and this could not. Writers are stopped all the while, which is once in the life of an agent. */
-  async #fallBack(attempt: Taking, held: readonly Held[]): Promise<void> {
-    this.#clones = false
-    this.#log.warn({ snapshot: attempt.request.id }, 'volumes cannot be cloned here after all')
-    for (const { file } of attempt.clones.splice(0)) await file.close()
-    const directory = await beginSnapshot(this.#directory, attempt.request.id)
-    assert(directory === attempt.directory, 'a snapshot is taken in one folder')
-    await this.#prepare(attempt, held, 'before_image')
-    attempt.setKind('before_image')
-    this.#follow(attempt, held)
   }
 
   // -- following ------------------------------------------------------------------------------------------------------
 
-  #followerOf(entry: Entry, image: BeforeImage): Follower {
-    return {
+  #follow(entry: Entry, { guard }: Held, image: BeforeImage): void {
+    guard.follow({
       image,
       reserveBytes: entry.stored.purpose === 'kept' ? 0 : this.#reserveBytes,
       lost: (error) => this.#lost(entry, image, error),
-    }
+    })
   }
 
   async #lost(entry: Entry, image: BeforeImage, error: Error): Promise<Error | null> {
@@ -584,13 +526,7 @@ class SnapshotStore implements Snapshots {
       entry.gone = true
       this.#entries.delete(id)
       this.#onEnded(id)
-      for (const [volume, image] of entry.images) {
-        const guard = this.#guards.get(volume)
-        guard?.unfollow(image)
-        if (guard === undefined) await image.close()
-        else await guard.exclusively(() => image.close())
-        this.#guards.tidy(volume)
-      }
+      await this.#closeImages(entry)
       await removeRest(this.#directory, id)
     })
   }
@@ -599,81 +535,7 @@ class SnapshotStore implements Snapshots {
 
   async rollback(id: string): Promise<void> {
     const entry = this.#entry(id)
-    await entry.inTurn(() => this.#rollBack(entry))
-  }
-
-  async #rollBack(entry: Entry): Promise<void> {
-    entry.assertWhole('rolling back to')
-    const held = await this.#holdForRollback(entry)
-    try {
-      await this.#aloneStopping(async () => {
-        for (const { volume } of held) {
-          const other = this.#settingBack.get(volume)
-          if (other !== undefined && other !== entry.id) throw busyFault(volume, other)
-        }
-        for (const { volume } of held) this.#settingBack.set(volume, entry.id)
-        await stopWriters(held.map(({ guard }) => guard))
-      })
-      await this.#setBack(entry, held)
-    } finally {
-      for (const { volume } of held) this.#guards.release(volume)
-    }
-  }
-
-  async #holdForRollback(entry: Entry): Promise<Held[]> {
-    const held: Held[] = []
-    // A repeat may open what nobody else may.
-    const own = entry.stored.volumes.filter(
-      ({ volume }) => this.#settingBack.get(volume) === entry.id,
-    )
-    for (const { volume } of own) this.#settingBack.delete(volume)
-    try {
-      for (const { volume } of entry.stored.volumes) {
-        held.push({ volume, guard: await this.#guards.hold(volume) })
-      }
-      return held
-    } catch (error) {
-      for (const { volume } of held) this.#guards.release(volume)
-      throw error
-    } finally {
-      for (const { volume } of own) this.#settingBack.set(volume, entry.id)
-    }
-  }
-
-  async #setBack(entry: Entry, held: readonly Held[]): Promise<void> {
-    const guards = held.map(({ guard }) => guard)
-    try {
-      // Batches that were under way may still fail the snapshot.
-      for (const { guard } of held) await guard.exclusively(() => Promise.resolve())
-      entry.assertWhole('rolling back to')
-      for (const image of entry.images.values()) await image.settle()
-      await this.#persist(entry, { state: 'rolling_back' })
-      for (const { volume, guard } of held) {
-        await rollBackVolume({ entry, stored: entry.volume(volume), guard, log: this.#log })
-      }
-      for (const { guard } of held) await guard.volume.flush()
-      await this.#persist(entry, { state: 'ready' })
-    } catch (error) {
-      if (entry.stored.state === 'rolling_back') {
-        for (const { volume, guard } of held) guard.refuse(busyFault(volume, entry.id))
-        throw error
-      }
-      this.#endSettingBack(held)
-      letWritersGo(guards)
-      throw error
-    }
-    for (const { volume, guard } of held) {
-      const image = entry.images.get(volume)
-      // One that was found in the middle of this at a start does not follow yet.
-      if (image !== undefined && !guard.follows(image)) guard.follow(this.#followerOf(entry, image))
-    }
-    this.#endSettingBack(held)
-    letWritersGo(guards)
-    this.#log.info({ snapshot: entry.id }, 'volumes were rolled back')
-  }
-
-  #endSettingBack(held: readonly Held[]): void {
-    for (const { volume } of held) this.#settingBack.delete(volume)
+    await entry.inTurn(() => this.#settingBack.run(entry))
   }
 
   // -- seal -----------------------------------------------------------------------------------------------------------
@@ -753,48 +615,6 @@ class SnapshotStore implements Snapshots {
   }
 }
 
-interface Held {
-  readonly volume: string
-  readonly guard: SnapshotGuard
-}
-
-/** A snapshot that is being taken. */
-class Taking {
-  readonly directory: string
-  readonly request: TakeSnapshot
-  readonly entry: Entry
-  clones: CloneTarget[] = []
-
-  constructor(directory: string, request: TakeSnapshot) {
-    this.directory = directory
-    this.request = request
-    const { id, purpose } = request
-    this.entry = new Entry(join(directory, '..', id), {
-      id,
-      purpose,
-      state: 'ready',
-      reason: null,
-      takenMs: 0,
-      stallMs: 0,
-      volumes: [],
-    })
-  }
-
-  atMoment(held: readonly Held[], takenMs: number, kind: SnapshotKind): void {
-    this.request.atMoment?.()
-    const volumes = held.map(({ volume, guard }) => {
-      const image = this.entry.images.get(volume)
-      return { volume, kind, sizeBytes: image?.table.sizeBytes ?? guard.volume.sizeBytes }
-    })
-    this.entry.stored = { ...this.entry.stored, takenMs, volumes }
-  }
-
-  setKind(kind: SnapshotKind): void {
-    const volumes = this.entry.stored.volumes.map((one) => ({ ...one, kind }))
-    this.entry.stored = { ...this.entry.stored, volumes }
-  }
-}
-
 /** Runs `work` while no batch of any of the guards runs. */
 async function inTurnOfAll<T>(
   guards: readonly SnapshotGuard[],
@@ -804,9 +624,6 @@ async function inTurnOfAll<T>(
   if (first === undefined) return await work()
   return await first.exclusively(() => inTurnOfAll(rest, work))
 }
-
-const busyFault = (volume: string, snapshot: string): Fault =>
-  new Fault(SNAPSHOT_BUSY, `using volume ${volume}`, { snapshot, volume })
 
 const sameNames = (a: readonly string[], b: readonly string[]): boolean =>
   a.length === b.length && a.every((name) => b.includes(name))
