@@ -33,6 +33,7 @@ async function withThinDisk(
   which: 'a' | 'b',
 ): Promise<{ lab: Lab; disk: Disk; client: NbdClient }> {
   lab = await Lab.make()
+  lab.settings = { soloDelayMs: 100 }
   const size = { mib: 160, thinMib: THIN_MIB }
   disk = new Disk(lab[which].directory, join(lab.directory, 'backing'), size)
   await lab.start([{ index: 1, sizeBytes: SIZE, blank: true }])

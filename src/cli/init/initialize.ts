@@ -43,7 +43,14 @@ export interface InitResult {
   readonly written: readonly string[]
 }
 
-const PORTS = { public: 7410, internal: 7411, command: 7412, link: 7413, beats: 7414, nbd: 10_809 } as const
+const PORTS = {
+  public: 7410,
+  internal: 7411,
+  command: 7412,
+  link: 7413,
+  beats: 7414,
+  nbd: 10_809,
+} as const
 
 export async function initialize(directory: string, request: InitRequest): Promise<InitResult> {
   const firstRun = (await readTextIfPresent(join(directory, 'init.json'))) === undefined
