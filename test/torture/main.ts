@@ -68,7 +68,11 @@ const seed =
 const minutes = values.minutes === undefined ? undefined : Number(values.minutes)
 const interrupted = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.on(signal, () => interrupted.abort())
+  process.on(signal, () => {
+    // Once: the round is broken off and everything put away. Twice: at once, and the janitor puts it away.
+    if (interrupted.signal.aborted) process.exit(130)
+    interrupted.abort()
+  })
 }
 
 const report = await runCampaign({

@@ -83,11 +83,14 @@ export class Part {
         if (line.includes('"event":"ready"')) resolve()
       })
     })
+    const waited = new AbortController()
+    const late = sleep(systemClock, READY_MS, waited.signal).catch(() => undefined)
     const outcome = await Promise.race([
       ready,
       this.#exited.then(() => 'ended'),
-      sleep(systemClock, READY_MS).then(() => 'is not ready'),
+      late.then(() => 'is not ready'),
     ])
+    waited.abort()
     if (outcome !== undefined && !this.#expected) {
       throw new Error(`${kind} at ${host} ${outcome}: ${await lastLines(log)}`)
     }
