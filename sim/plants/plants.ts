@@ -1,5 +1,6 @@
 import { decideOwnership } from '#domain/ownership.ts'
 import type { Session, SessionEffect, SessionEvent } from '#agent/replication/session.ts'
+import type { WitnessAnswer } from '#wire/site/witness.ts'
 import type { Plan } from '../world/plan.ts'
 
 /* Mistakes that somebody could make, planted one at a time to show that the simulator would find them. The product's code
@@ -23,6 +24,22 @@ function wrapHandle(
 ): void {
   const handle = session.handle.bind(session)
   session.handle = (event) => around(event, handle)
+}
+
+/** Takes an answer to `solo` that `wrong` says for a yes. */
+function answerSolo(session: Session, wrong: (answer: WitnessAnswer | null) => boolean): void {
+  wrapHandle(session, (event, handle) => {
+    if (event.kind !== 'witness' || event.ask.kind !== 'solo' || !wrong(event.answer)) {
+      return handle(event)
+    }
+    const { record } = session.stored
+    const alone = { ...record, epoch: record.epoch + 1, state: 'solo' as const }
+    handle({ ...event, answer: { ok: true, record: alone, lease_ms: null } })
+    const ask = { kind: 'renew' as const, site: record.writer, epoch: alone.epoch }
+    const { now } = event
+    const answer = { ok: true as const, record: alone, lease_ms: 8_000 }
+    return handle({ kind: 'witness', now, sentMs: now, ask, answer })
+  })
 }
 
 export const PLANTS: readonly Plant[] = [
@@ -204,6 +221,220 @@ export const PLANTS: readonly Plant[] = [
         if (!effects.some((effect) => effect.kind === 'reconcile')) return effects
         const rest = effects.filter((effect) => effect.kind !== 'reconcile')
         return [...rest, ...handle({ kind: 'reconciled', now: event.now })]
+      }),
+  },
+  {
+    name: 'bits-cleared-early',
+    about: 'What an interrupted copy had before it counts as copied.',
+    foundWithin: 400,
+    session: (session) =>
+      wrapHandle(session, (event, handle) => {
+        const copying = session.phase === 'copying'
+        const effects = handle(event)
+        if (event.kind !== 'link_down' || !copying) return effects
+        return [...effects, { kind: 'clear_changes', epoch: session.stored.baseEpoch }]
+      }),
+  },
+  {
+    name: 'marks-forgotten',
+    about: 'A writer that answers alone does not mark its writes in the change map.',
+    foundWithin: 600,
+    forgetsMarks: true,
+  },
+  {
+    name: 'frames-forgotten-at-solo',
+    about: 'Frames on their way when the link was lost are neither kept nor marked.',
+    foundWithin: 300,
+    session: (session) =>
+      wrapHandle(session, (event, handle) =>
+        handle(event).map((effect) =>
+          effect.kind === 'log_frames' && effect.on
+            ? { kind: 'forget_frames', mark: false }
+            : effect,
+        ),
+      ),
+  },
+  {
+    name: 'frame-log-with-a-hole',
+    about: 'The frame log loses a frame in its middle.',
+    foundWithin: 300,
+    logHole: true,
+  },
+  {
+    name: 'catch-up-beyond-the-log',
+    about: 'The writer begins to catch up although its log does not reach back that far.',
+    foundWithin: 400,
+    session: (session) =>
+      wrapHandle(session, (event, handle) =>
+        handle(event.kind === 'link_up' ? { ...event, logFrom: 0 } : event),
+      ),
+  },
+  {
+    name: 'catch-up-from-a-stale-number',
+    about:
+      'The writer catches up from what it once saw acknowledged, not from what the replica has.',
+    foundWithin: 600,
+    session: (session) =>
+      wrapHandle(session, (event, handle) => {
+        if (event.kind !== 'message' || event.message.kind !== 'catch_up') {
+          return handle(event).map((effect) =>
+            effect.kind === 'resend' && session.phase === 'catching_up'
+              ? { kind: 'resend', after: effect.after + 1 }
+              : effect,
+          )
+        }
+        return handle(event)
+      }),
+  },
+  {
+    name: 'rise-before-the-replica',
+    about:
+      'Out of solo the witness is asked for in_sync before the replica has said that it is ready.',
+    foundWithin: 2_500,
+    staticShare: 0,
+    glassShare: 0,
+    faults: ['link-cut', 'link-reset', 'site-loss', 'power-loss', 'agent-crash'],
+    session: (session) =>
+      wrapHandle(session, (event, handle) => {
+        const effects = handle(event)
+        if (event.kind !== 'caught_up' || session.phase !== 'rising') return effects
+        const message = { kind: 'risen' as const, epoch: session.stored.record.epoch + 1 }
+        return [...effects, ...handle({ kind: 'message', now: event.now, message })]
+      }),
+  },
+  {
+    name: 'solo-unwitnessed',
+    about: 'In mode witness, a writer whose question is not answered goes on alone.',
+    foundWithin: 300,
+    faults: ['site-isolated', 'link-cut', 'witness-cut', 'witness-crash'],
+    staticShare: 0,
+    session: (session) => answerSolo(session, (answer) => answer === null),
+  },
+  {
+    name: 'solo-refusal-ignored',
+    about: 'A writer that is refused to go on alone does so all the same.',
+    foundWithin: 600,
+    faults: ['site-isolated', 'link-cut', 'agent-pause', 'network-slow'],
+    session: (session) => answerSolo(session, (answer) => answer?.ok === false),
+  },
+  {
+    name: 'lease-goes-on-after-freeze',
+    about: 'A frozen writer has persisted the record, and goes on answering under its old lease.',
+    foundWithin: 400,
+    session: (session) => {
+      const { lease } = session
+      lease.end = () => undefined
+      wrapHandle(session, (event, handle) => {
+        const effects = handle(event)
+        if (session.phase !== 'frozen') return effects
+        session.gate.mode = 'alone'
+        return effects.filter((effect) => effect.kind !== 'refuse')
+      })
+    },
+  },
+  {
+    name: 'freeze-taken-for-consent',
+    about: 'The witness lets another site take over from a frozen writer that has not heard of it.',
+    foundWithin: 600,
+    staticShare: 0,
+    glassShare: 0,
+    faults: ['site-isolated', 'witness-cut', 'agent-pause', 'network-slow'],
+    witness: (witness) => {
+      witness.decide = (record, request, time) =>
+        decideOwnership(
+          request.kind === 'failover' && record.state === 'frozen'
+            ? { ...record, lease: null }
+            : record,
+          request,
+          time,
+        )
+    },
+  },
+  {
+    name: 'preferred-site-believed-off',
+    about: 'A failover away from the preferred site needs nobody to state that it is off.',
+    foundWithin: 300,
+    staticShare: 1,
+    faults: ['link-cut', 'witness-cut', 'site-isolated', 'agent-pause'],
+    witness: (witness) => {
+      witness.decide = (record, request, time) =>
+        decideOwnership(
+          record,
+          request.kind === 'failover' ? { ...request, preferredOff: true } : request,
+          time,
+        )
+    },
+  },
+  {
+    name: 'no-kept-copy',
+    about: 'A resync begins before the last consistent state of the replica is kept.',
+    foundWithin: 100,
+    session: (session) =>
+      wrapHandle(session, (event, handle) => {
+        const effects = handle(event)
+        const keep = effects.find((effect) => effect.kind === 'keep_copy')
+        if (keep?.kind !== 'keep_copy') return effects
+        const rest = effects.filter((effect) => effect !== keep)
+        return [...rest, ...handle({ kind: 'kept', now: event.now, id: keep.id, ok: true })]
+      }),
+  },
+  {
+    name: 'kept-copy-dropped-early',
+    about: 'The kept copy is let go when the copy begins, not when the rise is persisted.',
+    foundWithin: 100,
+    session: (session) =>
+      wrapHandle(session, (event, handle) => {
+        const effects = handle(event)
+        if (event.kind !== 'kept' || session.phase !== 'receiving') return effects
+        return [...effects, { kind: 'release_kept', id: event.id, divergence: false }]
+      }),
+  },
+  {
+    name: 'kept-copy-not-restored',
+    about: 'A side that is made the writer in the middle of a resync serves what is there.',
+    foundWithin: 300,
+    session: (session) =>
+      wrapHandle(session, (event, handle) =>
+        handle(event).filter((effect) => effect.kind !== 'restore_kept'),
+      ),
+  },
+  {
+    name: 'divergence-dropped',
+    about: 'What a demoted writer had acknowledged alone is overwritten and let go.',
+    foundWithin: 200,
+    session: (session) =>
+      wrapHandle(session, (event, handle) =>
+        handle(event).map((effect) =>
+          effect.kind === 'release_kept' ? { ...effect, divergence: false } : effect,
+        ),
+      ),
+  },
+  {
+    name: 'power-loss-not-told',
+    about: 'A replica that lost power says that it holds what it once acknowledged.',
+    foundWithin: 300,
+    session: (session) => {
+      const hello = session.hello.bind(session)
+      session.hello = (dirty, failed) => ({
+        ...hello(dirty, failed),
+        clean: true,
+        divergent: false,
+      })
+    },
+  },
+  {
+    name: 'epoch-of-break-glass-not-believed',
+    about: 'A record whose epoch jumped is taken for nonsense by the writer that it fences.',
+    foundWithin: 600,
+    glassShare: 1,
+    session: (session) =>
+      wrapHandle(session, (event, handle) => {
+        const { epoch } = session.stored.record
+        const shown =
+          event.kind === 'witness' ? event.answer?.record : 'record' in event ? event.record : null
+        const jumped = shown !== null && shown !== undefined && shown.epoch > epoch + 1_000
+        if (!jumped || session.role !== 'writer') return handle(event)
+        return event.kind === 'witness' ? handle({ ...event, answer: null }) : []
       }),
   },
 ]

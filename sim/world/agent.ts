@@ -31,7 +31,12 @@ export interface AgentStatus {
 
 export type AgentCommand =
   | { readonly kind: 'show' }
-  | { readonly kind: 'open'; readonly record: OwnershipRecord; readonly force: boolean }
+  | {
+      readonly kind: 'open'
+      readonly record: OwnershipRecord
+      readonly force: boolean
+      readonly gaveUp?: boolean
+    }
   | { readonly kind: 'hold'; readonly epoch: number; readonly holdMs: number }
   | { readonly kind: 'release' }
   | { readonly kind: 'promote'; readonly force: boolean }

@@ -165,9 +165,10 @@ export class Operator {
     record: OwnershipRecord,
     force: boolean,
     mayGiveUp = false,
+    gaveUp = false,
   ): Generator<Step, string, Result> {
     for (;;) {
-      const answer = yield* this.#agent(site, { kind: 'open', record, force })
+      const answer = yield* this.#agent(site, { kind: 'open', record, force, gaveUp })
       if (answer !== null) return answer.ok ? 'ok' : answer.code
       if (mayGiveUp && !this.patient && this.#random.chance(0.15)) return 'given up'
       yield* this.#pause(RETRY_MS)
@@ -180,7 +181,10 @@ export class Operator {
       const shown = yield* this.#agent(site, { kind: 'show' })
       if (shown === null || shown.status.epoch >= record.epoch) continue
       const kind = record.state === 'closed' ? 'close' : 'open'
-      yield* this.#agent(site, { kind, record, force: false })
+      const told = yield* this.#agent(site, { kind, record, force: false })
+      if (told?.code !== 'NOT_CONSISTENT' || record.state === 'in_sync') continue
+      this.world.allowLoss(site.name)
+      yield* this.#agent(site, { kind, record, force: true })
     }
     return 'ok'
   }
@@ -292,8 +296,15 @@ export class Operator {
     const { epoch, writer } = this.#record
     const answer = yield* this.#witness({ kind: 'thaw', epoch, attempt: this.#attempt('thaw') })
     if (!answer.ok) return answer.refusal
-    const record = wireRecord(answer.record)
-    return yield* this.#openAt(this.world.site(writer), record, false, true)
+    return yield* this.#openAsWriter(this.world.site(writer), wireRecord(answer.record))
+  }
+
+  /** A writer that was made so by force may not have heard of it before the record moved on. */
+  *#openAsWriter(site: Site, record: OwnershipRecord): Generator<Step, string, Result> {
+    const told = yield* this.#openAt(site, record, false, true)
+    if (told !== 'NOT_CONSISTENT') return told
+    this.world.allowLoss(site.name)
+    return yield* this.#openAt(site, record, true, true)
   }
 
   *#arbitrate(): Operation {
@@ -343,7 +354,7 @@ export class Operator {
       return answer.refusal
     }
     const record = wireRecord(answer.record)
-    const told = yield* this.#openAt(other, record, !inSync)
+    const told = yield* this.#openAt(other, record, !inSync, false, consent)
     if (told === 'NOT_CONSISTENT') {
       const stored = other.epoch.value
       if (world.wasPowerLost(other)) world.allowLoss(other.name)

@@ -406,6 +406,7 @@ export class World {
       glass.site !== site.name &&
       site.epoch.value.record.epoch >= glass.epoch
     ) {
+      if (!glass.began) this.allowLoss(glass.site)
       this.#glass = null
     }
   }
@@ -454,10 +455,10 @@ export class World {
     // While the writer may not have answered alone, both sides owe everything that was acknowledged, else it alone does.
     const writer = this.site(truth.server).epoch.value
     const { state } = writer.record
-    const shared =
-      (state === 'in_sync' && !writer.unwitnessed) ||
-      (state === 'frozen' && !writer.ackedAlone) ||
-      writer.riseAsked
+    const closed = this.witness.stored.state === 'closed'
+    const inStep = state === 'in_sync' && !writer.unwitnessed
+    const frozen = state === 'frozen' && !writer.ackedAlone
+    const shared = !closed && (inStep || frozen || writer.riseAsked)
     const held = truth.lacks(site.disk.current) === null
     site.host.powered = false
     this.killAgent(site)

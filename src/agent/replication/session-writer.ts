@@ -35,6 +35,7 @@ function linkedInSync(s: SessionState, hello: PeerHello): void {
     s.askAgainMs = 0
     return
   }
+  if (!s.stored.whole && hello.clean && hello.consistent && hello.divergent) return fetch(s)
   if (!hello.clean || hello.divergent || !hello.consistent) {
     return wantToDrop(s, base && hello.consistent && !hello.divergent)
   }
@@ -51,8 +52,13 @@ function linkedInSync(s: SessionState, hello: PeerHello): void {
     s.do({ kind: 'resend', after: clean })
     return follow(s)
   }
+  fetch(s)
+}
+
+/** Becomes equal to the replica, which has everything that was ever answered. */
+function fetch(s: SessionState): void {
   s.move('reconciling')
-  s.do({ kind: 'reconcile', scope: base ? 'dirty' : 'all' })
+  s.do({ kind: 'reconcile', scope: s.stored.base ? 'dirty' : 'all' })
 }
 
 function wantToDrop(s: SessionState, keepsBase: boolean): void {
@@ -74,14 +80,13 @@ function lostHistory(s: SessionState): void {
  */
 function makeWhole(s: SessionState, hello: PeerHello): void {
   if (s.phase !== 'opening' || hello.unfit !== null) return
-  if (!hello.clean || hello.divergent || !hello.consistent) {
+  if (!hello.clean || !hello.consistent) {
     // It has lost something as well: nothing better than what is here exists.
     s.persist({ whole: true })
     s.askAgainMs = 0
     return
   }
-  s.move('reconciling')
-  s.do({ kind: 'reconcile', scope: s.stored.base ? 'dirty' : 'all' })
+  fetch(s)
 }
 
 /** Every dirty region equals the replica's now. */
@@ -95,6 +100,12 @@ export function reconciled(s: SessionState): void {
     s.do({ kind: 'log_frames', on: s.numbered })
     s.askAgainMs = 0
     return s.move('opening')
+  }
+  if (s.link.divergent) {
+    // It holds what it wrote itself last, and would not take this stream for the continuation of that.
+    s.persist({ whole: true })
+    s.move('opening')
+    return wantToDrop(s, false)
   }
   s.do({ kind: 'resend', after: s.gate.sequence })
   follow(s)
