@@ -170,6 +170,7 @@ send({ kind: 'ready', port: host.linkAddress.port, socket })
 async function carryOut(message: Exclude<ToSite, { kind: 'answer' }>): Promise<unknown> {
   switch (message.kind) {
     case 'command':
+      if (message.name === 'volume.rebuild') return await host.rebuild(message.request as never)
       return await host.command(message.name as SessionCommand, message.request as never)
     case 'create': {
       const { volume, sizeBytes, standby } = message
