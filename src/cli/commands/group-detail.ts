@@ -44,6 +44,7 @@ function doubtText({
     : `IN DOUBT: the state was restored or taken over; nothing is granted until both sites have reported (${sites}), or \`holdfast group vouch\``
 }
 
+/** What a silent site last said is the past: its role then. */
 const sideLines = (group: GroupDetail): string[] =>
   columns(
     ['site', 'is', 'heard', 'role', 'phase', 'link', 'copy', 'out of touch since', 'remarks'],
@@ -51,9 +52,9 @@ const sideLines = (group: GroupDetail): string[] =>
       site,
       role,
       heard ? 'yes' : age_ms === null ? 'never' : `${Math.round(age_ms / 1000)} s ago`,
-      session?.role,
-      session?.phase,
-      session?.link,
+      session === null || heard ? session?.role : `was ${session.role}`,
+      session === null || heard ? session?.phase : `was ${session.phase}`,
+      heard ? session?.link : null,
       session === null || session.role === 'fenced'
         ? null
         : session.consistent
