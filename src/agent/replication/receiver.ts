@@ -69,6 +69,11 @@ export class Receiver {
   #started = false
   /** A message is being dealt with, or a snapshot preserves something. */
   #blocked = false
+  /** It is a snapshot that is waited for. */
+  #preserving = false
+  /** Bytes of the stream that were dealt with, and up to where the volumes have been told what is coming. */
+  #consumed = 0
+  #announced = 0
   #pending: { volume: Volume | 'removed'; offset: number; data: Buffer }[] = []
   #pendingBytes = 0
   /** CLOCK_BOOTTIME when bytes last arrived, ms. */
@@ -86,6 +91,7 @@ export class Receiver {
     buffer.onBytes = () => {
       this.heardMs = parts.clock.bootMs()
       if (this.#started && !this.#blocked) this.#parse()
+      else if (this.#preserving) this.#announce()
       return !buffer.full
     }
   }
@@ -153,7 +159,7 @@ export class Receiver {
         }
         const wait = this.#guard(header)
         if (wait !== null) {
-          this.#preserve(wait, end)
+          this.#preserve(wait)
           break
         }
         const status = this.#apply(header, bytes, start)
@@ -171,7 +177,9 @@ export class Receiver {
       this.#parts.run.store(gate.sequence)
       this.#send(ack(ACK.APPLIED, STATUS.OK, gate.sequence))
     }
+    this.#consumed += at - buffer.start
     buffer.start = at
+    if (this.#preserving) this.#announce()
   }
 
   /** null: nothing has to be preserved before the frame is applied. */
@@ -191,31 +199,43 @@ export class Receiver {
     return offset + length > volume.sizeBytes ? null : volume.guard(offset, length)
   }
 
-  /** Holds the stream up until `wait` is over. The frames from `from` on will be asked about again; now they are only announced. */
-  #preserve(wait: Promise<void>, from: number): void {
-    const { buffer } = this.#parts
-    const header = this.#ahead
+  /** Holds the stream up until `wait` is over; what is behind the frame is announced meanwhile. */
+  #preserve(wait: Promise<void>): void {
     this.#blocked = true
+    this.#preserving = true
+    const over = () => {
+      this.#blocked = false
+      this.#preserving = false
+    }
     wait.then(
       () => {
-        this.#blocked = false
+        over()
         this.#continue()
       },
       (error: unknown) => {
         if (!isFault(error)) throw error
-        this.#blocked = false
+        over()
         if (this.#open) this.#refuse(statusOf(error))
       },
     )
-    for (let at = from; buffer.filled - at >= FRAME_BYTES; ) {
-      if (!header.read(buffer.bytes, at)) return
+  }
+
+  /** Tells the volumes what will be written soon, once per frame. Each is asked again when its turn comes. */
+  #announce(): void {
+    const { buffer } = this.#parts
+    const header = this.#ahead
+    const origin = this.#consumed - buffer.start
+    let at = Math.max(this.#announced, this.#consumed) - origin
+    while (buffer.filled - at >= FRAME_BYTES) {
+      if (!header.read(buffer.bytes, at)) break
       const end = at + FRAME_BYTES + header.payloadBytes
-      if (end > buffer.filled) return
+      if (end > buffer.filled) break
       if (header.type === FRAME.WRITE || header.type === FRAME.ZERO) {
         this.#guardOf(header.volume, header.offset, header.length)?.catch(ignoreEarlyAnswer)
       }
       at = end
     }
+    this.#announced = origin + at
   }
 
   #refuse(status: Status): void {

@@ -27,7 +27,7 @@ import type { SessionMessage } from './session.ts'
 const DIAL_DELAY_MIN_MS = 50
 const DIAL_DELAY_MAX_MS = 1_000
 /** Buffer of a dialled link: several of the largest frames. */
-const LINK_BUFFER_BYTES = 4 * 1024 * 1024
+const LINK_BUFFER_BYTES = 8 * 1024 * 1024
 
 /** After a write that did not fit nothing is tried for this long, and not before there is this much room: or two sites would begin a
  *  resync every second that cannot end. */
