@@ -116,7 +116,8 @@ export interface Snapshots {
   take(request: TakeSnapshot): Promise<Snapshot>
   list(): readonly Snapshot[]
   show(id: string): Snapshot | undefined
-  /** An unknown id changes nothing. Views of it refuse from then on. Refused while it is being rolled back. */
+  /** An unknown id changes nothing. Views of it refuse from then on. Waits for a rollback to it; of one that could not be finished the volumes are
+   *  marked failed, since they are neither the one nor the other. */
   delete(id: string): Promise<void>
   /**
    * All its volumes become what the snapshot holds, durably; the snapshot stays ready. A volume that has grown keeps its size, what lies

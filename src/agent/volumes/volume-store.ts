@@ -42,6 +42,8 @@ export interface VolumeStore {
   extend(id: string, sizeBytes: number): Promise<VolumeRecord>
   /** Gone with its data. The caller has ended its exports. An unknown id changes nothing. Rejects with the Fault of the keeper. */
   delete(id: string): Promise<void>
+  /** The copy is worth nothing any more: refuses all I/O from now on, durably, with this reason. Failed already: no change. */
+  fail(id: string, reason: string): Promise<void>
   /** Who may refuse the deletion of a volume, and its opening while its content is being set back. One for the store. */
   setKeeper(keeper: VolumeKeeper): void
   /** Whether volumes of this store can be cloned into files of `directory`; found out by trying. */

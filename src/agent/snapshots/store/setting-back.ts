@@ -46,6 +46,17 @@ export class SettingBack {
     for (const { volume } of entry.stored.volumes) this.#volumes.set(volume, entry.id)
   }
 
+  /** The volumes are failed; nobody has to be kept from them any more. */
+  giveUp(entry: Entry): void {
+    for (const { volume } of entry.stored.volumes) {
+      if (this.#volumes.get(volume) !== entry.id) continue
+      this.#volumes.delete(volume)
+      const guard = this.#parts.guards.get(volume)
+      guard?.allow()
+      this.#parts.guards.tidy(volume)
+    }
+  }
+
   async run(entry: Entry): Promise<void> {
     entry.assertWhole('rolling back to')
     const held = await this.#hold(entry)

@@ -119,6 +119,11 @@ export class SnapshotGuard implements VolumeGuard {
     this.openGate()
   }
 
+  /** Takes a refusal back. */
+  allow(): void {
+    this.#refusal = null
+  }
+
   before(offset: number, length: number): Promise<void> | null {
     if (this.#gate !== null) {
       this.#gate.firstMs ??= this.#nowMs()

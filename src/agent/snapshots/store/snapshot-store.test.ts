@@ -261,6 +261,29 @@ test('a rollback that cannot be finished keeps the volume from being opened, and
   assertSame(await contentOf(await world.volumes.open('v1')), Buffer.alloc(SIZE, 1), 'mended')
 })
 
+test('deleting a snapshot whose rollback cannot be finished fails its volumes', async (t) => {
+  const world = await worldIn(tmpdir())
+  t.after(() => world.clean())
+  await world.volumes.create('v1', SIZE, { mode: 'standalone' })
+  const volume = await world.volumes.open('v1')
+  await guardedWrite(volume, 0, Buffer.alloc(SIZE, 1))
+  await take(world, 'user')
+  await guardedWrite(volume, 0, Buffer.alloc(4 * BLOCK, 2))
+  await guardedWrite(volume, 6 * BLOCK, Buffer.alloc(1, 2))
+  const data = join(world.directory, 'snapshots', 's1', 'v1.data')
+  writeFileSync(data, Buffer.concat([Buffer.alloc(BLOCK, 7), readFileSync(data).subarray(BLOCK)]))
+  await assert.rejects(world.snapshots.rollback('s1'), (error) => isFault(error, SNAPSHOT_BROKEN))
+  await assert.rejects(world.volumes.open('v1'), (error) => isFault(error, SNAPSHOT_BUSY))
+  await assert.rejects(guardedWrite(volume, 0, Buffer.alloc(1)), (error) =>
+    isFault(error, SNAPSHOT_BUSY),
+  )
+  await world.snapshots.delete('s1')
+  assert.match(world.volumes.record('v1')?.failed ?? '', /half rolled back/)
+  await world.restart()
+  assert.match(world.volumes.record('v1')?.failed ?? '', /half rolled back/)
+  await world.volumes.delete('v1')
+})
+
 test('a write that waits while the store is closed is refused, not let through', async (t) => {
   const world = await worldIn(tmpdir())
   t.after(() => world.clean())

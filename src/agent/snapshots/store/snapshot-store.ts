@@ -521,7 +521,7 @@ class SnapshotStore implements Snapshots {
     if (entry === undefined) return
     await entry.inTurn(async () => {
       if (entry.gone) return
-      entry.assertIdle('deleting')
+      if (entry.stored.state === 'rolling_back') await this.#giveUpVolumes(entry)
       await unpublishSnapshot(this.#directory, id)
       entry.gone = true
       this.#entries.delete(id)
@@ -529,6 +529,15 @@ class SnapshotStore implements Snapshots {
       await this.#closeImages(entry)
       await removeRest(this.#directory, id)
     })
+  }
+
+  /** Of a rollback that cannot be finished: they are neither what they were nor what they should become. */
+  async #giveUpVolumes(entry: Entry): Promise<void> {
+    for (const { volume } of entry.stored.volumes) {
+      if (this.#volumes.record(volume) === undefined) continue
+      await this.#volumes.fail(volume, `half rolled back to snapshot ${entry.id}, which is gone`)
+    }
+    this.#settingBack.giveUp(entry)
   }
 
   // -- rollback -------------------------------------------------------------------------------------------------------

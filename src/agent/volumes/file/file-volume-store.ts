@@ -255,6 +255,15 @@ class FileVolumeStore implements VolumeStore {
     })
   }
 
+  async fail(id: string, reason: string): Promise<void> {
+    const entry = this.#entry(id)
+    await this.#inTurn(entry, async () => {
+      this.#entry(id)
+      const volume = await this.#openFile(entry)
+      volume.fail(reason)
+    })
+  }
+
   setKeeper(keeper: VolumeKeeper): void {
     this.#keeper = keeper
   }

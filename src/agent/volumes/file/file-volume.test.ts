@@ -201,3 +201,79 @@ test('a full disk refuses the write and nothing else', async () => {
   volume.writeSync(Buffer.from('x'), 0, 1, 0)
   await volume.flush()
 })
+
+test('a guard is asked before each step of a long zero, and a refusal ends it', async () => {
+  await store.create(ID, 16 * MIB, standalone)
+  const volume = await store.open(ID)
+  volume.writeSync(Buffer.alloc(MIB, 1), 0, MIB, 0)
+  const asked: number[] = []
+  const waited = new Set<number>()
+  volume.attachGuard({
+    before(offset, length) {
+      if (offset >= 8 * MIB) return Promise.reject(new Error('full'))
+      if (waited.has(offset)) return null
+      waited.add(offset)
+      asked.push(offset, length)
+      return Promise.resolve()
+    },
+  })
+  await assert.rejects(volume.zero(0, 16 * MIB, true), /full/)
+  assert.deepEqual(asked, [0, 4 * MIB, 4 * MIB, 4 * MIB])
+  volume.attachGuard(null)
+  assert.equal(volume.guard(0, 16 * MIB), null)
+  await volume.zero(0, 16 * MIB, true)
+})
+
+test('the end of a step of zeroing can be waited for', async () => {
+  await store.create(ID, 64 * MIB, standalone)
+  const volume = await store.open(ID)
+  assert.equal(volume.changesEnded(), null)
+  let ended = false
+  const zeroing = volume.zero(0, 64 * MIB, false).then(() => (ended = true))
+  const step = volume.changesEnded()
+  assert.ok(step !== null)
+  await step
+  await zeroing
+  assert.ok(ended)
+  assert.equal(volume.changesEnded(), null)
+})
+
+test('a volume that is created with content exists with all of it or not at all', async () => {
+  await assert.rejects(
+    store.create(ID, MIB, standalone, '', async (data) => {
+      await data.write(Buffer.from('half'), 0, 4, 0)
+      throw new Error('cut off')
+    }),
+    /cut off/,
+  )
+  assert.equal(store.record(ID), undefined)
+  await store.create(ID, MIB, standalone, '', (data) =>
+    data.write(Buffer.from('.whole.'), 1, 5, 100),
+  )
+  await restart()
+  const found = Buffer.alloc(7)
+  await (await store.open(ID)).read(found, 0, 7, 99)
+  assert.equal(found.toString(), '\0whole\0')
+})
+
+test('a keeper refuses deletion and opening with its own fault', async () => {
+  await store.create(ID, MIB, standalone)
+  const refusal = new Error('needed')
+  store.setKeeper({ mayDelete: () => refusal, mayOpen: () => refusal })
+  await assert.rejects(store.delete(ID), /needed/)
+  await assert.rejects(store.open(ID), /needed/)
+  store.setKeeper({ mayDelete: () => undefined, mayOpen: () => undefined })
+  await store.delete(ID)
+})
+
+test('a volume that is given up refuses everything, also after a restart', async () => {
+  await store.create(ID, MIB, standalone)
+  const volume = await store.open(ID)
+  await store.fail(ID, 'half restored')
+  assert.throws(
+    () => volume.writeSync(Buffer.alloc(1), 0, 1, 0),
+    (error) => isFault(error, VOLUME_FAILED),
+  )
+  await restart()
+  assert.equal(store.record(ID)?.failed, 'half restored')
+})

@@ -374,6 +374,11 @@ export class FileVolume implements Volume {
     await closeInPool(this.#fd)
   }
 
+  /** For the store: the copy is worth nothing any more, for a reason that the volume cannot see. */
+  fail(reason: string): void {
+    this.#fail(reason, undefined)
+  }
+
   #leave(): void {
     if (--this.#running === 0) this.#idle?.()
   }
