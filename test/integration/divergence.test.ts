@@ -114,6 +114,29 @@ test('writes that only the losing site had are kept, shown, exported and deleted
   }
 
   const path = `/api/v1/divergences/${record.id}`
+  // For another project, even of the same administrator, there is no such record.
+  const other = await lab.ok<{ project: { id: string } }>(
+    201,
+    'POST',
+    '/api/v1/identity/projects',
+    {
+      name: 'local-1_other',
+      description: null,
+    },
+  )
+  const elsewhere = await lab.login(other.project.id)
+  for (const [method, url] of [
+    ['GET', path],
+    ['GET', `${path}/ranges?volume=${one.id}`],
+    ['GET', `${path}/data?volume=${one.id}&offset=${2 * BLOCK}&length=${BLOCK}`],
+    ['DELETE', path],
+    ['GET', `/api/v1/groups/${group.id}/divergences`],
+  ] as const) {
+    assert.equal((await lab.call(method, url, undefined, elsewhere)).status, 404, url)
+  }
+  const theirs = await lab.call('GET', '/api/v1/divergences', undefined, elsewhere)
+  assert.deepEqual(theirs.body, { divergences: [], silent_sites: [] })
+
   const outside = `${path}/data?volume=${one.id}&offset=0&length=${BLOCK}`
   assert.deepEqual(await group.codeOf('GET', outside), [409, 'RANGE_NOT_KEPT'])
   const stranger = `${path}/ranges?volume=${two.dr}`

@@ -58,6 +58,7 @@ async function snapshot(): Promise<string> {
     'tokens',
     'quotas',
     'dismissed_failures',
+    'snapshots',
   ] as const
   const rows = await Promise.all(tables.map((table) => db.selectFrom(table).selectAll().execute()))
   return JSON.stringify(rows)
@@ -200,9 +201,23 @@ test('what belongs to another project does not exist, by id and in lists', async
     created_at: 1,
     updated_at: 1,
   } as const
+  const snapshotOfTheirs = {
+    id: ID,
+    project: foreign,
+    name: 'theirs',
+    group_id: ID,
+    site: 'az1',
+    volumes: JSON.stringify([ID]),
+    status: 'available',
+    facts: null,
+    failure_detail: null,
+    created_at: 1,
+    updated_at: 1,
+  } as const
   await lab.store.write(async (tx) => {
     await tx.insertInto('volumes').values(volume).execute()
     await tx.insertInto('protection_groups').values(group).execute()
+    await tx.insertInto('snapshots').values(snapshotOfTheirs).execute()
   })
   const before = await snapshot()
   const headers = { 'x-auth-token': tokens.admin }
@@ -212,6 +227,9 @@ test('what belongs to another project does not exist, by id and in lists', async
     `/v1/${project}/server-groups/${ID}`,
     `/api/v1/groups/${ID}`,
     `/api/v1/volumes/${ID}/connection`,
+    `/api/v1/groups/${ID}/verify`,
+    `/api/v1/groups/${ID}/divergences`,
+    `/api/v1/snapshots/${ID}`,
   ]) {
     for (const method of ['GET', 'DELETE'] as const) {
       const { status } = await lab.call({ method, url, headers })
@@ -223,10 +241,23 @@ test('what belongs to another project does not exist, by id and in lists', async
     `/v2/${project}/volumes/detail`,
     `/v1/${project}/server-groups`,
     '/api/v1/groups',
+    '/api/v1/snapshots',
+    `/api/v1/snapshots?group=${ID}`,
     '/api/v1/events',
   ]) {
     const { text } = await lab.call({ url, headers })
     assert.doesNotMatch(text, /theirs/, url)
+  }
+  for (const [url, body] of [
+    [`/api/v1/groups/${ID}/verify`, {}],
+    [`/api/v1/groups/${ID}/verify/cancel`, {}],
+    [`/api/v1/pairs/${ID}/rebuild`, { force: true }],
+    [`/api/v1/snapshots/${ID}/rollback`, {}],
+    ['/api/v1/snapshots', { name: 'mine', group: ID }],
+    ['/api/v1/snapshots', { name: 'mine', volumes: [ID] }],
+  ] as const) {
+    const { status } = await lab.call({ method: 'POST', url, headers, body })
+    assert.equal(status, 404, url)
   }
   assert.equal(await snapshot(), before)
   const rows = await db.selectFrom('volumes').selectAll().execute()
