@@ -40,9 +40,9 @@ export class Lab {
   }
 
   /** Starts a system and logs in. `env`: options for its parts, e.g. HOLDFAST_PEER_SILENCE_MS. */
-  static async start(env: Readonly<Record<string, string>> = {}): Promise<Lab> {
+  static async start(env: Readonly<Record<string, string>> = {}, ...flags: string[]): Promise<Lab> {
     const lab = new Lab(join(await mkdtemp(join(tmpdir(), 'holdfast-lab-')), 'd'), env)
-    await lab.up()
+    await lab.up(...flags)
     return lab
   }
 

@@ -39,13 +39,17 @@ export class ProtectedGroup {
     this.members = members
   }
 
-  static async start(): Promise<ProtectedGroup> {
-    const lab = await Lab.start({
-      HOLDFAST_PEER_SILENCE_MS: '1500',
-      HOLDFAST_HEARTBEAT_MS: '200',
-      HOLDFAST_RENEW_MS: '500',
-      HOLDFAST_LEASE_MS: '3000',
-    })
+  /** `flags`: of `holdfast up`. */
+  static async start(...flags: string[]): Promise<ProtectedGroup> {
+    const lab = await Lab.start(
+      {
+        HOLDFAST_PEER_SILENCE_MS: '1500',
+        HOLDFAST_HEARTBEAT_MS: '200',
+        HOLDFAST_RENEW_MS: '500',
+        HOLDFAST_LEASE_MS: '3000',
+      },
+      ...flags,
+    )
     try {
       await done(lab, 'group', 'create', 'g', '--source', 'az1', '--target', 'az2')
       const { groups } = await json<{ groups: { id: string }[] }>(lab, 'group', 'list')
