@@ -14,11 +14,9 @@ import { SlabPool } from './slab.ts'
 
 const MIB = 1024 * 1024
 
-async function opened(t: {
-  after(work: () => Promise<void>): void
-}): Promise<{
+async function opened(t: { after(work: () => Promise<void>): void }): Promise<{
   volume: Volume
-  ask(kind: IoKind, offset: number, length: number): Promise<IoError>
+  readonly ask: (kind: IoKind, offset: number, length: number) => Promise<IoError>
 }> {
   const directory = await mkdtemp(join(tmpdir(), 'holdfast-local-device-'))
   const log = createLog('test', 'silent')

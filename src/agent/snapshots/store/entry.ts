@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { Fault } from '#base/fault.ts'
+import type { FileVolume } from '#agent/volumes/file/file-volume.ts'
 import { SNAPSHOT_BUSY, SNAPSHOT_FAILED, SNAPSHOT_SEALED, SNAPSHOT_UNKNOWN } from '../faults.ts'
 import type { Snapshot } from '../snapshots.ts'
 import type { BeforeImage, ImagePaths } from './before-image.ts'
@@ -11,6 +12,8 @@ export class Entry {
   stored: StoredSnapshot
   /** Open before-images by volume; of a sealed snapshot what was kept. */
   readonly images = new Map<string, BeforeImage>()
+  /** Open clones: closed when the snapshot ends, so that its space is free then. */
+  readonly views = new Set<FileVolume>()
   /** Deleted: whoever still has a view is refused. */
   gone = false
   #tail: Promise<unknown> = Promise.resolve()
@@ -29,6 +32,11 @@ export class Entry {
     const result = this.#tail.then(work)
     this.#tail = result.catch(() => undefined)
     return result
+  }
+
+  async closeViews(): Promise<void> {
+    for (const view of this.views) await view.close()
+    this.views.clear()
   }
 
   volume(id: string): StoredVolume {

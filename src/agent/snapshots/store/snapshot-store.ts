@@ -36,7 +36,7 @@ import { Entry } from './entry.ts'
 import { Guards } from './guards.ts'
 import { imageView } from './image-view.ts'
 import { flushAhead } from './moment.ts'
-import { decodeSnapshot, encodeSnapshot, type StoredSnapshot } from './record.ts'
+import { decodeSnapshot, encodeSnapshot, type StoredSnapshot, type StoredVolume } from './record.ts'
 import { keepOf, trim, writeKept } from './sealing.ts'
 import { SettingBack } from './setting-back.ts'
 import { refusalOf, type SnapshotGuard } from './snapshot-guard.ts'
@@ -102,7 +102,6 @@ class SnapshotStore implements Snapshots {
   /** Being taken, by id. */
   readonly #taking = new Map<string, { request: TakeSnapshot; done: Promise<Snapshot> }>()
   readonly #settingBack: SettingBack
-  readonly #views = new Set<FileVolume>()
   /** Gates are closed, and turns taken, by one at a time. */
   #stopping: Promise<unknown> = Promise.resolve()
   #clones: boolean | undefined
@@ -230,8 +229,8 @@ class SnapshotStore implements Snapshots {
     for (const entry of this.#entries.values()) {
       entry.gone = true
       for (const image of entry.images.values()) await image.close()
+      await entry.closeViews()
     }
-    for (const view of this.#views) await view.close()
   }
 
   // -- what is there --------------------------------------------------------------------------------------------------
@@ -277,10 +276,15 @@ class SnapshotStore implements Snapshots {
       assert(sealed || live !== null, 'a snapshot that follows its volume has it open')
       return imageView({ image, live, refusal })
     }
-    return this.#openClone(entry.dataPath(volume), stored.sizeBytes, refusal)
+    return this.#openClone(entry, stored, refusal)
   }
 
-  #openClone(path: string, sizeBytes: number, refusal: () => Error | undefined): SnapshotView {
+  #openClone(
+    entry: Entry,
+    { volume, sizeBytes }: StoredVolume,
+    refusal: () => Error | undefined,
+  ): SnapshotView {
+    const path = entry.dataPath(volume)
     const clone = new FileVolume({
       id: path,
       fd: openSync(path, 'r'),
@@ -289,7 +293,7 @@ class SnapshotStore implements Snapshots {
       ranges: this.#ranges,
       onFailed: (reason) => this.#log.error({ path, reason }, 'a clone cannot be read'),
     })
-    this.#views.add(clone)
+    entry.views.add(clone)
     const checked = async <T>(work: () => Promise<T>): Promise<T> => {
       const before = refusal()
       if (before !== undefined) throw before
@@ -306,7 +310,7 @@ class SnapshotStore implements Snapshots {
         checked(() => clone.read(buf, bufOffset, length, offset)),
       extents: (offset, length, countMax) => checked(() => clone.extents(offset, length, countMax)),
       close: async () => {
-        this.#views.delete(clone)
+        entry.views.delete(clone)
         await clone.close()
       },
     }
@@ -527,6 +531,7 @@ class SnapshotStore implements Snapshots {
       this.#entries.delete(id)
       this.#onEnded(id)
       await this.#closeImages(entry)
+      await entry.closeViews()
       await removeRest(this.#directory, id)
     })
   }
@@ -559,21 +564,22 @@ class SnapshotStore implements Snapshots {
       entry.assertIdle('sealing')
       entry.assertWhole('sealing')
       const guards = [...entry.images.keys()].flatMap((volume) => this.#guards.get(volume) ?? [])
-      await this.#aloneStopping(() => inTurnOfAll(guards, () => this.#beginSealing(entry, ranges)))
+      const follows = (volume: string) => entry.images.has(volume)
+      // Clones do not change any more, so nobody has to wait while they are read.
+      await this.#writeKept(entry, ranges, (volume) => !follows(volume))
+      await this.#aloneStopping(() =>
+        inTurnOfAll(guards, async () => {
+          await this.#writeKept(entry, ranges, follows)
+          await this.#beginSealing(entry)
+        }),
+      )
       await this.#finishSealing(entry)
       return entry.show()
     })
   }
 
   /** No batch runs meanwhile, so what is written down is what was preserved up to the step in which it stops following. */
-  async #beginSealing(
-    entry: Entry,
-    ranges: Readonly<Record<string, readonly Range[]>>,
-  ): Promise<void> {
-    for (const stored of entry.stored.volumes) {
-      const keep = await keepOf(entry, stored, ranges[stored.volume])
-      await writeKept(this.#disk, entry.keptPaths(stored.volume).map, stored.sizeBytes, keep)
-    }
+  async #beginSealing(entry: Entry): Promise<void> {
     await syncDirectory(entry.directory)
     await this.#persist(entry, { state: 'sealing' })
     if (entry.stored.state === 'failed') throw new Fault(SNAPSHOT_FAILED, `sealing ${entry.id}`)
@@ -581,7 +587,19 @@ class SnapshotStore implements Snapshots {
     this.#unfollow(entry)
   }
 
+  async #writeKept(
+    entry: Entry,
+    ranges: Readonly<Record<string, readonly Range[]>>,
+    which: (volume: string) => boolean,
+  ): Promise<void> {
+    for (const stored of entry.stored.volumes.filter(({ volume }) => which(volume))) {
+      const keep = await keepOf(entry, stored, ranges[stored.volume])
+      await writeKept(this.#disk, entry.keptPaths(stored.volume).map, stored.sizeBytes, keep)
+    }
+  }
+
   async #finishSealing(entry: Entry): Promise<void> {
+    await entry.closeViews()
     for (const image of entry.images.values()) await image.close()
     entry.images.clear()
     await this.#openImages(entry)
