@@ -8,7 +8,8 @@ import type { ListedObject, ObjectStore } from './object-store.ts'
 /** What every store must do. `make` gives an empty one. */
 export function storeContract(name: string, make: () => Promise<ObjectStore>): void {
   const listed = async (store: ObjectStore, prefix: string): Promise<ListedObject[]> => {
-    const found = await Array.fromAsync(store.list(prefix))
+    const found: ListedObject[] = []
+    for await (const object of store.list(prefix)) found.push(object)
     return found.toSorted((a, b) => (a.key < b.key ? -1 : 1))
   }
 

@@ -1,0 +1,140 @@
+import { availableParallelism } from 'node:os'
+import { Worker } from 'node:worker_threads'
+import { BATCH_BYTES, BATCHES_PER_THREAD, THREADS_MAX } from '../limits.ts'
+import { RECORD_OVERHEAD } from '../format/record.ts'
+import {
+  type BatchMemory,
+  type BatchViews,
+  RESULT_BYTES,
+  type ThreadReply,
+  type ThreadRequest,
+  type ThreadSetup,
+  viewsOf,
+} from './thread-protocol.ts'
+
+/* The threads, and the batches of shared memory that go round between them and the caller. Memory is bounded by the number of
+ * batches: who finds none free waits. */
+
+export interface Batch extends BatchViews {
+  readonly number: number
+}
+
+export interface ThreadPool {
+  readonly blocksPerBatch: number
+  /** Waits until one is free; to be given back by `release`. */
+  acquire(): Promise<Batch>
+  release(batch: Batch): void
+  /** Results are in `batch.results` when it settles. */
+  seal(batch: Batch, lengths: readonly number[]): Promise<void>
+  /** Opens records into `batch.input`; answers the numbers of items that did not open. */
+  open(
+    batch: Batch,
+    request: Omit<Extract<ThreadRequest, { kind: 'open' }>, 'kind' | 'batch'>,
+  ): Promise<readonly number[]>
+  replaceKnown(memory: SharedArrayBuffer): void
+  close(): Promise<void>
+}
+
+export interface PoolSetup {
+  readonly blockBytes: number
+  readonly level: number
+  readonly naming?: Buffer
+  readonly recordKey?: Buffer
+  readonly known?: SharedArrayBuffer
+  /** Default: one per core, four at most. */
+  readonly threads?: number
+}
+
+interface Waiting {
+  resolve(reply: ThreadReply): void
+  reject(error: Error): void
+}
+
+export function createPool(setup: PoolSetup): ThreadPool {
+  const threads = setup.threads ?? Math.max(1, Math.min(THREADS_MAX, availableParallelism()))
+  const blocksPerBatch = Math.max(1, Math.floor(BATCH_BYTES / setup.blockBytes))
+  const inputBytes = blocksPerBatch * setup.blockBytes
+  const outputBytes =
+    setup.recordKey === undefined ? 0 : inputBytes + blocksPerBatch * RECORD_OVERHEAD
+  const memories: BatchMemory[] = Array.from({ length: threads * BATCHES_PER_THREAD }, () => ({
+    input: new SharedArrayBuffer(inputBytes),
+    output: new SharedArrayBuffer(outputBytes),
+    results: new SharedArrayBuffer(blocksPerBatch * RESULT_BYTES),
+  }))
+  const free: Batch[] = memories.map((memory, number) => ({ number, ...viewsOf(memory) }))
+  const queue: ((batch: Batch) => void)[] = []
+  const waiting = new Map<number, Waiting>()
+  const load = Array.from({ length: threads }, () => 0)
+  let failed: Error | undefined
+  let closing = false
+
+  const workers = Array.from({ length: threads }, (_, i) => {
+    const workerData: ThreadSetup = {
+      thread: i + 1,
+      level: setup.level,
+      blockBytes: setup.blockBytes,
+      batches: memories,
+      ...(setup.naming === undefined ? {} : { naming: setup.naming }),
+      ...(setup.recordKey === undefined ? {} : { recordKey: setup.recordKey }),
+      ...(setup.known === undefined ? {} : { known: setup.known }),
+    }
+    const worker = new Worker(new URL('./thread.ts', import.meta.url), { workerData })
+    worker.on('message', (reply: ThreadReply) => {
+      load[i] = (load[i] ?? 1) - 1
+      waiting.get(reply.batch)?.resolve(reply)
+      waiting.delete(reply.batch)
+    })
+    const fail = (error: Error) => {
+      failed ??= error
+      for (const one of waiting.values()) one.reject(failed)
+      waiting.clear()
+    }
+    worker.on('error', fail)
+    worker.on('exit', (code) => {
+      if (!closing) fail(new Error(`a thread of the vault ended with ${code}`))
+    })
+    worker.unref()
+    return worker
+  })
+
+  function ask(request: Exclude<ThreadRequest, { kind: 'known' }>, transfer: ArrayBuffer[]) {
+    return new Promise<ThreadReply>((resolve, reject) => {
+      if (failed !== undefined) return reject(failed)
+      waiting.set(request.batch, { resolve, reject })
+      const least = load.indexOf(Math.min(...load))
+      load[least] = (load[least] ?? 0) + 1
+      const worker = workers[least]
+      worker?.ref()
+      worker?.postMessage(request, transfer)
+    })
+  }
+
+  return {
+    blocksPerBatch,
+    async acquire() {
+      const batch = free.pop()
+      if (batch !== undefined) return batch
+      return await new Promise<Batch>((resolve) => queue.push(resolve))
+    },
+    release(batch) {
+      const next = queue.shift()
+      if (next === undefined) free.push(batch)
+      else next(batch)
+    },
+    async seal(batch, lengths) {
+      await ask({ kind: 'seal', batch: batch.number, lengths }, [])
+    },
+    async open(batch, request) {
+      const transfer = request.pieces.map((piece) => piece.buffer as ArrayBuffer)
+      const reply = await ask({ kind: 'open', batch: batch.number, ...request }, transfer)
+      return reply.damaged ?? []
+    },
+    replaceKnown(memory) {
+      for (const worker of workers) worker.postMessage({ kind: 'known', memory })
+    },
+    async close() {
+      closing = true
+      await Promise.all(workers.map((worker) => worker.terminate()))
+    },
+  }
+}

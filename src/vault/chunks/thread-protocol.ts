@@ -1,0 +1,99 @@
+/* What the main thread and the threads of the vault say to each other. */
+
+/** Shared memory of one batch: blocks, the records made of them, and a result of 48 bytes per block. */
+export interface BatchMemory {
+  readonly input: SharedArrayBuffer
+  readonly output: SharedArrayBuffer
+  readonly results: SharedArrayBuffer
+}
+
+export interface BatchViews {
+  readonly input: Buffer
+  readonly output: Buffer
+  readonly results: Buffer
+}
+
+export const viewsOf = ({ input, output, results }: BatchMemory): BatchViews => ({
+  input: Buffer.from(input),
+  output: Buffer.from(output),
+  results: Buffer.from(results),
+})
+
+export interface ThreadSetup {
+  readonly thread: number
+  readonly level: number
+  readonly blockBytes: number
+  readonly batches: readonly BatchMemory[]
+  readonly naming?: Uint8Array
+  readonly recordKey?: Uint8Array
+  readonly known?: SharedArrayBuffer
+}
+
+export interface OpenItem {
+  readonly id: Uint8Array
+  readonly key: Uint8Array
+  readonly flags: number
+  /** Where the record lies. */
+  readonly piece: number
+  readonly offset: number
+  readonly length: number
+  /** Where the block goes. */
+  readonly block: number
+}
+
+export type ThreadRequest =
+  | { readonly kind: 'seal'; readonly batch: number; readonly lengths: readonly number[] }
+  | {
+      readonly kind: 'open'
+      readonly batch: number
+      readonly pieces: readonly Uint8Array[]
+      readonly items: readonly OpenItem[]
+      /** Check the name of each block as well. */
+      readonly hash: boolean
+    }
+  | { readonly kind: 'known'; readonly memory: SharedArrayBuffer }
+
+export interface ThreadReply {
+  readonly batch: number
+  readonly damaged?: readonly number[]
+}
+
+export const RESULT_BYTES = 48
+const STATE = 32
+const FLAGS = 33
+const OFFSET = 36
+const LENGTH = 40
+
+/** The block is all zeroes. */
+export const ZERO = 1
+/** The vault seems to hold it; nothing was made. */
+export const KNOWN = 2
+/** A record was made. */
+export const STORED = 3
+
+export interface BlockResult {
+  readonly state: number
+  readonly flags: number
+  /** Of the record, in the output. */
+  readonly offset: number
+  readonly length: number
+}
+
+export function writeResult(results: Buffer, i: number, result: BlockResult): void {
+  const at = i * RESULT_BYTES
+  results[at + STATE] = result.state
+  results[at + FLAGS] = result.flags
+  results.writeUInt32LE(result.offset, at + OFFSET)
+  results.writeUInt32LE(result.length, at + LENGTH)
+}
+
+export function readResult(results: Buffer, i: number): BlockResult & { readonly id: Buffer } {
+  const at = i * RESULT_BYTES
+  return {
+    id: Buffer.from(results.subarray(at, at + 32)),
+    state: results[at + STATE] ?? 0,
+    flags: results[at + FLAGS] ?? 0,
+    offset: results.readUInt32LE(at + OFFSET),
+    length: results.readUInt32LE(at + LENGTH),
+  }
+}

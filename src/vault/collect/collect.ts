@@ -1,0 +1,369 @@
+import { randomBytes } from 'node:crypto'
+import type { Clock } from '#base/clock.ts'
+import { Fault } from '#base/fault.ts'
+import { newId } from '#base/ids.ts'
+import { INDEX_PREFIX, listPacks, putIndex, readFooter, readIndex } from '../backup/index-objects.ts'
+import { createChunkSource } from '../chunks/chunk-source.ts'
+import { createPackWriter } from '../chunks/pack-writer.ts'
+import { COLLECTOR_BUSY } from '../faults.ts'
+import { FLAG_NODE } from '../format/entry.ts'
+import { manifestKey } from '../format/manifest.ts'
+import { encodeMoves, type Move, movesKey } from '../format/moves.ts'
+import { packKey } from '../format/pack.ts'
+import { createSealer } from '../format/record.ts'
+import { type Keyring, recordKey, sealWith } from '../keys/keyring.ts'
+import { COLLECT_GRACE_MS, COLLECT_USED_MIN, LEASE_EXPIRY_MS } from '../limits.ts'
+import type { ListedObject, ObjectStore } from '../object-store.ts'
+import { NODE_BYTES_MAX } from '../tree/node-reader.ts'
+import {
+  type Condemned,
+  forgottenKey,
+  putCondemned,
+  putWaiting,
+  readCondemned,
+  readForgotten,
+  readWaiting,
+  removeCondemned,
+} from './condemned.ts'
+import { LEASE_PREFIX, leaseKey, leaseSession, takeLease } from './leases.ts'
+import { lockedUntil, removeLocks } from './locks.ts'
+import { createMarks, inUse, type Marks } from './mark.ts'
+
+/* Deletes what no checkpoint needs, while backups run. Nothing below depends on clocks or on how long anything takes.
+ *
+ *   condemn   write down which packs are to go (`condemned/X`). A backup puts its lease and then reads these lists, and builds on
+ *             nothing in them; so whoever may still build on such a pack has had a lease before the list was there.
+ *   wait      read the leases, after that. Remember them (`waiting/X`). The list is ripe when all of them have ended: each has
+ *             committed by then, or never will. One that is not renewed for long is revoked: its manifest's place is filled.
+ *   mark      read all checkpoints. Of a ripe list's packs, everything that will ever be referred to is referred to now.
+ *   sweep     copy what is in use of them into new packs, write down where it went (`moves/P`), delete the packs, then the list.
+ *
+ * A condemned pack is never pardoned, so a collector that was suspended at any point and goes on later deletes only what is
+ * rightly deleted. A killed one leaves lists that the next one carries on with. A backup's parent stays as long as the backup: deleted checkpoints
+ * go through the same waiting, and count as in use until they are gone. Locked ones never go. */
+
+export interface CollectOptions {
+  /** Packs younger than this are left alone. Default 1 h. */
+  readonly graceMs?: number
+  /** A lease older than this ends its session. Default 30 min. */
+  readonly leaseExpiryMs?: number
+  /** Packs of which a smaller share is in use are rewritten. Default 0.5. */
+  readonly usedMin?: number
+  readonly progress?: (text: string) => void
+}
+
+export interface Collected {
+  checkpointsDeleted: number
+  packsDeleted: number
+  packsRewritten: number
+  bytesFreed: number
+  bytesWritten: number
+  /** Sessions that were taken for dead. */
+  readonly revoked: string[]
+  /** Running sessions that something waits for. */
+  waitingFor: string[]
+  /** Bytes of packs that will go when those have ended. */
+  bytesWaiting: number
+}
+
+interface CollectDeps {
+  readonly store: ObjectStore
+  readonly keyring: Keyring
+  readonly clock: Clock
+  readonly blockBytes: number
+}
+
+interface Collecting extends CollectDeps {
+  readonly id: string
+  readonly storeMs: number
+  readonly graceMs: number
+  readonly leaseExpiryMs: number
+  readonly usedMin: number
+  readonly result: Collected
+  say(text: string): void
+}
+
+const COLLECTOR_KEY = 'collector'
+const ROUNDS_MAX = 3
+
+export async function collect(deps: CollectDeps, options: CollectOptions): Promise<Collected> {
+  const { store, clock } = deps
+  const id = newId()
+  const leaseExpiryMs = options.leaseExpiryMs ?? LEASE_EXPIRY_MS
+  const lease = await takeLease(store, clock, id, { kind: 'collect', pid: process.pid }, () => undefined)
+  try {
+    await becomeCollector(store, id, lease.storeMs, leaseExpiryMs)
+    const collecting: Collecting = {
+      ...deps,
+      id,
+      storeMs: lease.storeMs,
+      leaseExpiryMs,
+      graceMs: options.graceMs ?? COLLECT_GRACE_MS,
+      usedMin: options.usedMin ?? COLLECT_USED_MIN,
+      say: options.progress ?? (() => undefined),
+      result: {
+        checkpointsDeleted: 0,
+        packsDeleted: 0,
+        packsRewritten: 0,
+        bytesFreed: 0,
+        bytesWritten: 0,
+        revoked: [],
+        waitingFor: [],
+        bytesWaiting: 0,
+      },
+    }
+    // A deleted checkpoint frees its packs in the round after it.
+    for (let round = 0; round < ROUNDS_MAX; round++) {
+      const before = collecting.result.checkpointsDeleted
+      await collectRound(collecting)
+      if (collecting.result.checkpointsDeleted === before) break
+    }
+    await store.delete(COLLECTOR_KEY)
+    return collecting.result
+  } finally {
+    await lease.release()
+  }
+}
+
+/** Two at once would do no harm, only the same work twice. */
+async function becomeCollector(
+  store: ObjectStore,
+  id: string,
+  storeMs: number,
+  expiryMs: number,
+): Promise<void> {
+  const body = Buffer.from(`${JSON.stringify({ session: id })}\n`)
+  if (await store.put(COLLECTOR_KEY, body, { ifAbsent: true })) return
+  const other = JSON.parse((await store.get(COLLECTOR_KEY)).toString()) as { session: string }
+  const theirs = await store.stat(leaseKey(other.session))
+  if (theirs !== undefined && storeMs - theirs.modifiedMs <= expiryMs) {
+    throw new Fault(COLLECTOR_BUSY, 'collecting', { session: other.session })
+  }
+  await store.put(COLLECTOR_KEY, body)
+}
+
+async function collectRound(collecting: Collecting): Promise<void> {
+  const { store, keyring, result } = collecting
+  const live = await liveSessions(collecting)
+  const lists = await readCondemned(store, keyring)
+  const moves = await listMoves(store)
+  const packs = await listPacksWithAge(store)
+  const marks = createMarks(store, keyring)
+  collecting.say('marking what the checkpoints use')
+  await marks.mark(packs)
+
+  const condemned = new Set(lists.flatMap((list) => list.packs))
+  const going = new Set(lists.flatMap((list) => list.manifests))
+  const forgotten = [...(await readForgotten(store))].filter((id) => !going.has(id))
+  const wasted = wastedPacks(collecting, packs, marks, condemned, live)
+  if (wasted.length > 0 || forgotten.length > 0) {
+    lists.push(await putCondemned(store, keyring, { packs: wasted, manifests: forgotten }))
+  }
+
+  const ripe = await ripeLists(collecting, lists)
+  const unripe = lists.filter((list) => !ripe.includes(list))
+  result.bytesWaiting = unripe
+    .flatMap((list) => list.packs)
+    .reduce((sum, hex) => sum + (packs.get(hex)?.bytes ?? 0), 0)
+  if (ripe.length > 0) {
+    for (const list of ripe) await deleteManifests(collecting, list)
+    await marks.mark(await listPacks(store))
+    for (const list of ripe) await sweep(collecting, list, marks)
+  }
+  await tidyIndexes(collecting)
+  // Only of packs that were gone before the marking began: those that went meanwhile were marked as packs.
+  for (const hex of moves) {
+    if (!packs.has(hex) && !marks.moved.has(hex)) await store.delete(movesKey(Buffer.from(hex, 'hex')))
+  }
+}
+
+/** Sessions other than this one; those that are not renewed any more are revoked first. */
+async function liveSessions(collecting: Collecting): Promise<Set<string>> {
+  const { store, id, storeMs, leaseExpiryMs, result } = collecting
+  const live = new Set<string>()
+  for await (const { key, modifiedMs } of store.list(LEASE_PREFIX)) {
+    const session = leaseSession(key)
+    if (session === id) continue
+    if (storeMs - modifiedMs <= leaseExpiryMs) {
+      live.add(session)
+      continue
+    }
+    // Whoever comes first at this key decides: from here on the session cannot commit, or it has.
+    await store.put(manifestKey(session), new Uint8Array(0), { ifAbsent: true })
+    await store.delete(key)
+    result.revoked.push(session)
+  }
+  return live
+}
+
+async function listPacksWithAge(store: ObjectStore): Promise<Map<string, ListedObject>> {
+  const packs = new Map<string, ListedObject>()
+  for await (const object of store.list('packs/')) packs.set(object.key.slice(-32), object)
+  return packs
+}
+
+function wastedPacks(
+  { storeMs, graceMs, usedMin }: Collecting,
+  packs: ReadonlyMap<string, ListedObject>,
+  marks: Marks,
+  condemned: ReadonlySet<string>,
+  live: ReadonlySet<string>,
+): string[] {
+  const prefixes = new Set([...live].map((session) => session.replaceAll('-', '').slice(0, 16)))
+  return [...packs]
+    .filter(([hex, { bytes, modifiedMs }]) => {
+      if (condemned.has(hex) || storeMs - modifiedMs < graceMs) return false
+      // Of a running backup: nothing refers to it yet. This saves work; safe it would be either way.
+      if (prefixes.has(hex.slice(0, 16))) return false
+      return (marks.uses.get(hex)?.bytes ?? 0) < usedMin * bytes
+    })
+    .map(([hex]) => hex)
+}
+
+/** Lists whose sessions have all ended. */
+async function ripeLists(
+  { store, keyring, id, result }: Collecting,
+  lists: readonly Condemned[],
+): Promise<Condemned[]> {
+  const ripe: Condemned[] = []
+  const waitingFor = new Set<string>()
+  for (const list of lists) {
+    // Read after the list was put, each time: what is remembered can only be too many.
+    const running = new Set<string>()
+    for await (const { key } of store.list(LEASE_PREFIX)) running.add(leaseSession(key))
+    running.delete(id)
+    const remembered = await readWaiting(store, keyring, list)
+    if (remembered === undefined) await putWaiting(store, keyring, list, [...running])
+    const left = (remembered ?? [...running]).filter((session) => running.has(session))
+    if (left.length === 0) ripe.push(list)
+    for (const session of left) waitingFor.add(session)
+  }
+  result.waitingFor = [...waitingFor]
+  return ripe
+}
+
+async function deleteManifests(collecting: Collecting, list: Condemned): Promise<void> {
+  const { store, clock, result } = collecting
+  for (const id of list.manifests) {
+    if ((await lockedUntil(store, id)) > clock.wallMs()) {
+      await store.delete(forgottenKey(id))
+      continue
+    }
+    if ((await store.stat(manifestKey(id))) !== undefined) {
+      await store.delete(manifestKey(id))
+      result.checkpointsDeleted++
+    }
+    await removeLocks(store, id)
+    await store.delete(forgottenKey(id))
+  }
+}
+
+async function sweep(collecting: Collecting, list: Condemned, marks: Marks): Promise<void> {
+  const { store, keyring, result } = collecting
+  const packs = await listPacks(store)
+  const there = list.packs.filter((hex) => packs.has(hex))
+  const partly = there.filter((hex) => (marks.uses.get(hex)?.bytes ?? 0) > 0)
+  if (partly.length > 0) await rescue(collecting, partly, packs, marks)
+  for (const hex of there) {
+    await store.delete(packKey(Buffer.from(hex, 'hex')))
+    result.bytesFreed += packs.get(hex) ?? 0
+    if (partly.includes(hex)) result.packsRewritten++
+    else result.packsDeleted++
+  }
+  if (there.length > 0) collecting.say(`${there.length} packs deleted`)
+  await removeCondemned(store, list)
+}
+
+/** Copies what is in use of these packs into new ones, and says where it went. All durable when it settles. */
+async function rescue(
+  { store, keyring, id, result, blockBytes }: Collecting,
+  hexes: readonly string[],
+  packs: ReadonlyMap<string, number>,
+  marks: Marks,
+): Promise<void> {
+  const source = createChunkSource(store, keyring)
+  const bytesMax = Math.max(NODE_BYTES_MAX, blockBytes)
+  const salt = randomBytes(32)
+  const sealer = createSealer(recordKey(keyring.current, salt), 0, 1)
+  const sessionId = Buffer.from(id.replaceAll('-', ''), 'hex')
+  const writer = createPackWriter({ store, keyring, salt, sessionId })
+  const moves = new Map<string, Move[]>()
+  for (const hex of hexes) {
+    const pack = Buffer.from(hex, 'hex')
+    if ((await store.stat(movesKey(pack))) !== undefined) continue // done before, and killed then
+    const records = await readFooter(store, keyring, pack, packs.get(hex) ?? 0)
+    const moved: Move[] = []
+    for (const [slot, record] of records.entries()) {
+      if (!inUse(marks.uses.get(hex), slot)) continue
+      const chunk = await source.read({ ...record, pack, slot }, bytesMax)
+      const sealed = sealer.seal(record.id, chunk, record.flags & FLAG_NODE)
+      const entry = writer.add(record.id, sealed.bytes, sealed.length, sealed.flags)
+      moved.push({ ...entry, from: slot })
+      await writer.ready()
+    }
+    moves.set(hex, moved)
+  }
+  await writer.flush()
+  const stored = writer.takeStored()
+  if (stored.length > 0) await putIndex(store, keyring, stored)
+  for (const [hex, moved] of moves) {
+    const key = movesKey(Buffer.from(hex, 'hex'))
+    await store.put(key, sealWith(keyring, 'moves', key, encodeMoves(moved)), { ifAbsent: true })
+  }
+  result.bytesWritten += writer.bytesStored
+}
+
+const INDEX_OBJECTS_MAX = 32
+const RECORDS_PER_INDEX = 64 * 1024
+
+/** Index objects without packs go, and many small ones become few. */
+async function tidyIndexes({ store, keyring, say }: Collecting): Promise<void> {
+  const packs = await listPacks(store)
+  const keys: string[] = []
+  for await (const { key } of store.list(INDEX_PREFIX)) keys.push(key)
+  const covered = new Set<string>()
+  const small: string[] = []
+  for (const key of keys) {
+    let indexed
+    try {
+      indexed = await readIndex(store, keyring, key)
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error
+      // It only repeats footers, so there is nothing to lose.
+      say(`an index object is damaged and was removed: ${error.message}`)
+      await store.delete(key)
+      continue
+    }
+    const left = indexed.filter(({ id }) => {
+      const hex = id.toString('hex')
+      return packs.has(hex) && !covered.has(hex)
+    })
+    for (const { id } of left) covered.add(id.toString('hex'))
+    const records = left.reduce((sum, pack) => sum + pack.records.length, 0)
+    if (records === 0) await store.delete(key)
+    else if (left.length < indexed.length / 2 || records < RECORDS_PER_INDEX / 2) small.push(key)
+  }
+  if (small.length <= INDEX_OBJECTS_MAX) return
+  say(`joining ${small.length} index objects`)
+  let group: string[] = []
+  let joined: Awaited<ReturnType<typeof readIndex>> = []
+  const flush = async () => {
+    if (joined.length > 0) await putIndex(store, keyring, joined)
+    for (const key of group) await store.delete(key)
+    group = []
+    joined = []
+  }
+  for (const key of small) {
+    const indexed = await readIndex(store, keyring, key)
+    joined.push(...indexed.filter(({ id }) => packs.has(id.toString('hex'))))
+    group.push(key)
+    if (joined.reduce((sum, pack) => sum + pack.records.length, 0) >= RECORDS_PER_INDEX) await flush()
+  }
+  await flush()
+}
+
+async function listMoves(store: ObjectStore): Promise<string[]> {
+  const hexes: string[] = []
+  for await (const { key } of store.list('moves/')) hexes.push(key.slice('moves/'.length))
+  return hexes
+}

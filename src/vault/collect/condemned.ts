@@ -1,0 +1,87 @@
+import { randomBytes } from 'node:crypto'
+import { isFault } from '#base/fault.ts'
+import { OBJECT_MISSING } from '../faults.ts'
+import { type Keyring, sealWith, unsealWith } from '../keys/keyring.ts'
+import type { ObjectStore } from '../object-store.ts'
+
+/* What the collector is going to delete, said before it does. A session reads this after it has put its lease, and builds on none of it. */
+
+export const CONDEMNED_PREFIX = 'condemned/'
+const WAITING_PREFIX = 'waiting/'
+/** An empty object per checkpoint that somebody deleted; its manifest goes when no session can build on it any more. */
+export const FORGOTTEN_PREFIX = 'forgotten/'
+export const forgottenKey = (checkpoint: string): string => `${FORGOTTEN_PREFIX}${checkpoint}`
+
+export interface Condemned {
+  readonly key: string
+  /** Hex ids. */
+  readonly packs: readonly string[]
+  readonly manifests: readonly string[]
+}
+
+export async function putCondemned(
+  store: ObjectStore,
+  keyring: Keyring,
+  content: Omit<Condemned, 'key'>,
+): Promise<Condemned> {
+  const key = `${CONDEMNED_PREFIX}${randomBytes(16).toString('hex')}`
+  const bytes = Buffer.from(JSON.stringify(content))
+  await store.put(key, sealWith(keyring, 'condemned', key, bytes), { ifAbsent: true })
+  return { key, ...content }
+}
+
+/** Throws VAULT_DAMAGED: without this list it is not known what may be built on. */
+export async function readCondemned(store: ObjectStore, keyring: Keyring): Promise<Condemned[]> {
+  const all: Condemned[] = []
+  for await (const { key } of store.list(CONDEMNED_PREFIX)) {
+    let object: Buffer
+    try {
+      object = await store.get(key)
+    } catch (error) {
+      // Its packs are deleted by now, so there is nothing left to build on.
+      if (isFault(error, OBJECT_MISSING)) continue
+      throw error
+    }
+    const bytes = unsealWith(keyring, 'condemned', key, object)
+    all.push({ key, ...(JSON.parse(bytes.toString()) as Omit<Condemned, 'key'>) })
+  }
+  return all
+}
+
+export async function readForgotten(store: ObjectStore): Promise<Set<string>> {
+  const ids = new Set<string>()
+  for await (const { key } of store.list(FORGOTTEN_PREFIX)) ids.add(key.slice(FORGOTTEN_PREFIX.length))
+  return ids
+}
+
+const waitingKey = (condemned: string): string =>
+  `${WAITING_PREFIX}${condemned.slice(CONDEMNED_PREFIX.length)}`
+
+/** The sessions that ran when the list of leases was read after `condemned` had been put. */
+export async function readWaiting(
+  store: ObjectStore,
+  keyring: Keyring,
+  condemned: Condemned,
+): Promise<readonly string[] | undefined> {
+  const key = waitingKey(condemned.key)
+  if ((await store.stat(key)) === undefined) return undefined
+  const bytes = unsealWith(keyring, 'waiting', key, await store.get(key))
+  return JSON.parse(bytes.toString()) as string[]
+}
+
+export async function putWaiting(
+  store: ObjectStore,
+  keyring: Keyring,
+  condemned: Condemned,
+  sessions: readonly string[],
+): Promise<void> {
+  const key = waitingKey(condemned.key)
+  const bytes = Buffer.from(JSON.stringify(sessions))
+  await store.put(key, sealWith(keyring, 'waiting', key, bytes), { ifAbsent: true })
+}
+
+/** The list itself goes last: until then nobody builds on what it names. */
+export async function removeCondemned(store: ObjectStore, condemned: Condemned): Promise<void> {
+  await store.delete(waitingKey(condemned.key))
+  await store.delete(condemned.key)
+}

@@ -1,0 +1,104 @@
+import { Fault, isFault } from '#base/fault.ts'
+import { type ChunkSource, createChunkSource } from '../chunks/chunk-source.ts'
+import { OBJECT_MISSING, VAULT_DAMAGED } from '../faults.ts'
+import type { Entry } from '../format/entry.ts'
+import { checkpointIdOf, decodeManifest, MANIFEST_PREFIX, manifestKey } from '../format/manifest.ts'
+import { packKey } from '../format/pack.ts'
+import type { Keyring } from '../keys/keyring.ts'
+import type { ObjectStore } from '../object-store.ts'
+import { readNode } from '../tree/node-reader.ts'
+import { visitTree } from '../tree/walk.ts'
+
+/* What is in use: goes through the trees of all checkpoints, each shared node once. It only ever adds, so marking again after a while costs only the new
+ * checkpoints, and errs on the side of keeping. Anything unreadable ends it: what hangs on a damaged node is not known to be unused. */
+
+export interface PackUse {
+  /** One bit per slot. */
+  slots: Uint8Array
+  bytes: number
+}
+
+export interface Marks {
+  /** By hex id of packs that are there. */
+  readonly uses: ReadonlyMap<string, PackUse>
+  /** Hex ids of packs that are gone, and whose `moves` are needed to read some checkpoint. */
+  readonly moved: ReadonlySet<string>
+  /** Marks what all checkpoints use that are in the store now. `packs`: those that are there, newly listed. */
+  mark(packs: ReadonlySet<string> | ReadonlyMap<string, unknown>): Promise<void>
+}
+
+export const inUse = (use: PackUse | undefined, slot: number): boolean =>
+  use !== undefined && ((use.slots[slot >> 3] ?? 0) & (1 << (slot & 7))) !== 0
+
+export function createMarks(store: ObjectStore, keyring: Keyring): Marks {
+  const uses = new Map<string, PackUse>()
+  const moved = new Set<string>()
+  const seenManifests = new Set<string>()
+  const seenNodes = new Set<string>()
+  const source: ChunkSource = createChunkSource(store, keyring)
+
+  function use(place: Entry): void {
+    const hex = place.pack.toString('hex')
+    let found = uses.get(hex)
+    if (found === undefined) uses.set(hex, (found = { slots: new Uint8Array(32), bytes: 0 }))
+    const byte = place.slot >> 3
+    if (byte >= found.slots.length) {
+      const larger = new Uint8Array(Math.max(byte + 1, found.slots.length * 2))
+      larger.set(found.slots)
+      found.slots = larger
+    }
+    const bit = 1 << (place.slot & 7)
+    if (((found.slots[byte] ?? 0) & bit) !== 0) return
+    found.slots[byte] = (found.slots[byte] ?? 0) | bit
+    found.bytes += place.length
+  }
+
+  return {
+    uses,
+    moved,
+    async mark(packs) {
+      for await (const { key, bytes } of store.list(MANIFEST_PREFIX)) {
+        const id = checkpointIdOf(key)
+        if (id === undefined || bytes === 0 || seenManifests.has(id)) continue
+        let object: Buffer
+        try {
+          object = await store.get(manifestKey(id))
+        } catch (error) {
+          if (isFault(error, OBJECT_MISSING)) continue // deleted meanwhile
+          throw error
+        }
+        const manifest = decodeManifest(keyring, id, object)
+        for (const volume of manifest.volumes) {
+          await visitTree(
+            { root: volume.root, blocks: Math.ceil(volume.sizeBytes / manifest.blockBytes) },
+            {
+              readNode: (entry, level) => readNode(source, entry, level),
+              async enter(entry, level) {
+                // The pack belongs to it: two backups at once may store the same node, each with its own places.
+                const name = level < 0 ? '' : `${entry.id.toString('latin1')}${entry.pack.toString('latin1')}`
+                if (level >= 0 && seenNodes.has(name)) return false
+                let place = source.locate(entry)
+                if (!packs.has(place.pack.toString('hex'))) place = await source.follow(entry, packs)
+                for (let at = entry; !at.pack.equals(place.pack); at = source.step(at)) {
+                  moved.add(at.pack.toString('hex'))
+                }
+                if (!packs.has(place.pack.toString('hex'))) throw missingPack(place, id)
+                use(place)
+                if (level >= 0) seenNodes.add(name)
+                return level >= 0
+              },
+            },
+          )
+        }
+        seenManifests.add(id)
+      }
+    },
+  }
+}
+
+const missingPack = (place: Entry, checkpoint: string): Fault =>
+  new Fault(
+    VAULT_DAMAGED,
+    `marking what checkpoint ${checkpoint} uses: ${packKey(place.pack)} is missing. Nothing was deleted`,
+    { object: packKey(place.pack), checkpoint },
+  )
