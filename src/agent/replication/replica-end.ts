@@ -60,6 +60,8 @@ export class ReplicaEnd {
   /** When a write did not fit, CLOCK_BOOTTIME, ms; null: there was room the last time. */
   #fullMs: number | null = null
   #unfit: Hello['unfit'] = null
+  /** When to look for room again, ms. */
+  #lookMs = 0
 
   constructor(parts: ReplicaEndParts) {
     this.#parts = parts
@@ -92,15 +94,30 @@ export class ReplicaEnd {
   checkSilence(now: number): void {
     const receiver = this.#receiver
     if (receiver === null || this.#silence === null) return
+    if (this.#unfit === 'no_space' && now >= this.#lookMs) {
+      this.#lookMs = now + NO_SPACE_RETRY_MS
+      this.#lookForRoom(receiver).catch((error: unknown) => this.#core.fatal(error))
+    }
     const silentMs = now - receiver.heardMs
     if (this.#silence.judge(now, silentMs, receiver.blocked) !== 'lost') return
+    this.#core.log.info('the writer is silent, link given up')
+    this.#redial(receiver)
+  }
+
+  #redial(receiver: Receiver): void {
     this.#receiver = null
     receiver.destroy()
-    this.#core.log.info('the writer is silent, link given up')
-    this.#core.post({ kind: 'link_down', now })
+    this.#core.post({ kind: 'link_down', now: this.#core.now() })
     // Wakes the dialler, which waits for the end of this link.
     this.stopDialling()
     this.startDialling()
+  }
+
+  /** A link that was opened without room says so until it ends. So it ends when there is room again. */
+  async #lookForRoom(receiver: Receiver): Promise<void> {
+    if ((await this.#whyUnfit()) !== null || this.#receiver !== receiver) return
+    this.#core.log.info('there is room again, the link is opened anew')
+    this.#redial(receiver)
   }
 
   /** The stream of the writer waits for a disk of this side. */
