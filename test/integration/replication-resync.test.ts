@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
-import { randomBytes, randomInt } from 'node:crypto'
+import { randomBytes, randomInt, randomUUID } from 'node:crypto'
 import { describe, test, type TestContext } from 'node:test'
 import type { NbdClient } from '#client/nbd/client.ts'
-import { Lab, SilentProxy, until } from './replication-lab/lab.ts'
+import { certificates, Lab, SilentProxy, until } from './replication-lab/lab.ts'
 import { Load, LOAD_BLOCK, lost } from './replication-lab/load.ts'
 
 /* What happens between the loss of the link and the next time in sync, with real processes: catching up in order, and resyncs of the
@@ -19,9 +19,14 @@ interface Cuttable {
 }
 
 /** A session in sync, with random data in it, over a link that can be cut. */
-async function prepared(t: TestContext, settings: Lab['settings'] = {}): Promise<Cuttable> {
+async function prepared(
+  t: TestContext,
+  settings: Lab['settings'] = {},
+  security?: Lab['security'],
+): Promise<Cuttable> {
   const lab = await Lab.make()
   t.after(() => lab.end())
+  lab.security = security
   lab.settings = { soloDelayMs: 100, ...settings }
   await lab.start([MEMBER])
   const proxy = await SilentProxy.listen(() => lab.a.port)
@@ -184,8 +189,44 @@ describe('from the loss of the link back into sync', () => {
     other.destroy()
   })
 
-  test('random load over losses of the link of any length leaves both sides equal', async (t) => {
-    const made = await prepared(t, { frameLogBytes: 2 * MIB })
+  test('a frozen writer answers nothing; thawed, it goes on with what it had, and the other side catches up in order', async (t) => {
+    const made = await prepared(t)
+    const { lab, proxy, client } = made
+    await solo(made)
+    await scatter(client, 30)
+    await lab.change({ kind: 'freeze' })
+    await lab.open(lab.a)
+    assert.equal((await lab.a.status()).phase, 'frozen')
+    await assert.rejects(client.read(0, 4096))
+    await assert.rejects(lab.a.connect('pair-1'), /frozen/)
+    await lab.change({ kind: 'thaw' })
+    await lab.open(lab.a)
+    const again = await lab.a.connect('pair-1')
+    t.after(() => again.destroy())
+    await scatter(again, 30)
+    proxy.heal()
+    await lab.inSync()
+    assert.ok(!lab.asked.includes('az1 resync'), 'no resync was asked for')
+    await until(() => lab.same(), 'both sides equal')
+  })
+
+  test('a replica that lost power in step is brought up again by the regions in use, sent only where they differ', async (t) => {
+    const made = await prepared(t)
+    const { lab, client } = made
+    await scatter(client, 20)
+    await lab.b.kill()
+    // What it had not made durable is gone.
+    lab.b.bootId = randomUUID()
+    lab.b.damage('b-1', 5 * BLOCK, 3 * BLOCK)
+    await lab.b.start()
+    await until(() => lab.record.state === 'in_sync' && lab.record.epoch > 3, 'risen', 30_000)
+    await lab.inSync()
+    assert.ok(await lab.same(), 'both sides equal')
+    assert.equal((await lab.a.status()).copy_sent_bytes, 3 * BLOCK)
+  })
+
+  test('random load over losses of an encrypted link of any length leaves both sides equal', async (t) => {
+    const made = await prepared(t, { frameLogBytes: 2 * MIB }, await certificates())
     const { lab, proxy, client } = made
     const load = new Load(client, MEMBER.sizeBytes / LOAD_BLOCK, 16)
     load.start()

@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -163,6 +163,13 @@ export class Site {
 
   connect(exportName: string): Promise<NbdClient> {
     return connectNbd({ unix: this.socket }, { exportName })
+  }
+
+  /** While the site is down: what its disk had not got yet reads as zeroes. */
+  damage(volume: string, offset: number, length: number): void {
+    const fd = openSync(join(this.directory, 'volumes', volume, 'data'), 'r+')
+    writeSync(fd, Buffer.alloc(length), 0, length, offset)
+    closeSync(fd)
   }
 
   data(volume: string): Buffer {
