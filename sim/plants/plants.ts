@@ -287,19 +287,19 @@ export const PLANTS: readonly Plant[] = [
       }),
   },
   {
-    name: 'rise-before-the-replica',
-    about:
-      'Out of solo the witness is asked for in_sync before the replica has said that it is ready.',
-    foundWithin: 2_500,
-    staticShare: 0,
+    name: 'rise-before-caught-up',
+    about: 'Out of solo the witness is asked for in_sync while the replica is still catching up.',
+    foundWithin: 1_500,
     glassShare: 0,
-    faults: ['link-cut', 'link-reset', 'site-loss', 'power-loss', 'agent-crash'],
+    faults: ['network-slow', 'link-cut', 'link-flaps', 'site-loss', 'agent-crash'],
     session: (session) =>
       wrapHandle(session, (event, handle) => {
         const effects = handle(event)
-        if (event.kind !== 'caught_up' || session.phase !== 'rising') return effects
+        if (!effects.some((effect) => effect.kind === 'watch_catch_up')) return effects
+        const { now } = event
+        const early = handle({ kind: 'caught_up', now })
         const message = { kind: 'risen' as const, epoch: session.stored.record.epoch + 1 }
-        return [...effects, ...handle({ kind: 'message', now: event.now, message })]
+        return [...effects, ...early, ...handle({ kind: 'message', now, message })]
       }),
   },
   {
