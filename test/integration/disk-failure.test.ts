@@ -102,7 +102,7 @@ test(
   options,
   async () => {
     const { lab, disk, client } = await withThinDisk('b')
-    const { acknowledged, error } = await writeUntilFailure(client, 4_000)
+    const { acknowledged, error } = await writeUntilFailure(client, 25_000)
     // The replica may have noticed when it applied a write, of which the client of a writer that goes alone hears nothing, or in its flush.
     assert.match(error, /none|held|EIO|5/)
     client.write(0, stamp(0, 1)).catch(() => undefined)
