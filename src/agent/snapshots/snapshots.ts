@@ -111,7 +111,7 @@ export interface CloneProgress {
 /** All faults are of `faults.ts` here or of the volumes. Everything is idempotent: repeating it after a lost answer or a crash is safe. Changes of
  *  one snapshot wait for each other. */
 export interface Snapshots {
-  /** A snapshot of all named volumes at one moment, durable when it resolves. Refused: VOLUME_UNKNOWN, VOLUME_FAILED, SNAPSHOT_LIMIT (too many
+  /** A snapshot of all named volumes at one moment, durable when it resolves. Refused: VOLUME_UNKNOWN, VOLUME_FAILED, SNAPSHOT_BUSY (a rollback has one), SNAPSHOT_LIMIT (too many
    *  of a volume), SNAPSHOT_NO_SPACE. */
   take(request: TakeSnapshot): Promise<Snapshot>
   list(): readonly Snapshot[]
