@@ -104,7 +104,7 @@ async function follow(
 ): Promise<void> {
   const progress = createProgress(context.streams, output, systemClock)
   const endMs = systemClock.bootMs() + limitMs
-  let before = { bytes: 0, ms: systemClock.bootMs() }
+  let before: { readonly bytes: number; readonly ms: number } | null = null
   let speed = 0
   try {
     for (;;) {
@@ -120,7 +120,9 @@ async function follow(
       const { run } = await showVerification(api, group)
       if (run !== null && run.run === operation) {
         const now = { bytes: run.compared_bytes, ms: systemClock.bootMs() }
-        if (now.ms > before.ms) speed = ((now.bytes - before.bytes) * 1000) / (now.ms - before.ms)
+        if (before !== null && now.ms > before.ms) {
+          speed = (1000 * (now.bytes - before.bytes)) / (now.ms - before.ms)
+        }
         before = now
         const percent = Math.floor((100 * run.compared_bytes) / Math.max(1, run.total_bytes))
         const waits = run.state === 'waiting' ? `, waits: ${run.reason ?? 'not in sync'}` : ''
