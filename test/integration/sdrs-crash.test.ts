@@ -121,7 +121,7 @@ async function until<T>(
   what: string,
   check: () => Promise<T | null>,
   // A failover passes fourteen lives, each a new process on a busy machine.
-  limitMs = 120_000,
+  limitMs = 300_000,
 ): Promise<T> {
   const endMs = systemClock.bootMs() + limitMs
   for (;;) {

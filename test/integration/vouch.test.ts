@@ -91,3 +91,36 @@ test('only an administrator vouches, only for a group with a record, and naming 
     .execute()
   assert.deepEqual(audit, [{ action: 'group.vouch', target: group, result: 200 }])
 })
+
+test('preflight, arbitration and history of a group are shown to its project only', async () => {
+  const admin = await lab.adminToken()
+  const get = async (path: string, id = group) => {
+    const headers = { 'x-auth-token': admin }
+    return await lab.call({ url: `/api/v1/groups/${id}/${path}`, headers })
+  }
+  const { preflight } = (await get('preflight?action=failover&force=true')).body
+  assert.deepEqual(
+    [preflight.accepted, preflight.refusal.code, preflight.needs],
+    [false, 'GROUP_WITHOUT_PAIRS', []],
+  )
+  assert.equal(preflight.given_up.kind, 'nothing')
+  assert.equal((await get('preflight?action=explode')).status, 400)
+  const { arbitration } = (await get('arbitration')).body
+  assert.deepEqual(arbitration, { mode: 'witness', preferred: 'az1' })
+  const { changes } = (await get('history?limit=1')).body
+  assert.deepEqual([changes.length, changes[0].kind, changes[0].epoch], [1, 'adopt', 3])
+  for (const path of ['preflight?action=start', 'arbitration', 'history']) {
+    assert.equal((await get(path, newId())).status, 404, path)
+  }
+  const put = async (body: object) => {
+    const headers = { 'x-auth-token': admin }
+    const url = `/api/v1/groups/${group}/arbitration`
+    const reply = await lab.call({ method: 'PUT', url, headers, body })
+    return [reply.status, reply.body?.error?.code ?? reply.body.arbitration.mode] as const
+  }
+  assert.deepEqual(await put({ mode: 'coin' }), [400, 'INVALID_INPUT'])
+  const foreign = { mode: 'static-priority', preferred: 'az9' }
+  assert.deepEqual(await put(foreign), [409, 'SITE_NOT_OF_GROUP'])
+  // In force already: nobody is asked.
+  assert.deepEqual(await put({ mode: 'witness' }), [200, 'witness'])
+})
