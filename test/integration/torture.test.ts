@@ -11,14 +11,14 @@ const reason = await whyNot()
 test('two sites and a witness lose nothing and never answer twice while processes die, stop and lose each other', {
   skip: reason === undefined ? false : `torture does not run here: ${reason}`,
 }, async (context) => {
-  const seed = Number(process.env['HOLDFAST_TORTURE_SEED'] ?? Date.now() % 1_000_000)
+  const seed = Number(process.env['TORTURE_SEED'] ?? Date.now() % 1_000_000)
   const told: string[] = []
   const report = await runCampaign({
     clock: systemClock,
     seed,
     from: 0,
     rounds: 8,
-    limitMs: 40_000,
+    limitMs: 32_000,
     kinds: ['kill', 'cut', 'pause', 'reset'],
     longMs: 4_000,
     volumes: 2,

@@ -122,10 +122,10 @@ export class Load {
       while (this.#underWay > 0) {
         const leftMs = endMs - clock.bootMs()
         if (leftMs <= 0) throw new Error(`${this.#underWay} operations are without an answer`)
-        await Promise.race([
-          new Promise<void>((resolve) => this.#whenIdle.push(resolve)),
-          sleep(clock, leftMs),
-        ])
+        const waited = new AbortController()
+        const late = sleep(clock, leftMs, waited.signal).catch(() => undefined)
+        await Promise.race([new Promise<void>((resolve) => this.#whenIdle.push(resolve)), late])
+        waited.abort()
       }
     } catch (error) {
       this.#undrain()
