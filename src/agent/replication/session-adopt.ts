@@ -217,6 +217,8 @@ function adoptAsWriter(
     ...order,
   })
   s.dropLink(true)
+  // What was numbered while the record was being persisted went out on a link that does not count any more.
+  if (record.state === 'solo' || frozen) s.do({ kind: 'log_frames', on: true })
   if (frozen) {
     s.served = false
     s.aloneFrom = null
