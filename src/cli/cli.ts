@@ -17,6 +17,7 @@ import { statusCommand } from './commands/status.ts'
 import { tokenCommand } from './commands/token.ts'
 import { upCommand } from './commands/up.ts'
 import { userCommand } from './commands/user.ts'
+import { vaultCommand } from './commands/vault.ts'
 import { versionCommand } from './commands/version.ts'
 import { volumeCommand } from './commands/volume.ts'
 import type { CommandContext } from './context.ts'
@@ -92,6 +93,7 @@ export function buildProgram(setup: CliSetup): Command {
   keyCommand(program.command('key'), context)
   tokenCommand(program.command('token'), context)
   stateCommand(program.command('state'), context, setup.state)
+  vaultCommand(program.command('vault'), context)
   partCommand(program.command('control'), context, 'control')
   agentCommand(program.command('agent'), context)
   versionCommand(context.leaf(program, 'version'), context, setup.version)

@@ -91,3 +91,17 @@ export const COLLECTOR_BUSY = fault({
   text: 'Another collector works on this vault.',
   hint: 'Wait for it. One that died is taken over when its lease has run out.',
 })
+
+export const RESTORE_TARGET_EXISTS = fault({
+  code: 'RESTORE_TARGET_EXISTS',
+  retry: 'never',
+  text: 'The target exists. Nothing was written.',
+  hint: 'Name another file, or give --overwrite.',
+})
+
+export const STORE_ADDRESS = fault({
+  code: 'STORE_ADDRESS',
+  retry: 'never',
+  text: 'This is no place for a vault.',
+  hint: 'Name a directory, or s3://BUCKET/PREFIX with the access key in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.',
+})

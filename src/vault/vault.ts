@@ -14,9 +14,31 @@ import {
   VAULT_KEY_WRONG,
   VAULT_MISSING,
 } from './faults.ts'
-import { checkpointIdOf, decodeManifest, type Manifest, MANIFEST_PREFIX, manifestKey } from './format/manifest.ts'
-import { withDigest, FORMAT_VERSION, HEADER_KEY, headerDigest, isBlockBytes, parseHeader, type VaultHeader } from './keys/header.ts'
-import { type DataKey, KEYRING_PREFIX, keyringKey, type Keyring, newDataKey, putDataKey, readKeyring } from './keys/keyring.ts'
+import {
+  checkpointIdOf,
+  decodeManifest,
+  type Manifest,
+  MANIFEST_PREFIX,
+  manifestKey,
+} from './format/manifest.ts'
+import {
+  withDigest,
+  FORMAT_VERSION,
+  HEADER_KEY,
+  headerDigest,
+  isBlockBytes,
+  parseHeader,
+  type VaultHeader,
+} from './keys/header.ts'
+import {
+  type DataKey,
+  KEYRING_PREFIX,
+  keyringKey,
+  type Keyring,
+  newDataKey,
+  putDataKey,
+  readKeyring,
+} from './keys/keyring.ts'
 import {
   type ArgonCost,
   decodeSlot,
@@ -66,7 +88,10 @@ export interface Vault {
   collect(options?: CollectOptions): Promise<Collected>
   verify(options?: VerifyOptions): Promise<VerifyReport>
   keys(): Promise<KeySlot[]>
-  addKey(secret: VaultSecret, options?: { readonly label?: string; readonly argon?: ArgonCost }): Promise<KeySlot>
+  addKey(
+    secret: VaultSecret,
+    options?: { readonly label?: string; readonly argon?: ArgonCost },
+  ): Promise<KeySlot>
   /** Throws VAULT_KEY_REFUSED for the last slot. */
   removeKey(id: string): Promise<void>
   /** From the next backup on, records are made with a new data key. Nothing is written again. */

@@ -32,7 +32,9 @@ export async function putIndex(
   packs: readonly (WrittenPack | IndexedPack)[],
 ): Promise<string> {
   const key = `${INDEX_PREFIX}${randomBytes(16).toString('hex')}`
-  const content = Buffer.concat(packs.flatMap(({ id, records }) => [id, encodePackRecords(records)]))
+  const content = Buffer.concat(
+    packs.flatMap(({ id, records }) => [id, encodePackRecords(records)]),
+  )
   await store.put(key, sealWith(keyring, 'index', key, content), { ifAbsent: true })
   return key
 }
@@ -82,7 +84,6 @@ export async function readFooter(
 
 const damaged = (name: string): Fault =>
   new Fault(VAULT_DAMAGED, `reading ${name}: its end does not fit it`, { object: name })
-
 
 export async function listPacks(store: ObjectStore): Promise<Map<string, number>> {
   const packs = new Map<string, number>()

@@ -17,7 +17,12 @@ import {
   manifestKey,
   type VolumeRecord,
 } from '../format/manifest.ts'
-import { type ChunkHasher, createHasher, createSealer, type RecordSealer } from '../format/record.ts'
+import {
+  type ChunkHasher,
+  createHasher,
+  createSealer,
+  type RecordSealer,
+} from '../format/record.ts'
 import { blockNaming, type Keyring, nodeNaming, recordKey } from '../keys/keyring.ts'
 import { KNOWN_SLOTS_MAX, NODE_ENTRIES } from '../limits.ts'
 import { takeLease } from '../collect/leases.ts'
@@ -97,7 +102,12 @@ export interface SessionCore {
   check(): void
   /** Carries out `act` when everything submitted before has been. */
   inOrder(act: () => Promise<void>): Promise<void>
-  apply(target: ApplyTarget, batch: Batch, blocks: readonly number[], lengths: readonly number[]): Promise<void>
+  apply(
+    target: ApplyTarget,
+    batch: Batch,
+    blocks: readonly number[],
+    lengths: readonly number[],
+  ): Promise<void>
   putNode(bytes: Buffer): Entry
   find(id: Buffer): Entry | undefined
 }
@@ -169,13 +179,18 @@ export async function beginBackup(
 }
 
 /** The lease is out by now, so a parent that is not forgotten stays until the lease ends. */
-async function readParent({ store, keyring, blockBytes }: SessionDeps, id: string): Promise<Manifest> {
+async function readParent(
+  { store, keyring, blockBytes }: SessionDeps,
+  id: string,
+): Promise<Manifest> {
   if ((await store.stat(forgottenKey(id))) !== undefined) {
     throw new Fault(CHECKPOINT_UNKNOWN, `basing a backup on ${id}: it is being deleted`, { id })
   }
   const manifest = decodeManifest(keyring, id, await store.get(manifestKey(id)))
   if (manifest.blockBytes !== blockBytes) {
-    throw new Fault(BACKUP_MISUSED, `basing a backup on ${id}: its blocks have another size`, { id })
+    throw new Fault(BACKUP_MISUSED, `basing a backup on ${id}: its blocks have another size`, {
+      id,
+    })
   }
   return manifest
 }

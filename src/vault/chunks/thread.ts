@@ -85,7 +85,12 @@ function openBatch(request: Extract<ThreadRequest, { kind: 'open' }>): number[] 
     try {
       const id = Buffer.from(item.id)
       block = openRecord(Buffer.from(item.key), id, item.flags, record, setup.blockBytes)
-      if (block !== undefined && request.hash && hasher !== undefined && !hasher.id(block).equals(id)) {
+      if (
+        block !== undefined &&
+        request.hash &&
+        hasher !== undefined &&
+        !hasher.id(block).equals(id)
+      ) {
         block = undefined
       }
     } catch {

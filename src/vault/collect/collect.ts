@@ -2,7 +2,13 @@ import { randomBytes } from 'node:crypto'
 import type { Clock } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import { newId } from '#base/ids.ts'
-import { INDEX_PREFIX, listPacks, putIndex, readFooter, readIndex } from '../backup/index-objects.ts'
+import {
+  INDEX_PREFIX,
+  listPacks,
+  putIndex,
+  readFooter,
+  readIndex,
+} from '../backup/index-objects.ts'
 import { createChunkSource } from '../chunks/chunk-source.ts'
 import { createPackWriter } from '../chunks/pack-writer.ts'
 import { COLLECTOR_BUSY } from '../faults.ts'
@@ -90,7 +96,13 @@ export async function collect(deps: CollectDeps, options: CollectOptions): Promi
   const { store, clock } = deps
   const id = newId()
   const leaseExpiryMs = options.leaseExpiryMs ?? LEASE_EXPIRY_MS
-  const lease = await takeLease(store, clock, id, { kind: 'collect', pid: process.pid }, () => undefined)
+  const lease = await takeLease(
+    store,
+    clock,
+    id,
+    { kind: 'collect', pid: process.pid },
+    () => undefined,
+  )
   try {
     await becomeCollector(store, id, lease.storeMs, leaseExpiryMs)
     const collecting: Collecting = {
@@ -148,7 +160,7 @@ async function collectRound(collecting: Collecting): Promise<void> {
   const lists = await readCondemned(store, keyring)
   const moves = await listMoves(store)
   const packs = await listPacksWithAge(store)
-  const marks = createMarks(store, keyring)
+  let marks = createMarks(store, keyring)
   collecting.say('marking what the checkpoints use')
   await marks.mark(packs)
 
@@ -166,14 +178,18 @@ async function collectRound(collecting: Collecting): Promise<void> {
     .flatMap((list) => list.packs)
     .reduce((sum, hex) => sum + (packs.get(hex)?.bytes ?? 0), 0)
   if (ripe.length > 0) {
+    const before = result.checkpointsDeleted
     for (const list of ripe) await deleteManifests(collecting, list)
+    // From the beginning, so that nothing is rescued for the sake of what is gone.
+    if (result.checkpointsDeleted > before) marks = createMarks(store, keyring)
     await marks.mark(await listPacks(store))
     for (const list of ripe) await sweep(collecting, list, marks)
   }
   await tidyIndexes(collecting)
   // Only of packs that were gone before the marking began: those that went meanwhile were marked as packs.
   for (const hex of moves) {
-    if (!packs.has(hex) && !marks.moved.has(hex)) await store.delete(movesKey(Buffer.from(hex, 'hex')))
+    if (!packs.has(hex) && !marks.moved.has(hex))
+      await store.delete(movesKey(Buffer.from(hex, 'hex')))
   }
 }
 
@@ -212,7 +228,7 @@ function wastedPacks(
   const prefixes = new Set([...live].map((session) => session.replaceAll('-', '').slice(0, 16)))
   return [...packs]
     .filter(([hex, { bytes, modifiedMs }]) => {
-      if (condemned.has(hex) || storeMs - modifiedMs < graceMs) return false
+      if (condemned.has(hex) || Math.max(0, storeMs - modifiedMs) < graceMs) return false
       // Of a running backup: nothing refers to it yet. This saves work; safe it would be either way.
       if (prefixes.has(hex.slice(0, 16))) return false
       return (marks.uses.get(hex)?.bytes ?? 0) < usedMin * bytes
@@ -357,7 +373,8 @@ async function tidyIndexes({ store, keyring, say }: Collecting): Promise<void> {
     const indexed = await readIndex(store, keyring, key)
     joined.push(...indexed.filter(({ id }) => packs.has(id.toString('hex'))))
     group.push(key)
-    if (joined.reduce((sum, pack) => sum + pack.records.length, 0) >= RECORDS_PER_INDEX) await flush()
+    if (joined.reduce((sum, pack) => sum + pack.records.length, 0) >= RECORDS_PER_INDEX)
+      await flush()
   }
   await flush()
 }

@@ -50,7 +50,8 @@ export async function readCondemned(store: ObjectStore, keyring: Keyring): Promi
 
 export async function readForgotten(store: ObjectStore): Promise<Set<string>> {
   const ids = new Set<string>()
-  for await (const { key } of store.list(FORGOTTEN_PREFIX)) ids.add(key.slice(FORGOTTEN_PREFIX.length))
+  for await (const { key } of store.list(FORGOTTEN_PREFIX))
+    ids.add(key.slice(FORGOTTEN_PREFIX.length))
   return ids
 }
 

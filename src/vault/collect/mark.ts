@@ -75,10 +75,12 @@ export function createMarks(store: ObjectStore, keyring: Keyring): Marks {
               readNode: (entry, level) => readNode(source, entry, level),
               async enter(entry, level) {
                 // The pack belongs to it: two backups at once may store the same node, each with its own places.
-                const name = level < 0 ? '' : `${entry.id.toString('latin1')}${entry.pack.toString('latin1')}`
+                const name =
+                  level < 0 ? '' : `${entry.id.toString('latin1')}${entry.pack.toString('latin1')}`
                 if (level >= 0 && seenNodes.has(name)) return false
                 let place = source.locate(entry)
-                if (!packs.has(place.pack.toString('hex'))) place = await source.follow(entry, packs)
+                if (!packs.has(place.pack.toString('hex')))
+                  place = await source.follow(entry, packs)
                 for (let at = entry; !at.pack.equals(place.pack); at = source.step(at)) {
                   moved.add(at.pack.toString('hex'))
                 }

@@ -57,8 +57,7 @@ export function readEntry(source: Buffer, at: number): Entry {
   }
 }
 
-export const isZeroEntry = (source: Buffer, at: number): boolean =>
-  source[at + FLAGS] === FLAG_ZERO
+export const isZeroEntry = (source: Buffer, at: number): boolean => source[at + FLAGS] === FLAG_ZERO
 
 export const hasId = (source: Buffer, at: number, id: Buffer): boolean =>
   source[at + FLAGS] !== FLAG_ZERO && source.compare(id, 0, ID_BYTES, at, at + ID_BYTES) === 0

@@ -1,12 +1,6 @@
 import { assert } from '#base/assert.ts'
 import { NODE_ENTRIES } from '../limits.ts'
-import {
-  ENTRY_BYTES,
-  ID_BYTES,
-  isZeroEntry,
-  PACK_ID_BYTES,
-  writeZeroEntry,
-} from './entry.ts'
+import { ENTRY_BYTES, ID_BYTES, isZeroEntry, PACK_ID_BYTES, writeZeroEntry } from './entry.ts'
 
 /* A volume at a checkpoint is a tree of nodes with 1024 entries each. Entries of level 0 are blocks, those of level n are nodes of level
  * n-1. Its depth follows from the size of the volume alone, so a block's path needs no search, and a change rewrites one node per level.
@@ -87,12 +81,7 @@ export function decodeNode(bytes: Buffer, level: number): Buffer {
     const packAt = HEADER_BYTES + pack * PACK_ID_BYTES
     bytes.copy(node, to, from, from + ID_BYTES)
     bytes.copy(node, to + ID_BYTES, packAt, packAt + PACK_ID_BYTES)
-    bytes.copy(
-      node,
-      to + ID_BYTES + PACK_ID_BYTES,
-      from + ID_BYTES + 2,
-      from + STORED_ENTRY_BYTES,
-    )
+    bytes.copy(node, to + ID_BYTES + PACK_ID_BYTES, from + ID_BYTES + 2, from + STORED_ENTRY_BYTES)
     if (isZeroEntry(node, to)) throw new NodeUnreadable('a zero entry names a pack')
   }
   return node

@@ -47,12 +47,7 @@ export const derive = (secret: Buffer, salt: Uint8Array, purpose: string): Buffe
   Buffer.from(hkdfSync('sha256', secret, salt, `holdfast vault ${purpose}`, 32))
 
 /** Encrypts `content` for the object `name`. */
-export function seal(
-  key: SealingKey,
-  kind: SealedKind,
-  name: string,
-  content: Uint8Array,
-): Buffer {
+export function seal(key: SealingKey, kind: SealedKind, name: string, content: Uint8Array): Buffer {
   const header = Buffer.alloc(SEALED_HEADER_BYTES)
   MAGIC.copy(header)
   header.writeUInt8(VERSION, 8)

@@ -57,7 +57,9 @@ export function createCheckpoint(
   function volumeOf(id: string): VolumeRecord {
     const found = manifest.volumes.find((volume) => volume.id === id)
     if (found === undefined) {
-      throw new Fault(CHECKPOINT_UNKNOWN, `reading volume ${id} of checkpoint ${manifest.id}`, { id })
+      throw new Fault(CHECKPOINT_UNKNOWN, `reading volume ${id} of checkpoint ${manifest.id}`, {
+        id,
+      })
     }
     return found
   }

@@ -4,12 +4,25 @@ import { type ChunkSource, createChunkSource } from '../chunks/chunk-source.ts'
 import { CONDEMNED_PREFIX, readCondemned, readForgotten } from '../collect/condemned.ts'
 import { OBJECT_MISSING } from '../faults.ts'
 import { type Entry, FLAG_NODE } from '../format/entry.ts'
-import { checkpointIdOf, decodeManifest, type Manifest, MANIFEST_PREFIX, manifestKey } from '../format/manifest.ts'
+import {
+  checkpointIdOf,
+  decodeManifest,
+  type Manifest,
+  MANIFEST_PREFIX,
+  manifestKey,
+} from '../format/manifest.ts'
 import { movesKey } from '../format/moves.ts'
 import { decodePackHeader, PACK_HEADER_BYTES, packKey, type PackRecord } from '../format/pack.ts'
 import { createHasher, openRecord } from '../format/record.ts'
 import { HEADER_KEY, parseHeader } from '../keys/header.ts'
-import { blockNaming, KEYRING_PREFIX, type Keyring, nodeNaming, readKeyring, recordKey } from '../keys/keyring.ts'
+import {
+  blockNaming,
+  KEYRING_PREFIX,
+  type Keyring,
+  nodeNaming,
+  readKeyring,
+  recordKey,
+} from '../keys/keyring.ts'
 import { decodeSlot, SLOT_PREFIX } from '../keys/slots.ts'
 import type { ObjectStore } from '../object-store.ts'
 import { NODE_BYTES_MAX, readNode } from '../tree/node-reader.ts'
@@ -33,7 +46,16 @@ export interface VerifyOptions {
 
 export interface Damage {
   readonly object: string
-  readonly kind: 'header' | 'key' | 'index' | 'manifest' | 'condemned' | 'moves' | 'pack' | 'record' | 'node'
+  readonly kind:
+    | 'header'
+    | 'key'
+    | 'index'
+    | 'manifest'
+    | 'condemned'
+    | 'moves'
+    | 'pack'
+    | 'record'
+    | 'node'
   readonly what: string
   readonly slot?: number
   readonly chunk?: string
@@ -69,7 +91,8 @@ export async function verifyVault(deps: VerifyDeps, options: VerifyOptions): Pro
   const manifests = await readManifests(deps, options.checkpoint, damage)
   const packs = await listPacks(deps.store)
   const source = createChunkSource(deps.store, deps.keyring)
-  const needed = options.checkpoint === undefined ? undefined : await packsOf(source, packs, manifests)
+  const needed =
+    options.checkpoint === undefined ? undefined : await packsOf(source, packs, manifests)
   const checker = createPackChecker(deps, packs, damage, options)
   const bytesRead = await checker.run(needed)
   const affected: Affected[] = []
@@ -102,7 +125,8 @@ async function tell(
   }
 }
 
-const whatOf = (fault: Fault): string => fault.message.slice(fault.code.length + 2).split('. ')[0] ?? ''
+const whatOf = (fault: Fault): string =>
+  fault.message.slice(fault.code.length + 2).split('. ')[0] ?? ''
 
 /** Header, key slots, data keys, indexes, lists of the collector. */
 async function verifySmall({ store, keyring }: VerifyDeps, damage: Damage[]): Promise<void> {
@@ -112,7 +136,8 @@ async function verifySmall({ store, keyring }: VerifyDeps, damage: Damage[]): Pr
   }
   const readable = new Set(keyring.all().map((key) => `${KEYRING_PREFIX}${key.id.toString('hex')}`))
   for await (const { key } of store.list(KEYRING_PREFIX)) {
-    if (!readable.has(key)) damage.push({ object: key, kind: 'key', what: `opening ${key}: it does not authenticate` })
+    if (!readable.has(key))
+      damage.push({ object: key, kind: 'key', what: `opening ${key}: it does not authenticate` })
   }
   for await (const { key } of store.list(INDEX_PREFIX)) {
     await tell(damage, key, 'index', () => readIndex(store, keyring, key))
@@ -213,10 +238,19 @@ function createPackChecker(
       const dataKey = keyring.byId(header.keyId, name)
       const records = await footerOf(hex)
       if (options.data !== true) return 0
-      const naming = { block: createHasher(blockNaming(dataKey)), node: createHasher(nodeNaming(dataKey)) }
+      const naming = {
+        block: createHasher(blockNaming(dataKey)),
+        node: createHasher(nodeNaming(dataKey)),
+      }
       const key = recordKey(dataKey, header.salt)
       return await checkRecords(name, hex, records, (record, bytes) => {
-        const chunk = openRecord(key, record.id, record.flags, bytes, Math.max(blockBytes, NODE_BYTES_MAX))
+        const chunk = openRecord(
+          key,
+          record.id,
+          record.flags,
+          bytes,
+          Math.max(blockBytes, NODE_BYTES_MAX),
+        )
         if (chunk === undefined) return false
         const hasher = (record.flags & FLAG_NODE) === 0 ? naming.block : naming.node
         return hasher.id(chunk).equals(record.id)
@@ -224,7 +258,11 @@ function createPackChecker(
     } catch (error) {
       if (!(error instanceof Fault)) throw error
       // A pack that a collector has rewritten meanwhile is gone and not missed.
-      if (error.code === OBJECT_MISSING.code && (await store.stat(movesKey(Buffer.from(hex, 'hex')))) !== undefined) return 0
+      if (
+        error.code === OBJECT_MISSING.code &&
+        (await store.stat(movesKey(Buffer.from(hex, 'hex')))) !== undefined
+      )
+        return 0
       badPacks.set(hex, whatOf(error))
       damage.push({ object: name, kind: 'pack', what: whatOf(error) })
       return 0
@@ -263,7 +301,13 @@ function createPackChecker(
         const bad = badRecords.get(hex) ?? new Set()
         badRecords.set(hex, bad.add(slot))
         const chunk = record.id.toString('hex')
-        damage.push({ object: name, kind: 'record', what: `record ${slot} does not open`, slot, chunk })
+        damage.push({
+          object: name,
+          kind: 'record',
+          what: `record ${slot} does not open`,
+          slot,
+          chunk,
+        })
       }
       first = end
     }

@@ -1,0 +1,83 @@
+import { once } from 'node:events'
+import { open, stat } from 'node:fs/promises'
+import { Fault } from '#base/fault.ts'
+import { hasCode } from '#base/system/files.ts'
+import { RESTORE_TARGET_EXISTS } from '../faults.ts'
+import type { Checkpoint, RestoreOptions } from '../restore/checkpoint.ts'
+
+/* Writes a volume to a file or block device, or to a stream. */
+
+export interface RestoreFileOptions
+  extends Pick<RestoreOptions, 'progress' | 'damaged' | 'threads' | 'signal'> {
+  readonly overwrite: boolean
+}
+
+/** Durable when it settles. A new file stays sparse where the volume is zero. */
+export async function restoreToFile(
+  checkpoint: Checkpoint,
+  volume: string,
+  path: string,
+  options: RestoreFileOptions,
+): Promise<{ readonly bytes: number }> {
+  const size = checkpoint.manifest.volumes.find((one) => one.id === volume)?.sizeBytes ?? 0
+  const device = await isBlockDevice(path)
+  let file
+  try {
+    file = await open(path, options.overwrite ? (device ? 'r+' : 'w') : 'wx', 0o600)
+  } catch (error) {
+    if (!hasCode(error, 'EEXIST')) throw error
+    throw new Fault(RESTORE_TARGET_EXISTS, `restoring to ${path}`, { path }, error)
+  }
+  try {
+    if (!device) await file.truncate(size)
+    const zeroes = Buffer.alloc(1024 * 1024)
+    const target = file
+    const write = async (offset: number, data: Buffer) => {
+      let done = 0
+      while (done < data.length) {
+        const { bytesWritten } = await target.write(data, done, data.length - done, offset + done)
+        done += bytesWritten
+      }
+    }
+    await checkpoint.restore(
+      volume,
+      {
+        write,
+        ...(device
+          ? {
+              zero: async (offset: number, length: number) => {
+                for (let at = 0; at < length; at += zeroes.length) {
+                  await write(offset + at, zeroes.subarray(0, Math.min(zeroes.length, length - at)))
+                }
+              },
+            }
+          : {}),
+      },
+      options,
+    )
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  return { bytes: size }
+}
+
+async function isBlockDevice(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isBlockDevice()
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return false
+    throw error
+  }
+}
+
+/** All bytes in order; waits while the reader is slow. */
+export async function restoreToStream(
+  checkpoint: Checkpoint,
+  volume: string,
+  out: NodeJS.WritableStream,
+): Promise<void> {
+  for await (const piece of checkpoint.stream(volume)) {
+    if (!out.write(piece)) await once(out, 'drain')
+  }
+}
