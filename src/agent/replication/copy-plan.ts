@@ -34,8 +34,8 @@ export async function planDelta(parts: PlanParts): Promise<boolean> {
     todo.compareAll()
     return false
   }
-  // Also of another boot: what it does name was changed.
-  own.changes.addTo(todo.send)
+  // What a map of another boot names may be long past: it is not made durable when it is cleared. The intent regions hold all of it.
+  if (trust === 'exact') own.changes.addTo(todo.send)
   if (trust === 'other_boot' || regions) compareIntent(parts)
   const count = regionCount(member.volume.sizeBytes)
   for (let first = 0; first < count; first += CHANGES_REGIONS_MAX) {

@@ -34,6 +34,8 @@ const LINK_BUFFER_BYTES = 8 * 1024 * 1024
 const NO_SPACE_RETRY_MS = 5_000
 const NO_SPACE_BYTES = 64 * 1024 * 1024
 
+const BITS_PER_BYTE = 8
+
 /** What only the replica says. */
 type ReplicasMessage = Extract<SessionMessage, { kind: 'risen' | 'epoch_accepted' }>
 
@@ -248,8 +250,12 @@ export class ReplicaEnd {
       compare[region >> 3] = (compare[region >> 3] as number) | (1 << (region & 7))
     }
     const blocks = regions * BLOCKS_PER_REGION
-    // Of another boot: what it names was changed, but not all of what was changed is named. The intent regions hold all of it.
-    return encodeChanges({ compare, send: changes.slice(first * BLOCKS_PER_REGION, blocks) })
+    // What a map of another boot names may be long past, and is not all. The intent regions hold all of it.
+    const send =
+      trust === 'exact'
+        ? changes.slice(first * BLOCKS_PER_REGION, blocks)
+        : Buffer.alloc(blocks / BITS_PER_BYTE)
+    return encodeChanges({ compare, send })
   }
 
   #receive({ socket, buffer }: DialledLink, over: () => void): Receiver {

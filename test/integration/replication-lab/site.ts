@@ -196,7 +196,7 @@ async function carryOut(message: Exclude<ToSite, { kind: 'answer' }>): Promise<u
         divergences: divergences.list().map(({ divergence: id, state, volumes: of }) => ({
           id,
           state,
-          ranges: of.map(({ volume }) => divergences.ranges(id, volume)),
+          ranges: state === 'kept' ? of.map(({ volume }) => divergences.ranges(id, volume)) : [],
         })),
       }
     case 'close':
