@@ -349,8 +349,8 @@ export class World {
       if (session.role !== 'none') agent.began = false
       return
     }
-    // Whoever was frozen may go on after others have written.
-    if (session.phase === 'frozen') agent.began = false
+    // Whoever was frozen, or had to begin anew, may go on after others have written.
+    if (session.phase === 'frozen' || session.phase === 'opening') agent.began = false
     if (!agent.began && session.gate.mode !== 'closed') this.begins(agent)
   }
 
