@@ -10,10 +10,16 @@ import { createAuthority, issueCertificate } from '#base/system/pki.ts'
 import { evsDialect } from '#control/api/evs/dialect.ts'
 import { createApp } from '#control/api/http/app.ts'
 import { storeAuditLog } from '#control/api/http/audit.ts'
-import type { Api } from '#control/api/http/dialect.ts'
+import type { Api, Dialect } from '#control/api/http/dialect.ts'
+import { nativeDialect } from '#control/api/native/dialect.ts'
+import { createMetrics } from '#control/api/native/metrics.ts'
 import { sdrsDialect, type SdrsOptions } from '#control/api/sdrs/dialect.ts'
-import { controlConfig, controlOptions } from '#control/config.ts'
+import { type ControlConfig, controlConfig, controlOptions } from '#control/config.ts'
+import { createIdentity } from '#control/identity/identity.ts'
+import { createPasswords } from '#control/identity/passwords.ts'
 import type { Principal, Role } from '#control/identity/principal.ts'
+import { openSecretBox } from '#control/identity/secret-box.ts'
+import { locate } from '#control/operations/definitions/directory.ts'
 import { createReconciler } from '#control/operations/reconciler.ts'
 import type { CrashPoint } from '#control/operations/runner.ts'
 import { type Plane, startPlane } from '#control/plane.ts'
@@ -84,11 +90,41 @@ export interface RegionControlOptions extends SdrsOptions {
   /** 0: any. */
   readonly internalPort: number
   readonly crashPoint?: CrashPoint
+  /** Serve our own API as well. */
+  readonly native?: boolean
+}
+
+/** Our own API over the same plane. It knows nobody: whom a request is of is said by the fixed tokens. */
+async function nativeOver(plane: Plane, config: ControlConfig): Promise<Dialect> {
+  const { store, agents, witness, sites, operations } = plane
+  const clock = systemClock
+  const services = { store, clock, agents, witness, agentSilenceMs: config.agentSilenceMs }
+  return nativeDialect({
+    ...services,
+    identity: createIdentity({
+      store,
+      clock,
+      passwords: createPasswords(),
+      box: await openSecretBox(join(config.dataDir, 'identity.key')),
+      tokenLifetimeMs: config.tokenLifetimeMs,
+    }),
+    operations,
+    commands: sites,
+    directory: { locate: (project, id) => locate(services, project, id) },
+    stateBackup: { run: () => Promise.reject(new Error('no backups here')) },
+    certificates: null,
+    authority: '',
+    metrics: createMetrics({ store, agents, sites: config.sites }),
+    region: REGION,
+    sites: config.sites,
+    version: 'test',
+    publicUrl: 'http://127.0.0.1',
+  })
 }
 
 /** The control plane with SDRS and volumes on top; the API is ready for `inject` and not listening. */
 export async function startRegionControl(options: RegionControlOptions): Promise<RegionControl> {
-  const { directory, internalPort, crashPoint } = options
+  const { directory, internalPort, crashPoint, native = false } = options
   const config = controlConfig(
     resolveOptions(controlOptions, {
       flags: {
@@ -146,7 +182,7 @@ export async function startRegionControl(options: RegionControlOptions): Promise
       bySignature: async () => ({ denied: 'No signatures here.', code: null }),
     },
     audit: storeAuditLog(store, clock),
-    dialects: [sdrs, evsDialect(services)],
+    dialects: [sdrs, evsDialect(services), ...(native ? [await nativeOver(plane, config)] : [])],
     fallback: sdrs,
   })
   await app.ready()

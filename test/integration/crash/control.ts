@@ -25,6 +25,7 @@ const passed = new Set(readFileSync(visited, 'utf8').split('\n'))
 const { app } = await startRegionControl({
   directory,
   internalPort,
+  native: true,
   crashPoint(operation, step, phase) {
     // The moment before a step is the moment after the one before it, but for the first.
     const point = `${operation} ${step} ${phase}`
