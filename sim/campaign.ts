@@ -1,11 +1,14 @@
+import { availableParallelism } from 'node:os'
+import { Worker } from 'node:worker_threads'
 import { closedRecord, decideOwnership, OWNERSHIP_MOVES } from '#domain/ownership.ts'
 import type { ChangeKind, OwnershipRequest, OwnershipState } from '#domain/ownership.ts'
 import { NEXT_PHASES } from '#agent/replication/phases.ts'
+import { PLANTS } from './plants/plants.ts'
 import { SELDOM } from './seldom.ts'
 import { Coverage } from './world/coverage.ts'
 import { FAULTS } from './world/faults.ts'
-import type { Plan } from './world/plan.ts'
-import { type Outcome, runSeed } from './world/run.ts'
+import { HONEST, type Plan } from './world/plan.ts'
+import { runSeed } from './world/run.ts'
 
 /* Many seeds, and what they must have exercised together: every change of the ownership record that can be reached, every
  * legal move between phases of a session, every kind of fault. A run of fewer seeds than `COVERAGE_SEEDS_MIN` only reports.
@@ -17,12 +20,17 @@ export const COVERAGE_SEEDS_MIN = 400
 export interface Campaign {
   readonly seeds: number
   readonly firstSeed: number
-  /** Outcomes that broke a promise, without their logs. */
-  readonly broken: readonly Outcome[]
+  /** What broke a promise, by seed. */
+  readonly broken: readonly Broken[]
   readonly coverage: Coverage
   readonly missing: readonly string[]
   readonly events: number
   readonly virtualMs: number
+}
+
+export interface Broken {
+  readonly seed: number
+  readonly what: string
 }
 
 export interface CampaignOptions {
@@ -31,27 +39,109 @@ export interface CampaignOptions {
   readonly plan?: Plan
   /** Ends the run after this many broken seeds. */
   readonly brokenMax?: number
-  readonly onSeed?: (outcome: Outcome, done: number) => void
+  /** Worker threads; 0: in this thread. Default: as many as there are cores, but none for a few seeds. */
+  readonly jobs?: number
 }
 
-export function runCampaign(options: CampaignOptions): Campaign {
-  const { firstSeed, seeds, plan, brokenMax = 5, onSeed } = options
+/** Seeds that a worker runs before it asks for more: about half a second. */
+const BATCH_SEEDS = 50
+const BROKEN_MAX = 5
+
+/** What is sent to a worker; a plan has functions, so it goes by its name. */
+export interface Work {
+  readonly firstSeed: number
+  readonly seeds: number
+  readonly plan: string
+}
+
+/** What comes back. */
+export interface Batch {
+  readonly seeds: number
+  readonly broken: readonly Broken[]
+  readonly counts: ReadonlyMap<string, number>
+  readonly events: number
+  readonly virtualMs: number
+}
+
+/** Each seed is a run of its own, so neither the order nor the number of workers changes what is found. */
+export async function runCampaign(options: CampaignOptions): Promise<Campaign> {
+  const { firstSeed, seeds, plan = HONEST, brokenMax = BROKEN_MAX } = options
+  const jobs = options.jobs ?? (seeds > 4 * BATCH_SEEDS ? availableParallelism() : 0)
   const coverage = new Coverage()
-  const broken: Outcome[] = []
+  const broken: Broken[] = []
+  let done = 0
+  let handedOut = 0
   let events = 0
   let virtualMs = 0
-  let done = 0
-  while (done < seeds && broken.length < brokenMax) {
-    const outcome = runSeed(firstSeed + done, plan)
-    done++
+  const next = (): Work | null => {
+    if (handedOut >= seeds || broken.length >= brokenMax) return null
+    // One by one when the first mistake ends the run.
+    const most = brokenMax === 1 && jobs === 0 ? 1 : BATCH_SEEDS
+    const count = Math.min(most, seeds - handedOut)
+    const work = { firstSeed: firstSeed + handedOut, seeds: count, plan: plan.name }
+    handedOut += count
+    return work
+  }
+  const take = (batch: Batch) => {
+    done += batch.seeds
+    events += batch.events
+    virtualMs += batch.virtualMs
+    broken.push(...batch.broken)
+    for (const [what, count] of batch.counts) coverage.count(what, count)
+  }
+  if (jobs === 0) {
+    for (let work = next(); work !== null; work = next()) take(runBatch(work))
+  } else {
+    await Promise.all(Array.from({ length: jobs }, () => employ(next, take)))
+  }
+  broken.sort((one, other) => one.seed - other.seed)
+  const missing = done >= COVERAGE_SEEDS_MIN ? coverage.missing(wantedCoverage()) : []
+  return { seeds: done, firstSeed, broken, coverage, missing, events, virtualMs }
+}
+
+export function runBatch({ firstSeed, seeds, plan }: Work): Batch {
+  const coverage = new Coverage()
+  const broken: Broken[] = []
+  let events = 0
+  let virtualMs = 0
+  for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
+    const outcome = runSeed(seed, planOf(plan))
     coverage.add(outcome.coverage)
     events += outcome.events
     virtualMs += outcome.virtualMs
-    if (outcome.broken !== null) broken.push(outcome)
-    onSeed?.(outcome, done)
+    if (outcome.broken !== null) broken.push({ seed, what: outcome.broken })
   }
-  const missing = done >= COVERAGE_SEEDS_MIN ? coverage.missing(wantedCoverage()) : []
-  return { seeds: done, firstSeed, broken, coverage, missing, events, virtualMs }
+  return { seeds, broken, counts: coverage.counts, events, virtualMs }
+}
+
+/** @throws Error when there is no plan of this name. */
+export function planOf(name: string): Plan {
+  const plan = [HONEST, ...PLANTS].find((one) => one.name === name)
+  if (plan !== undefined) return plan
+  throw new Error(
+    `plant ${name} is not known; known are ${PLANTS.map((plant) => plant.name).join(', ')}`,
+  )
+}
+
+/** A worker thread, for as long as there is work. */
+function employ(next: () => Work | null, take: (batch: Batch) => void): Promise<void> {
+  // A seed leaves much short-lived garbage: a large nursery halves the time spent on it.
+  const resourceLimits = { maxYoungGenerationSizeMb: 64 }
+  const worker = new Worker(new URL('./worker.ts', import.meta.url), { resourceLimits })
+  return new Promise((resolve, reject) => {
+    worker.once('error', reject)
+    worker.once('exit', () => resolve())
+    const more = () => {
+      const work = next()
+      if (work === null) void worker.terminate()
+      else worker.postMessage(work)
+    }
+    worker.on('message', (batch: Batch) => {
+      take(batch)
+      more()
+    })
+    more()
+  })
 }
 
 /** What every sufficiently long run must have exercised. */

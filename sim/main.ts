@@ -1,8 +1,9 @@
 /**
- * The simulator: `npm run sim -- --seeds N [--seed S] [--json] [--plant NAME] [--log]`.
+ * The simulator: `npm run sim -- --seeds N [--seed S] [--jobs J] [--json] [--plant NAME] [--log]`.
  *
  *     --seeds N     how many seeds to run (500)
  *     --seed S      the first one (1); alone, runs just this seed and prints its log
+ *     --jobs J      worker threads (one per core); neither their number nor their order changes what a seed does
  *     --plant NAME  plants a mistake, see sim/plants; the run is then expected to fail
  *     --log         prints the log of the first seed that breaks a promise
  *     --json        one line of JSON instead of text
@@ -10,16 +11,16 @@
  * Exits with 0 only when every promise was kept and everything that must be exercised was.
  */
 import { parseArgs } from 'node:util'
-import { COVERAGE_SEEDS_MIN, runCampaign, wantedCoverage } from './campaign.ts'
-import { PLANTS } from './plants/plants.ts'
+import { COVERAGE_SEEDS_MIN, planOf, runCampaign, wantedCoverage } from './campaign.ts'
 import { HONEST } from './world/plan.ts'
 import { runSeed } from './world/run.ts'
 
-function main(): number {
+async function main(): Promise<number> {
   const { values } = parseArgs({
     options: {
       seeds: { type: 'string' },
       seed: { type: 'string' },
+      jobs: { type: 'string' },
       plant: { type: 'string' },
       log: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
@@ -27,16 +28,12 @@ function main(): number {
   })
   const firstSeed = wholeNumber('--seed', values.seed ?? '1')
   const seeds = wholeNumber('--seeds', values.seeds ?? (values.seed === undefined ? '500' : '1'))
-  const plan =
-    values.plant === undefined ? HONEST : PLANTS.find((plant) => plant.name === values.plant)
-  if (plan === undefined) {
-    const names = PLANTS.map((plant) => plant.name).join(', ')
-    throw new Error(`--plant ${values.plant} is not known; known are ${names}`)
-  }
+  const plan = values.plant === undefined ? HONEST : planOf(values.plant)
+  const jobs = values.jobs === undefined ? {} : { jobs: wholeNumber('--jobs', values.jobs) }
   const single = seeds === 1 && values.seed !== undefined
 
   const startedMs = performance.now()
-  const campaign = runCampaign({ firstSeed, seeds, plan })
+  const campaign = await runCampaign({ firstSeed, seeds, plan, ...jobs })
   const seconds = (performance.now() - startedMs) / 1000
   const replay = (seed: number) =>
     `npm run sim -- --seed ${seed}${plan === HONEST ? '' : ` --plant ${plan.name}`}`
@@ -53,7 +50,7 @@ function main(): number {
         seconds,
         events,
         virtualHours: virtualMs / 3_600_000,
-        broken: broken.map(({ seed, broken: what }) => ({ seed, what, replay: replay(seed) })),
+        broken: broken.map((one) => ({ ...one, replay: replay(one.seed) })),
         missing,
         coverage: Object.fromEntries(coverage.counts),
       }),
@@ -75,8 +72,8 @@ function main(): number {
     console.log(`coverage is not judged below ${COVERAGE_SEEDS_MIN} seeds`)
   }
   for (const name of campaign.missing) console.log(`NEVER EXERCISED ${name}`)
-  for (const { seed, broken } of campaign.broken) {
-    console.log(`BROKEN seed ${seed}: ${broken?.split('\n')[0]}  ->  ${replay(seed)}`)
+  for (const { seed, what } of campaign.broken) {
+    console.log(`BROKEN seed ${seed}: ${what.split('\n')[0]}  ->  ${replay(seed)}`)
   }
   console.log(failed ? 'failed' : 'all promises kept')
   return failed ? 1 : 0
@@ -90,4 +87,4 @@ function wholeNumber(option: string, text: string): number {
   return value
 }
 
-process.exitCode = main()
+process.exitCode = await main()

@@ -7,6 +7,7 @@ import {
   BLOCKS_PER_VOLUME,
   REGIONS,
   regionOf,
+  VOLUMES,
   volumeOf,
 } from './site.ts'
 
@@ -293,9 +294,13 @@ export class ClientPath {
 
   #write(io: ClientIo): void {
     const { site, process, world } = this.#agent
-    const regions = [...new Set(io.blocks.map(regionOf))]
-    const missing = regions.filter((region) => this.#bitDurable[region] === 0)
-    for (const region of regions) this.touched[region] = 1
+    const missing: number[] = []
+    // The blocks of a request lie in a row, so regions come in a row too.
+    for (const block of io.blocks) {
+      const region = regionOf(block)
+      this.touched[region] = 1
+      if (this.#bitDurable[region] === 0 && missing.at(-1) !== region) missing.push(region)
+    }
     if (missing.length === 0) return this.#number(io)
     for (const region of missing) site.intent.current[region] = 1
     if (world.plan.intentAfterTouch) this.#number(io)
@@ -568,7 +573,11 @@ export class ClientPath {
   }
 }
 
-/** All blocks of the volume that holds `block`. */
-export function volumeBlocks(volume: number): number[] {
-  return Array.from({ length: BLOCKS_PER_VOLUME }, (_, index) => volume * BLOCKS_PER_VOLUME + index)
+const VOLUME_BLOCKS = Array.from({ length: VOLUMES }, (_, volume) =>
+  Array.from({ length: BLOCKS_PER_VOLUME }, (_, index) => volume * BLOCKS_PER_VOLUME + index),
+)
+
+/** All blocks of a volume. */
+export function volumeBlocks(volume: number): readonly number[] {
+  return VOLUME_BLOCKS[volume] as number[]
 }

@@ -74,7 +74,10 @@ export class Load {
     }
     const length = random.chance(0.8) ? 1 : 2 + random.below(3)
     const from = random.below(BLOCKS_PER_VOLUME - length + 1)
-    const blocks = Array.from({ length }, (_, index) => volume * BLOCKS_PER_VOLUME + from + index)
+    const blocks: number[] = []
+    for (let index = 0; index < length; index++) {
+      blocks.push(volume * BLOCKS_PER_VOLUME + from + index)
+    }
     const kind = random.chance(0.25) ? 'read' : 'write'
     const fua = kind === 'write' && random.chance(0.1)
     return { kind, blocks, fua, done, mark: truth.flushMark(blocks) }
