@@ -23,6 +23,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   domain: ['base'],
   wire: ['base'],
   client: ['base', 'wire'],
+  vault: ['base'],
   'control/store': ['base', 'domain'],
   'control/identity': ['base', 'control/store'],
   'control/resources': ['base', 'domain', 'control/store'],
@@ -58,6 +59,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   ],
   'agent/volumes': ['base'],
   'agent/nbd': ['base', 'wire', 'agent/volumes'],
+  'agent/heartbeat': ['base', 'wire'],
   'agent/snapshots': ['base', 'agent/volumes'],
   'agent/divergence': ['base', 'wire', 'agent/volumes', 'agent/snapshots'],
   'agent/replication': [
@@ -79,7 +81,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     'agent/heartbeat',
     'agent/replication',
   ],
-  cli: ['base', 'client'],
+  cli: ['base', 'client', 'vault'],
   'main.ts': ['base', 'cli', 'control/root', 'agent/root', 'client'],
 }
 

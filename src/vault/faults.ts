@@ -50,8 +50,8 @@ export const OBJECT_MISSING = fault({
   hint: '`holdfast vault verify` names every object that is missing.',
 })
 
-export const STORE_FAILED = fault({
-  code: 'STORE_FAILED',
+export const VAULT_STORE_FAILED = fault({
+  code: 'VAULT_STORE_FAILED',
   retry: 'later',
   text: 'The store of the vault did not carry out the request.',
   hint: 'Look at the cause: network, permissions, space.',

@@ -25,9 +25,12 @@ export function siteCommand(command: Command, context: CommandContext): void {
     action
       .description(about)
       .argument('<site>', 'az1, az2, or r2-az1 for the site of the second region')
-      .option('--data <dir>', 'directory of `holdfast up`', './holdfast-data')
-      .action(async (site: string, flags: { data: string }) => {
-        const reply = await knockUp(flags.data, { command: name, site })
+      .option(
+        '--data <dir>',
+        'directory of `holdfast up` (default: HOLDFAST_DATA, or ./holdfast-data)',
+      )
+      .action(async (site: string, flags: { data?: string }) => {
+        const reply = await knockUp(dataOfUp(flags, context.env), { command: name, site })
         const parts = (reply as { parts: string[] }).parts
         context
           .output(action)
@@ -35,6 +38,10 @@ export function siteCommand(command: Command, context: CommandContext): void {
       })
   }
 }
+
+/** The directory of `holdfast up` that a command works with. */
+export const dataOfUp = (flags: { data?: string }, env: CommandContext['env']): string =>
+  flags.data ?? env['HOLDFAST_DATA'] ?? './holdfast-data'
 
 /** Asks the supervisor of a directory; its refusals are thrown. */
 export async function knockUp(data: string, request: object): Promise<unknown> {

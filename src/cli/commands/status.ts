@@ -8,7 +8,7 @@ import type { CommandContext } from '../context.ts'
 import { columns } from '../output.ts'
 import { apiAction, apiLeaf } from '../session.ts'
 import type { PartStatus } from '../up/supervisor.ts'
-import { knockUp } from './site.ts'
+import { dataOfUp, knockUp } from './site.ts'
 
 /* `holdfast status`: what runs, and how well each group is protected, in one look. */
 
@@ -17,7 +17,7 @@ export function statusCommand(program: Command, context: CommandContext): void {
     'show the parts of `holdfast up`, and how well each group is protected',
   )
   apiAction<{ data?: string }>(context, command, async (api, output, flags) => {
-    const parts = await partsOf(flags.data ?? context.env['HOLDFAST_DATA'] ?? './holdfast-data')
+    const parts = await partsOf(dataOfUp(flags, context.env))
     const groups = await groupsOf(api)
     const volumes = (await listVolumes(api)).length
     output.result({ url: api.url, parts, groups, volumes }, [

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
-import { STORE_FAILED } from '../faults.ts'
+import { VAULT_STORE_FAILED } from '../faults.ts'
 import { type Entry, RECORD_BYTES_MAX } from '../format/entry.ts'
 import {
   encodePackHeader,
@@ -80,7 +80,7 @@ export function createPackWriter(setup: PackWriterSetup): PackWriter {
       .then(async (first) => {
         // Ids are random, so one that exists is our own: the store was slow to answer and its client asked twice.
         if (!first && (await setup.store.stat(key))?.bytes !== bytes) {
-          throw new Fault(STORE_FAILED, `storing ${key}: another pack of this id exists`)
+          throw new Fault(VAULT_STORE_FAILED, `storing ${key}: another pack of this id exists`)
         }
         stored.push({ id, records, bytes })
         recordsStored += records.length

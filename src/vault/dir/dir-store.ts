@@ -15,7 +15,7 @@ import { dirname, join } from 'node:path'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
 import { hasCode } from '#base/system/files.ts'
-import { OBJECT_MISSING, STORE_FAILED, VAULT_DAMAGED } from '../faults.ts'
+import { OBJECT_MISSING, VAULT_STORE_FAILED, VAULT_DAMAGED } from '../faults.ts'
 import {
   asPieces,
   isObjectKey,
@@ -274,7 +274,7 @@ async function guarded<T>(doing: string, key: ObjectKey, act: () => Promise<T>):
     if (error instanceof Fault) throw error
     if (hasCode(error, 'ENOENT')) throw new Fault(OBJECT_MISSING, doing, { object: key }, error)
     if (error instanceof Error && 'code' in error) {
-      throw new Fault(STORE_FAILED, `${doing}: ${error.message}`, { object: key }, error)
+      throw new Fault(VAULT_STORE_FAILED, `${doing}: ${error.message}`, { object: key }, error)
     }
     throw error
   }

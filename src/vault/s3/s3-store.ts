@@ -14,7 +14,7 @@ import {
 } from '@aws-sdk/client-s3'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
-import { OBJECT_MISSING, STORE_FAILED, VAULT_DAMAGED } from '../faults.ts'
+import { OBJECT_MISSING, VAULT_STORE_FAILED, VAULT_DAMAGED } from '../faults.ts'
 import {
   asPieces,
   isObjectKey,
@@ -246,5 +246,5 @@ function failed(doing: string, key: string, error: unknown): Fault {
     return new Fault(VAULT_DAMAGED, `${doing}: it is too short`, { object: key }, error)
   }
   const text = error instanceof Error ? `${error.name} ${error.message}` : String(error)
-  return new Fault(STORE_FAILED, `${doing}: ${text}`, { object: key }, error)
+  return new Fault(VAULT_STORE_FAILED, `${doing}: ${text}`, { object: key }, error)
 }
