@@ -3,11 +3,13 @@ import { parseArgs } from 'node:util'
 import { LOADS, type LoadName } from './lib/fio.ts'
 import { benchNbd } from './nbd.ts'
 import { benchReplication } from './replication.ts'
+import { benchVault } from './vault.ts'
 import { benchSnapshots } from './snapshots.ts'
 
 const USAGE = `npm run bench -- QUESTION [options]
 
   replication    a replicated volume against QEMU's synchronous mirror, link unencrypted and with mTLS
+  vault          backup and restore of a 1 GiB image against restic and borg
   nbd            our NBD server without replication against nbdkit and qemu-nbd
   snapshots      what taking a snapshot and preserving before-images cost the writers
 
@@ -38,6 +40,7 @@ const options = {
 const question = positionals[0]
 if (question === 'replication') await benchReplication(options)
 else if (question === 'nbd') await benchNbd(options)
+else if (question === 'vault') await benchVault(options)
 else if (question === 'snapshots') {
   await benchSnapshots({ ...options, directory: values.directory })
 } else {

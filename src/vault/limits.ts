@@ -17,10 +17,12 @@ export const PACK_RECORDS_MAX = 8192
 export const PACKS_IN_FLIGHT = 3
 
 /** Bytes of blocks that travel to a thread at a time. */
-export const BATCH_BYTES = 2 * 1024 * 1024
+export const BATCH_BYTES = 4 * 1024 * 1024
 /** Batches per thread: one being worked on, one waiting, one being filled. */
 export const BATCHES_PER_THREAD = 3
 export const THREADS_MAX = 4
+/** So many batches the main thread does itself before it starts threads, which takes it about as long as this. */
+export const INLINE_BATCHES = 3
 
 /** Slots of the table of known chunks, 32 bytes each, at most; filled to three quarters. Beyond it chunks are stored again
  *  instead of found, so it bounds memory and never correctness. 4 Mi slots: 3.1 million chunks, 192 GiB of unlike blocks. */

@@ -1,7 +1,8 @@
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
-import { BATCH_BYTES, BATCHES_PER_THREAD, THREADS_MAX } from '../limits.ts'
+import { BATCH_BYTES, BATCHES_PER_THREAD, INLINE_BATCHES, THREADS_MAX } from '../limits.ts'
 import { RECORD_OVERHEAD } from '../format/record.ts'
+import { createThreadWork } from './thread-work.ts'
 import {
   type BatchMemory,
   type BatchViews,
@@ -43,6 +44,8 @@ export interface PoolSetup {
   readonly known?: SharedArrayBuffer
   /** Default: one per core, four at most. */
   readonly threads?: number
+  /** Batches that the main thread does itself before threads are started. */
+  readonly inlineBatches?: number
 }
 
 interface Waiting {
@@ -68,16 +71,23 @@ export function createPool(setup: PoolSetup): ThreadPool {
   let failed: Error | undefined
   let closing = false
 
-  const workers = Array.from({ length: threads }, (_, i) => {
-    const workerData: ThreadSetup = {
-      thread: i + 1,
-      level: setup.level,
-      blockBytes: setup.blockBytes,
-      batches: memories,
-      ...(setup.naming === undefined ? {} : { naming: setup.naming }),
-      ...(setup.recordKey === undefined ? {} : { recordKey: setup.recordKey }),
-      ...(setup.known === undefined ? {} : { known: setup.known }),
-    }
+  let known = setup.known
+  const setupOf = (thread: number): ThreadSetup => ({
+    thread,
+    level: setup.level,
+    blockBytes: setup.blockBytes,
+    batches: memories,
+    ...(setup.naming === undefined ? {} : { naming: setup.naming }),
+    ...(setup.recordKey === undefined ? {} : { recordKey: setup.recordKey }),
+    ...(known === undefined ? {} : { known }),
+  })
+  // Thread numbers go into nonces, so each is used once; 0 is the caller's own.
+  const inline = createThreadWork(setupOf(1))
+  let asked = 0
+  let workers: Worker[] = []
+
+  function startThread(i: number): Worker {
+    const workerData = setupOf(i + 2)
     const worker = new Worker(new URL('./thread.ts', import.meta.url), { workerData })
     worker.on('message', (reply: ThreadReply) => {
       load[i] = (load[i] ?? 1) - 1
@@ -95,7 +105,15 @@ export function createPool(setup: PoolSetup): ThreadPool {
     })
     worker.unref()
     return worker
-  })
+  }
+
+  /** True: the main thread does this one itself. */
+  function isInline(): boolean {
+    asked++
+    if (asked <= (setup.inlineBatches ?? INLINE_BATCHES)) return true
+    if (workers.length === 0) workers = Array.from({ length: threads }, (_, i) => startThread(i))
+    return false
+  }
 
   function ask(request: Exclude<ThreadRequest, { kind: 'known' }>, transfer: ArrayBuffer[]) {
     return new Promise<ThreadReply>((resolve, reject) => {
@@ -122,14 +140,18 @@ export function createPool(setup: PoolSetup): ThreadPool {
       else next(batch)
     },
     async seal(batch, lengths) {
-      await ask({ kind: 'seal', batch: batch.number, lengths }, [])
+      if (isInline()) inline.seal(batch.number, lengths)
+      else await ask({ kind: 'seal', batch: batch.number, lengths }, [])
     },
     async open(batch, request) {
+      if (isInline()) return inline.open({ kind: 'open', batch: batch.number, ...request })
       const transfer = request.pieces.map((piece) => piece.buffer as ArrayBuffer)
       const reply = await ask({ kind: 'open', batch: batch.number, ...request }, transfer)
       return reply.damaged ?? []
     },
     replaceKnown(memory) {
+      known = memory
+      inline.replaceKnown(memory)
       for (const worker of workers) worker.postMessage({ kind: 'known', memory })
     },
     async close() {

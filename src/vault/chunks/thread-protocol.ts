@@ -31,7 +31,8 @@ export interface ThreadSetup {
 
 export interface OpenItem {
   readonly id: Uint8Array
-  readonly key: Uint8Array
+  /** Number in the list of keys. */
+  readonly key: number
   readonly flags: number
   /** Where the record lies. */
   readonly piece: number
@@ -47,6 +48,7 @@ export type ThreadRequest =
       readonly kind: 'open'
       readonly batch: number
       readonly pieces: readonly Uint8Array[]
+      readonly keys: readonly Uint8Array[]
       readonly items: readonly OpenItem[]
       /** Check the name of each block as well. */
       readonly hash: boolean

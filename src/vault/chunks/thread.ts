@@ -1,106 +1,21 @@
 import { parentPort, workerData } from 'node:worker_threads'
-import { createHasher, createSealer, openRecord } from '../format/record.ts'
-import { findSlot } from './known-table.ts'
-import {
-  type BatchViews,
-  KNOWN,
-  RESULT_BYTES,
-  STORED,
-  type ThreadRequest,
-  type ThreadSetup,
-  viewsOf,
-  writeResult,
-  ZERO,
-} from './thread-protocol.ts'
+import type { ThreadRequest, ThreadSetup } from './thread-protocol.ts'
+import { createThreadWork } from './thread-work.ts'
 
-/* A thread of the vault. Backup: looks for zeroes, hashes, and makes records of what the vault does not hold. Restore: opens records.
- * All bulk data lies in shared memory; messages only say which batch. */
+/* A thread of the vault. */
 
-const setup = workerData as ThreadSetup
-const batches = setup.batches.map(viewsOf)
-const hasher = setup.naming === undefined ? undefined : createHasher(Buffer.from(setup.naming))
-const sealer =
-  setup.recordKey === undefined
-    ? undefined
-    : createSealer(Buffer.from(setup.recordKey), setup.thread, setup.level)
-let known = new Uint32Array(setup.known ?? new SharedArrayBuffer(1024 * 32))
-const zeroes = Buffer.alloc(setup.blockBytes)
+const work = createThreadWork(workerData as ThreadSetup)
 
 parentPort?.on('message', (request: ThreadRequest) => {
   switch (request.kind) {
     case 'known':
-      known = new Uint32Array(request.memory)
+      work.replaceKnown(request.memory)
       return
-    case 'seal': {
-      const views = batches[request.batch]
-      if (views !== undefined) sealBatch(views, request.lengths)
+    case 'seal':
+      work.seal(request.batch, request.lengths)
       parentPort?.postMessage({ batch: request.batch })
       return
-    }
-    case 'open': {
-      const damaged = openBatch(request)
-      parentPort?.postMessage({ batch: request.batch, damaged })
-    }
+    case 'open':
+      parentPort?.postMessage({ batch: request.batch, damaged: work.open(request) })
   }
 })
-
-function sealBatch({ input, output, results }: BatchViews, lengths: readonly number[]): void {
-  if (hasher === undefined || sealer === undefined) return
-  let end = 0
-  for (const [i, length] of lengths.entries()) {
-    const block = input.subarray(i * setup.blockBytes, i * setup.blockBytes + length)
-    if (block.equals(zeroes.subarray(0, length))) {
-      writeResult(results, i, { state: ZERO, flags: 0, offset: 0, length: 0 })
-      continue
-    }
-    const id = hasher.id(block)
-    id.copy(results, i * RESULT_BYTES)
-    if (findSlot(known, id) >= 0) {
-      writeResult(results, i, { state: KNOWN, flags: 0, offset: 0, length: 0 })
-      continue
-    }
-    const record = sealer.seal(id, block, 0)
-    writeResult(results, i, {
-      state: STORED,
-      flags: record.flags,
-      offset: end,
-      length: record.length,
-    })
-    for (const piece of record.bytes) end += piece.copy(output, end)
-  }
-}
-
-/** Numbers of the items that did not open. */
-function openBatch(request: Extract<ThreadRequest, { kind: 'open' }>): number[] {
-  const views = batches[request.batch]
-  const damaged: number[] = []
-  if (views === undefined) return damaged
-  for (const [i, item] of request.items.entries()) {
-    const bytes = request.pieces[item.piece]
-    if (bytes === undefined) continue
-    const record = Buffer.from(bytes).subarray(item.offset, item.offset + item.length)
-    const at = item.block * setup.blockBytes
-    const target = views.input.subarray(at, at + setup.blockBytes)
-    let block: Buffer | undefined
-    try {
-      const id = Buffer.from(item.id)
-      block = openRecord(Buffer.from(item.key), id, item.flags, record, setup.blockBytes)
-      if (
-        block !== undefined &&
-        request.hash &&
-        hasher !== undefined &&
-        !hasher.id(block).equals(id)
-      ) {
-        block = undefined
-      }
-    } catch {
-      block = undefined // told to the caller below: decompression refused what had authenticated
-    }
-    if (block === undefined) damaged.push(i)
-    else {
-      block.copy(target)
-      target.fill(0, block.length)
-    }
-  }
-  return damaged
-}

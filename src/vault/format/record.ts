@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject } from 'node:crypto'
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { Blake3Hasher } from '@napi-rs/blake-hash'
 import { FLAG_ZSTD, ID_BYTES } from './entry.ts'
@@ -47,6 +47,8 @@ export interface RecordSealer {
 /** `thread` must be unique among the sealers of one key. */
 export function createSealer(key: Buffer, thread: number, level: number): RecordSealer {
   let count = 0n
+  // Made once: turning bytes into a key costs as much as encrypting 8 KiB.
+  const secret = createSecretKey(key)
   return {
     seal(id, block, kindFlags) {
       const packed = compress(block, level)
@@ -54,7 +56,7 @@ export function createSealer(key: Buffer, thread: number, level: number): Record
       const nonce = Buffer.alloc(NONCE_BYTES)
       nonce.writeUInt32BE(thread, 0)
       nonce.writeBigUInt64BE(count++, 4)
-      const cipher = createCipheriv('aes-256-gcm', key, nonce)
+      const cipher = createCipheriv('aes-256-gcm', secret, nonce)
       cipher.setAAD(boundTo(id, flags))
       const body = cipher.update(packed ?? block)
       cipher.final()
@@ -66,7 +68,7 @@ export function createSealer(key: Buffer, thread: number, level: number): Record
 
 /** The block of a record; undefined when the record is damaged or not the one that belongs to this id. `bytesMax`: size of a block. */
 export function openRecord(
-  key: Buffer,
+  key: Buffer | KeyObject,
   id: Buffer,
   flags: number,
   record: Buffer,

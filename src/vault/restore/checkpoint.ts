@@ -6,6 +6,7 @@ import type { Entry } from '../format/entry.ts'
 import type { Manifest, VolumeRecord } from '../format/manifest.ts'
 import { openRecord } from '../format/record.ts'
 import type { Keyring } from '../keys/keyring.ts'
+import { INLINE_BATCHES } from '../limits.ts'
 import type { ObjectStore } from '../object-store.ts'
 import { createNodeReader, type NodeReader } from '../tree/node-reader.ts'
 import { type VolumeTree, walkBlocks, type WalkedBlocks } from '../tree/walk.ts'
@@ -116,6 +117,7 @@ export function createCheckpoint(
       const pool = createPool({
         blockBytes,
         level: 1,
+        inlineBatches: (options.length ?? volume.sizeBytes) > EAGER_BYTES ? 0 : INLINE_BATCHES,
         ...(options.threads === undefined ? {} : { threads: options.threads }),
       })
       try {
@@ -126,6 +128,9 @@ export function createCheckpoint(
     },
   }
 }
+
+/** Restores of more than this start their threads at once. */
+const EAGER_BYTES = 64 * 1024 * 1024
 
 interface Restoring {
   readonly volume: VolumeRecord
@@ -225,12 +230,14 @@ async function restoreBatch(
     options.damaged(fault, ...clip((blocks[i] as BatchOfBlocks).block, 1))
   }
   const { pieces, items } = await fetchOrTell(source, blocks, options.damaged !== undefined, tell)
+  const keys = [...new Set(items.map(({ key }) => key))]
   const damaged = await pool.open(batch, {
     pieces,
+    keys,
     hash: false,
     items: items.map((item) => ({
       id: (blocks[item.entry] as BatchOfBlocks).entry.id,
-      key: item.key,
+      key: keys.indexOf(item.key),
       flags: item.flags,
       piece: item.piece,
       offset: item.offset,
