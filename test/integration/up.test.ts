@@ -60,7 +60,17 @@ class Up {
 
 /** A command that ends by itself. */
 async function run(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  const child = spawn(process.execPath, [PROGRAM, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  return await runWith({}, ...args)
+}
+
+async function runWith(
+  env: Record<string, string>,
+  ...args: string[]
+): Promise<{ code: number; out: string; err: string }> {
+  const child = spawn(process.execPath, [PROGRAM, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  })
   let out = ''
   let err = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text))
@@ -213,7 +223,7 @@ describe('one system through its life', () => {
     assert.ok(await isGone(pid))
     assert.ok(!existsSync(join(data, 'run', 'az1-agent.pid')))
     assert.ok(!existsSync(join(data, 'az1-agent', 'closed')), 'it had no time to close')
-    const again = await run('site', 'kill', 'az1', '--data', data)
+    const again = await runWith({ HOLDFAST_DATA: data }, 'site', 'kill', 'az1')
     assert.equal(again.code, 0, 'killing a dead site is no mistake')
     assert.equal((await status(data)).get('az2-agent')?.pid, others)
 
