@@ -34,12 +34,15 @@ import type { RunFile } from './run-file.ts'
  * Before a frame is applied, a snapshot of its volume may have to preserve what the frame overwrites. Then everything waits, so that the
  * order stays what it is; the frames behind it that are here already are announced, so that they share one sync.
  *
- * A frame that cannot be applied (disk full, disk failed) ends the link: what follows it must not be applied either. The
- * acknowledgement carries the reason, and the writer holds until a later link gets further.
+ * A frame that cannot be applied (disk full, disk failed) ends the link: what follows it must not be applied either. So does a
+ * flush that fails. The last acknowledgement carries the reason, and the writer holds until a later link gets further or it may go
+ * on alone; its clients hear nothing of it.
  */
 
 /** Longest write in parts: NBD's 32 MiB. */
 const PARTS_BYTES_MAX = 40 * 1024 * 1024
+/** The writer hangs up when it has read why this side takes no more; it has this long for it. */
+const LAST_WORD_MS = 1_000
 
 export interface ReceiverParts {
   readonly socket: Socket
@@ -56,8 +59,8 @@ export interface ReceiverParts {
   readonly applies: () => boolean
   /** What this side has changed itself: the answer to CHANGES, see wire/link/changes.ts. */
   readonly changes: (index: number, offset: number, regions: number) => Buffer
-  /** A frame could not be applied; `onClosed` follows. */
-  readonly onRefused: (status: Status) => void
+  /** A frame could not be applied, or what was applied not be made durable; `onClosed` follows. */
+  readonly onRefused: (status: Status, reason: string) => void
   readonly onClosed: (reason: string) => void
 }
 
@@ -164,7 +167,7 @@ export class Receiver {
         }
         const status = this.#apply(header, bytes, start)
         if (status !== STATUS.OK) {
-          this.#refuse(status)
+          this.#refuse(status, this.#nextFrame)
           break
         }
       } else {
@@ -215,7 +218,7 @@ export class Receiver {
       (error: unknown) => {
         if (!isFault(error)) throw error
         over()
-        if (this.#open) this.#refuse(statusOf(error))
+        if (this.#open) this.#refuse(statusOf(error), this.#nextFrame)
       },
     )
   }
@@ -238,11 +241,22 @@ export class Receiver {
     this.#announced = origin + at
   }
 
-  #refuse(status: Status): void {
-    const { sequence } = this.#parts.gate
-    this.#send(ack(ACK.APPLIED, status, sequence))
-    this.#parts.onRefused(status)
-    this.#close(`frame ${sequence + 1} could not be applied: status ${status}`)
+  get #nextFrame(): string {
+    return `frame ${this.#parts.gate.sequence + 1} could not be applied`
+  }
+
+  /** The last acknowledgement of this link: it says why there will be no other. */
+  #refuse(status: Status, what: string): void {
+    const { socket, clock, gate } = this.#parts
+    const reason = `${what}: status ${status}`
+    this.#send(ack(ACK.APPLIED, status, gate.sequence))
+    this.#open = false
+    // Not destroyed at once: with frames unread that is a reset, which may take the acknowledgement with it.
+    socket.end()
+    const cancel = clock.after(LAST_WORD_MS, () => socket.destroy())
+    socket.once('close', cancel)
+    this.#parts.onRefused(status, reason)
+    this.#parts.onClosed(reason)
   }
 
   #apply(header: FrameHeader, bytes: Buffer, start: number): Status {
@@ -361,6 +375,12 @@ export class Receiver {
       (payload) => this.#send(ack(type, STATUS.OK, id, payload)),
       (error: unknown) => {
         if (!isFault(error)) throw error
+        if (!this.#open) return
+        // A flush that failed has lost what was acknowledged as applied: this is no copy any more. That is not for the
+        // writer's clients to hear, whose own disk is good; without this link they are answered as soon as it stands alone.
+        if (type === ACK.FLUSHED || volume.failed !== undefined) {
+          return this.#refuse(statusOf(error), `volume ${index} failed`)
+        }
         this.#send(ack(type, STATUS.IO, id))
       },
     )

@@ -229,8 +229,8 @@ export class ReplicaEnd {
     return null
   }
 
-  #refused(status: Status): void {
-    this.#core.log.error({ status }, 'a write of the other site could not be applied here')
+  #refused(status: Status, reason: string): void {
+    this.#core.log.error({ status, reason }, 'writes of the other site cannot be kept here')
     if (status === STATUS.NO_SPACE) this.#fullMs = this.#core.now()
   }
 
@@ -273,7 +273,7 @@ export class ReplicaEnd {
       onMessage: (message) => this.#fromWriter(message),
       applies: () => session.applies,
       changes: (index, offset, regions) => this.#changes(index, offset, regions),
-      onRefused: (status) => this.#refused(status),
+      onRefused: (status, reason) => this.#refused(status, reason),
       onClosed: (reason) => {
         if (this.#receiver === receiver) {
           log.info({ reason }, 'link lost')

@@ -1,0 +1,189 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { describe, test, type TestContext } from 'node:test'
+import { Fault } from '#base/fault.ts'
+import { systemClock } from '#base/system/clock.ts'
+import { ACK, ACK_BYTES, AckHeader, FLAG, FRAME, frame, STATUS } from '#wire/link/frame.ts'
+import { VOLUME_FAILED, VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
+import type { Volume } from '#agent/volumes/volume.ts'
+import { AckGate } from './ack-gate.ts'
+import { Contact, Silence } from './contact.ts'
+import { Lease } from './lease.ts'
+import { DialledBuffer } from './link.ts'
+import { Receiver } from './receiver.ts'
+import type { RunFile } from './run-file.ts'
+
+const SIZE = 1024 * 1024
+const BLOCK = 4096
+
+/** A volume in memory whose writes fail while `fault` is set, and whose flushes and reads while `syncFault` is. */
+class TestVolume {
+  readonly bytes = Buffer.alloc(SIZE)
+  readonly sizeBytes = SIZE
+  failed: string | undefined
+  fault: Fault | undefined
+  syncFault: Fault | undefined
+  guarded: Promise<void> | null = null
+
+  guard(): Promise<void> | null {
+    return this.guarded
+  }
+
+  writeSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void {
+    if (this.fault !== undefined) throw this.fault
+    this.bytes.set(buf.subarray(bufOffset, bufOffset + length), offset)
+  }
+
+  flush(): Promise<void> {
+    return this.syncFault === undefined ? Promise.resolve() : Promise.reject(this.syncFault)
+  }
+
+  read(): Promise<void> {
+    return this.flush()
+  }
+}
+
+interface Answer {
+  readonly type: number
+  readonly status: number
+  readonly number: number
+}
+
+interface World {
+  readonly volume: TestVolume
+  readonly gate: AckGate
+  /** The writer's end. */
+  readonly writer: Socket
+  readonly answers: Answer[]
+  readonly refused: string[]
+  /** Numbers in the order in which they were noted. */
+  readonly noted: number[]
+  /** The reason for which the receiver gave the link up. */
+  readonly closed: Promise<string>
+  /** The writer's end has seen everything there will be. */
+  readonly ended: Promise<unknown>
+}
+
+async function world(t: TestContext): Promise<World> {
+  const server = createServer({ allowHalfOpen: true })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const buffer = new DialledBuffer(4 * SIZE)
+  const accepted = once(server, 'connection') as Promise<[Socket]>
+  const socket = connect({
+    port: (server.address() as AddressInfo).port,
+    host: '127.0.0.1',
+    onread: {
+      buffer: () => buffer.room(),
+      callback: (count: number, place: Uint8Array) => buffer.added(count, place),
+    },
+  })
+  const [writer] = await accepted
+  t.after(() => {
+    writer.destroy()
+    socket.destroy()
+    server.close()
+  })
+  const answers: Answer[] = []
+  let carry = Buffer.alloc(0)
+  writer.on('data', (chunk) => {
+    carry = Buffer.concat([carry, chunk])
+    const header = new AckHeader()
+    while (carry.length >= ACK_BYTES && header.read(carry, 0)) {
+      const { type, status, number, length } = header
+      answers.push({ type, status, number })
+      carry = carry.subarray(ACK_BYTES + length)
+    }
+  })
+  const volume = new TestVolume()
+  const gate = new AckGate(new Lease(), new Contact(1_000))
+  const refused: string[] = []
+  const noted: number[] = []
+  const closed = new Promise<string>((resolve) => {
+    const receiver = new Receiver({
+      socket,
+      buffer,
+      gate,
+      silence: new Silence(1_000, 0),
+      run: { store: (number: number) => void noted.push(number) } as unknown as RunFile,
+      clock: systemClock,
+      volume: (index) => (index === 1 ? (volume as unknown as Volume) : undefined),
+      onMessage: () => Promise.resolve(),
+      applies: () => true,
+      changes: () => Buffer.alloc(0),
+      onRefused: (status, reason) => refused.push(`${status} ${reason}`),
+      onClosed: resolve,
+    })
+    receiver.start()
+  })
+  const ended = once(writer, 'end')
+  return { volume, gate, writer, answers, refused, noted, closed, ended }
+}
+
+const write = (seq: number, flags = 0): Buffer =>
+  frame(FRAME.WRITE, flags, 1, seq, seq * BLOCK, BLOCK, Buffer.alloc(BLOCK, seq))
+const flush = (id: number): Buffer => frame(FRAME.FLUSH, 0, 1, id, 0, 0)
+
+const failed = () => new Fault(VOLUME_FAILED, 'volume b-1: fdatasync failed')
+
+describe('the receiver', () => {
+  test("a flush that fails ends the link with the reason instead of failing the writer's client", async (t) => {
+    const { volume, writer, answers, refused, closed, ended, gate } = await world(t)
+    writer.write(write(1))
+    await until(() => gate.sequence === 1)
+    volume.syncFault = failed()
+    writer.write(Buffer.concat([flush(7), write(2)]))
+    const reason = await closed
+    await ended
+    assert.match(reason, /volume 1 failed/)
+    assert.doesNotMatch(reason, /frame/)
+    assert.deepEqual(refused, [`${STATUS.IO} ${reason}`])
+    assert.deepEqual(
+      answers.filter(({ type }) => type === ACK.FLUSHED),
+      [],
+    )
+    assert.deepEqual(answers.at(-1), {
+      type: ACK.APPLIED,
+      status: STATUS.IO,
+      number: gate.sequence,
+    })
+  })
+
+  test('a block that cannot be read is an answer, a volume that failed over it ends the link', async (t) => {
+    const { volume, writer, answers, closed } = await world(t)
+    volume.syncFault = failed()
+    writer.write(frame(FRAME.FETCH, 0, 1, 3, 0, BLOCK))
+    await until(() => answers.length === 1)
+    assert.deepEqual(answers, [{ type: ACK.BLOCK, status: STATUS.IO, number: 3 }])
+    volume.failed = 'for ever'
+    writer.write(frame(FRAME.FETCH, 0, 1, 4, 0, BLOCK))
+    assert.match(await closed, /volume 1 failed/)
+  })
+
+  test('a frame that does not fit ends the link and says so, with more frames unread behind it', async (t) => {
+    const { volume, writer, answers, closed, ended, gate } = await world(t)
+    writer.write(write(1))
+    await until(() => gate.sequence === 1)
+    volume.fault = new Fault(VOLUME_NO_SPACE, 'writing volume b-1')
+    for (let seq = 2; seq < 200; seq++) writer.write(write(seq))
+    assert.match(await closed, /frame 2 could not be applied/)
+    await ended
+    assert.deepEqual(answers.at(-1), { type: ACK.APPLIED, status: STATUS.NO_SPACE, number: 1 })
+  })
+
+  test('what a snapshot has no room to preserve is not applied', async (t) => {
+    const { volume, writer, answers, closed, ended, gate } = await world(t)
+    volume.guarded = Promise.reject(new Fault(VOLUME_NO_SPACE, 'preserving'))
+    volume.guarded.catch(() => undefined)
+    writer.write(write(1, FLAG.COPY))
+    await closed
+    await ended
+    assert.equal(gate.sequence, 0)
+    assert.deepEqual(answers, [{ type: ACK.APPLIED, status: STATUS.NO_SPACE, number: 0 }])
+  })
+})
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setImmediate(resolve))
+}
