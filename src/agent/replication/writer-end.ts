@@ -1,4 +1,4 @@
-import { STATUS } from '#wire/link/frame.ts'
+import { STATUS, type Status } from '#wire/link/frame.ts'
 import type { Hello, LinkMessage, Refuse } from '#wire/link/messages.ts'
 import type { SessionCore } from './core.ts'
 import type { AcceptedLink } from './link.ts'
@@ -77,7 +77,7 @@ export class WriterEnd {
     return this.#peerFeatures
   }
 
-  /** Why the replica can hold no copy, as it said when it dialled last; null: it can. */
+  /** Why the replica can hold no copy, as it said when it dialled last, or when it gave that link up; null: it can. */
   get peerUnfit(): Hello['unfit'] {
     return this.#peerUnfit
   }
@@ -98,11 +98,14 @@ export class WriterEnd {
         }
         this.#writer?.acknowledged(sequence)
         this.#parts.onAcknowledged()
-        if (status !== STATUS.OK) {
-          core.log.error({ sequence, status }, 'the replica cannot apply the next write')
-        }
+        if (status !== STATUS.OK) this.#cannotKeep(sender, status, sequence)
       },
-      flushed: (id, status) => this.#writer?.flushed(id, status),
+      flushed: (id, status) => {
+        if (status === STATUS.OK) return this.#writer?.flushed(id, status)
+        // Never a client's error: its own disk is good. It waits until this side may stand alone.
+        this.#cannotKeep(sender, status, core.session.gate.acknowledged)
+        this.broken(sender, `the replica could not make its copy durable: status ${status}`)
+      },
       message: (message) => this.#fromReplica(message),
       echoed: (sentMs) => {
         core.session.contact.heard(sentMs)
@@ -144,6 +147,14 @@ export class WriterEnd {
       },
       (error: unknown) => core.fatal(error),
     )
+  }
+
+  /** The replica's last word on a link that it ends. */
+  #cannotKeep(sender: Sender, status: Status, sequence: number): void {
+    this.#core.log.error({ sequence, status }, 'the replica cannot keep what it is sent')
+    if (this.#sender !== sender) return
+    if (status === STATUS.IO) this.#peerUnfit = 'failed'
+    else if (status === STATUS.NO_SPACE) this.#peerUnfit = 'no_space'
   }
 
   /** Ends the link of `sender`, if that is still the one, and reports it. */

@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { describe, test, type TestContext } from 'node:test'
+import { createLog } from '#base/log.ts'
+import { ACK, ack, STATUS, type Status } from '#wire/link/frame.ts'
+import type { Hello } from '#wire/link/messages.ts'
+import type { SessionCore } from './core.ts'
+import type { LinkSilence } from './link-silence.ts'
+import type { SessionEvent } from './session.ts'
+import type { Writer } from './writer.ts'
+import { WriterEnd } from './writer-end.ts'
+
+interface World {
+  readonly end: WriterEnd
+  readonly replica: Socket
+  /** Statuses of flushes that the write path was told. */
+  readonly flushed: Status[]
+  /** The session has heard that the link is down. */
+  readonly down: Promise<void>
+}
+
+/** An accepted link, with a session that does nothing but listen. */
+async function world(t: TestContext): Promise<World> {
+  const server = createServer()
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const accepted = once(server, 'connection') as Promise<[Socket]>
+  const replica = connect((server.address() as AddressInfo).port, '127.0.0.1')
+  const [socket] = await accepted
+  t.after(() => {
+    replica.destroy()
+    socket.destroy()
+    server.close()
+  })
+  let sayDown = () => {}
+  const down = new Promise<void>((resolve) => (sayDown = resolve))
+  const core = {
+    now: () => 1,
+    log: createLog('test', 'silent'),
+    session: { gate: { sequence: 9, acknowledged: 0 } },
+    post: ({ kind }: SessionEvent) => kind === 'link_down' && sayDown(),
+    inTurn: (work: () => Promise<void>) => work(),
+    process: () => Promise.resolve(),
+  } as unknown as SessionCore
+  const flushed: Status[] = []
+  const writer = {
+    logFrom: null,
+    acknowledged: () => undefined,
+    flushed: (_id: number, status: Status) => flushed.push(status),
+    setSender: () => undefined,
+  } as unknown as Writer
+  const end = new WriterEnd({
+    core,
+    silenceOf: () => ({ end: () => undefined }) as unknown as LinkSilence,
+    writer: () => writer,
+    onAcknowledged: () => undefined,
+  })
+  const hello = { runId: 'r', bootId: 'b', features: 0, unfit: null, members: [] }
+  end.accept({ socket, hello: hello as unknown as Hello, rest: Buffer.alloc(0) })
+  return { end, replica, flushed, down }
+}
+
+describe("the writer's end of the link", () => {
+  for (const [status, unfit] of [
+    [STATUS.IO, 'failed'],
+    [STATUS.NO_SPACE, 'no_space'],
+    [STATUS.BEYOND_END, null],
+  ] as const) {
+    test(`a last acknowledgement of status ${status} says that the replica is unfit: ${unfit}`, async (t) => {
+      const { end, replica, down } = await world(t)
+      replica.end(ack(ACK.APPLIED, status, 4))
+      await down
+      assert.equal(end.peerUnfit, unfit)
+    })
+  }
+
+  test('a flush that failed at the replica ends the link and is nothing that a client hears of', async (t) => {
+    const { end, replica, flushed, down } = await world(t)
+    replica.write(Buffer.concat([ack(ACK.FLUSHED, STATUS.OK, 1), ack(ACK.FLUSHED, STATUS.IO, 2)]))
+    await down
+    assert.deepEqual(flushed, [STATUS.OK])
+    assert.equal(end.peerUnfit, 'failed')
+    assert.equal(end.sender, null)
+  })
+})
