@@ -4,7 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test, type TestContext } from 'node:test'
 import fc from 'fast-check'
+import { isFault } from '#base/fault.ts'
 import { BLOCK_BYTES } from '#wire/link/frame.ts'
+import { VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
 import { BlockSet, blockCount } from './block-set.ts'
 import { ChangeMap, decodeChangeHead, encodeChangeHead } from './change-map.ts'
 
@@ -30,6 +32,13 @@ const marked = (map: ChangeMap, sizeBytes = SIZE): number[] => {
 }
 
 describe('the change map', () => {
+  test('says that the disk has no room for it', () => {
+    assert.throws(
+      () => open('/dev/full', { fresh: true }),
+      (error) => isFault(error, VOLUME_NO_SPACE),
+    )
+  })
+
   for (const map of [true, false]) {
     const how = map ? 'mapped' : 'written'
     test(`names every marked block after the death of the process, ${how}`, (t) => {

@@ -1,8 +1,11 @@
 import { closeSync, fdatasyncSync, openSync, readSync, writeSync, fstatSync } from 'node:fs'
 import { crc32c } from '@node-rs/crc32'
 import { assert } from '#base/assert.ts'
+import { Fault } from '#base/fault.ts'
+import { hasCode } from '#base/system/files.ts'
 import { mapShared, type SharedMemory } from '#base/system/shared-memory.ts'
 import { BLOCK_BYTES } from '#wire/link/frame.ts'
+import { VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
 import { blockCount, type BlockSet } from './block-set.ts'
 
 /* The change map of one member at one site: which 64 KiB blocks this side has changed and the other may lack, since the base, the epoch
@@ -92,15 +95,29 @@ export class ChangeMap {
   #blocks = 0
   #sizeBytes = 0
   #base = 0
-  #state: ChangeMapTrust
+  #state: ChangeMapTrust = 'damaged'
+  readonly #path: string
 
-  /** Opens or creates the map. Throws when the disk has no room for it. */
-  constructor({ path, sizeBytes, bootId, fresh, map = true }: ChangeMapOptions) {
+  /** Opens or creates the map. Throws VOLUME_NO_SPACE when the disk has no room for it; a later try is a new one. */
+  constructor(options: ChangeMapOptions) {
+    const { path, bootId, map = true } = options
     assert(Buffer.byteLength(bootId) <= BOOT_BYTES, 'a boot id has at most 40 characters')
     this.#bootId = bootId
     this.#mayMap = map
-    closeSync(openSync(path, 'a+', 0o600))
-    this.#fd = openSync(path, 'r+')
+    this.#path = path
+    this.#fd = needsRoom(path, () => {
+      closeSync(openSync(path, 'a+', 0o600))
+      return openSync(path, 'r+')
+    })
+    try {
+      needsRoom(path, () => this.#begin(options))
+    } catch (error) {
+      this.close()
+      throw error
+    }
+  }
+
+  #begin({ sizeBytes, bootId, fresh }: ChangeMapOptions): void {
     const begins = fresh && fstatSync(this.#fd).size === 0
     const page = Buffer.alloc(HEAD_BYTES)
     readSync(this.#fd, page, 0, HEAD_BYTES, 0)
@@ -178,12 +195,15 @@ export class ChangeMap {
     if (healed) fdatasyncSync(this.#fd)
   }
 
-  /** The volume will have grown; call it before it can be written there. The new part reads as zeroes on both sides: unmarked. */
+  /** The volume will have grown; call it before it can be written there. The new part reads as zeroes on both sides: unmarked.
+   *  Throws VOLUME_NO_SPACE, and is then as it was. */
   grow(sizeBytes: number): void {
     if (sizeBytes <= this.#sizeBytes) return
-    this.#fit(sizeBytes)
-    if (this.#state === 'exact') this.#writeHead()
-    fdatasyncSync(this.#fd)
+    needsRoom(this.#path, () => {
+      this.#fit(sizeBytes)
+      if (this.#state === 'exact') this.#writeHead()
+      fdatasyncSync(this.#fd)
+    })
   }
 
   close(): void {
@@ -231,5 +251,15 @@ export class ChangeMap {
     for (let at = 0; at < this.#bits.length; ) {
       at += writeSync(this.#fd, this.#bits, at, this.#bits.length - at, HEAD_BYTES + at)
     }
+  }
+}
+
+/** A disk that is full is one of the volumes' and no mistake of ours: whoever asked for a member hears of it. */
+function needsRoom<T>(path: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    if (!hasCode(error, 'ENOSPC') && !hasCode(error, 'EDQUOT')) throw error
+    throw new Fault(VOLUME_NO_SPACE, `making room for ${path}`, {}, error)
   }
 }

@@ -13,7 +13,6 @@ import {
   type Status,
 } from '#wire/link/frame.ts'
 import { decodeMessage, encodeMessage, type LinkMessage } from '#wire/link/messages.ts'
-import { SNAPSHOT_NO_SPACE } from '#agent/snapshots/faults.ts'
 import { VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
 import type { Volume } from '#agent/volumes/volume.ts'
 import { checksumAtOnce, checksumsOf } from './checksums.ts'
@@ -388,7 +387,7 @@ export class Receiver {
 }
 
 const statusOf = (fault: Fault): Status =>
-  isFault(fault, VOLUME_NO_SPACE) || isFault(fault, SNAPSHOT_NO_SPACE) ? STATUS.NO_SPACE : STATUS.IO
+  isFault(fault, VOLUME_NO_SPACE) ? STATUS.NO_SPACE : STATUS.IO
 
 /** What was announced is asked again when its turn comes, and fails then. */
 const ignoreEarlyAnswer = (): void => undefined
