@@ -24,7 +24,6 @@ export type SealedKind =
   | 'moves'
   | 'condemned'
   | 'waiting'
-  | 'lock'
 
 const KIND_NUMBERS: Record<SealedKind, number> = {
   'data-key': 1,
@@ -34,7 +33,6 @@ const KIND_NUMBERS: Record<SealedKind, number> = {
   moves: 5,
   condemned: 6,
   waiting: 7,
-  lock: 8,
 }
 
 /** A key of 32 bytes and the id (16 bytes) under which it is found again. */

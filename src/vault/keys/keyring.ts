@@ -73,6 +73,7 @@ export async function readKeyring(
   damaged: (fault: Fault) => void,
 ): Promise<Keyring> {
   const keys: DataKey[] = []
+  const unreadable: Fault[] = []
   for await (const { key } of store.list(KEYRING_PREFIX)) {
     try {
       const bytes = unseal(masterKey(master), 'data-key', key, await store.get(key))
@@ -86,6 +87,7 @@ export async function readKeyring(
       })
     } catch (error) {
       if (!(error instanceof Fault)) throw error
+      unreadable.push(error)
       damaged(error)
     }
   }
@@ -95,9 +97,12 @@ export async function readKeyring(
     .toSorted((a, b) => b.generation - a.generation || a.id.compare(b.id))
   const current = own[0]
   if (current === undefined) {
-    throw new Fault(VAULT_DAMAGED, 'opening the vault: none of its own data keys is readable', {
-      object: KEYRING_PREFIX,
-    })
+    const names = unreadable.map(({ detail }) => String(detail['object'])).join(', ')
+    throw new Fault(
+      VAULT_DAMAGED,
+      `opening the vault: none of its own data keys is readable (${names})`,
+      { object: KEYRING_PREFIX },
+    )
   }
   const byHex = new Map(keys.map((key) => [key.id.toString('hex'), key]))
   return {

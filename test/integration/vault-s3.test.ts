@@ -1,0 +1,100 @@
+/** The vault in a real S3 server. */
+import assert from 'node:assert/strict'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import {
+  CreateBucketCommand,
+  DeleteObjectCommand,
+  ListObjectVersionsCommand,
+  S3Client,
+} from '@aws-sdk/client-s3'
+import { createS3Store } from '#vault/s3/s3-store.ts'
+import { storeContract } from '#vault/store.contract.ts'
+import { openVault } from '#vault/vault.ts'
+import { ACCESS_KEY, missingPrograms, SECRET_KEY, startGateway } from './vault-ceph.ts'
+import {
+  assertRestores,
+  assertWhole,
+  backUp,
+  BLOCK,
+  changeBlocks,
+  deps,
+  makeImage,
+  newVault,
+  randomFrom,
+  SECRET,
+} from './vault-kit.ts'
+
+const reason = missingPrograms()
+if (reason !== undefined) {
+  test('the vault in a real S3 server', { skip: reason }, () => undefined)
+} else {
+  const directory = await mkdtemp(join(tmpdir(), 'holdfast-s3-'))
+  const server = await startGateway(directory)
+  const credentials = { accessKeyId: ACCESS_KEY, secretAccessKey: SECRET_KEY }
+  const client = new S3Client({
+    region: 'us-east-1',
+    endpoint: server.endpoint,
+    forcePathStyle: true,
+    credentials,
+  })
+  after(async () => {
+    client.destroy()
+    await server.stop()
+    await rm(directory, { recursive: true, force: true })
+  })
+  await client.send(new CreateBucketCommand({ Bucket: 'vaults' }))
+  let count = 0
+  const store = (prefix = `p${count++}`, more: { bucket?: string; objectLock?: boolean } = {}) =>
+    createS3Store({
+      bucket: 'vaults',
+      prefix,
+      region: 'us-east-1',
+      endpoint: server.endpoint,
+      ...credentials,
+      ...more,
+    })
+  storeContract('S3', async () => store())
+
+  test('a vault in S3 takes backups, deletions and collections, and restores byte for byte', async () => {
+    const vault = await newVault(store('life'))
+    const random = randomFrom(31)
+    const image = makeImage(100 * BLOCK, random)
+    const first = await backUp(vault, image, { packBytes: 1024 * 1024 })
+    const blocks = changeBlocks(image, 0.5, random)
+    const second = await backUp(vault, image, { parent: first.id, blocks })
+    await vault.forget(first.id)
+    const result = await vault.collect({ graceMs: 0, usedMin: 0.9 })
+    assert.equal(result.checkpointsDeleted, 1)
+    assert.ok(result.packsRewritten + result.packsDeleted > 0)
+    const again = await openVault(deps(store('life')), SECRET)
+    await assertRestores(again, second)
+    await assertWhole(again)
+  })
+
+  test('with object lock, not even the owner of the bucket can delete what a locked checkpoint needs', async () => {
+    await client.send(
+      new CreateBucketCommand({ Bucket: 'locked', ObjectLockEnabledForBucket: true }),
+    )
+    const vault = await newVault(store('v', { bucket: 'locked', objectLock: true }))
+    const done = await backUp(vault, makeImage(20 * BLOCK, randomFrom(32)))
+    await vault.lock(done.id, Date.now() + 3_600_000)
+    const { Versions = [] } = await client.send(
+      new ListObjectVersionsCommand({ Bucket: 'locked', Prefix: 'v/' }),
+    )
+    const needed = Versions.filter(({ Key = '' }) =>
+      /\/(packs|manifests|keys|keyring|locks)\/|vault\.json$/.test(Key),
+    )
+    assert.ok(needed.length >= 6)
+    for (const { Key, VersionId } of needed) {
+      await assert.rejects(
+        client.send(new DeleteObjectCommand({ Bucket: 'locked', Key, VersionId })),
+        /AccessDenied|forbidden/i,
+        `${Key} stays`,
+      )
+    }
+    await assertRestores(vault, done)
+  })
+}
