@@ -172,6 +172,16 @@ describe('the receiver', () => {
     assert.deepEqual(answers.at(-1), { type: ACK.APPLIED, status: STATUS.NO_SPACE, number: 1 })
   })
 
+  test('the number is noted after every frame, also of those that came together', async (t) => {
+    const { writer, gate, noted, answers } = await world(t)
+    const parts = [write(3, FLAG.MORE), write(4)]
+    writer.write(Buffer.concat([write(1), write(2), ...parts, write(5), flush(1)]))
+    await until(() => answers.some(({ type }) => type === ACK.FLUSHED))
+    assert.equal(gate.sequence, 5)
+    assert.deepEqual(noted, [1, 2, 4, 5])
+    assert.deepEqual(answers.filter(({ type }) => type === ACK.APPLIED).at(-1)?.number, 5)
+  })
+
   test('what a snapshot has no room to preserve is not applied', async (t) => {
     const { volume, writer, answers, closed, ended, gate } = await world(t)
     volume.guarded = Promise.reject(new Fault(VOLUME_NO_SPACE, 'preserving'))

@@ -23,7 +23,7 @@ import type { RunFile } from './run-file.ts'
 
 /* The replica's end of a live link: applies frames in order and acknowledges.
  *
- *     socket ─► buffer ─► all complete frames ─► page cache, run file ─► ONE acknowledgement of the last one applied
+ *     socket ─► buffer ─► each complete frame ─► page cache, run file ─► ONE acknowledgement of the last one applied
  *                              │
  *                              └─ a message: nothing behind it is looked at until the session has dealt with it
  *
@@ -175,10 +175,7 @@ export class Receiver {
       }
       at = end
     }
-    if (gate.sequence !== before) {
-      this.#parts.run.store(gate.sequence)
-      this.#send(ack(ACK.APPLIED, STATUS.OK, gate.sequence))
-    }
+    if (gate.sequence !== before) this.#send(ack(ACK.APPLIED, STATUS.OK, gate.sequence))
     this.#consumed += at - buffer.start
     buffer.start = at
     if (this.#preserving) this.#announce()
@@ -305,22 +302,22 @@ export class Receiver {
       this.#pendingBytes = 0
     }
     gate.applied(seq)
+    // After every frame: of those that came together only one may be applied again by the next process, or a resend that is cut off
+    // would leave old content beside newer.
+    this.#parts.run.store(seq)
     this.frames++
     return STATUS.OK
   }
 
   #other(header: FrameHeader, payload: Buffer, before: number): void {
-    const { gate, silence, clock, run } = this.#parts
+    const { gate, silence, clock } = this.#parts
     const { type, seq: id, volume: index, offset, length } = header
     switch (type) {
       case FRAME.HEARTBEAT:
         silence.answered(clock.bootMs())
         return this.#send(ack(ACK.ECHO, STATUS.OK, id))
       case FRAME.FLUSH:
-        if (gate.sequence !== before) {
-          run.store(gate.sequence)
-          this.#send(ack(ACK.APPLIED, STATUS.OK, gate.sequence))
-        }
+        if (gate.sequence !== before) this.#send(ack(ACK.APPLIED, STATUS.OK, gate.sequence))
         return this.#answer(ACK.FLUSHED, id, index, async (volume) => {
           await volume.flush()
           return undefined

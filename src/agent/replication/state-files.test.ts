@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from '
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test, type TestContext } from 'node:test'
+import { crc32c } from '@node-rs/crc32'
 import fc from 'fast-check'
 import { EpochFile } from './epoch-file.ts'
 import { IntentBitmap } from './intent-bitmap.ts'
@@ -89,6 +90,83 @@ describe('the run file', () => {
       assert.equal(new RunFile(path, 'boot-2').known, null)
     })
   }
+})
+
+describe('the numbers of a run file', () => {
+  const SLOTS_AT = 64
+  const page = (t: TestContext, last: number): { path: string; bytes: Buffer } => {
+    const path = join(directory(t), 'run')
+    const file = new RunFile(path, 'boot-1')
+    file.begin(100)
+    for (let n = 101; n <= last; n++) file.store(n)
+    file.close()
+    return { path, bytes: readFileSync(path) }
+  }
+  const knownOf = (path: string, bytes: Buffer): number | null => {
+    writeFileSync(path, bytes)
+    const file = new RunFile(path, 'boot-1')
+    file.close()
+    return file.known
+  }
+
+  test('one bit that flips is never believed', (t) => {
+    for (const last of [100, 101, 102, 1023]) {
+      const { path, bytes } = page(t, last)
+      for (let bit = 0; bit < 32 * 8; bit++) {
+        const damaged = Buffer.from(bytes)
+        const at = SLOTS_AT + (bit >> 3)
+        damaged[at] = (damaged[at] as number) ^ (1 << (bit & 7))
+        const known = knownOf(path, damaged)
+        // The store before is what a store that was cut off leaves.
+        const good = known === null || known === last || known === Math.max(100, last - 1)
+        assert.ok(good, `${last} became ${known} by bit ${bit}`)
+      }
+    }
+  })
+
+  test('bytes that are zero, or of anything else, are not known', (t) => {
+    const { path, bytes } = page(t, 500)
+    for (const fill of [0, 0xff, 0x40]) {
+      assert.equal(knownOf(path, Buffer.from(bytes).fill(fill, SLOTS_AT, SLOTS_AT + 32)), null)
+    }
+  })
+
+  test('a process that dies between the two stores leaves the number before', (t) => {
+    for (const last of [100, 101, 102]) {
+      const { path, bytes } = page(t, last)
+      const later = page(t, last + 1).bytes
+      const torn = Buffer.from(bytes)
+      for (const at of [SLOTS_AT, SLOTS_AT + 16]) {
+        if (later.readDoubleLE(at) === last + 1) later.copy(torn, at, at, at + 8)
+      }
+      assert.notDeepEqual(torn, bytes)
+      assert.equal(knownOf(path, torn), last)
+      // And the next process writes over the torn one first.
+      writeFileSync(path, torn)
+      const next = new RunFile(path, 'boot-1')
+      next.store(last + 1)
+      next.close()
+      assert.equal(new RunFile(path, 'boot-1').known, last + 1)
+    }
+  })
+
+  test('a file that begins anew, lower, has nothing of what it held', (t) => {
+    const { path } = page(t, 500)
+    const file = new RunFile(path, 'boot-1')
+    file.begin(7)
+    assert.equal(new RunFile(path, 'boot-1').known, 7)
+    file.store(8)
+    assert.equal(new RunFile(path, 'boot-1', { map: false }).known, 8)
+    file.close()
+  })
+
+  test('a file of the version before is not known', (t) => {
+    const { path, bytes } = page(t, 500)
+    const old = Buffer.from(bytes)
+    old.writeUInt16BE(1, 4)
+    old.writeUInt32BE(crc32c(old.subarray(0, 48)), 48)
+    assert.equal(knownOf(path, old), null)
+  })
 })
 
 describe('region sets', () => {
