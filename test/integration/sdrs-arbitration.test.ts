@@ -61,7 +61,7 @@ async function look(group: string, force: boolean, preferredOff = false) {
   const row = await readGroup(region.plane.store.db, group)
   assert.ok(row !== undefined)
   const { store, agents, witness } = region.plane
-  const services = { store, agents, witness, agentSilenceMs: 1_000 }
+  const services = { store, agents, witness, clock: systemClock, agentSilenceMs: 1_000 }
   return await preflight(services, row, { kind: 'failover', force, preferredOff })
 }
 
@@ -90,8 +90,17 @@ test('a writer that is alone and alive gives up at once when it is asked, and th
   const { group, pair } = await protectedGroup('forced')
   await region.stopSite('az2')
   await write('az1', pair, 2)
-  await inState(group, 'solo')
-  await region.until('it has told', async () => (await recordOf(group)).alone !== null)
+  const { state, alone } = await recordOf(group)
+  assert.equal(state, 'solo')
+  assert.ok(alone !== null, 'the first lease was asked for with the figures')
+  // What was held until it went alone counts: the write before this was answered by nothing else.
+  await region.until(
+    'it has told',
+    async () => ((await recordOf(group)).alone?.bytes ?? 0) >= 4_096,
+  )
+  const { givenUp } = await look(group, true)
+  assert.equal(givenUp?.kind, 'at_least')
+  assert.ok((givenUp?.bytes ?? 0) >= 4_096)
   await write('az1', pair, 3)
   // A DR side that is back catches up; the failover comes first or not, and either is consistent.
   await region.startSite('az2')

@@ -26,6 +26,8 @@ export class AckGate {
   #acknowledged = 0
   /** Writer: payload of clients' writes since the start of the process, bytes. The hot path adds to it. */
   bytes = 0
+  /** Writer: payload of clients' writes that the replica has not acknowledged, bytes. Told by whoever keeps their frames. */
+  unacknowledgedBytes: () => number = () => 0
 
   constructor(lease: Lease, contact: Contact) {
     this.#lease = lease

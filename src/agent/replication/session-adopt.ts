@@ -191,6 +191,8 @@ function adoptAsWriter(
   const answeredAlone = ALONE.has(from.record.state) || from.unwitnessed
   // From one state of acknowledging alone to another (reprotect) the witness keeps the lease, and so do we.
   const keepsLease = !frozen && ALONE.has(from.record.state) && s.gate.mode === 'alone'
+  // So that the first question for a lease says already what the other side lacks.
+  if (!frozen) s.beginAlone(now)
   s.do({ kind: 'stop_copy' })
   if (!keepsLease) {
     s.gate.mode = 'closed'

@@ -57,7 +57,7 @@ export class SessionState {
   wantSolo = false
   /** Writer in sync: without a link since. */
   lonelySinceMs: number
-  /** Writer: since when it answers alone, with the numbers of then. */
+  /** Writer: since when what it numbers is answered alone, with the bytes of then. */
   aloneFrom: { readonly atMs: number; readonly bytes: number } | null = null
   wallAheadMs: number | null = null
 
@@ -122,6 +122,12 @@ export class SessionState {
     this.link = null
     this.ready = null
     this.watchLater = false
+  }
+
+  /** What the replica has not acknowledged is going to be answered without it, what is held included. */
+  beginAlone(now: number): void {
+    const { bytes } = this.gate
+    this.aloneFrom ??= { atMs: now, bytes: bytes - this.gate.unacknowledgedBytes() }
   }
 
   serve(): void {

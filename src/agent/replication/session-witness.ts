@@ -144,7 +144,7 @@ export function witnessAnswered(
 /** The lease was granted or renewed. */
 function granted(s: SessionState, now: number): void {
   if (s.stored.unwitnessed) s.persist({ unwitnessed: false })
-  s.aloneFrom ??= { atMs: now, bytes: s.gate.bytes }
+  s.beginAlone(now)
   if (s.phase === 'opening' || s.phase === 'promoting') {
     s.move('alone')
     s.settle({ clean: null, promoting: false })
@@ -200,7 +200,7 @@ function goUnwitnessed(s: SessionState, now: number): void {
     s.dropLink(false)
   }
   if (s.phase !== 'alone') s.move('alone')
-  s.aloneFrom ??= { atMs: now, bytes: s.gate.bytes }
+  s.beginAlone(now)
   s.settle({ clean: null, promoting: false })
   s.gate.mode = 'unwitnessed'
   s.serve()

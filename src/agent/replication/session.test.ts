@@ -570,6 +570,26 @@ describe('a writer that has lost its link', () => {
     assert.equal(ask.alone.bytes, 8_192)
     assert.equal(ask.alone.sequence, side.session.gate.sequence)
   })
+
+  test('counts what was held when it went alone, and says so with its first question for a lease', () => {
+    const side = inStep()
+    side.tick()
+    side.session.gate.bytes += 1_000_000
+    side.session.gate.unacknowledgedBytes = () => 4_096
+    side.answer(side.handle({ kind: 'link_down' }), side.session.stored.record)
+    const adopted = side.answer(side.tick(1_000), record(3, 'solo'))
+    const first = find(adopted, 'ask').ask
+    assert.ok(first.kind === 'renew')
+    assert.equal(first.alone?.bytes, 4_096)
+    side.answer(adopted, record(3, 'solo'))
+    assert.equal(side.session.phase, 'alone')
+    // In the frame log it is unacknowledged as long as the link is away: it is not counted twice.
+    side.session.gate.bytes += 8_192
+    side.session.gate.unacknowledgedBytes = () => 12_288
+    const next = find(side.tick(2_000), 'ask').ask
+    assert.ok(next.kind === 'renew')
+    assert.equal(next.alone?.bytes, 12_288)
+  })
 })
 
 describe('static priority', () => {

@@ -118,6 +118,7 @@ export class Writer {
     this.#holdBytes = parts.holdBytes
     this.#onLocalError = parts.onLocalError
     this.#onLogDropped = parts.onLogDropped
+    this.#gate.unacknowledgedBytes = () => this.#unacknowledgedBytes()
     this.#log = new FrameLog(parts.frameLogBytes)
     this.#flushes = new FlushRounds({
       askReplica: (member) => this.#askFlush(member),
@@ -265,6 +266,16 @@ export class Writer {
       this.#forgottenSeq = entry.seq
     }
     this.#trim()
+  }
+
+  #unacknowledgedBytes(): number {
+    const ring = this.#ring
+    let bytes = 0
+    for (let i = ring.after(this.#gate.acknowledged); i < ring.tail; i++) {
+      const { isCopy, length } = ring.at(i)
+      if (!isCopy) bytes += length
+    }
+    return bytes
   }
 
   /** What the replica lacks of the frames that are here is named by the change map, whatever happens to them. */

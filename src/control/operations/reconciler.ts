@@ -23,6 +23,7 @@ import { GROUP_TRANSIENT, type GroupStatus } from '#domain/protection-group.ts'
 import { PAIR_BUSY, type PairStatus } from '#domain/replication-pair.ts'
 import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
+import { isOfThisCopy, rebuildsOf } from './definitions/copy-proof.ts'
 import { sessionMembers, toWire } from './definitions/session.ts'
 import { followRecord, followedBy } from './follow-record.ts'
 
@@ -287,12 +288,18 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   async function rememberJoined(group: ProtectionGroupRow): Promise<void> {
     const record = await witness.record(group.id)
     if (record?.state !== 'in_sync') return
-    const status = agents.session(group.id, record.writer)?.status
-    if (status?.epoch !== record.epoch || !agents.heard(record.writer)) return
-    const joined = new Set(status.members.filter((one) => one.joined).map((one) => one.pair))
-    const proved = (await pairsOfGroup(store.db, group.id)).filter(
+    const view = agents.session(group.id, record.writer)
+    if (view?.status.epoch !== record.epoch || !agents.heard(record.writer)) return
+    const joined = new Set(view.status.members.filter((one) => one.joined).map((one) => one.pair))
+    const receivedMs = clock.wallMs() - view.ageMs
+    const said = (await pairsOfGroup(store.db, group.id)).filter(
       (pair) => pair.in_session === 1 && pair.added_epoch >= record.epoch && joined.has(pair.id),
     )
+    const rebuilds = await rebuildsOf(
+      store.db,
+      said.map((pair) => pair.id),
+    )
+    const proved = said.filter((pair) => isOfThisCopy(rebuilds.get(pair.id), receivedMs))
     if (proved.length === 0) return
     await store.write(async (tx) => {
       for (const pair of proved) {

@@ -12,7 +12,9 @@ import type { Store } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import { describeGivenUp, freezesFirst, type GivenUp, givenUp } from '#domain/failover.ts'
 import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
+import type { SessionStatus } from '#wire/site/witness.ts'
 import { type OperationKind, operation, step, type StepContext } from '../operation.ts'
+import { isOfThisCopy, rebuildsOf } from './copy-proof.ts'
 import { failed, settle, swapStation } from './group-settle.ts'
 import {
   changeRecord,
@@ -139,23 +141,34 @@ export const failoverGroup: OperationKind<Failover> = operation('group.failover'
  * such pair refuses the whole failover.
  */
 async function leftBehind(ctx: StepContext<Failover>): Promise<readonly string[]> {
-  const { store, agents } = ctx.services
+  const { store, agents, clock } = ctx.services
   const group = await theGroup(store.db, ctx.resourceId)
   const record = await theRecord(ctx.services, group.id)
   if (record.writer === drAz(group)) return []
-  const { members, rise } = await store.read(async (db) => ({
-    members: (await pairsOfGroup(db, group.id)).filter((pair) => pair.in_session === 1),
-    rise: await latestRise(db, group.id),
-  }))
+  const { members, rise, rebuilds } = await store.read(async (db) => {
+    const pairs = await pairsOfGroup(db, group.id)
+    return {
+      members: pairs.filter((pair) => pair.in_session === 1),
+      rise: await latestRise(db, group.id),
+      rebuilds: await rebuildsOf(
+        db,
+        pairs.map((pair) => pair.id),
+      ),
+    }
+  })
   // What the DR side says now, and what production said last. After a restart reports may be of an older epoch, and must not
   // make a good copy look like a fragment.
   const dr = await statusAt(ctx, group.id, drAz(group))
   if (dr?.unfit === 'failed') throw new Fault(DR_SIDE_FAILED, `failing over group ${group.id}`)
-  const said = [dr, agents.session(group.id, productionAz(group))?.status]
-  const reports = said.flatMap((one) => (one?.epoch === record.epoch ? [one] : []))
-  const copied = (pair: ReplicationPairRow) =>
-    (rise !== null && rise > pair.added_epoch) ||
-    reports.some((one) => one.members.some((member) => member.pair === pair.id && member.joined))
+  const production = agents.session(group.id, productionAz(group))
+  const receivedMs = clock.wallMs() - (production?.ageMs ?? 0)
+  const says = (status: SessionStatus | undefined, pair: string) =>
+    status?.epoch === record.epoch &&
+    status.members.some((member) => member.pair === pair && member.joined)
+  const copied = ({ id, added_epoch }: ReplicationPairRow) =>
+    (rise !== null && rise > added_epoch) ||
+    says(dr, id) ||
+    (says(production?.status, id) && isOfThisCopy(rebuilds.get(id), receivedMs))
   const behind = members.filter((pair) => !copied(pair))
   if (behind.length === members.length) {
     throw new Fault(DR_SIDE_EMPTY, `failing over group ${group.id}`)
@@ -199,7 +212,8 @@ async function freeze(ctx: StepContext<Failover>): Promise<Frozen> {
     before.state === 'frozen'
       ? await stateBefore(services.store, group.id, before.epoch)
       : before.state
-  const lost = givenUp({ ...before, state: from }, (await drNotes(ctx, group)) ?? null)
+  const outOfTouchMs = (await drNotes(ctx, group)) ?? null
+  const lost = givenUp({ ...before, state: from }, outOfTouchMs)
   if (lost.kind !== 'nothing' && !input.force) {
     throw new Fault(DR_SIDE_NOT_IN_SYNC, `failing over group ${group.id}`)
   }
@@ -218,7 +232,8 @@ async function freeze(ctx: StepContext<Failover>): Promise<Frozen> {
     ({ epoch }) => ({ kind: 'freeze', epoch, attempt: ctx.attemptId }),
   )
   if (record.state !== 'frozen') return nothing
-  return { from, epoch: record.epoch, givenUp: lost }
+  // The writer may have said more until it was frozen.
+  return { from, epoch: record.epoch, givenUp: givenUp({ ...record, state: from }, outOfTouchMs) }
 }
 
 /** Out of which state the record was frozen. */

@@ -1,3 +1,4 @@
+import type { Clock } from '#base/clock.ts'
 import { drAz, productionAz } from '#control/resources/groups.ts'
 import { latestRise, readOwnership } from '#control/resources/sync.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
@@ -15,6 +16,7 @@ import {
   type GroupRefusal,
 } from '#domain/protection-group.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
+import { isOfThisCopy, rebuildsOf } from './copy-proof.ts'
 import { groupFacts, type SyncSources } from './sync-views.ts'
 
 /* What an action on a group would do, before it is asked for. It changes nothing and asks no agent: it is as old as the last reports, and
@@ -24,6 +26,7 @@ export interface PreflightServices extends SyncSources {
   readonly store: Store
   readonly agents: AgentRegistry
   readonly witness: Witness
+  readonly clock: Clock
 }
 
 export type PreflightAction = 'start' | 'stop' | 'reverse' | 'failover'
@@ -117,21 +120,28 @@ function needsOf(facts: GroupFacts, leavesBehind: readonly string[]): Preflight[
 }
 
 async function neverCopied(
-  { store, agents }: PreflightServices,
+  { store, agents, clock }: PreflightServices,
   group: ProtectionGroupRow,
   record: Ownership,
   pairs: readonly ReplicationPairRow[],
 ): Promise<string[]> {
   if (record.writer === drAz(group)) return []
   const rise = await latestRise(store.db, group.id)
-  const reports = [drAz(group), productionAz(group)].flatMap((site) => {
-    const status = agents.session(group.id, site)?.status
-    return status?.epoch === record.epoch ? [status] : []
+  const views = [drAz(group), productionAz(group)].flatMap((site) => {
+    const view = agents.session(group.id, site)
+    return view?.status.epoch === record.epoch ? [view] : []
   })
-  return pairs
+  const unproved = pairs
     .filter((pair) => pair.in_session === 1 && (rise === null || rise <= pair.added_epoch))
-    .filter(({ id }) => !reports.some((one) => one.members.some((m) => m.pair === id && m.joined)))
     .map(({ id }) => id)
+  const rebuilds = await rebuildsOf(store.db, unproved)
+  const says = (id: string) =>
+    views.some(
+      ({ status, ageMs }) =>
+        status.members.some(({ pair, joined }) => pair === id && joined) &&
+        isOfThisCopy(rebuilds.get(id), clock.wallMs() - ageMs),
+    )
+  return unproved.filter((id) => !says(id))
 }
 
 function copyAt(dr: SessionStatus | null): Preflight['drCopy'] {

@@ -1,6 +1,7 @@
 import { Fault, isFault } from '#base/fault.ts'
 import { sleep } from '#base/clock.ts'
 import { drAz, readPair, updatePair, volumeAt } from '#control/resources/groups.ts'
+import type { Transaction } from '#control/store/store.ts'
 import { SITE_BUSY, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
 import { operation, step, type StepContext } from '../operation.ts'
 import type { PairInput } from './pairs.ts'
@@ -8,7 +9,9 @@ import { GROUP_MOVED_ON, openAt, theGroup, theRecord, withRecord } from './sessi
 
 /* Rebuild of a copy: the DR side's volume is replaced by an empty one, which joins the running session by a first copy.
  *
- *     replace ─► the pair counts as never copied ─► copy (only watched; the session does it)
+ *     forget_copy ─► the pair counts as never copied ─► replace ─► copy (only watched; the session does it)
+ *
+ * First of all it is written down that there is no copy: a failover that comes between must not take the old copy's word for the new one.
  */
 
 export interface RebuildPair extends PairInput {
@@ -19,8 +22,15 @@ export interface RebuildPair extends PairInput {
 const POLL_MS = 500
 
 export const rebuildPair = operation<RebuildPair>('pair.rebuild', {
-  version: 1,
+  version: 2,
   steps: [
+    step<RebuildPair, number>('forget_copy', {
+      act: async (ctx) => {
+        const { group } = await protectedPair(ctx)
+        return (await theRecord(ctx.services, group.id)).epoch
+      },
+      record: (tx, ctx, epoch) => countAsUncopied(tx, ctx, epoch),
+    }),
     step<RebuildPair, number>('replace', {
       act: async (ctx) => {
         const { group, pair } = await protectedPair(ctx)
@@ -45,14 +55,18 @@ export const rebuildPair = operation<RebuildPair>('pair.rebuild', {
           return record.epoch
         })
       },
-      record: (tx, ctx, epoch) =>
-        updatePair(tx, ctx.resourceId, { added_epoch: epoch }, ctx.services.clock.wallMs()),
+      // The sites may have risen since; that was with the copy of before.
+      record: (tx, ctx, epoch) => countAsUncopied(tx, ctx, epoch),
     }),
     step('copy', { cancellable: true, weight: 20, act: (ctx) => copied(ctx) }),
   ],
   // The copy goes on in the session, whether it is watched or not.
   failed: async () => {},
 })
+
+/** A rise above `epoch`, or a report about the new copy, proves the pair again. */
+const countAsUncopied = (tx: Transaction, ctx: StepContext<RebuildPair>, epoch: number) =>
+  updatePair(tx, ctx.resourceId, { added_epoch: epoch }, ctx.services.clock.wallMs())
 
 async function protectedPair(ctx: StepContext<RebuildPair>) {
   const { db } = ctx.services.store
