@@ -35,8 +35,19 @@ const operation = (over: Partial<OperationView> = {}): OperationView => ({
   ...over,
 })
 
-test('every kind of operation that a user can start is shown as a job', () => {
-  for (const { name } of operationKinds) assert.ok(JOB_SPECS[name] !== undefined, name)
+/** Asked for through Holdfast's own API, which shows them as operations. The published dialects have no such jobs. */
+const NATIVE = new Set([
+  'group.verify',
+  'pair.rebuild',
+  'snapshot.create',
+  'snapshot.delete',
+  'snapshot.rollback',
+])
+
+test('every kind of operation that a published API can start is shown as a job', () => {
+  for (const { name } of operationKinds) {
+    assert.equal(JOB_SPECS[name] !== undefined, !NATIVE.has(name), name)
+  }
 })
 
 test('states and times are those of the API', () => {
