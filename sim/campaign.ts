@@ -159,8 +159,12 @@ export function wantedCoverage(): string[] {
   ]
 }
 
-/** What the witness must have refused. (WITNESS_WAITING needs a restored database, which this world does not have.) */
+/** What the witness must have refused. */
 const REFUSALS = [
+  'renew WITNESS_WAITING',
+  'solo WITNESS_WAITING',
+  'rise WITNESS_WAITING',
+  'failover WITNESS_WAITING',
   'failover LEASE_HELD',
   'failover PREFERRED_MAY_RUN',
   'open WRONG_STATE',
@@ -187,6 +191,10 @@ const EVENTS = [
   'link refused UNWITNESSED',
   'move promoted from failed_over',
   'out of touch noted',
+  'record adopted',
+  'record adopted from a later epoch',
+  'record vouched for',
+  'operation forgotten',
 ] as const
 
 /** The moves of the table whose states a group can be in: arbitration states have no way in yet. */

@@ -27,6 +27,8 @@ export interface AgentStatus {
   readonly answering: boolean
   readonly unwitnessed: boolean
   readonly kept: string | null
+  /** Every volume here has received its first copy in full. */
+  readonly joined: boolean
 }
 
 export type AgentCommand =
@@ -48,6 +50,7 @@ export type AgentCommand =
   | { readonly kind: 'close'; readonly record: OwnershipRecord }
 
 const TICK_MS = 400
+const TICKS_PER_REPORT = 5
 const WITNESS_TIMEOUT_MS = 3_000
 
 export class Agent {
@@ -69,6 +72,7 @@ export class Agent {
   #refusal: string | null = null
   #command = false
   #stopping = false
+  #ticks = 0
 
   constructor(world: World, site: Site) {
     this.world = world
@@ -117,6 +121,7 @@ export class Agent {
       answering: session.served && session.gate.mayAnswer(this.now()),
       unwitnessed: session.stored.unwitnessed,
       kept: session.stored.kept,
+      joined: this.site.joined,
     }
   }
 
@@ -176,6 +181,7 @@ export class Agent {
     this.process.after(TICK_MS, () => {
       if (this.#events.length === 0)
         this.feed(() => ({ kind: 'tick', now: this.now(), wallMs: this.process.wallMs() }))
+      if (++this.#ticks % TICKS_PER_REPORT === 0) this.world.report(this)
       this.#tick()
     })
   }

@@ -24,6 +24,7 @@ export const FAULTS = [
   'witness-crash',
   'witness-power-loss',
   'witness-pause',
+  'witness-restored',
   'slow-fsync',
   'wall-clock-jump',
   'no-space',
@@ -140,6 +141,15 @@ export class Faults {
         witness.kill()
         witness.host.powered = false
         return this.#later(500, 12_000, () => this.#startWitness())
+      case 'witness-restored':
+        witness.kill()
+        if (witness.restore()) {
+          world.coverage.count('witness restored')
+          this.#operator.forget()
+          // In some rooms somebody stands before the silent machine.
+          if (this.#random.chance(0.5)) this.#later(500, 20_000, () => this.#operator.vouch())
+        }
+        return this.#later(100, 10_000, () => this.#startWitness())
       case 'witness-pause': {
         const { process } = witness
         process.pause()

@@ -90,6 +90,34 @@ export class Operator {
     this.#begin()
   }
 
+  /** The database was replaced by an older copy: it knows nothing of the operation. */
+  forget(): void {
+    if (this.#operation === null) return
+    this.#world.log(() => `operation ${this.#name} is forgotten`)
+    this.#world.coverage.count(`operation forgotten`)
+    this.#try++
+    this.#operation = null
+    this.#name = null
+    this.#step = null
+  }
+
+  /**
+   * Vouches for a record in doubt, where that is true: the site that says nothing is off, and acted under nothing that is not known.
+   * When both have spoken there is nothing to state but which of two claims counts.
+   */
+  vouch(): void {
+    const { witness } = this.#world
+    const [off] = witness.awaits
+    if (witness.trusted) return
+    if (off === undefined) {
+      if (this.patient) witness.vouch()
+      return
+    }
+    const site = this.#world.site(off)
+    if (witness.awaits.length > 1 || site.host.powered) return
+    if (site.epoch.value.record.epoch <= witness.newestKnown) witness.vouch(off)
+  }
+
   #advance(result: Result): void {
     const operation = this.#operation
     if (operation === null) return
@@ -322,6 +350,8 @@ export class Operator {
     const { here, other } = this.#sides(writer)
     const shown = yield* this.#agent(other, { kind: 'show' })
     if (shown === null) return 'unreachable'
+    // What was never copied in full is fragments.
+    if (!shown.status.joined) return 'DR_SIDE_EMPTY'
     const inSync = state === 'in_sync'
     let consent = false
     if ((state === 'solo' || state === 'resyncing') && this.#random.chance(0.75)) {

@@ -28,6 +28,8 @@ const OPERATION_MS_MAX = 90_000
 const HEALED_MS_MAX = 90_000
 /** How long an agent may be behind before it is told again. */
 const TELL_MS = 5_000
+/** How long the sites' reports may take to restore the trust in a restored record before somebody vouches. */
+const DOUBT_MS = 20_000
 const QUIET_MS_MAX = 30_000
 const HEAL_STEP_MS = 250
 
@@ -149,6 +151,10 @@ function heal(world: World, operator: Operator): void {
         throw new Violation(`liveness: operation ${operator.busy} does not end`)
       }
       continue
+    }
+    if (!witness.trusted) {
+      if (timeline.nowMs - since > DOUBT_MS) operator.vouch()
+      if (timeline.nowMs - since <= HEALED_MS_MAX) continue
     }
     const { state, writer } = witness.stored
     const first = FIRST_STEP[state]

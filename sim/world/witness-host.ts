@@ -1,10 +1,21 @@
 import {
+  adopt,
+  type Heard,
+  heardUnder,
+  hears,
+  nextDoubt,
+  settledBy,
+  trusted,
+} from '#control/sites/history.ts'
+import type { OwnershipRow } from '#control/store/tables/sites.ts'
+import {
   closedRecord,
   decideOwnership,
   type Ownership,
   type OwnershipAnswer,
   type OwnershipRequest,
 } from '#domain/ownership.ts'
+import type { EndedSession, SessionStatus } from '#wire/site/witness.ts'
 import type { Host } from './host.ts'
 import { Process } from './host.ts'
 import type { Random } from './random.ts'
@@ -15,6 +26,9 @@ import type { Timeline } from './timeline.ts'
  * It crashes at any point: before the commit, after the commit and before the answer, between two requests. After the
  * reboot of its host the recorded ends of leases mean nothing, so it drops them and lets nobody take over for one
  * lease and the drift. The decision function can be wrapped, which is how mistakes are planted.
+ *
+ * Its database can be replaced by an older copy. What then restores the trust in the record is the product's code too
+ * (control/sites/history.ts), fed with the sites' reports in the order of control/sites/witness.ts.
  */
 
 export interface Decided {
@@ -23,6 +37,20 @@ export interface Decided {
   readonly record: Ownership
   readonly atMs: number
 }
+
+/** What a report says of the session. */
+export interface Word {
+  readonly status?: SessionStatus
+  readonly ended?: EndedSession
+}
+
+interface Copy {
+  readonly stored: Ownership
+  readonly bootId: string
+}
+
+/** So many commits back an older copy of the database can reach. */
+const COPIES_MAX = 8
 
 export interface WitnessSettings {
   readonly leaseMs: number
@@ -41,9 +69,18 @@ export class WitnessHost {
   readonly history: Decided[] = []
   decide = decideOwnership
   onCommit: (decided: Decided) => void = () => undefined
+  onAdopt: (decided: Decided, vouchedOff: string | null) => void = () => undefined
   onRefusal: (kind: string, refusal: string) => void = () => undefined
   #waitUntilBootMs = 0
   #storedBootId: string
+  /** What an operator could restore, oldest first. */
+  readonly #copies: Copy[] = []
+  #restores = 0
+  /** The database's mark, and the record's: while they differ the record is in doubt. */
+  #mark = 'mark-0'
+  #doubt: Pick<OwnershipRow, 'history_mark' | 'heard'> = { history_mark: 'mark-0', heard: '{}' }
+  /** When this process met the present mark; null: not yet. */
+  #metBootMs: number | null = null
   #busyUntilMs = 0
 
   constructor(
@@ -57,7 +94,7 @@ export class WitnessHost {
     this.#timeline = timeline
     this.#random = random
     this.#settings = settings
-    this.stored = closedRecord('session', sites[0], sites[1], 'incarnation-1')
+    this.stored = closedRecord('session', sites[0], sites[1], 'incarnation-0')
     this.#storedBootId = host.bootId
     this.process = new Process(host, timeline)
   }
@@ -69,12 +106,96 @@ export class WitnessHost {
   start(): void {
     this.process = new Process(this.host, this.#timeline)
     this.#busyUntilMs = 0
+    this.#metBootMs = null
     const { leaseMs, driftMs } = this.#settings
     if (this.#storedBootId !== this.host.bootId) {
       this.stored = { ...this.stored, lease: null }
       this.#storedBootId = this.host.bootId
       this.#waitUntilBootMs = this.host.bootMs() + leaseMs + driftMs
     }
+  }
+
+  /** Nothing is granted while the record may lack its end. */
+  get trusted(): boolean {
+    return trusted(this.#doubt, this.#mark)
+  }
+
+  get #incarnation(): string {
+    return `incarnation-${this.#restores}`
+  }
+
+  /** Its database is replaced by an older copy while it is down. False: there is none. */
+  restore(): boolean {
+    if (this.#copies.length === 0) return false
+    const copy = this.#random.pick(this.#copies)
+    this.#copies.length = 0
+    this.stored = copy.stored
+    this.#storedBootId = copy.bootId
+    this.#mark = `mark-${++this.#restores}`
+    this.#doubt = { history_mark: `mark-${this.#restores - 1}`, heard: '{}' }
+    return true
+  }
+
+  /** A site says what it knows of the session. */
+  report(site: string, { status, ended }: Word): void {
+    this.process.deliver(() => {
+      this.#metBootMs ??= this.process.bootMs()
+      if (this.trusted && ((status ?? ended)?.epoch ?? 0) <= this.stored.epoch) return
+      this.#restoreTrust((heard) => hears(heard, site, status, ended))
+    })
+  }
+
+  /** Sites whose word is awaited; none: nobody is waited for. */
+  get awaits(): readonly string[] {
+    if (this.trusted) return []
+    const heard = JSON.parse(this.#heard) as Heard
+    return [this.stored.writer, this.stored.replica].filter((site) => heard[site] === undefined)
+  }
+
+  /** Highest epoch that the record or a site's word names. */
+  get newestKnown(): number {
+    const heard = JSON.parse(this.#heard) as Heard
+    return Math.max(this.stored.epoch, ...Object.values(heard).map(({ epoch }) => epoch))
+  }
+
+  /** An operator vouches that the record is complete with what was heard. `off`: the site that said nothing. */
+  vouch(off?: string): void {
+    if (this.trusted || !this.process.alive) return
+    this.#metBootMs ??= this.process.bootMs()
+    this.#restoreTrust(() => null, off)
+  }
+
+  get #row(): OwnershipRow {
+    return this.#doubt as OwnershipRow
+  }
+
+  get #heard(): string {
+    return heardUnder(this.#row, this.#mark)
+  }
+
+  #restoreTrust(change: (heard: Heard) => Heard | null, off?: string): void {
+    const doubt = nextDoubt(this.#doubt, this.#mark)
+    const before = this.stored
+    const result = adopt(before, this.#heard, change, off)
+    if (result.kind === 'waiting') {
+      this.#doubt = { history_mark: doubt, heard: result.heard }
+      return
+    }
+    const lease = {
+      holder: result.record.writer,
+      endsBootMs: (this.#metBootMs ?? 0) + this.#settings.leaseMs,
+    }
+    this.stored = { ...result.record, lease, incarnation: this.#incarnation }
+    this.#storedBootId = this.host.bootId
+    this.#doubt = { history_mark: this.#mark, heard: '{}' }
+    const decided = {
+      kind: 'adopt',
+      from: before,
+      record: this.stored,
+      atMs: this.#timeline.nowMs,
+    }
+    this.history.push(decided)
+    this.onAdopt(decided, off ?? null)
   }
 
   /** One request. `reply` may never come. Requests are decided one after the other, each behind a commit. */
@@ -101,14 +222,17 @@ export class WitnessHost {
     const answer = this.decide(before, request, {
       bootMs: process.bootMs(),
       waitUntilBootMs: this.#waitUntilBootMs,
-      historyTrusted: true,
+      historyTrusted: this.trusted,
       leaseMs: this.#settings.leaseMs,
       driftMs: this.#settings.driftMs,
-      incarnation: 'incarnation-1',
+      incarnation: this.#incarnation,
     })
     if (!answer.ok) this.onRefusal(request.kind, answer.refusal)
     if (answer.record !== before) {
       this.stored = answer.record
+      if (request.kind === 'promoted' && settledBy(answer.record, this.#row, this.#mark)) {
+        this.#doubt = { history_mark: this.#mark, heard: '{}' }
+      }
       if (answer.record.epoch !== before.epoch) {
         const decided = {
           kind: request.kind,
@@ -117,6 +241,8 @@ export class WitnessHost {
           atMs: this.#timeline.nowMs,
         }
         this.history.push(decided)
+        this.#copies.push({ stored: before, bootId: this.#storedBootId })
+        if (this.#copies.length > COPIES_MAX) this.#copies.shift()
         this.onCommit(decided)
       }
     }

@@ -1,7 +1,7 @@
 import { ALONE, type OwnershipRequest } from '#domain/ownership.ts'
 import { Session, type SessionSettings } from '#agent/replication/session.ts'
 import type { Arbitration } from '#agent/replication/session-types.ts'
-import type { WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
+import type { SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
 import { Agent, type AgentCommand, type CommandAnswer } from './agent.ts'
 import type { ClientIo } from './client-path.ts'
 import { Coverage } from './coverage.ts'
@@ -12,7 +12,7 @@ import { Random } from './random.ts'
 import { BLOCKS, Site } from './site.ts'
 import { Timeline } from './timeline.ts'
 import { Truth, Violation } from './truth.ts'
-import { WitnessHost } from './witness-host.ts'
+import { WitnessHost, type Word } from './witness-host.ts'
 
 /* One group, two sites, a witness, and an observer who sees everything.
  *
@@ -103,6 +103,11 @@ export class World {
       if (kind === 'failover' && (from.state !== 'in_sync' || unseen)) this.allowLoss(record.writer)
     }
     this.witness.onRefusal = (kind, refusal) => this.coverage.count(`refused ${kind} ${refusal}`)
+    this.witness.onAdopt = ({ record, from }, off) => {
+      this.coverage.count(off === null ? 'record adopted' : 'record vouched for')
+      if (record.epoch > from.epoch) this.coverage.count('record adopted from a later epoch')
+      this.log(() => `witness adopts epoch ${record.epoch} ${record.state} ${record.writer}`)
+    }
     plan.witness?.(this.witness)
     for (const site of this.sites) this.startAgent(site)
   }
@@ -184,6 +189,18 @@ export class World {
           ),
         ),
       answered,
+    )
+  }
+
+  /** What a site knows of the session, said to the witness. */
+  report(agent: Agent): void {
+    const { session, site } = agent
+    this.network.ask<Word, null>(
+      agent.process,
+      'witness',
+      wordOf(session),
+      (word) => this.witness.report(site.name, word),
+      () => undefined,
     )
   }
 
@@ -298,7 +315,7 @@ export class World {
 
   /** While the record says in_sync a failover may come at any moment, so both sides hold what was acknowledged. */
   #bothHold(agent: Agent, io: ClientIo, values: readonly number[] | null): void {
-    if (this.witness.stored.state !== 'in_sync') return
+    if (this.witness.stored.state !== 'in_sync' || !this.witness.trusted) return
     if (agent.session.gate.mode === 'unwitnessed') return
     const peer = this.peerOf(agent.site)
     values?.forEach((value, index) => {
@@ -440,6 +457,9 @@ export class World {
     this.#glass = { site: site.name, epoch, began: false }
     this.#glassEpochs.add(epoch)
     this.allowLoss(site.name)
+    // A writer whose lease ran out begins anew, in whatever phase it is: others may have written since.
+    const agent = this.agentAt(site)
+    if (agent !== null) agent.began = false
   }
 
   #claims(agent: Agent): void {
@@ -502,4 +522,15 @@ export class World {
   get logLines(): readonly string[] {
     return this.#logLines ?? []
   }
+}
+
+/** As the agent's host puts it into its report. */
+function wordOf({ role, stored }: Session): Word {
+  const { epoch, state, writer, mode, preferred } = stored.record
+  const { unwitnessed } = stored
+  const arbitration = { mode, preferred }
+  if (role !== 'none') {
+    return { status: { epoch, state, role, unwitnessed, arbitration } as SessionStatus }
+  }
+  return epoch === 0 ? {} : { ended: { session: 'session', epoch, writer } }
 }

@@ -54,6 +54,7 @@ export async function startAgent(
     directory: join(config.dataDir, 'volumes'),
     log,
     wallMs: () => systemClock.wallMs(),
+    ...(config.bootDir === undefined ? {} : { bootDirectories: [config.bootDir] }),
   })
   const exports = new ExportTable()
   const snapshots = await openSnapshots({
@@ -147,6 +148,7 @@ export async function startAgent(
     nbd_tls: config.nbdTls,
     free_bytes: freeBytes(config.dataDir),
     sessions: sessions.statuses(),
+    ended: sessions.ended(),
   })
   const reporter = startReporter({
     control,

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { assert, BrokenInvariant } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
 import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
-import type { SessionStatus } from '#wire/site/witness.ts'
+import type { EndedSession, SessionStatus } from '#wire/site/witness.ts'
 import { SESSION_UNKNOWN } from './faults.ts'
 import { type LinkListener, listenForLinks } from './link.ts'
 import { SessionRuntime } from './runtime.ts'
@@ -24,6 +24,8 @@ export function createSessionHost(deps: SessionHostDeps): SessionHost {
 class Host implements SessionHost {
   readonly #deps: SessionHostDeps
   readonly #sessions = new Map<string, SessionRuntime>()
+  /** Sessions that are over here, of which only the epoch file is left. */
+  readonly #ended = new Map<string, EndedSession>()
   /** Opening of a session that is not loaded yet; a second command waits for it. */
   readonly #loading = new Map<string, Promise<SessionRuntime>>()
   #listener: LinkListener | undefined
@@ -105,14 +107,23 @@ class Host implements SessionHost {
     if (known !== undefined) return known
     const loading =
       this.#loading.get(id) ??
-      SessionRuntime.load(id, this.#deps, () => this.#sessions.delete(id))
+      SessionRuntime.load(id, this.#deps, () => this.#forget(id))
         .then((runtime) => {
           this.#sessions.set(id, runtime)
+          this.#ended.delete(id)
           return runtime
         })
         .finally(() => this.#loading.delete(id))
     this.#loading.set(id, loading)
     return await loading
+  }
+
+  #forget(id: string): void {
+    const { epoch, state, writer } = this.#sessions.get(id)?.session.stored.record ?? {}
+    this.#sessions.delete(id)
+    if (state === 'closed' && epoch !== undefined && epoch > 0 && writer !== undefined) {
+      this.#ended.set(id, { session: id, epoch, writer })
+    }
   }
 
   #known(id: string): SessionRuntime {
@@ -198,6 +209,10 @@ class Host implements SessionHost {
 
   statuses() {
     return [...this.#sessions.values()].map((runtime) => runtime.status())
+  }
+
+  ended() {
+    return [...this.#ended.values()]
   }
 
   usesVolume(volume: string): boolean {

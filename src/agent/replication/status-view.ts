@@ -58,6 +58,7 @@ export class StatusView {
       base_epoch: session.stored.baseEpoch,
       copy_sent_bytes: copying.sentBytes,
       unwitnessed: session.stored.unwitnessed,
+      arbitration: { mode: record.mode, preferred: record.preferred },
       out_of_touch_ms: session.stored.outOfTouchMs,
       kept: session.stored.kept,
       unfit: session.role === 'replica' ? replicaEnd.unfit : writerEnd.peerUnfit,

@@ -2,7 +2,7 @@ import type { SecureContextOptions } from 'node:tls'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
 import type { CommandAnswer, CommandName, CommandRequest } from '#wire/site/commands.ts'
-import type { SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
+import type { EndedSession, SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
 import type { ExportTable } from '#agent/nbd/exports.ts'
 import type { Divergences } from '#agent/divergence/divergences.ts'
 import type { Snapshots } from '#agent/snapshots/snapshots.ts'
@@ -75,6 +75,8 @@ export interface SessionHost {
   /** Replaces the copy of a volume at the replica by an empty one; see rebuild.ts. Rejects as `command`. */
   rebuild(request: CommandRequest<'volume.rebuild'>): Promise<SessionStatus>
   statuses(): SessionStatus[]
+  /** Sessions that have ended at this site, with the records that ended them. Known again after a restart. */
+  ended(): EndedSession[]
   /** True while a session uses the volume: it must not be served, extended or deleted by others. */
   usesVolume(volume: string): boolean
   /** `host:port` that peers dial, once started. */

@@ -98,3 +98,24 @@ test('an operator may vouch with one site heard, and then its epoch counts', () 
   assert.ok(result.kind === 'trusted')
   assert.deepEqual([result.record.epoch, result.record.writer], [8, 'az2'])
 })
+
+test('a record restored from before a change of its arbitration takes the present one over', () => {
+  const arbitration = { mode: 'static-priority', preferred: 'az1' } as const
+  const known = afterWords(record(), [
+    ['az1', { ...said(5, 'in_sync', 'writer'), arbitration }],
+    ['az2', said(5, 'in_sync', 'replica')],
+  ])
+  assert.ok(typeof known === 'object')
+  assert.deepEqual([known.epoch, known.mode, known.preferred], [5, 'static-priority', 'az1'])
+})
+
+test('a record restored from before a stop does not come to life again', () => {
+  const ended = { session: 's', epoch: 7, writer: 'az2' }
+  const heard = hears({}, 'az1', undefined, ended)
+  const result = adopt(record(), JSON.stringify(heard), (before) =>
+    hears(before, 'az2', undefined, ended),
+  )
+  assert.ok(result.kind === 'trusted')
+  const { epoch, state, writer, replica } = result.record
+  assert.deepEqual([epoch, state, writer, replica], [7, 'closed', 'az2', 'az1'])
+})

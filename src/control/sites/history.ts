@@ -2,7 +2,7 @@ import type { Ownership, OwnershipState } from '#domain/ownership.ts'
 import { OWNERSHIP_MOVES } from '#domain/ownership.ts'
 import { fromJson, toJson } from '#control/store/json.ts'
 import type { OwnershipRow } from '#control/store/tables/sites.ts'
-import type { SessionStatus } from '#wire/site/witness.ts'
+import type { EndedSession, SessionStatus } from '#wire/site/witness.ts'
 
 /* What two sites' reports say about a record whose history is in doubt. Pure.
  *
@@ -27,6 +27,8 @@ export interface HeardStatus {
   readonly role: SessionStatus['role'] | null
   /** It acts without the witness's word, and will say so itself. */
   readonly unwitnessed?: boolean
+  /** How the record that it acts under is arbitrated: the one that was lost may have been another. */
+  readonly arbitration?: Pick<Ownership, 'mode' | 'preferred'>
 }
 
 export const trusted = (row: Pick<OwnershipRow, 'history_mark'>, mark: string): boolean =>
@@ -78,16 +80,29 @@ export function doubtView(row: OwnershipRow, mark: string): DoubtView | null {
   }
 }
 
-/** Adds one site's words. A site that does not know the session has spoken too. */
-export function hears(heard: Heard, site: string, status: SessionStatus | undefined): Heard {
+/**
+ * Adds one site's words. A site that does not know the session has spoken too, and so has one at which it ended: a record
+ * restored from before that end must not come to life again, for its writer went on outside of the session.
+ */
+export function hears(
+  heard: Heard,
+  site: string,
+  status: SessionStatus | undefined,
+  ended?: EndedSession,
+): Heard {
   const said: HeardStatus =
     status === undefined
-      ? { epoch: 0, state: 'closed', role: null }
+      ? {
+          epoch: ended?.epoch ?? 0,
+          state: 'closed',
+          role: ended === undefined ? null : ended.writer === site ? 'writer' : 'fenced',
+        }
       : {
           epoch: status.epoch,
           state: status.state,
           role: status.role,
           unwitnessed: status.unwitnessed,
+          ...(status.arbitration === undefined ? {} : { arbitration: status.arbitration }),
         }
   return { ...heard, [site]: said }
 }
@@ -144,6 +159,7 @@ function newest(record: Ownership, heard: Heard, off: string | undefined): Owner
     const writes = said.role === 'writer'
     result = {
       ...record,
+      ...said.arbitration,
       epoch: said.epoch,
       state: isState(said.state) ? said.state : record.state,
       writer: writes ? site : other,

@@ -356,12 +356,14 @@ export function createWitness(options: WitnessOptions): Witness {
       const { history_mark: mark } = await readMeta(store.db)
       metBootMs(mark)
       const sessions = new Map(report.sessions.map((status) => [status.session, status]))
+      const ended = new Map(report.ended?.map((one) => [one.session, one]))
+      const epochOf = (session: string) =>
+        sessions.get(session)?.epoch ?? ended.get(session)?.epoch ?? 0
       const doubted = await recordsDoubtedAt(store.db, report.site, mark)
-      const known = await recordsOf(store.db, [...sessions.keys()])
+      const known = await recordsOf(store.db, [...sessions.keys(), ...ended.keys()])
       const concerned = new Set(doubted.map(({ session }) => session))
       for (const row of known) {
-        const status = sessions.get(row.session)
-        if (status !== undefined && status.epoch > row.epoch) concerned.add(row.session)
+        if (epochOf(row.session) > row.epoch) concerned.add(row.session)
       }
       for (const session of concerned) {
         await store.write(async (tx) => {
@@ -370,12 +372,11 @@ export function createWitness(options: WitnessOptions): Witness {
             return
           }
           const meta = await readMeta(tx)
-          const status = sessions.get(session)
-          if (trusted(row, meta.history_mark) && (status?.epoch ?? 0) <= row.epoch) return
+          if (trusted(row, meta.history_mark) && epochOf(session) <= row.epoch) return
           await restoreTrust(
             tx,
             session,
-            (heard) => hears(heard, report.site, status),
+            (heard) => hears(heard, report.site, sessions.get(session), ended.get(session)),
             `site:${report.site}`,
           )
         })

@@ -140,6 +140,13 @@ export const SessionStatus = Type.Object({
   copy_sent_bytes: Type.Number(),
   /** This side answers without the witness's word (static priority, break-glass). */
   unwitnessed: Type.Boolean(),
+  /** Of the record that this side acts under. Left out by a side that does not say. */
+  arbitration: Type.Optional(
+    Type.Object({
+      mode: Type.Union([Type.Literal('witness'), Type.Literal('static-priority')]),
+      preferred: Type.String(),
+    }),
+  ),
   /** Replica: wall clock, ms, since when it has not heard the writer; null: in touch. */
   out_of_touch_ms: Type.Union([Type.Number(), Type.Null()]),
   /** Id of the consistent copy kept for the time of a resync; null: none. */
@@ -151,6 +158,17 @@ export const SessionStatus = Type.Object({
   verify: Type.Optional(VerifySummary),
 })
 export type SessionStatus = Static<typeof SessionStatus>
+
+/** A session that has ended at a site. Nothing acts under it any more, but a witness that was restored from before its end has to hear of it:
+ *  its writer may have gone on outside of any session. */
+export const EndedSession = Type.Object({
+  session: Type.String(),
+  /** Epoch of the record that ended it. */
+  epoch: Type.Integer({ minimum: 1 }),
+  /** The site whose volumes were left in use. */
+  writer: Type.String(),
+})
+export type EndedSession = Static<typeof EndedSession>
 
 export const Report = Type.Object({
   site: Type.String(),
@@ -167,6 +185,8 @@ export const Report = Type.Object({
   nbd_tls: Type.Boolean(),
   free_bytes: Type.Number(),
   sessions: Type.Array(SessionStatus),
+  /** Left out by agents that do not say. */
+  ended: Type.Optional(Type.Array(EndedSession)),
 })
 export type Report = Static<typeof Report>
 
