@@ -43,6 +43,13 @@ export const agentOptions = {
     about:
       'Directory of the volumes, bitmaps and epoch files. Must lie on a file system that keeps what fdatasync promised.',
   }),
+  bootDir: optional(
+    pathOption({
+      about:
+        "Directory in memory (tmpfs) for what must live exactly as long as the boot of the host: failure marks that a volume's own disk does not take.",
+      defaultText: '/run/holdfast-UID, else /dev/shm/holdfast-UID',
+    }),
+  ),
   controlUrl: originOption({
     about: "The control plane's internal port (mutual TLS).",
     schemes: ['https'],
@@ -212,6 +219,8 @@ export interface AgentConfig {
   readonly site: string
   readonly agentId: string
   readonly dataDir: string
+  /** undefined: the usual places. */
+  readonly bootDir: string | undefined
   /** Origin of the control plane's internal port, e.g. https://127.0.0.1:7411 */
   readonly controlUrl: string
   readonly commandListen: Address
@@ -283,6 +292,7 @@ export function agentConfig(values: OptionValues<typeof agentOptions>): AgentCon
   return {
     ...plain,
     dataDir,
+    bootDir: values.bootDir === undefined ? undefined : resolve(values.bootDir),
     nbdSocket,
     advertiseHost,
     heartbeatListen: values.heartbeatListen ?? { ...values.linkListen, port: 0 },

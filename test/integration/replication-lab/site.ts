@@ -70,6 +70,8 @@ const store = await openFileVolumeStore({
   directory: join(options.directory, 'volumes'),
   log,
   wallMs: () => systemClock.wallMs(),
+  // Beside the site's directory, which may be the mount of a disk that fails.
+  bootDirectories: [`${options.directory}-boot`],
 })
 const syncs: Record<string, number> = {}
 const volumes = countingSyncs(store)

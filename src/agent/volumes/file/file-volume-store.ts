@@ -16,6 +16,7 @@ import type {
   VolumeRecord,
   VolumeStore,
 } from '../volume-store.ts'
+import { BootMarks, usualBootDirectories } from './boot-marks.ts'
 import { FileVolume } from './file-volume.ts'
 import { decodeMeta, encodeMeta } from './meta.ts'
 
@@ -25,7 +26,8 @@ import { decodeMeta, encodeMeta } from './meta.ts'
  *     DIR/ID/meta.json         replaced as a whole, never edited
  *     DIR/ID/data              sparse, as long as the volume
  *     DIR/ID/failed            there exactly when the copy is failed, holds the reason; a file of its own so that no
- *                              change of the record that is under way can undo it
+ *                              change of the record that is under way can undo it. A disk that does not even take this
+ *                              one has its mark elsewhere until it does: boot-marks.ts
  *     DIR/.new-ID              being created; worth nothing before its rename to DIR/ID
  *     DIR/.gone-ID             being deleted; worth nothing after its rename from DIR/ID
  *
@@ -40,6 +42,8 @@ export interface FileVolumeStoreOptions {
   readonly wallMs: () => number
   /** Default: the system's. */
   readonly ranges?: FileRanges
+  /** Where a failure is noted that the volume's own disk does not take: places in memory. Default: the usual ones. */
+  readonly bootDirectories?: readonly string[]
 }
 
 interface Entry {
@@ -69,7 +73,9 @@ export async function openFileVolumeStore(options: FileVolumeStoreOptions): Prom
       const record = await readRecord(directory, name)
       entries.set(name, entryOf(record))
     }
-    return new FileVolumeStore(options, entries, () => lock.release())
+    const directories = options.bootDirectories ?? usualBootDirectories()
+    const marks = new BootMarks({ directories, store: directory, log: options.log })
+    return new FileVolumeStore(options, entries, marks, () => lock.release())
   } catch (error) {
     lock.release()
     throw error
@@ -102,17 +108,36 @@ class FileVolumeStore implements VolumeStore {
   readonly #wallMs: () => number
   readonly #ranges: FileRanges
   readonly #entries: Map<string, Entry>
+  readonly #marks: BootMarks
   readonly #unlock: () => void
   #keeper: VolumeKeeper | undefined
   #closed = false
 
-  constructor(options: FileVolumeStoreOptions, entries: Map<string, Entry>, unlock: () => void) {
+  constructor(
+    options: FileVolumeStoreOptions,
+    entries: Map<string, Entry>,
+    marks: BootMarks,
+    unlock: () => void,
+  ) {
     this.#directory = options.directory
     this.#log = options.log
     this.#wallMs = options.wallMs
     this.#ranges = options.ranges ?? systemFileRanges()
     this.#entries = entries
+    this.#marks = marks
     this.#unlock = unlock
+    this.#takeMarks()
+  }
+
+  /** What an earlier process noted in memory goes where it belongs, if the disk takes it by now. */
+  #takeMarks(): void {
+    for (const [id, { reason, createdMs }] of this.#marks.all()) {
+      const entry = this.#entries.get(id)
+      const isOf =
+        entry !== undefined && (createdMs ?? entry.record.createdMs) === entry.record.createdMs
+      if (!isOf || entry.record.failed !== null) this.#marks.remove(id)
+      else this.#persistFailure(entry, reason)
+    }
   }
 
   record(id: string): VolumeRecord | undefined {
@@ -251,6 +276,7 @@ class FileVolumeStore implements VolumeStore {
       await rename(this.#path(id), gone)
       this.#entries.delete(id)
       await syncDirectory(this.#directory)
+      this.#marks.remove(id)
       await rm(gone, { recursive: true, force: true })
     })
   }
@@ -339,9 +365,20 @@ class FileVolumeStore implements VolumeStore {
       } finally {
         closeSync(directory)
       }
+      this.#marks.remove(id)
     } catch (error) {
-      // The disk that just failed may well refuse this too. The mark in memory still holds until the process ends.
-      this.#log.fatal({ volume: id, err: error }, 'failure mark could not be stored')
+      // The disk that just failed may well refuse this too.
+      this.#log.error({ volume: id, err: error }, 'failure mark could not be stored on its disk')
+      this.#persistInMemory(entry, reason)
+    }
+  }
+
+  #persistInMemory({ record: { id, createdMs } }: Entry, reason: string): void {
+    try {
+      this.#marks.store(id, { reason, createdMs })
+    } catch (error) {
+      // It still holds until the process ends.
+      this.#log.fatal({ volume: id, err: error }, 'failure mark could not be stored anywhere')
     }
   }
 

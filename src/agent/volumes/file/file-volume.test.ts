@@ -1,9 +1,20 @@
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  statfsSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, test } from 'node:test'
+import { afterEach, beforeEach, describe, test } from 'node:test'
 import { isFault } from '#base/fault.ts'
 import { createLog } from '#base/log.ts'
 import { LOCKED } from '#base/system/files.ts'
@@ -15,10 +26,18 @@ import { openFileVolumeStore } from './file-volume-store.ts'
 
 const log = createLog('test', 'silent')
 const MIB = 1024 * 1024
+const TMPFS = 0x01021994
+const inMemory = (path: string) => existsSync(path) && statfsSync(path).type === TMPFS
+const NO_SHM = inMemory('/dev/shm') && !inMemory(tmpdir()) ? false : 'no /dev/shm in memory here'
+const BOOT = join(tmpdir(), `holdfast-boot-${process.pid}`)
 const ID = '0b7e3b7e-6a53-4a0e-8b0b-6f6a5f1d2c3b'
 
-const openStore = (directory: string, ranges: FileRanges = systemFileRanges()) =>
-  openFileVolumeStore({ directory, log, wallMs: () => 1_700_000_000_000, ranges })
+const openStore = (
+  directory: string,
+  ranges: FileRanges = systemFileRanges(),
+  bootDirectories = [BOOT],
+) =>
+  openFileVolumeStore({ directory, log, wallMs: () => 1_700_000_000_000, ranges, bootDirectories })
 
 async function maker(ranges: FileRanges, holes: boolean): Promise<VolumeMaker> {
   const directory = await mkdtemp(join(tmpdir(), 'holdfast-volume-'))
@@ -185,6 +204,77 @@ test('a lost write is sticky: all later I/O is refused, also after a restart', a
   await store.delete(ID)
   await store.create(ID, MIB, standalone)
   assert.equal(store.record(ID)?.failed, null)
+})
+
+describe('a failure that its own disk does not take', () => {
+  afterEach(() => rm(BOOT, { recursive: true, force: true }))
+  const isFailed = (error: unknown) => isFault(error, VOLUME_FAILED)
+  const blocked = () => join(directory, ID, 'failed')
+  const lose = async () => {
+    await store.close()
+    store = await openStore(directory, failing('EIO'))
+    await store.create(ID, MIB, standalone)
+    // A directory in the place of the mark: no file can be made there.
+    mkdirSync(blocked())
+    const volume = await store.open(ID)
+    assert.throws(() => volume.zeroSync(0, 4096, true), isFailed)
+    rmdirSync(blocked())
+  }
+
+  test('is noted for the time of the boot, and stored when the disk is back', async () => {
+    assert.equal(existsSync(BOOT), false, 'made only when it is needed')
+    await lose()
+    assert.equal(existsSync(blocked()), false)
+    assert.equal(statSync(BOOT).mode & 0o777, 0o700)
+    await restart()
+    assert.match(store.record(ID)?.failed ?? '', /EIO/)
+    await assert.rejects((await store.open(ID)).flush(), isFailed)
+    assert.match(readFileSync(blocked(), 'utf8'), /EIO/)
+    assert.deepEqual(readdirSync(BOOT), [])
+    await restart()
+    assert.match(store.record(ID)?.failed ?? '', /EIO/)
+  })
+
+  test('is over when the volume is deleted, and says nothing of another one', async () => {
+    await lose()
+    const [mark] = readdirSync(BOOT)
+    const text = readFileSync(join(BOOT, mark as string), 'utf8')
+    await store.delete(ID)
+    assert.deepEqual(readdirSync(BOOT), [])
+    await store.create(ID, MIB, standalone)
+    writeFileSync(join(BOOT, mark as string), text.replace('1700000000000', '1600000000000'))
+    await restart()
+    assert.equal(store.record(ID)?.failed, null)
+    assert.deepEqual(readdirSync(BOOT), [])
+    // One that cannot be read may be of this volume.
+    writeFileSync(join(BOOT, mark as string), text.slice(0, 9))
+    await restart()
+    assert.equal(store.record(ID)?.failed, 'unknown reason')
+  })
+
+  test('is not noted where others may write', async () => {
+    mkdirSync(BOOT, { mode: 0o755 })
+    await lose()
+    assert.deepEqual(readdirSync(BOOT), [])
+    await assert.rejects((await store.open(ID)).flush(), isFailed)
+  })
+
+  test('goes to a place in memory before any other', { skip: NO_SHM }, async () => {
+    const shm = `/dev/shm/holdfast-test-${process.pid}`
+    try {
+      await store.close()
+      store = await openStore(directory, failing('EIO'), [BOOT, shm])
+      await store.create(ID, MIB, standalone)
+      mkdirSync(blocked())
+      const volume = await store.open(ID)
+      assert.throws(() => volume.zeroSync(0, 4096, true), isFailed)
+      rmdirSync(blocked())
+      assert.equal(existsSync(BOOT), false)
+      assert.equal(readdirSync(shm).length, 1)
+    } finally {
+      rmSync(shm, { recursive: true, force: true })
+    }
+  })
 })
 
 test('a full disk refuses the write and nothing else', async () => {
