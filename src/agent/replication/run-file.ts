@@ -32,7 +32,6 @@ const BOOT_BYTES = 40
 const NUMBERS_AT = 64
 /** Doubles: two per slot. */
 const NUMBERS = 4
-const NUMBERS_BYTES = NUMBERS * 8
 const FILE_BYTES = 4096
 
 export class RunFile {
