@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { isOfThisCopy } from './copy-proof.ts'
+import { isAtWork, isOfThisCopy } from './copy-proof.ts'
 
 test('a report about a copy that was never replaced counts', () => {
   assert.ok(isOfThisCopy(undefined, 0))
@@ -9,6 +9,9 @@ test('a report about a copy that was never replaced counts', () => {
 test('while a rebuild is at work no report counts, however new it is', () => {
   assert.ok(!isOfThisCopy({ status: 'running', endAt: null }, Number.MAX_SAFE_INTEGER))
   assert.ok(!isOfThisCopy({ status: 'pending', endAt: null }, Number.MAX_SAFE_INTEGER))
+  assert.ok(isAtWork({ status: 'running', endAt: null }))
+  assert.ok(!isAtWork({ status: 'failed', endAt: 1 }))
+  assert.ok(!isAtWork(undefined))
 })
 
 test('a rebuild that ended well has seen the new copy whole, so an old report says nothing untrue', () => {

@@ -19,6 +19,9 @@ export interface Rebuild {
 /** Longer than a report is on its way, and than two clocks of control planes are apart, ms. */
 const REPORT_LATE_MS = 10_000
 
+/** The copy is being replaced: even a rise of the record's may have been with the one before, only the DR side itself knows. */
+export const isAtWork = (rebuild: Rebuild | undefined): boolean => rebuild?.endAt === null
+
 /** `receivedMs`: wall clock, when the report came. */
 export function isOfThisCopy(rebuild: Rebuild | undefined, receivedMs: number): boolean {
   if (rebuild === undefined || rebuild.status === 'succeeded') return true

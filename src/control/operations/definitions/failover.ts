@@ -163,12 +163,16 @@ async function leftBehind(ctx: StepContext<Failover>): Promise<readonly string[]
   const production = agents.session(group.id, productionAz(group))
   const receivedMs = clock.wallMs() - (production?.ageMs ?? 0)
   const says = (status: SessionStatus | undefined, pair: string) =>
-    status?.epoch === record.epoch &&
-    status.members.some((member) => member.pair === pair && member.joined)
-  const copied = ({ id, added_epoch }: ReplicationPairRow) =>
-    (rise !== null && rise > added_epoch) ||
-    says(dr, id) ||
-    (says(production?.status, id) && isOfThisCopy(rebuilds.get(id), receivedMs))
+    status?.members.some((member) => member.pair === pair && member.joined) === true
+  const copied = ({ id, added_epoch }: ReplicationPairRow) => {
+    const rebuild = rebuilds.get(id)
+    // It was asked just now, and what it says is durable there: good under any epoch, while a rise may have been with the old copy.
+    if (rebuild !== undefined && rebuild.status !== 'succeeded') return says(dr, id)
+    if (rise !== null && rise > added_epoch) return true
+    if (dr?.epoch === record.epoch && says(dr, id)) return true
+    if (production?.status.epoch !== record.epoch) return false
+    return says(production.status, id) && isOfThisCopy(rebuild, receivedMs)
+  }
   const behind = members.filter((pair) => !copied(pair))
   if (behind.length === members.length) {
     throw new Fault(DR_SIDE_EMPTY, `failing over group ${group.id}`)

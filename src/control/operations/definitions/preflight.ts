@@ -16,7 +16,7 @@ import {
   type GroupRefusal,
 } from '#domain/protection-group.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
-import { isOfThisCopy, rebuildsOf } from './copy-proof.ts'
+import { isAtWork, isOfThisCopy, rebuildsOf } from './copy-proof.ts'
 import { groupFacts, type SyncSources } from './sync-views.ts'
 
 /* What an action on a group would do, before it is asked for. It changes nothing and asks no agent: it is as old as the last reports, and
@@ -131,10 +131,13 @@ async function neverCopied(
     const view = agents.session(group.id, site)
     return view?.status.epoch === record.epoch ? [view] : []
   })
-  const unproved = pairs
-    .filter((pair) => pair.in_session === 1 && (rise === null || rise <= pair.added_epoch))
-    .map(({ id }) => id)
-  const rebuilds = await rebuildsOf(store.db, unproved)
+  const rebuilds = await rebuildsOf(
+    store.db,
+    pairs.map(({ id }) => id),
+  )
+  const risen = (pair: ReplicationPairRow) =>
+    rise !== null && rise > pair.added_epoch && !isAtWork(rebuilds.get(pair.id))
+  const unproved = pairs.filter((pair) => pair.in_session === 1 && !risen(pair)).map(({ id }) => id)
   const says = (id: string) =>
     views.some(
       ({ status, ageMs }) =>
