@@ -6,6 +6,7 @@ import { forgottenKey, readForgotten } from './collect/condemned.ts'
 import { type CollectOptions, type Collected, collect } from './collect/collect.ts'
 import { lockCheckpoint, lockedUntil } from './collect/locks.ts'
 import {
+  BACKUP_MISUSED,
   CHECKPOINT_LOCKED,
   CHECKPOINT_UNKNOWN,
   OBJECT_MISSING,
@@ -110,7 +111,7 @@ export async function initVault(
 ): Promise<Vault> {
   const blockBytes = options.blockBytes ?? BLOCK_BYTES_DEFAULT
   if (!isBlockBytes(blockBytes)) {
-    throw new Fault(VAULT_KEY_REFUSED, `making a vault: ${blockBytes} is no block size`)
+    throw new Fault(BACKUP_MISUSED, `making a vault: ${String(blockBytes)} is no block size`)
   }
   if ((await store.stat(HEADER_KEY)) !== undefined) {
     throw new Fault(VAULT_EXISTS, `making a vault at ${store.name}`)

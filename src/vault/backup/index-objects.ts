@@ -124,7 +124,7 @@ export async function loadKnown(
     if (left.size === 0) break
     await attempt(() => readIndex(store, keyring, key))
   }
-  for (const hex of [...left]) {
+  for (const hex of left) {
     const id = Buffer.from(hex, 'hex')
     const bytes = packs.get(hex) ?? 0
     await attempt(async () => [{ id, records: await readFooter(store, keyring, id, bytes) }])

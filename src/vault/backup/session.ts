@@ -138,13 +138,14 @@ export async function beginBackup(
     const naming = blockNaming(keyring.current)
     const salt = randomBytes(32)
     const secret = recordKey(keyring.current, salt)
-    let pool: ThreadPool | undefined
+    // The table may grow while it is filled, before there are threads to be told.
+    const started: { pool?: ThreadPool } = {}
     const table = createKnownTable(options.knownSlotsMax ?? KNOWN_SLOTS_MAX, 0, (memory) =>
-      pool?.replaceKnown(memory),
+      started.pool?.replaceKnown(memory),
     )
     await loadKnown(store, keyring, table, packs, options.damaged ?? (() => undefined))
     const level = options.level ?? 1
-    pool = createPool({
+    const pool = createPool({
       blockBytes,
       level,
       naming,
@@ -152,6 +153,7 @@ export async function beginBackup(
       known: table.memory,
       ...(options.threads === undefined ? {} : { threads: options.threads }),
     })
+    started.pool = pool
     return createSession({
       ...deps,
       id,

@@ -275,7 +275,7 @@ async function deleteManifests(collecting: Collecting, list: Condemned): Promise
 }
 
 async function sweep(collecting: Collecting, list: Condemned, marks: Marks): Promise<void> {
-  const { store, keyring, result } = collecting
+  const { store, result } = collecting
   const packs = await listPacks(store)
   const there = list.packs.filter((hex) => packs.has(hex))
   const partly = there.filter((hex) => (marks.uses.get(hex)?.bytes ?? 0) > 0)
@@ -333,7 +333,8 @@ const INDEX_OBJECTS_MAX = 32
 const RECORDS_PER_INDEX = 64 * 1024
 
 /** Index objects without packs go, and many small ones become few. */
-async function tidyIndexes({ store, keyring, say }: Collecting): Promise<void> {
+async function tidyIndexes(collecting: Collecting): Promise<void> {
+  const { store, keyring } = collecting
   const packs = await listPacks(store)
   const keys: string[] = []
   for await (const { key } of store.list(INDEX_PREFIX)) keys.push(key)
@@ -346,7 +347,7 @@ async function tidyIndexes({ store, keyring, say }: Collecting): Promise<void> {
     } catch (error) {
       if (!(error instanceof Fault)) throw error
       // It only repeats footers, so there is nothing to lose.
-      say(`an index object is damaged and was removed: ${error.message}`)
+      collecting.say(`an index object is damaged and was removed: ${error.message}`)
       await store.delete(key)
       continue
     }
@@ -360,7 +361,7 @@ async function tidyIndexes({ store, keyring, say }: Collecting): Promise<void> {
     else if (left.length < indexed.length / 2 || records < RECORDS_PER_INDEX / 2) small.push(key)
   }
   if (small.length <= INDEX_OBJECTS_MAX) return
-  say(`joining ${small.length} index objects`)
+  collecting.say(`joining ${small.length} index objects`)
   let group: string[] = []
   let joined: Awaited<ReturnType<typeof readIndex>> = []
   const flush = async () => {

@@ -24,7 +24,6 @@ import {
   type ObjectStat,
   type ObjectStore,
   type PutOptions,
-  totalBytes,
 } from '../object-store.ts'
 
 /* A vault in a directory: an object is a file.

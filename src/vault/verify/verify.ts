@@ -20,7 +20,6 @@ import {
   KEYRING_PREFIX,
   type Keyring,
   nodeNaming,
-  readKeyring,
   recordKey,
 } from '../keys/keyring.ts'
 import { decodeSlot, SLOT_PREFIX } from '../keys/slots.ts'
