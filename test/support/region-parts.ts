@@ -1,8 +1,7 @@
 /** The parts of a region for tests: certificates, control plane with its API, agents. See region.ts. */
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type RunningAgent, startAgent } from '#agent/agent.ts'
-import { agentConfig, agentOptions } from '#agent/config.ts'
+import type { RunningAgent } from '#agent/agent.ts'
 import { resolveOptions } from '#base/config.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
@@ -204,6 +203,9 @@ export async function startRegionAgent(
   more: Readonly<Record<string, unknown>> = {},
 ): Promise<RunningAgent> {
   await mkdir(join(directory, site), { recursive: true })
+  // Not at the top: a control plane that is started a hundred times does without.
+  const { startAgent } = await import('#agent/agent.ts')
+  const { agentConfig, agentOptions } = await import('#agent/config.ts')
   return await startAgent(
     agentConfig(
       resolveOptions(agentOptions, {
