@@ -1,8 +1,14 @@
 import { tmpdir } from 'node:os'
 import { parseArgs } from 'node:util'
 import { LOADS, type LoadName } from './lib/fio.ts'
+import { benchFailover } from './failover.ts'
+import { benchLatency } from './latency.ts'
+import { benchMemory } from './memory.ts'
 import { benchNbd } from './nbd.ts'
 import { benchReplication } from './replication.ts'
+import { benchResync } from './resync.ts'
+import { benchReverse } from './reverse.ts'
+import { benchScaling } from './scaling.ts'
 import { benchVault } from './vault.ts'
 import { benchSnapshots } from './snapshots.ts'
 
@@ -11,12 +17,20 @@ const USAGE = `npm run bench -- QUESTION [options]
   replication    a replicated volume against QEMU's synchronous mirror, link unencrypted and with mTLS
   vault          backup and restore of a 1 GiB image against restic and borg
   nbd            our NBD server without replication against nbdkit and qemu-nbd
+  latency        what a link with 0.5 and 2 ms each way costs a client, against TCP ping-pong over it
+  resync         first copies and deltas, against disk and link measured in the same run
+  failover       from the loss of production until a group of 64 pairs is writable at the other site
+  reverse        how long writes wait in a planned switch
+  memory         what a group and a volume cost an agent, and an agent at rest
+  scaling        the same load on 1 to 64 volumes and on 1 to 16 groups
   snapshots      what taking a snapshot and preserving before-images cost the writers
 
   --json         one line of JSON per case
   --pairs N      rounds of which the median counts (default 5)
   --runtime S    seconds per sample (default 3)
   --directory D  snapshots: where, for the file system (default the temporary directory)
+  --size M       resync: MiB of the volume (default 1024)
+  --volumes N    failover, memory, scaling: most pairs (default 64)
   --loads A,B    ${Object.keys(LOADS).join(', ')} (default all)
 `
 
@@ -28,6 +42,8 @@ const { values, positionals } = parseArgs({
     runtime: { type: 'string', default: '3' },
     loads: { type: 'string', default: Object.keys(LOADS).join(',') },
     directory: { type: 'string', default: tmpdir() },
+    volumes: { type: 'string', default: '64' },
+    size: { type: 'string', default: '1024' },
   },
 })
 const loads = values.loads.split(',').filter((name): name is LoadName => name in LOADS)
@@ -40,6 +56,15 @@ const options = {
 const question = positionals[0]
 if (question === 'replication') await benchReplication(options)
 else if (question === 'nbd') await benchNbd(options)
+else if (question === 'failover') {
+  await benchFailover({ ...options, volumes: Number(values.volumes) })
+} else if (question === 'reverse') await benchReverse(options)
+else if (question === 'memory') {
+  await benchMemory({ ...options, volumes: Number(values.volumes) })
+} else if (question === 'scaling') {
+  await benchScaling({ ...options, volumes: Number(values.volumes) })
+} else if (question === 'latency') await benchLatency(options)
+else if (question === 'resync') await benchResync({ ...options, sizeMib: Number(values.size) })
 else if (question === 'vault') await benchVault(options)
 else if (question === 'snapshots') {
   await benchSnapshots({ ...options, directory: values.directory })

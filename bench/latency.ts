@@ -1,0 +1,184 @@
+/* Question: what does distance cost a client, beyond the physics of the distance?
+ *
+ *   fio, QD1 ── NBD, unix socket ── agent of site A ══ link through the forwarder ══ agent of site B
+ *   ping-pong of 32 bytes, Node to Node, through the same forwarder process, beside every sample
+ *
+ * Bounds of the median: a write waits for one ping-pong, a flush for one ping-pong and the fdatasync of the other site; both may cost 200 us
+ * of ours. A write followed by a flush is two requests of the client, one after the other, and has the sum. A durable write (FUA) is one request,
+ * but not what fio's NBD engine sends: it is asked by a client in Node, whose own time is in the figure.
+ *
+ * What would make it meaningless: the delays asked for (timers are late; that is why the ping-pong runs through the same forwarder and
+ * the same naps); other processes (weighed, repeated, marked); the forwarder, which takes part of a core from everybody, also from the
+ * ping-pong; both sites' fdatasync going through one journal at the same time, while the bound has one alone. */
+import { fork, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { openSync, closeSync, writeSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { certificates, Lab } from '../test/integration/replication-lab/lab.ts'
+import { LOADS, measure, type Sample } from './lib/fio.ts'
+import { disturbedOf, Lines, medianOf, round, undisturbed, weighed } from './lib/lines.ts'
+import { machineFacts } from './lib/machine.ts'
+import { pingPongUs } from './lib/physics.ts'
+import { firstLine, start, unixUri, type Program } from './lib/programs.ts'
+import { fdatasyncUs } from './lib/reference.ts'
+
+const MIB = 1024 * 1024
+const SIZE_BYTES = 256 * MIB
+/** Each way, milliseconds. */
+const DELAYS_MS = [0.5, 2]
+const OWN_US = 200
+const PINGS = 300
+const DURABLE_WRITES = 300
+
+interface Round {
+  readonly pingUs: number
+  readonly fdatasyncUs: number
+  readonly write: Sample
+  readonly flush: Sample
+  readonly durable: { readonly p50Us: number; readonly p99Us: number; readonly foreign: number }
+}
+
+export interface LatencyOptions {
+  readonly json: boolean
+  readonly pairs: number
+  readonly runtimeS: number
+}
+
+export async function benchLatency(options: LatencyOptions): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), 'holdfast-bench-'))
+  try {
+    const lines = new Lines(options.json, machineFacts(directory))
+    const path = join(directory, 'fdatasync')
+    const fd = openSync(path, 'w')
+    for (let at = 0; at < 16 * MIB; at += MIB) writeSync(fd, Buffer.alloc(MIB, 1), 0, MIB, at)
+    closeSync(fd)
+    const security = await certificates()
+    for (const delayMs of DELAYS_MS) {
+      for (const link of ['plaintext', 'mtls'] as const) {
+        const rounds = await measured(
+          delayMs,
+          link === 'mtls' ? security : undefined,
+          path,
+          options,
+        )
+        show(lines, `${delayMs} ms each way, ${link}`, rounds)
+      }
+    }
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+  }
+}
+
+/** Two sites in sync, their link and the echo both behind one forwarder. */
+async function measured(
+  delayMs: number,
+  security: Lab['security'],
+  path: string,
+  { pairs, runtimeS }: LatencyOptions,
+): Promise<Round[]> {
+  const lab = await Lab.make()
+  let echo: ChildProcess | undefined
+  let forwarder: Program | undefined
+  try {
+    lab.security = security
+    // The settings of an installation, not the hasty ones of tests.
+    lab.settings = { peerSilenceMs: 4_000, heartbeatMs: 500, intentClearMs: 10_000 }
+    await lab.start([{ index: 1, sizeBytes: SIZE_BYTES, blank: true }])
+    echo = fork(join(import.meta.dirname, 'lib', 'echo.ts'), {
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    })
+    const [echoPort] = (await once(echo, 'message')) as [number]
+    let ports: readonly number[] = []
+    const script = join(import.meta.dirname, 'lib', 'forwarder.ts')
+    forwarder = await start(
+      process.execPath,
+      [script, String(delayMs), String(lab.a.port), String(echoPort)],
+      async (child) => {
+        ports = await firstLine<number[]>(child)
+      },
+    )
+    const [linkPort = 0, pingPort = 0] = ports
+    lab.linkPort['az1'] = linkPort
+    await lab.protect()
+    const uri = unixUri(lab.a.socket, 'pair-1')
+    const pids = [lab.a.pid, lab.b.pid, ...forwarder.pids, echo.pid ?? 0]
+    const settings = { runtimeS, sizeBytes: SIZE_BYTES }
+    const fill = { ...LOADS.sw8, args: [...LOADS.sw8.args, '--time_based=0'] }
+    await measure(fill, uri, pids, settings)
+    const rounds: Round[] = []
+    for (let i = 0; i < pairs; i++) {
+      rounds.push({
+        pingUs: await pingPongUs(pingPort, PINGS),
+        fdatasyncUs: fdatasyncUs(path),
+        write: await undisturbed(() => measure(LOADS.rw1, uri, pids, settings)),
+        flush: await undisturbed(() => measure(LOADS.fs1, uri, pids, settings)),
+        durable: await undisturbed(() => durableWrites(lab, pids)),
+      })
+    }
+    return rounds
+  } finally {
+    await forwarder?.stop()
+    echo?.kill()
+    await lab.end()
+  }
+}
+
+async function durableWrites(lab: Lab, pids: readonly number[]) {
+  const client = await lab.a.connect('pair-1')
+  try {
+    const { value: times, foreign } = await weighed(pids, async () => {
+      const block = Buffer.alloc(4096, 3)
+      const took: number[] = []
+      for (let i = 0; i < DURABLE_WRITES; i++) {
+        const began = performance.now()
+        await client.write(((i * 7919) % (SIZE_BYTES / 4096)) * 4096, block, { fua: true })
+        took.push((performance.now() - began) * 1000)
+      }
+      return took.sort((a, b) => a - b)
+    })
+    const at = (share: number) => times[Math.floor(times.length * share)] ?? 0
+    return { p50Us: at(0.5), p99Us: at(0.99), foreign }
+  } finally {
+    await client.disconnect()
+  }
+}
+
+function show(lines: Lines, where: string, rounds: readonly Round[]): void {
+  const fdatasync = medianOf(rounds, (one) => one.fdatasyncUs)
+  const ping = medianOf(rounds, ({ pingUs }) => pingUs)
+  const physics = { ping_pong_us: round(ping), fdatasync_us: round(fdatasync) }
+  const line = (
+    name: string,
+    figure: number,
+    bound: number,
+    samples: readonly { readonly foreign: number }[],
+    also: Readonly<Record<string, number>>,
+  ) =>
+    lines.show(
+      {
+        case: `${name}, ${where}`,
+        figure: round(figure),
+        unit: 'us p50',
+        bound: round(bound),
+        samples: samples.length,
+        disturbed: disturbedOf(samples),
+        also: { ...also, ...physics },
+      },
+      'most',
+    )
+  const writes = rounds.map(({ write }) => write)
+  const flushes = rounds.map(({ flush }) => flush)
+  const durable = rounds.map((one) => one.durable)
+  const p99 = (of: readonly { readonly p99Us: number }[]) => ({
+    p99_us: round(medianOf(of, ({ p99Us }) => p99Us)),
+  })
+  const p50 = (of: readonly { readonly p50Us: number }[]) => medianOf(of, ({ p50Us }) => p50Us)
+  const flushAlone = medianOf(flushes, ({ flushP50Us }) => flushP50Us)
+  line('4k write', p50(writes), ping + OWN_US, writes, p99(writes))
+  line('flush after a 4k write', flushAlone, ping + fdatasync + OWN_US, flushes, {})
+  const both = 2 * (ping + OWN_US) + fdatasync
+  line('4k write + flush', p50(flushes), both, flushes, p99(flushes))
+  line('4k durable write', p50(durable), ping + fdatasync + OWN_US, durable, p99(durable))
+}

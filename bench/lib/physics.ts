@@ -1,0 +1,98 @@
+import { fork } from 'node:child_process'
+import { randomFillSync } from 'node:crypto'
+import { once } from 'node:events'
+import { open, rm } from 'node:fs/promises'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { createServer as createTlsServer } from 'node:tls'
+import { median } from './machine.ts'
+
+/* What this machine can do without us, in the same run: what a bound is made of. */
+
+const MIB = 1024 * 1024
+/** As large as one step of a copy. */
+const CHUNK_BYTES = 512 * 1024
+
+export interface LinkTls {
+  readonly ca: string
+  readonly cert: string
+  readonly key: string
+}
+
+/** Bytes per second through one TCP connection between two Node processes over the loopback, encrypted or not, with nothing done at either end. */
+export async function streamBytesPerSecond(totalBytes: number, tls?: LinkTls): Promise<number> {
+  const server: Server =
+    tls === undefined
+      ? createServer({ noDelay: true })
+      : createTlsServer({ ...tls, noDelay: true, requestCert: true })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  const port = typeof address === 'object' && address !== null ? address.port : 0
+  const sink = fork(
+    join(import.meta.dirname, 'sink.ts'),
+    [JSON.stringify({ port, ...(tls === undefined ? {} : { tls }) })],
+    { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] },
+  )
+  const took = once(sink, 'message') as Promise<[number]>
+  const [socket] = (await once(server, tls === undefined ? 'connection' : 'secureConnection')) as [
+    Socket,
+  ]
+  const chunk = randomFillSync(Buffer.alloc(CHUNK_BYTES))
+  const began = performance.now()
+  for (let sent = 0; sent < totalBytes; sent += chunk.length) {
+    if (!socket.write(chunk)) await once(socket, 'drain')
+  }
+  socket.end()
+  const [bytes] = await took
+  const seconds = (performance.now() - began) / 1000
+  server.close()
+  if (bytes < totalBytes) throw new Error(`only ${bytes} bytes came through`)
+  return bytes / seconds
+}
+
+export interface DiskRates {
+  /** Into a new file. */
+  readonly fresh: number
+  /** Over blocks that are allocated. */
+  readonly over: number
+}
+
+/** Bytes per second of a sequential write of `totalBytes` and one fdatasync at its end, in a file of its own in `directory`. */
+export async function diskBytesPerSecond(
+  directory: string,
+  totalBytes: number,
+): Promise<DiskRates> {
+  const path = join(directory, 'disk-rate')
+  const file = await open(path, 'w')
+  const chunk = randomFillSync(Buffer.alloc(MIB))
+  const pass = async (): Promise<number> => {
+    const began = performance.now()
+    for (let at = 0; at < totalBytes; at += chunk.length) await file.write(chunk, 0, MIB, at)
+    await file.datasync()
+    return totalBytes / ((performance.now() - began) / 1000)
+  }
+  try {
+    const fresh = await pass()
+    return { fresh, over: await pass() }
+  } finally {
+    await file.close()
+    await rm(path)
+  }
+}
+
+/** Microseconds, median of 32 bytes there and back. The other end must echo. */
+export async function pingPongUs(port: number, count: number): Promise<number> {
+  const socket = connect({ host: '127.0.0.1', port, noDelay: true })
+  await once(socket, 'connect')
+  const ping = Buffer.alloc(32)
+  const times: number[] = []
+  for (let i = 0; i < count; i++) {
+    const began = performance.now()
+    socket.write(ping)
+    await once(socket, 'data')
+    times.push((performance.now() - began) * 1000)
+  }
+  socket.destroy()
+  return median(times)
+}
