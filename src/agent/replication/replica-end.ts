@@ -14,18 +14,17 @@ import type { Members } from './members.ts'
 import { Receiver } from './receiver.ts'
 import type { RunFile } from './run-file.ts'
 import type { SessionMessage } from './session.ts'
+import { type DialOutcome, DialPace, LinkNews } from './short-links.ts'
 
 /* The link as its replica has it: dialled, for ever, until told otherwise.
  *
  *     start ─► dial ─► hello, answer ─► link_up ─► receiver applies frames ─► the link ends ─► wait ─► dial ...
- *                 └─► refused with a record ─► peer_record                              (longer each time without a link)
+ *                 └─► refused with a record ─► peer_record                       (longer each time without a link that stands)
  *
  * Owns the dialler and the receiver. One link at a time: the next is dialled only when the last is over. Every end of a link that
  * the session did not wish for is reported as `link_down`, once.
  */
 
-const DIAL_DELAY_MIN_MS = 50
-const DIAL_DELAY_MAX_MS = 1_000
 /** Buffer of a dialled link: several of the largest frames. */
 const LINK_BUFFER_BYTES = 8 * 1024 * 1024
 
@@ -62,6 +61,9 @@ export class ReplicaEnd {
   /** When a write did not fit, CLOCK_BOOTTIME, ms; null: there was room the last time. */
   #fullMs: number | null = null
   #unfit: Hello['unfit'] = null
+  readonly #news = new LinkNews()
+  /** Wakes the dialler, which waits for the end of the link. */
+  #over: () => void = () => undefined
   /** When to look for room again, ms. */
   #lookMs = 0
 
@@ -91,6 +93,8 @@ export class ReplicaEnd {
     this.#receiver = null
     if (refuse !== null) receiver.message(refuse)
     receiver.destroy()
+    // Dialled again unless somebody has stopped that.
+    this.#over()
   }
 
   checkSilence(now: number): void {
@@ -149,38 +153,37 @@ export class ReplicaEnd {
   }
 
   async #dialForEver(signal: AbortSignal): Promise<void> {
-    let delayMs = DIAL_DELAY_MIN_MS
+    const pace = new DialPace()
     while (!signal.aborted) {
       const address = parseAddress(this.#parts.members.peerLink)
-      if (address !== null && this.#core.session.role === 'replica') {
-        const linked = await this.#dialOnce(address, signal)
-        if (linked) delayMs = DIAL_DELAY_MIN_MS
-      }
+      const dials = address !== null && this.#core.session.role === 'replica'
+      const outcome = dials ? await this.#dialOnce(address, signal) : 'unreached'
       if (signal.aborted) return
-      await new Promise<void>((resolve) => void this.#core.clock.after(delayMs, resolve))
-      delayMs = Math.min(delayMs * 2, DIAL_DELAY_MAX_MS)
+      await new Promise<void>((wake) => void this.#core.clock.after(pace.after(outcome), wake))
     }
   }
 
-  /** True when there was a link. Resolves when it is over. */
-  async #dialOnce(address: Address, signal: AbortSignal): Promise<boolean> {
+  /** Resolves when the link, if there was one, is over. */
+  async #dialOnce(address: Address, signal: AbortSignal): Promise<DialOutcome> {
     const core = this.#core
     const link = await this.#connect(address, signal)
-    if (link === null) return false
+    if (link === null) return 'unreached'
     if ('kind' in link) {
       core.log.debug({ code: link.code, text: link.text }, 'link refused by the peer')
       if (link.record !== null) {
         await core.handle({ kind: 'peer_record', now: core.now(), record: link.record })
       }
-      return false
+      return 'refused'
     }
     if (signal.aborted) {
       link.socket.destroy()
-      return false
+      return 'unreached'
     }
+    const upMs = core.now()
     let over: () => void = () => undefined
     const ended = new Promise<void>((resolve) => (over = resolve))
-    const receiver = this.#receive(link, () => over())
+    this.#over = over
+    const receiver = this.#receive(link, over)
     this.#receiver = receiver
     this.#silence = this.#silenceOf(address, link.hello)
     signal.addEventListener('abort', over, { once: true })
@@ -189,7 +192,7 @@ export class ReplicaEnd {
     else if (this.#receiver === receiver) this.drop(null)
     if (receiver.open) await ended
     signal.removeEventListener('abort', over)
-    return true
+    return core.now() - upMs
   }
 
   #silenceOf({ host }: Address, { runId, beats }: Hello): LinkSilence {
@@ -229,8 +232,7 @@ export class ReplicaEnd {
     return null
   }
 
-  #refused(status: Status, reason: string): void {
-    this.#core.log.error({ status, reason }, 'writes of the other site cannot be kept here')
+  #refused(status: Status): void {
     if (status === STATUS.NO_SPACE) this.#fullMs = this.#core.now()
   }
 
@@ -261,6 +263,7 @@ export class ReplicaEnd {
   #receive({ socket, buffer }: DialledLink, over: () => void): Receiver {
     const { members, run } = this.#parts
     const { session, clock, log } = this.#core
+    const upMs = clock.bootMs()
     const receiver: Receiver = new Receiver({
       socket,
       buffer,
@@ -273,10 +276,16 @@ export class ReplicaEnd {
       onMessage: (message) => this.#fromWriter(message),
       applies: () => session.applies,
       changes: (index, offset, regions) => this.#changes(index, offset, regions),
-      onRefused: (status, reason) => this.#refused(status, reason),
+      onRefused: (status, reason) => {
+        this.#refused(status)
+        if (this.#news.isNews(reason, clock.bootMs() - upMs)) {
+          log.error({ status, reason }, 'writes of the other site cannot be kept here')
+        }
+      },
       onClosed: (reason) => {
         if (this.#receiver === receiver) {
-          log.info({ reason }, 'link lost')
+          const news = this.#news.isNews(reason, clock.bootMs() - upMs)
+          log[news ? 'info' : 'debug']({ reason }, 'link lost')
           this.#receiver = null
           this.#core.post({ kind: 'link_down', now: this.#core.now() })
         }

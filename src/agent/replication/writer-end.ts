@@ -5,6 +5,7 @@ import type { AcceptedLink } from './link.ts'
 import type { LinkSilence } from './link-silence.ts'
 import { PeerQueries } from './peer-queries.ts'
 import { Sender } from './sender.ts'
+import { LinkNews } from './short-links.ts'
 import type { SessionMessage } from './session.ts'
 import type { Writer } from './writer.ts'
 
@@ -41,6 +42,8 @@ export class WriterEnd {
   #peerBootId = ''
   #peerFeatures = 0
   #peerUnfit: Hello['unfit'] = null
+  /** What was told of refusals and ends of links. */
+  readonly #news = new LinkNews()
   /** Members that the last `rise` was about. */
   #rising: readonly number[] = []
 
@@ -151,8 +154,11 @@ export class WriterEnd {
 
   /** The replica's last word on a link that it ends. */
   #cannotKeep(sender: Sender, status: Status, sequence: number): void {
-    this.#core.log.error({ sequence, status }, 'the replica cannot keep what it is sent')
     if (this.#sender !== sender) return
+    const reason = `the replica cannot keep what it is sent: status ${status}`
+    if (this.#news.isNews(reason, this.#livedMs)) {
+      this.#core.log.error({ sequence, status }, 'the replica cannot keep what it is sent')
+    }
     if (status === STATUS.IO) this.#peerUnfit = 'failed'
     else if (status === STATUS.NO_SPACE) this.#peerUnfit = 'no_space'
   }
@@ -160,7 +166,8 @@ export class WriterEnd {
   /** Ends the link of `sender`, if that is still the one, and reports it. */
   broken(sender: Sender, reason: string): void {
     if (this.#sender !== sender) return
-    this.#core.log.info({ reason }, 'link lost')
+    const news = this.#news.isNews(reason, this.#livedMs)
+    this.#core.log[news ? 'info' : 'debug']({ reason }, 'link lost')
     this.#lose()
     this.#core.post({ kind: 'link_down', now: this.#core.now() })
   }
@@ -176,6 +183,10 @@ export class WriterEnd {
       sender.end()
     }
     this.#lose()
+  }
+
+  get #livedMs(): number {
+    return this.#core.now() - this.#linkUpMs
   }
 
   #lose(): void {
