@@ -1,41 +1,11 @@
 /** Short named stories in the simulated world, each a mistake that was made once. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { Load } from './world/load.ts'
-import { Operator, type OperationName } from './world/operator.ts'
-import { World } from './world/world.ts'
-
-/** A group that is in sync, with clients at work, and nothing broken. */
-function inSync(seed: number) {
-  const world = new World(seed, { name: 'honest', staticShare: 0 })
-  const operator = new Operator(world)
-  const load = new Load(world)
-  const until = (what: string, condition: () => boolean) => {
-    const limit = world.timeline.nowMs + 60_000
-    while (!condition()) {
-      assert(world.timeline.nowMs < limit, `never: ${what}`)
-      world.timeline.runUntil(world.timeline.nowMs + 1)
-    }
-  }
-  const run = (name: OperationName) => {
-    operator.start(name)
-    until(`${name} ends`, () => operator.busy === null)
-  }
-  run('open')
-  until('in_sync', () => world.witness.stored.state === 'in_sync')
-  world.timeline.runUntil(world.timeline.nowMs + 1_000)
-  const isolate = (site: string, others: readonly string[]) => {
-    for (const other of others) {
-      world.network.cut(site, other)
-      world.network.cut(other, site)
-    }
-  }
-  return { world, operator, load, until, run, isolate }
-}
+import { calmWorld } from './calm-world.ts'
 
 test('a group that is stopped right after a failover is not served at two sites', () => {
   for (let seed = 1; seed <= 20; seed++) {
-    const { world, operator, until, run, isolate } = inSync(seed)
+    const { world, operator, until, run, isolate } = calmWorld(seed)
     isolate('az1', ['az2', 'witness'])
     run('failover')
     operator.start('close')
@@ -46,7 +16,7 @@ test('a group that is stopped right after a failover is not served at two sites'
 })
 
 test('a writer that is cut off answers nothing once its contact is over, and goes on when the cut ends', () => {
-  const { world, until, isolate } = inSync(5)
+  const { world, until, isolate } = calmWorld(5)
   const agent = world.agentAt(world.site('az1'))
   isolate('az1', ['az2'])
   until('held', () => agent?.status().phase === 'held')
@@ -59,7 +29,7 @@ test('a writer that is cut off answers nothing once its contact is over, and goe
 })
 
 test('power lost at the replica costs a copy of the dirty regions only, under a record that says so', () => {
-  const { world, until } = inSync(6)
+  const { world, until } = calmWorld(6)
   const site = world.site('az2')
   world.losePower(site)
   world.timeline.runUntil(world.timeline.nowMs + 500)
@@ -72,7 +42,7 @@ test('power lost at the replica costs a copy of the dirty regions only, under a 
 })
 
 test('power lost at the writer is made good from the replica before anything is served', () => {
-  const { world, until } = inSync(7)
+  const { world, until } = calmWorld(7)
   const site = world.site('az1')
   world.losePower(site)
   world.timeline.runUntil(world.timeline.nowMs + 500)
@@ -84,7 +54,7 @@ test('power lost at the writer is made good from the replica before anything is 
 })
 
 test('the death of the replica process alone needs no copy at all', () => {
-  const { world, until } = inSync(8)
+  const { world, until } = calmWorld(8)
   const site = world.site('az2')
   world.killAgent(site)
   world.timeline.runUntil(world.timeline.nowMs + 300)

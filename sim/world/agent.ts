@@ -26,6 +26,7 @@ export interface AgentStatus {
   readonly drained: boolean
   readonly answering: boolean
   readonly unwitnessed: boolean
+  readonly linked: boolean
   readonly kept: string | null
   /** Every volume here has received its first copy in full. */
   readonly joined: boolean
@@ -120,6 +121,7 @@ export class Agent {
       drained: session.drained,
       answering: session.served && session.gate.mayAnswer(this.now()),
       unwitnessed: session.stored.unwitnessed,
+      linked: session.linked,
       kept: session.stored.kept,
       joined: this.site.joined,
     }

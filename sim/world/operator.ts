@@ -1,3 +1,4 @@
+import { freezesFirst } from '#domain/failover.ts'
 import type { OwnershipAnswer, OwnershipRequest } from '#domain/ownership.ts'
 import type { OwnershipRecord } from '#wire/site/witness.ts'
 import type { AgentCommand, CommandAnswer } from './agent.ts'
@@ -46,6 +47,8 @@ export class Operator {
   /** Raised with every step begun, so that late answers to an earlier try are ignored. */
   #try = 0
   #count = 0
+  /** Steps of the operation that began last, as docs and code of the control plane name them. */
+  readonly steps: string[] = []
   /** The chaos is over: what an operator may give up then, it keeps trying. */
   patient = false
 
@@ -79,6 +82,7 @@ export class Operator {
     this.#name = name
     this.#startedMs = this.#world.timeline.nowMs
     this.#world.log(() => `operation ${name} begins`)
+    this.steps.length = 0
     this.#operation = operations[name]()
     this.#advance(null)
   }
@@ -164,6 +168,11 @@ export class Operator {
     return `operation-${this.#count}-${step}`
   }
 
+  /** A step of src/control/operations/definitions begins; steps.test.ts compares the order. */
+  #enter(step: string): void {
+    this.steps.push(step)
+  }
+
   *#pause(ms: number): Generator<Step, void, Result> {
     yield { to: 'sleep', ms }
   }
@@ -221,6 +230,7 @@ export class Operator {
     const { writer, replica, epoch } = this.#record
     const attempt = this.#attempt('open')
     const again = epoch === 0 ? this.world.arbitration : {}
+    this.#enter('open_record')
     const answer = yield* this.#witness({
       kind: 'open',
       epoch,
@@ -232,12 +242,15 @@ export class Operator {
     if (!answer.ok) return answer.refusal
     const record = wireRecord(answer.record)
     const { world, other } = this.#sides(writer)
+    this.#enter('open_replica')
     yield* this.#openAt(other, record, false)
+    this.#enter('open_writer')
     return yield* this.#openAt(world.site(writer), record, false)
   }
 
   *#reprotect(): Operation {
     const { epoch } = this.#record
+    this.#enter('reprotect_record')
     const answer = yield* this.#witness({
       kind: 'reprotect',
       epoch,
@@ -246,8 +259,10 @@ export class Operator {
     if (!answer.ok) return answer.refusal
     const record = wireRecord(answer.record)
     const { here, other } = this.#sides(record.writer)
-    yield* this.#openAt(here, record, false, true)
-    return yield* this.#openAt(other, record, false, true)
+    this.#enter('open_replica')
+    yield* this.#openAt(other, record, false, true)
+    this.#enter('open_writer')
+    return yield* this.#openAt(here, record, false, true)
   }
 
   *#close(): Operation {
@@ -255,11 +270,13 @@ export class Operator {
     // In sync and the writer silent: stopping would give up the only copy that can be started.
     const shown = yield* this.#agent(this.#world.site(writer), { kind: 'show' })
     if (shown === null && state === 'in_sync') return 'writer silent'
+    this.#enter('close_record')
     const answer = yield* this.#witness({ kind: 'close', epoch, attempt: this.#attempt('close') })
     if (!answer.ok) return answer.refusal
     const record = wireRecord(answer.record)
     const { here, other } = this.#sides(record.writer)
-    for (const site of this.#random.chance(0.5) ? [here, other] : [other, here]) {
+    for (const site of [here, other]) {
+      this.#enter(site === here ? 'close_production' : 'close_dr')
       for (;;) {
         const closed = yield* this.#agent(site, { kind: 'close', record })
         // An agent that waits for the old writer's silence cannot end yet.
@@ -275,6 +292,7 @@ export class Operator {
   *#reverse(): Operation {
     const { writer, epoch } = this.#record
     const { here, other } = this.#sides(writer)
+    this.#enter('hold')
     const held = yield* this.#agent(here, { kind: 'hold', epoch, holdMs: HOLD_MS })
     if (held === null || !held.ok) return held === null ? 'unreachable' : held.code
     for (let left = 20; ; left--) {
@@ -286,6 +304,7 @@ export class Operator {
       }
       yield* this.#pause(100)
     }
+    this.#enter('reverse_record')
     const answer = yield* this.#witness({
       kind: 'reverse',
       epoch,
@@ -296,8 +315,10 @@ export class Operator {
       return answer.refusal
     }
     const record = wireRecord(answer.record)
-    const order = this.#random.chance(0.5) ? [here, other] : [other, here]
-    for (const site of order) yield* this.#openAt(site, record, false, true)
+    this.#enter('open_replica')
+    yield* this.#openAt(here, record, false, true)
+    this.#enter('open_writer')
+    yield* this.#openAt(other, record, false, true)
     return 'ok'
   }
 
@@ -346,54 +367,97 @@ export class Operator {
 
   *#failover(): Operation {
     const { world } = this
-    const { state, writer } = this.#record
+    const { writer, state: found } = this.#record
     const { here, other } = this.#sides(writer)
+    this.#enter('choose_members')
     const shown = yield* this.#agent(other, { kind: 'show' })
     if (shown === null) return 'unreachable'
     // What was never copied in full is fragments.
     if (!shown.status.joined) return 'DR_SIDE_EMPTY'
-    const inSync = state === 'in_sync'
-    let consent = false
-    if ((state === 'solo' || state === 'resyncing') && this.#random.chance(0.75)) {
-      // Freeze first: a writer that has persisted it has consented, whatever its lease says.
+
+    this.#enter('freeze_record')
+    const from = world.stateBefore(this.#record)
+    const wasInSync = from === 'in_sync'
+    // Out of sync an operator gives something up on purpose; in sync some are just as impatient.
+    const force = !wasInSync || this.#random.chance(0.2)
+    // The witness's rules allow it without as well: then the lease alone ends the old writer.
+    const direct = !wasInSync && this.#random.chance(0.2)
+    const mustFreeze = !direct && freezesFirst(this.#record, other.name, force)
+    let frozenEpoch = found === 'frozen' ? this.#record.epoch : 0
+    if (mustFreeze && !force) {
+      const said = yield* this.#agent(here, { kind: 'show' })
+      if (said?.status.unwitnessed !== false || !said.status.linked) return 'PREFERRED_MAY_RUN'
+    }
+    if (mustFreeze || (found === 'in_sync' && this.#random.chance(0.5))) {
       const { epoch } = this.#record
       const attempt = this.#attempt('freeze')
       const frozen = yield* this.#witness({ kind: 'freeze', epoch, attempt })
       if (!frozen.ok) return frozen.refusal
-      const told = wireRecord(frozen.record)
+      frozenEpoch = frozen.record.epoch
+    }
+
+    this.#enter('ask_consent')
+    let consentEpoch = 0
+    if (this.#record.state === 'frozen') {
+      const told = wireRecord(this.#record)
       const answer = yield* this.#agent(here, { kind: 'open', record: told, force: false })
-      consent = answer?.ok === true && answer.status.epoch === told.epoch
-      if (consent) world.coverage.count('failover by consent')
-    }
-    const { epoch } = this.#record
-    const answer = yield* this.#witness({
-      kind: 'failover',
-      epoch,
-      attempt: this.#attempt('failover'),
-      force: !inSync,
-      consent,
-      // Stated by somebody who stands before the machine in the moment of the decision.
-      get preferredOff() {
-        return !here.host.powered
-      },
-    })
-    if (!answer.ok) {
-      if (!inSync && this.#record.state === 'frozen' && this.#random.chance(0.7)) {
-        yield* this.#thaw()
+      if (answer?.status.epoch === told.epoch && answer.status.state === 'frozen') {
+        consentEpoch = told.epoch
+        world.coverage.count('failover by consent')
       }
-      return answer.refusal
     }
-    const record = wireRecord(answer.record)
-    const told = yield* this.#openAt(other, record, !inSync, false, consent)
+
+    this.#enter('failover_record')
+    let decided: OwnershipRecord | null = null
+    let lacksNothing = false
+    for (let tries = 3; decided === null; tries--) {
+      const { epoch, state } = this.#record
+      if (this.#record.writer !== writer) return 'overtaken'
+      // It went on alone since, or was thawed: nobody has consented to this epoch.
+      const again = !direct && freezesFirst(this.#record, other.name, force)
+      const attempt = this.#attempt(`failover-${tries}`)
+      lacksNothing = state === 'in_sync' || (wasInSync && frozenEpoch === epoch)
+      const answer: OwnershipAnswer = yield* this.#witness(
+        again
+          ? { kind: 'freeze', epoch, attempt }
+          : {
+              kind: 'failover',
+              epoch,
+              attempt,
+              force: force || lacksNothing,
+              consent: consentEpoch === epoch,
+              // Stated by somebody who stands before the machine in the moment of the decision.
+              get preferredOff() {
+                return !here.host.powered
+              },
+            },
+      )
+      if (answer.ok && !again) decided = wireRecord(answer.record)
+      if (!answer.ok) {
+        // A writer that goes on renewing its lease is waited for; whoever loses patience leaves it frozen, for another to thaw.
+        if (answer.refusal === 'LEASE_HELD' || answer.refusal === 'WITNESS_WAITING') {
+          return answer.refusal
+        }
+        if (this.#record.state === 'frozen') yield* this.#thaw()
+        if (answer.refusal === 'PREFERRED_MAY_RUN' || tries <= 0) return answer.refusal
+      }
+    }
+
+    this.#enter('open_dr')
+    const record = decided
+    const consent = consentEpoch > 0 && consentEpoch + 1 === record.epoch
+    const told = yield* this.#openAt(other, record, force && !lacksNothing, false, consent)
     if (told === 'NOT_CONSISTENT') {
       const stored = other.epoch.value
       if (world.wasPowerLost(other)) world.allowLoss(other.name)
-      else if (inSync && !stored.divergent) {
+      else if (lacksNothing && !stored.divergent) {
         throw new Violation(`promise 1: ${other.name} is in sync, but refuses a failover`)
       }
       yield* this.#openAt(other, record, true)
     }
-    // The old writer is told when it can be reached; otherwise it finds out by itself.
+
+    this.#enter('tell_old_writer')
+    // It is told when it can be reached; otherwise it finds out by itself.
     if (this.#random.chance(0.7)) yield* this.#agent(here, { kind: 'open', record, force: false })
     return 'ok'
   }

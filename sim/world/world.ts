@@ -1,4 +1,9 @@
-import { ALONE, type OwnershipRequest } from '#domain/ownership.ts'
+import {
+  ALONE,
+  type Ownership,
+  type OwnershipRequest,
+  type OwnershipState,
+} from '#domain/ownership.ts'
 import { Session, type SessionSettings } from '#agent/replication/session.ts'
 import type { Arbitration } from '#agent/replication/session-types.ts'
 import type { SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
@@ -100,7 +105,8 @@ export class World {
       }
       // What a preferred site did unwitnessed, the record knows nothing of.
       const unseen = from.mode === 'static-priority' && from.preferred === from.writer
-      if (kind === 'failover' && (from.state !== 'in_sync' || unseen)) this.allowLoss(record.writer)
+      const lacks = this.stateBefore(from) !== 'in_sync' || unseen
+      if (kind === 'failover' && lacks) this.allowLoss(record.writer)
     }
     this.witness.onRefusal = (kind, refusal) => this.coverage.count(`refused ${kind} ${refusal}`)
     this.witness.onAdopt = ({ record, from }, off) => {
@@ -110,6 +116,13 @@ export class World {
     }
     plan.witness?.(this.witness)
     for (const site of this.sites) this.startAgent(site)
+  }
+
+  /** State of `record`, or the one that it was frozen out of. */
+  stateBefore({ state, epoch }: Ownership): OwnershipState {
+    if (state !== 'frozen') return state
+    const { history } = this.witness
+    return history.findLast((one) => one.record.epoch === epoch - 1)?.record.state ?? state
   }
 
   // -- parts ----------------------------------------------------------------------------------------------------------

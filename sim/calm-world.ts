@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict'
+import { Load } from './world/load.ts'
+import { Operator, type OperationName } from './world/operator.ts'
+import { World } from './world/world.ts'
+
+/** A group that is in sync, with clients at work, and nothing broken. */
+export function calmWorld(seed: number) {
+  const world = new World(seed, { name: 'honest', staticShare: 0 })
+  const operator = new Operator(world)
+  const load = new Load(world)
+  const until = (what: string, condition: () => boolean) => {
+    const limit = world.timeline.nowMs + 60_000
+    while (!condition()) {
+      assert(world.timeline.nowMs < limit, `never: ${what}`)
+      world.timeline.runUntil(world.timeline.nowMs + 1)
+    }
+  }
+  const run = (name: OperationName) => {
+    operator.start(name)
+    until(`${name} ends`, () => operator.busy === null)
+  }
+  run('open')
+  until('in_sync', () => world.witness.stored.state === 'in_sync')
+  world.timeline.runUntil(world.timeline.nowMs + 1_000)
+  const isolate = (site: string, others: readonly string[]) => {
+    for (const other of others) {
+      world.network.cut(site, other)
+      world.network.cut(other, site)
+    }
+  }
+  return { world, operator, load, until, run, isolate }
+}

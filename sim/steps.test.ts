@@ -1,0 +1,57 @@
+/** The operations of the simulated world take the steps of the real ones, in their order. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { failoverGroup } from '#control/operations/definitions/failover.ts'
+import {
+  reprotectGroup,
+  reverseGroup,
+  startGroup,
+  stopGroup,
+} from '#control/operations/definitions/groups.ts'
+import { calmWorld } from './calm-world.ts'
+
+/** Steps that only watch, or that are about pairs and rows, which the world does not have. */
+const ABSENT: Readonly<Record<string, readonly string[]>> = {
+  open: ['choose_members', 'establish'],
+  failover: ['drop_left_behind'],
+  reprotect: ['choose_members', 'establish'],
+  reverse: [],
+  close: ['settle'],
+}
+
+const stepsOf = (kind: { readonly steps: readonly { readonly name: string }[] }) =>
+  kind.steps.map(({ name }) => name)
+
+const REAL = {
+  open: stepsOf(startGroup),
+  reverse: stepsOf(reverseGroup),
+  failover: stepsOf(failoverGroup),
+  reprotect: stepsOf(reprotectGroup),
+  close: stepsOf(stopGroup),
+} as const
+
+test('each simulated operation takes the steps of the real one', () => {
+  const { operator, run, until, world } = calmWorld(1)
+  const taken: Record<string, string[]> = { open: [...operator.steps] }
+  for (const name of ['reverse', 'failover', 'reprotect', 'close'] as const) {
+    run(name)
+    taken[name] = [...operator.steps]
+    if (name === 'close') continue
+    const wanted = name === 'failover' ? 'failed_over' : 'in_sync'
+    until(`${name} is over`, () => world.witness.stored.state === wanted)
+    world.timeline.runUntil(world.timeline.nowMs + 3_000)
+  }
+  for (const [name, real] of Object.entries(REAL)) {
+    const absent = ABSENT[name] ?? []
+    assert.deepEqual(
+      absent.filter((step) => !real.includes(step)),
+      [],
+      `${name} has no such steps any more`,
+    )
+    assert.deepEqual(
+      taken[name],
+      real.filter((step) => !absent.includes(step)),
+      name,
+    )
+  }
+})
