@@ -6,6 +6,7 @@ import { agentOptions } from '../src/agent/config.ts'
 import { optionsPage } from '../src/cli/options-page.ts'
 import { controlOptions } from '../src/control/config.ts'
 import { ownershipPage } from '../sim/ownership-page.ts'
+import { phasesPage } from '../sim/phases-page.ts'
 
 interface Entry {
   code: string
@@ -48,6 +49,7 @@ ${rows.join('\n')}
 )
 
 writeFileSync('docs/formats/ownership-record.md', ownershipPage())
+writeFileSync('docs/architecture/session-phases.md', phasesPage())
 writeFileSync(
   'docs/operating/configuration.md',
   optionsPage([
