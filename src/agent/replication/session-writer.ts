@@ -294,7 +294,11 @@ export function hold(s: SessionState, now: number, epoch: number, holdMs: number
     s.holdUntilMs = now + holdMs
     return
   }
-  if (s.phase !== 'following') return s.refuse('WRONG_STATE', `cannot drain while ${s.phase}`)
+  if (s.phase !== 'following') {
+    // In sync by the record, the link just lost or not up yet: a repeat in a moment may find it following.
+    const soon = s.stored.record.state === 'in_sync'
+    return s.refuse(soon ? 'NOT_YET' : 'WRONG_STATE', `cannot drain while ${s.phase}`)
+  }
   s.holdUntilMs = now + holdMs
   s.drained = false
   s.move('draining')
