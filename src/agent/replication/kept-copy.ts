@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import Type from 'typebox'
 import { Value } from 'typebox/value'
 import { isFault } from '#base/fault.ts'
-import { readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
+import { hasCode, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
 import { BLOCK_BYTES } from '#wire/link/frame.ts'
 import type { Divergences } from '#agent/divergence/divergences.ts'
 import type { Range, Snapshots } from '#agent/snapshots/snapshots.ts'
@@ -56,6 +56,9 @@ export interface KeptCopyParts {
 export class KeptCopy {
   readonly #parts: KeptCopyParts
   #taking: Promise<void> | null = null
+  /** The last one asked for. */
+  #asked = ''
+  #turn = 0
 
   constructor(parts: KeptCopyParts) {
     this.#parts = parts
@@ -66,11 +69,20 @@ export class KeptCopy {
     return this.#taking ?? Promise.resolve()
   }
 
-  /** Takes the snapshot and reports `kept`. */
+  /**
+   * Takes the snapshot and reports `kept`. Asked again for the same id (the link was lost meanwhile, and is back), the first try is not reported:
+   * its snapshot gives way to that of the second, and the session must not rely on it.
+   */
   keep(id: string): void {
     const { core } = this.#parts
-    const taking = this.#keep(id)
-      .then((ok) => core.handle({ kind: 'kept', now: core.now(), id, ok }))
+    const turn = ++this.#turn
+    this.#asked = id
+    const taking = this.settled
+      .then(() => this.#keep(id))
+      .then((ok) => {
+        if (turn !== this.#turn && id === this.#asked) return
+        return core.handle({ kind: 'kept', now: core.now(), id, ok })
+      })
       .catch((error: unknown) => core.fatal(error))
       .finally(() => {
         if (this.#taking === taking) this.#taking = null
@@ -105,7 +117,8 @@ export class KeptCopy {
       core.log.info({ kept: id, stall_ms: stallMs }, 'consistent copy is kept')
       return true
     } catch (error) {
-      if (!isFault(error)) throw error
+      const full = hasCode(error, 'ENOSPC') || hasCode(error, 'EDQUOT')
+      if (!isFault(error) && !full) throw error
       core.log.error({ err: error, kept: id }, 'no consistent copy can be kept here')
       return false
     }

@@ -122,6 +122,8 @@ export class SessionState {
     this.link = null
     this.ready = null
     this.watchLater = false
+    // The end of a link that this side drops is reported by no event: what waited for it would wait on the next one.
+    this.keeping = null
   }
 
   /** What the replica has not acknowledged is going to be answered without it, what is held included. */

@@ -697,6 +697,22 @@ describe('a frozen group', () => {
   })
 })
 
+/** A writer with writes that its replica has not acknowledged, after a forced failover to that and a reprotect. */
+function demoted(): { side: Side; hello: PeerHello } {
+  const side = new AbleSide(stored({ record: record(2, 'in_sync'), baseEpoch: 2 }), 7)
+  side.handle({ kind: 'start' })
+  const inSync = replicaHello(record(2, 'in_sync'), { applied: 7, baseEpoch: 2 })
+  side.handle({ kind: 'link_up', hello: inSync, logFrom: null })
+  side.handle({ kind: 'reconciled' })
+  assert.equal(side.session.phase, 'following')
+  for (let count = 0; count < 5; count++) side.session.gate.next()
+  side.handle({ kind: 'link_down' })
+  const record4 = record(4, 'resyncing', 'az2')
+  side.open(record4)
+  assert.equal(side.session.phase, 'waiting')
+  return { side, hello: replicaHello(record4, { role: 'writer' }) }
+}
+
 describe('a replica in a resync', () => {
   const behind = (change: Change = {}) =>
     stored({ record: record(4, 'resyncing', 'az2'), consistent: true, baseEpoch: 2, ...change })
@@ -726,6 +742,33 @@ describe('a replica in a resync', () => {
     const again = side.handle({ kind: 'message', message: { kind: 'copy_begin', sequence: 25 } })
     assert.ok(!kinds(again).includes('keep_copy'))
     assert.equal(side.session.stored.kept, id)
+  })
+
+  test('begins to keep anew with every link, whatever became of the one before', () => {
+    for (const lose of [
+      (side: Side) => side.handle({ kind: 'link_down' }),
+      // Dropped by this side, of which no event tells, and replaced without one.
+      (side: Side) =>
+        side.handle({
+          kind: 'message',
+          message: { kind: 'epoch', record: record(1, 'in_sync', 'az2') },
+        }),
+      () => [],
+    ]) {
+      const { side, hello } = demoted()
+      side.handle({ kind: 'link_up', hello, logFrom: null })
+      const first = side.handle({ kind: 'message', message: { kind: 'copy_begin', sequence: 40 } })
+      assert.equal(find(first, 'keep_copy').id, 'kept-4-1')
+      lose(side)
+      side.handle({ kind: 'link_up', hello, logFrom: null })
+      const again = side.handle({ kind: 'message', message: { kind: 'copy_begin', sequence: 50 } })
+      const { id } = find(again, 'keep_copy')
+      const kept = side.handle({ kind: 'kept', id, ok: true })
+      assert.equal(find(kept, 'persist').stored.kept, id)
+      assert.deepEqual(kinds(kept).slice(-1), ['applied_from'])
+      assert.equal(side.session.phase, 'receiving')
+      assert.equal(side.session.gate.sequence, 50)
+    }
   })
 
   test('takes no copy without space for what it has, and asks again later', () => {

@@ -326,6 +326,8 @@ export class Session {
     } else if (s.role === 'replica' && hello.role === 'writer') {
       s.link = hello
       s.validated = true
+      // A copy begins with each link anew, whatever one before has begun to keep.
+      s.keeping = null
       linkedToWriter(s)
     } else {
       // Same epoch, roles that do not fit: one of us holds a record the witness never wrote. Ask, do not talk.
