@@ -123,7 +123,7 @@ async function failOver(
   const began = performance.now()
   const writable = Promise.all(
     group.pairs.map(async (pair) => {
-      await writeWhenServed(system, target, pair)
+      await system.write(target, pair, Buffer.alloc(4096, 2), RETRY_MS)
       return performance.now() - began
     }),
   )
@@ -145,19 +145,4 @@ async function failOver(
   const jobMs = performance.now() - began
   const times = await writable
   return { firstMs: Math.min(...times), lastMs: Math.max(...times), jobMs }
-}
-
-async function writeWhenServed(system: System, site: SiteName, pair: string): Promise<void> {
-  const endMs = performance.now() + LIMIT_MS
-  for (;;) {
-    try {
-      const client = await system.connect(site, pair)
-      await client.write(0, Buffer.alloc(4096, 2), { fua: true })
-      await client.disconnect()
-      return
-    } catch (error) {
-      if (performance.now() > endMs) throw error
-      await pause(RETRY_MS)
-    }
-  }
 }

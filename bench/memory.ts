@@ -84,13 +84,10 @@ async function look(system: System, groups: readonly Group[]): Promise<Weighed<L
       )
     }),
   )
-  for (const { id } of groups) await system.inSync(id)
   const pairs = groups.flatMap((group) => group.pairs)
-  await inParallel(pairs.length, async (index) => {
-    const client = await system.connect('az1', pairs[index] ?? '')
-    await client.write(0, Buffer.alloc(MIB, 1), { fua: true })
-    await client.disconnect()
-  })
+  const data = Buffer.alloc(MIB, 1)
+  await inParallel(pairs.length, (index) => system.write('az1', pairs[index] ?? '', data))
+  for (const { id } of groups) await system.inSync(id)
   await pause(SETTLE_MS)
   return await weighed(system.pids, async () => {
     const ticks = () => SITES.reduce((sum, site) => sum + ticksOf(system.agentPid(site)), 0)

@@ -10,6 +10,7 @@ export type SiteName = (typeof SITES)[number]
 
 /** Calls of the API at one time while pairs are made. */
 const AT_ONCE = 4
+const SERVED_LIMIT_MS = 60_000
 
 export interface Group {
   readonly id: string
@@ -114,6 +115,22 @@ export class System {
 
   async connect(site: SiteName, pair: string): Promise<NbdClient> {
     return await connectNbd({ unix: this.socket(site) }, { exportName: pair, timeoutMs: 30_000 })
+  }
+
+  /** Writes durably at the beginning of the pair, over a connection of its own; repeats while the site does not serve it. */
+  async write(site: SiteName, pair: string, data: Buffer, retryMs = 100): Promise<void> {
+    const endMs = performance.now() + SERVED_LIMIT_MS
+    for (;;) {
+      try {
+        const client = await this.connect(site, pair)
+        await client.write(0, data, { fua: true })
+        await client.disconnect()
+        return
+      } catch (error) {
+        if (performance.now() > endMs) throw error
+        await pause(retryMs)
+      }
+    }
   }
 
   async close(): Promise<void> {
