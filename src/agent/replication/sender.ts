@@ -33,20 +33,32 @@ export class Sender {
   readonly #header = new AckHeader()
   #carry: Buffer | undefined
   #open = true
+  /** What arrived before `start`; null: started. A socket that nobody listens to throws away what comes. */
+  #early: Buffer[] | null = []
+  #earlyEnd: string | null = null
 
   constructor(socket: Socket, events: SenderEvents) {
     this.#socket = socket
     this.#events = events
+    const ended = (reason: string) => {
+      if (this.#early === null) this.#close(reason)
+      else this.#earlyEnd ??= reason
+    }
+    socket.on('data', (chunk: Buffer) => {
+      if (this.#early === null) this.#take(chunk)
+      else this.#early.push(Buffer.from(chunk))
+    })
+    socket.on('error', (error) => ended(error.message))
+    socket.on('end', () => ended('the replica hung up'))
+    socket.on('close', () => ended('the link was closed'))
   }
 
-  /** Begins to take what the replica sends; `rest` arrived behind the handshake. */
+  /** Begins to look at what the replica sends, and has sent since the construction; `rest` arrived behind the handshake, before that. */
   start(rest: Buffer): void {
-    const socket = this.#socket
-    socket.on('data', (chunk: Buffer) => this.#take(chunk))
-    socket.on('error', (error) => this.#close(error.message))
-    socket.on('end', () => this.#close('the replica hung up'))
-    socket.on('close', () => this.#close('the link was closed'))
-    if (rest.length > 0) this.#take(rest)
+    const bytes = Buffer.concat([rest, ...(this.#early ?? [])])
+    this.#early = null
+    if (bytes.length > 0) this.#take(bytes)
+    if (this.#earlyEnd !== null) this.#close(this.#earlyEnd)
   }
 
   get open(): boolean {

@@ -16,18 +16,26 @@ interface World {
   readonly replica: Socket
   /** Statuses of flushes that the write path was told. */
   readonly flushed: Status[]
+  readonly acknowledged: number[]
   /** The session has heard that the link is down. */
   readonly down: Promise<void>
 }
 
 /** An accepted link, with a session that does nothing but listen. */
-async function world(t: TestContext): Promise<World> {
+async function world(
+  t: TestContext,
+  turn: () => Promise<unknown> = () => Promise.resolve(),
+): Promise<World> {
   const server = createServer()
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const accepted = once(server, 'connection') as Promise<[Socket]>
   const replica = connect((server.address() as AddressInfo).port, '127.0.0.1')
   const [socket] = await accepted
+  // As the handshake leaves it: flowing, with nobody who listens.
+  const push = () => undefined
+  socket.on('data', push)
+  socket.removeListener('data', push)
   t.after(() => {
     replica.destroy()
     socket.destroy()
@@ -41,12 +49,13 @@ async function world(t: TestContext): Promise<World> {
     session: { gate: { sequence: 9, acknowledged: 0 } },
     post: ({ kind }: SessionEvent) => kind === 'link_down' && sayDown(),
     inTurn: (work: () => Promise<void>) => work(),
-    process: () => Promise.resolve(),
+    process: turn,
   } as unknown as SessionCore
   const flushed: Status[] = []
+  const acknowledged: number[] = []
   const writer = {
     logFrom: null,
-    acknowledged: () => undefined,
+    acknowledged: (sequence: number) => acknowledged.push(sequence),
     flushed: (_id: number, status: Status) => flushed.push(status),
     setSender: () => undefined,
   } as unknown as Writer
@@ -58,7 +67,7 @@ async function world(t: TestContext): Promise<World> {
   })
   const hello = { runId: 'r', bootId: 'b', features: 0, unfit: null, members: [] }
   end.accept({ socket, hello: hello as unknown as Hello, rest: Buffer.alloc(0) })
-  return { end, replica, flushed, down }
+  return { end, replica, flushed, acknowledged, down }
 }
 
 describe("the writer's end of the link", () => {
@@ -82,5 +91,21 @@ describe("the writer's end of the link", () => {
     assert.deepEqual(flushed, [STATUS.OK])
     assert.equal(end.peerUnfit, 'failed')
     assert.equal(end.sender, null)
+  })
+
+  test('what the replica says while the session is still busy with the new link is not lost', async (t) => {
+    let goOn = () => {}
+    const busy = new Promise<void>((resolve) => (goOn = resolve))
+    const { replica, acknowledged, flushed, down } = await world(t, () => busy)
+    replica.write(ack(ACK.APPLIED, STATUS.OK, 4))
+    replica.end(ack(ACK.FLUSHED, STATUS.OK, 1))
+    await once(replica, 'finish')
+    // It has arrived: the other end of the same process has been told to hang up.
+    for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve))
+    assert.deepEqual(acknowledged, [])
+    goOn()
+    await down
+    assert.deepEqual(acknowledged, [4])
+    assert.deepEqual(flushed, [STATUS.OK])
   })
 })
