@@ -15,7 +15,7 @@ import { runSeed } from './world/run.ts'
  */
 
 /** With fewer seeds than this the rarer moves may be missed by chance, so their absence is no failure. */
-export const COVERAGE_SEEDS_MIN = 400
+export const COVERAGE_SEEDS_MIN = 2_000
 
 export interface Campaign {
   readonly seeds: number
@@ -178,6 +178,8 @@ const EVENTS = [
   'answer promoted',
   'answer beside break-glass',
   'break-glass ok',
+  'disk failed',
+  'disk replaced',
   'copy all',
   'copy delta',
   'copy delta with regions',

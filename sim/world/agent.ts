@@ -30,6 +30,7 @@ export interface AgentStatus {
   readonly kept: string | null
   /** Every volume here has received its first copy in full. */
   readonly joined: boolean
+  readonly failed: boolean
 }
 
 export type AgentCommand =
@@ -124,6 +125,7 @@ export class Agent {
       linked: session.linked,
       kept: session.stored.kept,
       joined: this.site.joined,
+      failed: this.site.failed,
     }
   }
 
@@ -230,6 +232,15 @@ export class Agent {
     this.clients.renew()
   }
 
+  /** An effect could not be carried out: what is stored and what the session believes differ, so it begins anew. */
+  #breaks(): void {
+    const { site, world } = this
+    this.#busy = true
+    world.coverage.count('session broken')
+    world.killAgent(site)
+    world.timeline.after(500, () => world.startAgent(site))
+  }
+
   /** Goes on with the next effect after `ms`, unless the process dies before. */
   #takes(ms: number, finish: () => void): void {
     this.#busy = true
@@ -250,6 +261,7 @@ export class Agent {
           world.afterPersist(this)
         })
       case 'make_durable': {
+        if (this.session.role === 'replica' && world.syncFails(site)) return this.#breaks()
         const mark = site.disk.syncMark()
         return this.#takes(world.syncMs(site), () => site.disk.syncDone(mark))
       }

@@ -56,6 +56,13 @@ export class BlockDisk {
     }
   }
 
+  /** It is replaced by an empty one. */
+  replace(): void {
+    this.current.fill(0)
+    this.synced.fill(0)
+    this.#unsynced.clear()
+  }
+
   /** The kernel wrote back what it liked: each block keeps its synced value or any later one. */
   losePower(random: Random): void {
     for (const [block, versions] of this.#unsynced) {

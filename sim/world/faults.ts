@@ -28,6 +28,7 @@ export const FAULTS = [
   'slow-fsync',
   'wall-clock-jump',
   'no-space',
+  'disk-fails',
   'link-flaps',
 ] as const
 export type FaultKind = (typeof FAULTS)[number]
@@ -165,6 +166,13 @@ export class Faults {
         return this.#later(500, 15_000, () => {
           site.full = false
         })
+      case 'disk-fails':
+        // One at a time, at a replica that is not about to become the writer: a writer whose disk fails is failed over from.
+        if (this.#operator.busy === 'failover' || this.#operator.busy === 'reverse') return
+        if (!world.sites.some(({ failing, failed }) => failing || failed)) {
+          world.site(witness.stored.replica).failing = true
+        }
+        return
       case 'link-flaps':
         for (let count = 0; count < 4; count++) {
           const gap = count * this.#random.between(1_500, 9_000)
@@ -243,6 +251,7 @@ export class Faults {
     for (const site of world.sites) {
       site.syncMs = 3
       site.full = false
+      site.failing = false
       world.agentAt(site)?.process.resume()
       this.#powerOn(site)
     }

@@ -146,7 +146,7 @@ export class Link {
 
   #hello(): void {
     const { session, site } = this.#agent
-    this.send({ t: 'hello', hello: session.hello(site.intent.any) })
+    this.send({ t: 'hello', hello: session.hello(site.intent.any, site.failed) })
   }
 
   /** A newer connection replaces the older. */
@@ -266,6 +266,7 @@ export class Link {
       case 'flush': {
         if (session.role !== 'replica' || !session.linked) return
         const { id, range } = message
+        if (agent.world.syncFails(agent.site)) return this.#lost()
         const mark = agent.site.disk.syncMark()
         const end = this.#end
         agent.process.after(agent.world.syncMs(agent.site), () => {

@@ -227,6 +227,13 @@ export class Operator {
   }
 
   *#open(): Operation {
+    const failed = this.world.sites.find((site) => site.failed)
+    if (failed !== undefined) {
+      // As long as the old session is known there, its disk is its copy.
+      if (failed.epoch.value.record.state !== 'closed') yield* this.#tell()
+      if (failed.epoch.value.record.state !== 'closed') return 'failed disk'
+      this.world.replaceDisk(failed)
+    }
     const { writer, replica, epoch } = this.#record
     const attempt = this.#attempt('open')
     const again = epoch === 0 ? this.world.arbitration : {}
@@ -292,6 +299,7 @@ export class Operator {
   *#reverse(): Operation {
     const { writer, epoch } = this.#record
     const { here, other } = this.#sides(writer)
+    other.failing = false
     this.#enter('hold')
     const held = yield* this.#agent(here, { kind: 'hold', epoch, holdMs: HOLD_MS })
     if (held === null || !held.ok) return held === null ? 'unreachable' : held.code
@@ -374,6 +382,9 @@ export class Operator {
     if (shown === null) return 'unreachable'
     // What was never copied in full is fragments.
     if (!shown.status.joined) return 'DR_SIDE_EMPTY'
+    if (shown.status.failed) return 'DR_SIDE_FAILED'
+    // Two disks at once are more than is promised: from here on this one is needed.
+    other.failing = false
 
     this.#enter('freeze_record')
     const from = world.stateBefore(this.#record)
@@ -466,7 +477,7 @@ export class Operator {
   breakGlass(site: Site): void {
     const { world } = this
     const agent = world.agentAt(site)
-    if (agent === null || agent.process.paused) return
+    if (agent === null || agent.process.paused || site.failed) return
     world.log(() => `break-glass at ${site.name}`)
     agent.command({ kind: 'promote', force: true }, (answer) => {
       world.coverage.count(`break-glass ${answer.ok ? 'ok' : answer.code}`)

@@ -125,6 +125,8 @@ function chooseOperation(world: World, operator: Operator, random: Random): void
     failed_over: { reprotect: 0.75, close: 0.1, freeze: 0.06 },
   }
   if (random.chance(0.15)) return operator.start('tell')
+  const failed = world.sites.some((site) => site.failed)
+  if (failed && random.chance(0.2)) return operator.start('close')
   let dice = random.next()
   for (const [name, weight] of Object.entries(weights[world.witness.stored.state] ?? {})) {
     dice -= weight
@@ -143,6 +145,7 @@ const FIRST_STEP: Partial<Record<OwnershipState, OperationName>> = {
 function heal(world: World, operator: Operator): void {
   const { timeline, witness } = world
   let since = timeline.nowMs
+  let replacing = false
   let tellAt = timeline.nowMs + TELL_MS
   for (;;) {
     timeline.runUntil(timeline.nowMs + HEAL_STEP_MS)
@@ -157,6 +160,14 @@ function heal(world: World, operator: Operator): void {
       if (timeline.nowMs - since <= HEALED_MS_MAX) continue
     }
     const { state, writer } = witness.stored
+    if (state !== 'closed' && world.sites.some(({ failed }) => failed)) {
+      // A failed copy is replaced while the group is stopped.
+      if (!replacing) since = timeline.nowMs
+      replacing = true
+      if (timeline.nowMs - since <= HEALED_MS_MAX) operator.start('close')
+      else throw new Violation(`liveness: ${state} with a failed disk cannot be stopped`)
+      continue
+    }
     const first = FIRST_STEP[state]
     if (first !== undefined) {
       since = timeline.nowMs

@@ -103,6 +103,10 @@ export class Site {
   readonly divergences: { readonly id: string; readonly image: Int32Array }[] = []
   /** No further snapshot can be taken. */
   full = false
+  /** The next fdatasync of it as a replica fails. */
+  failing = false
+  /** One has failed: it holds nothing that can be relied upon, until it is replaced. */
+  failed = false
   run: { bootId: string; sequence: number } | null = null
   joined = false
   plain: 'standalone' | 'standby'

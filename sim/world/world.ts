@@ -476,6 +476,8 @@ export class World {
   }
 
   #claims(agent: Agent): void {
+    // Its hello and its status say that it is none.
+    if (agent.site.failed) return
     if (agent.status().consistent && !agent.session.stored.divergent) {
       this.truth.consistent(agent.site.name, agent.site.disk.current)
       this.#usable.add(agent.site.name)
@@ -518,6 +520,37 @@ export class World {
     if (peerHolds && (shared || truth.server !== site.name)) return
     this.coverage.count('only flushed writes left')
     truth.settleForFlushed()
+  }
+
+  /**
+   * Whether an fdatasync fails now at `site`, a replica. The kernel has dropped what was not durable and will say so only this once, so
+   * the copy counts as failed for ever.
+   */
+  syncFails(site: Site): boolean {
+    if (site.failed) return true
+    if (!site.failing || this.#powerLost.has(this.peerOf(site).name)) return false
+    this.coverage.count('disk failed')
+    this.log(() => `${site.name}: its disk fails`)
+    site.failing = false
+    site.failed = true
+    site.disk.losePower(this.random)
+    this.#nothingLeft(site)
+    this.#powerLost.add(site.name)
+    return true
+  }
+
+  /** The failed disk of `site` is replaced by an empty one. */
+  replaceDisk(site: Site): void {
+    this.coverage.count('disk replaced')
+    site.failed = false
+    site.disk.replace()
+    this.#nothingLeft(site)
+  }
+
+  #nothingLeft(site: Site): void {
+    this.truth.disturbed(site.name)
+    this.truth.lost(site.name, site.disk.current)
+    this.#usable.delete(site.name)
   }
 
   wasPowerLost(site: Site): boolean {

@@ -166,11 +166,13 @@ export class SessionState {
   /** The session is over here. */
   end(): void {
     const { kept, consistent } = this.stored
-    if (kept !== null) {
-      // What is left here should be some state of the group, not the middle of a copy.
-      if (!consistent) this.do({ kind: 'restore_kept', id: kept })
-      this.dropKept(!consistent)
-    }
+    if (kept !== null && !consistent) {
+      // What is left here should be some state of the group, not the middle of a copy. Noted before the copy is released: whoever dies
+      // after that must not look for it again. (A copy that nobody names goes at the next start.)
+      this.do({ kind: 'restore_kept', id: kept })
+      this.persist({ consistent: true, kept: null })
+      this.do({ kind: 'release_kept', id: kept, divergence: false })
+    } else this.dropKept(false)
     const here = this.stored.record.writer === this.settings.site
     this.served = false
     this.do({ kind: 'end', serving: here ? 'standalone' : 'standby' })
