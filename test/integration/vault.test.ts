@@ -173,3 +173,84 @@ test('a locked checkpoint is not deleted, and its lock never becomes shorter', (
     await assertRestores(vault, done)
     assert.equal((await vault.checkpoints()).length, 1)
   }))
+
+test('a checkpoint goes to another vault under its chunk names, and later ones send only what is missing', () =>
+  withDirectory(async (directory) => {
+    const source = await dirVault(`${directory}/source`)
+    const target = await dirVault(`${directory}/target`)
+    await target.adoptDataKeys(source.dataKeys())
+    const dataKey = target.dataKeys().find(({ origin }) => origin === source.header.id)
+    assert.ok(dataKey !== undefined)
+    const random = randomFrom(8)
+    // Larger than a page of the tree, and it grows into a second level.
+    let image = makeImage(900 * BLOCK, random)
+    const first = await backUp(source, image)
+    image = Buffer.concat([image, makeImage(200 * BLOCK, random)])
+    const blocks = [3, 7, 500, ...Array.from({ length: 200 }, (_, i) => 900 + i)]
+    for (const block of [3, 7, 500]) image.fill(block, block * BLOCK, block * BLOCK + BLOCK)
+    const second = await backUp(source, image, { parent: first.id, blocks })
+
+    const copy = async (id: string, base?: { readonly id: string; readonly copy: string }) => {
+      const from = await source.checkpoint(id)
+      const session = await target.begin({
+        dataKey,
+        threads: 1,
+        ...(base === undefined ? {} : { parent: base.copy }),
+      })
+      const size = from.manifest.volumes[0]?.sizeBytes ?? 0
+      try {
+        const writer = await session.openVolume({ id: 'vol', sizeBytes: size })
+        const before = base === undefined ? undefined : (await source.checkpoint(base.id)).manifest
+        let sent = 0
+        for await (const item of before === undefined
+          ? from.blocks('vol')
+          : from.changes('vol', before)) {
+          const offset = item.block * BLOCK
+          if (item.kind === 'zero') {
+            if (before !== undefined) await writer.zero(offset, item.count * BLOCK)
+          } else if (!(await writer.reference(offset, item.entry.id))) {
+            sent++
+            await writer.write(offset, await from.readBlock(item.entry))
+          }
+        }
+        await writer.finish()
+        return { copy: (await session.commit()).id, sent }
+      } finally {
+        await session.abandon()
+      }
+    }
+    const one = await copy(first.id)
+    const two = await copy(second.id, { id: first.id, copy: one.copy })
+    assert.ok(two.sent > 100 && two.sent <= blocks.length, `${two.sent} blocks were sent`)
+    assert.equal((await copy(second.id)).sent, 0)
+    const reopened = await reopen(`${directory}/target`)
+    assert.ok((await restoreImage(reopened, one.copy)).equals(first.image))
+    assert.ok((await restoreImage(reopened, two.copy)).equals(second.image))
+    await assertWhole(reopened)
+  }))
+
+test('blocks may come in any order, also back and forth over the nodes of the tree', () =>
+  withDirectory(async (directory) => {
+    const vault = await dirVault(directory)
+    const image = makeImage(1500 * BLOCK, randomFrom(9))
+    const blocks = [1400, 2, 1300, 3, 1499, 0, 1100, 4, 1024, 1023]
+    const expected = Buffer.alloc(image.length)
+    for (const block of blocks) {
+      image.copy(expected, block * BLOCK, block * BLOCK, block * BLOCK + BLOCK)
+    }
+    const session = await vault.begin({ threads: 1 })
+    try {
+      const writer = await session.openVolume({ id: 'vol', sizeBytes: image.length })
+      for (const block of blocks) {
+        await writer.write(block * BLOCK, image.subarray(block * BLOCK, block * BLOCK + BLOCK))
+        // Sends the batch, so that every block is applied by itself.
+        await writer.zero(500 * BLOCK, BLOCK)
+      }
+      await writer.finish()
+      const { id } = await session.commit()
+      await assertRestores(vault, { id, image: expected })
+    } finally {
+      await session.abandon()
+    }
+    await assertWhole(vault)
+  }))

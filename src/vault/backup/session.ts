@@ -17,18 +17,20 @@ import {
   manifestKey,
   type VolumeRecord,
 } from '../format/manifest.ts'
+import { decodeNode } from '../format/node.ts'
 import {
   type ChunkHasher,
   createHasher,
   createSealer,
+  openRecord,
   type RecordSealer,
 } from '../format/record.ts'
-import { blockNaming, type Keyring, nodeNaming, recordKey } from '../keys/keyring.ts'
+import { blockNaming, type DataKey, type Keyring, nodeNaming, recordKey } from '../keys/keyring.ts'
 import { KNOWN_SLOTS_MAX, NODE_ENTRIES } from '../limits.ts'
 import { takeLease } from '../collect/leases.ts'
 import { forgottenKey, readCondemned } from '../collect/condemned.ts'
 import type { ObjectStore } from '../object-store.ts'
-import { createNodeReader } from '../tree/node-reader.ts'
+import { createNodeReader, NODE_BYTES_MAX } from '../tree/node-reader.ts'
 import { createTreeBuilder } from '../tree/tree-builder.ts'
 import { listPacks, loadKnown, putIndex } from './index-objects.ts'
 import { createVolumeWriter, type VolumeWriter } from './volume-writer.ts'
@@ -53,6 +55,8 @@ export interface BackupOptions {
   /** zstd level, 1 to 19. Default 1. */
   readonly level?: number
   readonly threads?: number
+  /** A data key of the keyring, for checkpoints that come from another vault and keep its chunk names. Default: the vault's own newest. */
+  readonly dataKey?: DataKey
   readonly packBytes?: number
   /** Slots of the table of known chunks, 32 bytes each. */
   readonly knownSlotsMax?: number
@@ -73,7 +77,7 @@ export interface BackupProgress {
 export interface BackupSession {
   /** UUID; the checkpoint will have it. */
   readonly id: string
-  /** Begins a volume; several may be open at a time. */
+  /** Begins a volume. A few may be open at a time: two per thread, as each may hold a batch that is not full. */
   openVolume(volume: { readonly id: string; readonly sizeBytes: number }): Promise<VolumeWriter>
   /** Whether the vault holds a chunk of this name (as entries of another checkpoint of the same origin tell). */
   known(id: Buffer): boolean
@@ -135,9 +139,10 @@ export async function beginBackup(
     const packs = await listPacks(store)
     for (const hex of condemned) packs.delete(hex)
 
-    const naming = blockNaming(keyring.current)
+    const key = options.dataKey ?? keyring.current
+    const naming = blockNaming(key)
     const salt = randomBytes(32)
-    const secret = recordKey(keyring.current, salt)
+    const secret = recordKey(key, salt)
     // The table may grow while it is filled, before there are threads to be told.
     const started: { pool?: ThreadPool } = {}
     const table = createKnownTable(options.knownSlotsMax ?? KNOWN_SLOTS_MAX, 0, (memory) =>
@@ -166,13 +171,15 @@ export async function beginBackup(
       writer: createPackWriter({
         store,
         keyring,
+        keyId: key.id,
         salt,
         sessionId: Buffer.from(id.replaceAll('-', ''), 'hex'),
         ...(options.packBytes === undefined ? {} : { packBytes: options.packBytes }),
       }),
       // Thread 0: the threads of the pool count from 1.
       sealer: createSealer(secret, 0, level),
-      nodeHasher: createHasher(nodeNaming(keyring.current)),
+      secret,
+      nodeHasher: createHasher(nodeNaming(key)),
     })
   } catch (error) {
     await lease.release()
@@ -206,6 +213,7 @@ interface SessionParts extends SessionDeps {
   readonly pool: ThreadPool
   readonly writer: PackWriter
   readonly sealer: RecordSealer
+  readonly secret: Buffer
   readonly nodeHasher: ChunkHasher
   readonly lease: { release(): Promise<void> }
 }
@@ -322,6 +330,9 @@ function createSession(parts: SessionParts): BackupSession {
     async openVolume({ id: volumeId, sizeBytes }) {
       check()
       refuseBadVolume(volumeId, sizeBytes)
+      if (openVolumes >= pool.writersMax) {
+        throw new Fault(BACKUP_MISUSED, `opening volume ${volumeId}: ${openVolumes} are open`)
+      }
       const blocks = Math.ceil(sizeBytes / blockBytes)
       const base = parent?.volumes.find((volume) => volume.id === volumeId)
       if (base !== undefined && base.sizeBytes > sizeBytes) {
@@ -332,7 +343,14 @@ function createSession(parts: SessionParts): BackupSession {
       }
       const builder = createTreeBuilder({
         blocks,
-        readNode: (entry, level) => nodes.read(entry, level),
+        readNode: async (entry, level) => {
+          // Blocks that come out of order open a node again that was closed a moment ago.
+          const record = writer.pending(entry)
+          if (record === undefined) return await nodes.read(entry, level)
+          const bytes = openRecord(parts.secret, entry.id, entry.flags, record, NODE_BYTES_MAX)
+          assert(bytes !== undefined, 'a record that was just made opens')
+          return decodeNode(bytes, level)
+        },
         putNode: (bytes) => core.putNode(bytes),
         ...(base === undefined
           ? {}

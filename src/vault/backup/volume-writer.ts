@@ -2,6 +2,7 @@ import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
 import type { Batch } from '../chunks/pool.ts'
 import { BACKUP_MISUSED } from '../faults.ts'
+import { NODE_ENTRIES } from '../limits.ts'
 import type { TreeBuilder } from '../tree/tree-builder.ts'
 import type { SessionCore } from './session.ts'
 
@@ -22,6 +23,8 @@ export interface VolumeWriter {
   finish(): Promise<void>
 }
 
+const REFERENCES_QUEUED_MAX = 256
+
 export function createVolumeWriter(
   core: SessionCore,
   builder: TreeBuilder,
@@ -33,6 +36,7 @@ export function createVolumeWriter(
   let blocks: number[] = []
   let lengths: number[] = []
   let done = false
+  let references = 0
   let released: Promise<void> = Promise.resolve()
 
   function refuse(offset: number, length: number): void {
@@ -104,13 +108,19 @@ export function createVolumeWriter(
       refuse(offset, Math.min(blockBytes, sizeBytes - offset))
       const found = core.find(id)
       if (found === undefined) return false
-      await send()
-      await core.inOrder(async () => {
-        const block = offset / blockBytes
+      const block = offset / blockBytes
+      // What waits in the batch lies in another node: it goes first, so that nodes are closed once.
+      const waiting = blocks[0]
+      const page = (one: number) => Math.floor(one / NODE_ENTRIES)
+      if (waiting !== undefined && (page(waiting) !== page(block) || blocks.includes(block))) {
+        await send()
+      }
+      const applied = core.inOrder(async () => {
         await builder.seek(block)
         if (!builder.holds(block, id)) builder.set(block, found)
       })
-      core.check()
+      // Not each time: that would wait for all batches that are on their way.
+      if (++references % REFERENCES_QUEUED_MAX === 0) await applied
       return true
     },
     async finish() {

@@ -27,6 +27,8 @@ export interface WrittenPack {
 export interface PackWriter {
   /** Takes a copy of the pieces. */
   add(id: Buffer, pieces: readonly Buffer[], length: number, flags: number): Entry
+  /** A record that is not in the store yet, as a view that holds until the next await; undefined when its pack is. */
+  pending(entry: Entry): Buffer | undefined
   /** Waits while too many packs are on their way. To be called between batches. */
   ready(): Promise<void>
   /** Stores what is left; all packs are durable when it settles. */
@@ -42,6 +44,8 @@ export interface PackWriter {
 export interface PackWriterSetup {
   readonly store: ObjectStore
   readonly keyring: Keyring
+  /** The data key that the salt was used with. */
+  readonly keyId: Buffer
   readonly salt: Buffer
   readonly sessionId: Buffer
   readonly packBytes?: number
@@ -52,6 +56,7 @@ export function createPackWriter(setup: PackWriterSetup): PackWriter {
   let stored: WrittenPack[] = []
   let recordsStored = 0
   const flying = new Set<Promise<void>>()
+  const unstored = new Map<string, Buffer>()
   const spare: Buffer[] = []
   let failure: Error | undefined
   let bytesStored = 0
@@ -61,7 +66,7 @@ export function createPackWriter(setup: PackWriterSetup): PackWriter {
     // Session first: the collector sees from the name whose pack it is.
     const id = Buffer.concat([setup.sessionId.subarray(0, 8), randomBytes(8)])
     const buffer = spare.pop() ?? Buffer.allocUnsafeSlow(packBytes + RECORD_BYTES_MAX / 8)
-    const header = { packId: id, keyId: setup.keyring.current.id, ...setup }
+    const header = { packId: id, ...setup }
     encodePackHeader(header).copy(buffer)
     return { id, buffer, end: PACK_HEADER_BYTES, records: [] }
   }
@@ -75,6 +80,7 @@ export function createPackWriter(setup: PackWriterSetup): PackWriter {
     const trailer = encodePackTrailer(footer.length, records.length)
     const bytes = end + footer.length + trailer.length
     bytesStored += bytes
+    unstored.set(id.toString('hex'), buffer)
     const storing = setup.store
       .put(key, [buffer.subarray(0, end), footer, trailer], { ifAbsent: true })
       .then(async (first) => {
@@ -82,6 +88,7 @@ export function createPackWriter(setup: PackWriterSetup): PackWriter {
         if (!first && (await setup.store.stat(key))?.bytes !== bytes) {
           throw new Fault(VAULT_STORE_FAILED, `storing ${key}: another pack of this id exists`)
         }
+        unstored.delete(id.toString('hex'))
         stored.push({ id, records, bytes })
         recordsStored += records.length
         if (spare.length < PACKS_IN_FLIGHT) spare.push(buffer)
@@ -131,6 +138,11 @@ export function createPackWriter(setup: PackWriterSetup): PackWriter {
       open.records.push({ id, offset: entry.offset, length, flags })
       if (open.end >= packBytes || open.records.length >= PACK_RECORDS_MAX) closePack()
       return entry
+    },
+    pending({ pack, offset, length }) {
+      const buffer =
+        open?.id.equals(pack) === true ? open.buffer : unstored.get(pack.toString('hex'))
+      return buffer?.subarray(offset, offset + length)
     },
     async ready() {
       while (flying.size >= PACKS_IN_FLIGHT) await Promise.race(flying)

@@ -22,6 +22,8 @@ export interface Batch extends BatchViews {
 
 export interface ThreadPool {
   readonly blocksPerBatch: number
+  /** So many callers may each keep a batch; then one is always left to go round. */
+  readonly writersMax: number
   /** Waits until one is free; to be given back by `release`. */
   acquire(): Promise<Batch>
   release(batch: Batch): void
@@ -129,6 +131,7 @@ export function createPool(setup: PoolSetup): ThreadPool {
 
   return {
     blocksPerBatch,
+    writersMax: memories.length - 1,
     async acquire() {
       const batch = free.pop()
       if (batch !== undefined) return batch

@@ -302,7 +302,13 @@ async function rescue(
   const salt = randomBytes(32)
   const sealer = createSealer(recordKey(keyring.current, salt), 0, 1)
   const sessionId = Buffer.from(id.replaceAll('-', ''), 'hex')
-  const writer = createPackWriter({ store, keyring, salt, sessionId })
+  const writer = createPackWriter({
+    store,
+    keyring,
+    keyId: keyring.current.id,
+    salt,
+    sessionId,
+  })
   const moves = new Map<string, Move[]>()
   for (const hex of hexes) {
     const pack = Buffer.from(hex, 'hex')

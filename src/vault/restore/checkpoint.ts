@@ -9,7 +9,7 @@ import type { Keyring } from '../keys/keyring.ts'
 import { INLINE_BATCHES } from '../limits.ts'
 import type { ObjectStore } from '../object-store.ts'
 import { createNodeReader, type NodeReader } from '../tree/node-reader.ts'
-import { type VolumeTree, walkBlocks, type WalkedBlocks } from '../tree/walk.ts'
+import { type VolumeTree, walkBlocks, walkChanges, type WalkedBlocks } from '../tree/walk.ts'
 
 /* Reads a checkpoint. Every block that leaves here has been authenticated against the id in the tree, whose root is in the authenticated
  * manifest: what is restored is what was backed up, or an error that names the object. */
@@ -42,6 +42,8 @@ export interface Checkpoint {
   restore(volume: string, sink: RestoreSink, options?: RestoreOptions): Promise<void>
   /** Names and places of the blocks, in order. */
   blocks(volume: string, fromBlock?: number, toBlock?: number): AsyncIterable<WalkedBlocks>
+  /** Blocks that may differ from those of the same volume in another checkpoint, in order; reads only what the trees do not share. */
+  changes(volume: string, base: Manifest): AsyncIterable<WalkedBlocks>
   /** Block as stored, by its entry. */
   readBlock(entry: Entry): Promise<Buffer>
 }
@@ -110,6 +112,14 @@ export function createCheckpoint(
     },
     blocks(id, from = 0, to = Number.MAX_SAFE_INTEGER) {
       return walk(volumeOf(id), from, to)
+    },
+    changes(id, base) {
+      const before = base.volumes.find((volume) => volume.id === id)
+      const volume = volumeOf(id)
+      if (before === undefined || before.sizeBytes > volume.sizeBytes) {
+        return walk(volume, 0, Number.MAX_SAFE_INTEGER)
+      }
+      return walkChanges(treeOf(volume), treeOf(before), (entry, level) => nodes.read(entry, level))
     },
     readBlock: (entry) => source.read(entry, blockBytes),
     async restore(id, sink, options = {}) {

@@ -1,5 +1,13 @@
-import { type Entry, ENTRY_BYTES, isZeroEntry, readEntry } from '../format/entry.ts'
-import { treeDepth } from '../format/node.ts'
+import {
+  type Entry,
+  ENTRY_BYTES,
+  hasId,
+  ID_BYTES,
+  isZeroEntry,
+  readEntry,
+  zeroEntry,
+} from '../format/entry.ts'
+import { emptyNode, treeDepth } from '../format/node.ts'
 import { NODE_ENTRIES } from '../limits.ts'
 
 export interface VolumeTree {
@@ -86,4 +94,49 @@ export async function visitTree(
     }
   }
   await go(tree.root, 0, treeDepth(tree.blocks), 0)
+}
+
+/** Goes through the blocks in which `tree` differs from `base`, without reading what both share. Equal blocks may come along where a collector has
+ *  rewritten nodes; blocks beyond the end of `base` come all, as far as they are not zero. */
+export async function* walkChanges(
+  tree: VolumeTree,
+  base: VolumeTree,
+  readNode: (entry: Entry, level: number) => Promise<Buffer>,
+): AsyncGenerator<WalkedBlocks> {
+  const depth = treeDepth(tree.blocks)
+  const baseDepth = treeDepth(base.blocks)
+  yield* walk(tree.root, 0, depth, 0, baseDepth === depth ? base.root : zeroEntry())
+
+  async function* walk(
+    node: Buffer,
+    at: number,
+    level: number,
+    index: number,
+    other: Buffer,
+  ): AsyncGenerator<WalkedBlocks> {
+    const first = index * NODE_ENTRIES ** level
+    if (first >= tree.blocks) return
+    // Where the base's own root belongs, in a tree that has more levels.
+    const old = level === baseDepth && index === 0 && baseDepth < depth ? base.root : other
+    const zero = isZeroEntry(node, at)
+    if (zero && isZeroEntry(old, 0)) return
+    if (!zero && hasId(old, 0, node.subarray(at, at + ID_BYTES))) return
+    if (level === 0) {
+      if (zero) yield { kind: 'zero', block: first, count: 1 }
+      else yield { kind: 'data', block: first, entry: readEntry(node, at) }
+      return
+    }
+    const entries = zero ? emptyNode() : await readNode(readEntry(node, at), level - 1)
+    const before = isZeroEntry(old, 0) ? emptyNode() : await readNode(readEntry(old, 0), level - 1)
+    for (let i = 0; i < NODE_ENTRIES; i++) {
+      const place = i * ENTRY_BYTES
+      yield* walk(
+        entries,
+        place,
+        level - 1,
+        index * NODE_ENTRIES + i,
+        before.subarray(place, place + ENTRY_BYTES),
+      )
+    }
+  }
 }
