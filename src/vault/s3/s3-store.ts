@@ -25,7 +25,7 @@ import {
 } from '../object-store.ts'
 
 /* A vault in an S3 bucket. Relied on: read-after-write for get and list, and `If-None-Match: *` on PutObject and CompleteMultipartUpload. A server that
- * ignores the condition would let two writers believe that both have won, so opening a store tries it out. */
+ * ignores the condition lets two writers believe that both have won, and is not fit for a vault; nothing here finds that out at run time. */
 
 /** Objects above this go in parts, several at a time. */
 const PART_BYTES = 8 * 1024 * 1024
