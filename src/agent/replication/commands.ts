@@ -20,6 +20,9 @@ import type { Writer } from './writer.ts'
 /** How long `session.open` waits until the volumes can be written, before it asks to be repeated. */
 const OPEN_WAIT_MS = 20_000
 const REMOVE_WAIT_MS = 5_000
+/** Before a hold, what is dirty is flushed while clients go on: until one round of it took so little, or so many rounds are over. */
+const AHEAD_SHORT_MS = 100
+const AHEAD_ROUNDS_MAX = 3
 
 export interface SessionCommandsParts {
   readonly core: SessionCore
@@ -100,11 +103,33 @@ export class SessionCommands {
     const core = this.#core
     const { session } = core
     const { epoch, hold_ms: holdMs } = request
+    const endMs = core.now() + holdMs
+    if (epoch === session.stored.record.epoch) await this.#flushAhead(core.now() + holdMs / 2)
     await core.inTurn(() =>
       core.command({ kind: 'hold', now: core.now(), epoch, holdMs }, 'holding'),
     )
-    await core.until(() => session.drained || session.phase !== 'draining', holdMs)
+    const settled = () => session.drained || session.phase !== 'draining'
+    await core.until(settled, Math.max(0, endMs - core.now()))
     return { drained: session.drained, sequence: session.gate.sequence }
+  }
+
+  /** Makes what clients have written durable on both sides while they go on, so that the hold has only the rest to wait for. A flush
+   *  that fails or lasts longer than until `endMs` changes nothing: the drain of the hold finds out. */
+  async #flushAhead(endMs: number): Promise<void> {
+    const core = this.#core
+    for (let rounds = 0; rounds < AHEAD_ROUNDS_MAX; rounds++) {
+      const writer = this.#parts.writer()
+      if (writer === null || core.session.phase !== 'following') return
+      const beganMs = core.now()
+      let flushed = false
+      writer.flushAll().then(
+        () => (flushed = true),
+        (error: unknown) => core.fatal(error),
+      )
+      const over = () => flushed || core.session.phase !== 'following'
+      if (!(await core.waitFor(over, endMs - beganMs))) return
+      if (core.now() - beganMs < AHEAD_SHORT_MS) return
+    }
   }
 
   async release(epoch: number): Promise<void> {

@@ -295,7 +295,8 @@ export class Copying {
         .then(async (durable) => {
           if (!durable || work !== this.#work || core.session.phase !== 'draining') return
           // Nothing was taken since: both sides are equal and durable everywhere.
-          for (const member of members.values()) await saveRound(member)
+          // Of all members at once: clients wait, and syncs at one time share a commit of the journal.
+          await Promise.all([...members.values()].map(saveRound))
           await core.handle({ kind: 'drained', now: core.now() })
         })
         .catch((error: unknown) => core.fatal(error))
