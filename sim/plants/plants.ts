@@ -85,7 +85,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'old-epoch-still-linked',
     about: 'A site that was made the writer goes on answering the heartbeats of the old one.',
-    foundWithin: 100,
+    foundWithin: 250,
     echoesAnybody: true,
     session: (session) =>
       wrapHandle(session, (event, handle) => {
@@ -116,7 +116,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'refusal-ignored',
     about: 'A renewal that the witness refused counts as granted.',
-    foundWithin: 300,
+    foundWithin: 1_200,
     session: (session) =>
       wrapHandle(session, (event, handle) => {
         if (event.kind !== 'witness' || event.answer?.ok !== false) return handle(event)
@@ -129,7 +129,7 @@ export const PLANTS: readonly Plant[] = [
     name: 'lease-not-looked-at',
     about:
       'A lease once granted counts until it is given up: after a pause nobody looks at the clock.',
-    foundWithin: 600,
+    foundWithin: 900,
     staticShare: 0,
     faults: ['agent-pause', 'site-isolated', 'witness-cut'],
     session: ({ lease }) => {
@@ -335,7 +335,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'freeze-taken-for-consent',
     about: 'The witness lets another site take over from a frozen writer that has not heard of it.',
-    foundWithin: 600,
+    foundWithin: 1_000,
     staticShare: 0,
     glassShare: 0,
     faults: ['site-isolated', 'witness-cut', 'agent-pause', 'network-slow'],
