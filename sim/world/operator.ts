@@ -378,13 +378,13 @@ export class Operator {
     const { writer, state: found } = this.#record
     const { here, other } = this.#sides(writer)
     this.#enter('choose_members')
+    // Two failures at once are more than is promised: from here on this disk is needed.
+    other.failing = false
     const shown = yield* this.#agent(other, { kind: 'show' })
     if (shown === null) return 'unreachable'
     // What was never copied in full is fragments.
     if (!shown.status.joined) return 'DR_SIDE_EMPTY'
     if (shown.status.failed) return 'DR_SIDE_FAILED'
-    // Two disks at once are more than is promised: from here on this one is needed.
-    other.failing = false
 
     this.#enter('freeze_record')
     const from = world.stateBefore(this.#record)

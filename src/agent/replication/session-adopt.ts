@@ -35,7 +35,9 @@ export function adopt(
   const switched = before === 'writer' && s.numbered && record.state === 'in_sync'
   const complete = keepsContent || (switched && state === 'in_sync' && !stored.unwitnessed)
   const exact = exactAfter(s, before)
-  const answeredAlone = before === 'writer' && (ALONE.has(state) || stored.unwitnessed)
+  // The writer of a session that ended served its volumes plainly since.
+  const plain = before === 'none' && s.epoch > 0 && stored.record.writer === s.settings.site
+  const answeredAlone = plain || (before === 'writer' && (ALONE.has(state) || stored.unwitnessed))
   // Before anything that takes time: what were numbered from here on would have no place in anybody's order.
   if (before === 'writer') s.do({ kind: 'input', open: false })
   s.gate.mode = 'closed'

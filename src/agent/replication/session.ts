@@ -288,7 +288,8 @@ export class Session {
       const { state } = record
       const { unwitnessed, riseAsked } = s.stored
       const shared = (state === 'in_sync' && !unwitnessed) || state === 'frozen' || riseAsked
-      const lost = s.role === 'writer' && shared && !s.stored.ackedAlone
+      // Whoever is still becoming the writer has answered nothing that could be lost, and made durable what it had before.
+      const lost = s.role === 'writer' && shared && !promoting && !s.stored.ackedAlone
       s.settle({ exact: false, whole: s.stored.whole && !lost })
     }
     switch (s.role) {
