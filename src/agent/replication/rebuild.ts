@@ -49,7 +49,7 @@ export function rebuildCopy(
     if (good && session.stored.consistent && !force) throw new Fault(COPY_IS_GOOD, doing)
     core.log.warn({ volume, rebuild, failed: member.volume.failed }, 'copy is replaced, begun anew')
     replicaEnd.stopDialling()
-    replicaEnd.drop(null)
+    replicaEnd.hangUp(null)
     await core.process({ kind: 'link_down', now: core.now() })
     await members.rebuild(member.index, rebuild)
     if (session.role === 'replica') replicaEnd.startDialling()

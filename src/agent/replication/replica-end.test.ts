@@ -89,6 +89,8 @@ async function world(t: TestContext): Promise<World> {
     now: () => systemClock.bootMs(),
     post: () => undefined,
     handle: (_event: SessionEvent) => Promise.resolve(),
+    inTurn: (work: () => Promise<void>) => work(),
+    process: (_event: SessionEvent) => Promise.resolve(),
     fatal: (error: unknown) => lines.push(String(error)),
   } as unknown as SessionCore
   const end = new ReplicaEnd({
@@ -109,7 +111,7 @@ async function world(t: TestContext): Promise<World> {
   })
   t.after(async () => {
     end.stopDialling()
-    end.drop(null)
+    end.hangUp(null)
     await listener.close()
   })
   const next = (): Promise<AcceptedLink> => {

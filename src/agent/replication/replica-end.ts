@@ -57,6 +57,8 @@ export class ReplicaEnd {
   readonly #core: SessionCore
   #receiver: Receiver | null = null
   #silence: LinkSilence | null = null
+  /** The link whose `link_up` the session has had, or is having. */
+  #known: Receiver | null = null
   #dialling: AbortController | null = null
   /** When a write did not fit, CLOCK_BOOTTIME, ms; null: there was room the last time. */
   #fullMs: number | null = null
@@ -77,17 +79,27 @@ export class ReplicaEnd {
     return this.#receiver === null ? null : Math.max(0, now - this.#receiver.heardMs)
   }
 
+  /** The link, if the session knows of it. */
+  get #current(): Receiver | null {
+    return this.#receiver === this.#known ? this.#receiver : null
+  }
+
   /** Why this side can hold no copy now, as it says when it dials; null: it can. */
   get unfit(): Hello['unfit'] {
     return this.#unfit
   }
 
   send(message: ReplicasMessage): void {
-    this.#receiver?.message(message)
+    this.#current?.message(message)
   }
 
-  /** Ends the link without reporting it; the writer learns `refuse` first. */
+  /** Ends the link that the session knows of, without reporting it; the writer learns `refuse` first. See writer-end.ts. */
   drop(refuse: Refuse | null): void {
+    if (this.#current !== null) this.hangUp(refuse)
+  }
+
+  /** As `drop`, whatever link there is. */
+  hangUp(refuse: Refuse | null): void {
     const receiver = this.#receiver
     if (receiver === null) return
     this.#receiver = null
@@ -187,9 +199,12 @@ export class ReplicaEnd {
     this.#receiver = receiver
     this.#silence = this.#silenceOf(address, link.hello)
     signal.addEventListener('abort', over, { once: true })
-    await core.handle({ kind: 'link_up', now: core.now(), hello: link.hello, logFrom: null })
+    await core.inTurn(() => {
+      this.#known = receiver
+      return core.process({ kind: 'link_up', now: core.now(), hello: link.hello, logFrom: null })
+    })
     if (this.#receiver === receiver && core.session.linked) receiver.start()
-    else if (this.#receiver === receiver) this.drop(null)
+    else if (this.#receiver === receiver) this.hangUp(null)
     if (receiver.open) await ended
     signal.removeEventListener('abort', over)
     return core.now() - upMs

@@ -277,14 +277,21 @@ export class SessionRuntime {
     } else this.#writerEnd.send(message)
   }
 
-  #dropLink(tell: boolean): void {
+  #refusal(tell: boolean): Refuse | null {
     const { record } = this.session.stored
     const text = `epoch ${record.epoch} is known here`
-    const refuse: Refuse | null = tell
-      ? { kind: 'refuse', code: 'STALE_EPOCH', text, record }
-      : null
-    this.#writerEnd.drop(refuse)
-    this.#replicaEnd.drop(refuse)
+    return tell ? { kind: 'refuse', code: 'STALE_EPOCH', text, record } : null
+  }
+
+  #dropLink(tell: boolean): void {
+    this.#writerEnd.drop(this.#refusal(tell))
+    this.#replicaEnd.drop(this.#refusal(tell))
+  }
+
+  /** The session does nothing more: whatever link there is. */
+  #hangUp(tell: boolean): void {
+    this.#writerEnd.hangUp(this.#refusal(tell))
+    this.#replicaEnd.hangUp(this.#refusal(tell))
   }
 
   async #becomeWriter(): Promise<void> {
@@ -334,7 +341,7 @@ export class SessionRuntime {
   async #end(serving: ServingAfter): Promise<void> {
     this.#replicaEnd.stopDialling()
     this.#copying.stop()
-    this.#dropLink(true)
+    this.#hangUp(true)
     if (serving === 'standby') this.#writer?.fail(IO_ERRORS.ESHUTDOWN)
     else this.#writer?.becomePlain()
     for (const member of this.#members.values()) {
@@ -352,7 +359,7 @@ export class SessionRuntime {
   #stopAll(): void {
     this.#replicaEnd.stopDialling()
     this.#copying.stop()
-    this.#dropLink(false)
+    this.#hangUp(false)
     this.#names.refuseAll('the session has failed at this site, see the log')
     this.#writer?.fail(IO_ERRORS.EIO)
   }
@@ -477,7 +484,7 @@ export class SessionRuntime {
     await core.inTurn(async () => {
       if (core.ended) return
       this.#copying.stop()
-      this.#dropLink(false)
+      this.#hangUp(false)
       const settled = writer === null || writer.settled
       this.session.gate.mode = 'closed'
       writer?.fail(IO_ERRORS.ESHUTDOWN)

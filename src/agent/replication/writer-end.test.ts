@@ -7,6 +7,7 @@ import { ACK, ack, STATUS, type Status } from '#wire/link/frame.ts'
 import type { Hello } from '#wire/link/messages.ts'
 import type { SessionCore } from './core.ts'
 import type { LinkSilence } from './link-silence.ts'
+import type { Sender } from './sender.ts'
 import type { SessionEvent } from './session.ts'
 import type { Writer } from './writer.ts'
 import { WriterEnd } from './writer-end.ts'
@@ -19,12 +20,14 @@ interface World {
   readonly acknowledged: number[]
   /** The session has heard that the link is down. */
   readonly down: Promise<void>
+  readonly sender: Sender | null
 }
 
 /** An accepted link, with a session that does nothing but listen. */
 async function world(
   t: TestContext,
   turn: () => Promise<unknown> = () => Promise.resolve(),
+  queue: Promise<void> | null = null,
 ): Promise<World> {
   const server = createServer()
   server.listen(0, '127.0.0.1')
@@ -48,7 +51,7 @@ async function world(
     log: createLog('test', 'silent'),
     session: { gate: { sequence: 9, acknowledged: 0 } },
     post: ({ kind }: SessionEvent) => kind === 'link_down' && sayDown(),
-    inTurn: (work: () => Promise<void>) => work(),
+    inTurn: (work: () => Promise<void>) => (queue === null ? work() : queue.then(work)),
     process: turn,
   } as unknown as SessionCore
   const flushed: Status[] = []
@@ -67,7 +70,7 @@ async function world(
   })
   const hello = { runId: 'r', bootId: 'b', features: 0, unfit: null, members: [] }
   end.accept({ socket, hello: hello as unknown as Hello, rest: Buffer.alloc(0) })
-  return { end, replica, flushed, acknowledged, down }
+  return { end, replica, flushed, acknowledged, down, sender: end.sender }
 }
 
 describe("the writer's end of the link", () => {
@@ -107,5 +110,18 @@ describe("the writer's end of the link", () => {
     await down
     assert.deepEqual(acknowledged, [4])
     assert.deepEqual(flushed, [STATUS.OK])
+  })
+
+  test('an effect of a decision from before this link does not end it', async (t) => {
+    let goOn = () => {}
+    const turn = new Promise<void>((resolve) => (goOn = resolve))
+    const { end, replica, sender } = await world(t, undefined, turn)
+    end.drop(null)
+    assert.equal(end.sender, sender, 'the session has not heard of this link yet')
+    goOn()
+    await turn
+    end.drop(null)
+    assert.equal(end.sender, null)
+    replica.destroy()
   })
 })

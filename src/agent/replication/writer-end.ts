@@ -34,6 +34,8 @@ export class WriterEnd {
   readonly #parts: WriterEndParts
   readonly #core: SessionCore
   #sender: Sender | null = null
+  /** The link whose `link_up` the session has had, or is having: what its effects about the link mean. */
+  #known: Sender | null = null
   #queries: PeerQueries | null = null
   #linkUpMs = 0
   #silence: LinkSilence | null = null
@@ -134,14 +136,15 @@ export class WriterEnd {
       if (blank) this.#blank.add(index)
     }
     // In its turn: until then the log may be dropped.
-    const up = core.inTurn(() =>
-      core.process({
+    const up = core.inTurn(() => {
+      this.#known = sender
+      return core.process({
         kind: 'link_up',
         now: core.now(),
         hello,
         logFrom: this.#writer?.logFrom ?? null,
-      }),
-    )
+      })
+    })
     up.then(
       () => {
         if (this.#sender !== sender) return
@@ -172,8 +175,16 @@ export class WriterEnd {
     this.#core.post({ kind: 'link_down', now: this.#core.now() })
   }
 
-  /** Ends the link without reporting it; the replica learns `refuse` first. */
+  /**
+   * Ends the link that the session knows of, without reporting it; the replica learns `refuse` first. A link that was let in while
+   * effects of an earlier decision were still being carried out is none of theirs.
+   */
   drop(refuse: Refuse | null): void {
+    if (this.#current !== null) this.hangUp(refuse)
+  }
+
+  /** As `drop`, whatever link there is. */
+  hangUp(refuse: Refuse | null): void {
     const sender = this.#sender
     if (sender === null) return
     // What is still in the socket lies in memory that is used again as soon as the frames are forgotten. The replica then learns
@@ -183,6 +194,11 @@ export class WriterEnd {
       sender.end()
     }
     this.#lose()
+  }
+
+  /** The link, if the session knows of it. */
+  get #current(): Sender | null {
+    return this.#sender === this.#known ? this.#sender : null
   }
 
   get #livedMs(): number {
@@ -229,10 +245,11 @@ export class WriterEnd {
     // A barrier: everything that was numbered goes before it, also what a log still has to send.
     if (message.kind === 'rise') this.#writer?.sendAll()
     // `rise` lists members as the codec wants them: an array of its own.
-    this.#sender?.message(
+    const sender = this.#current
+    sender?.message(
       message.kind === 'rise' ? { ...message, members: [...message.members] } : message,
     )
-    if (message.kind === 'copy_begin') this.#writer?.setSender(this.#sender)
+    if (message.kind === 'copy_begin') this.#writer?.setSender(sender)
     if (message.kind === 'rise') {
       this.#rising = message.members
       this.#writer?.requirePeer()
@@ -241,7 +258,7 @@ export class WriterEnd {
 
   /** The retained frames after number `after` go out, and from now on all frames do. */
   resend(after: number): void {
-    const sender = this.#sender
+    const sender = this.#current
     this.#writer?.setSender(sender)
     if (sender !== null && this.#writer?.resend(after) === false) {
       this.broken(sender, 'frames that the replica needs are gone')
