@@ -26,37 +26,50 @@ agree() {
   agreed=yes
 }
 
-# Debian packages, each with a program that shows it is there already.
+# Debian packages, each with a program that shows it is there already. Without a useful one some tests are skipped, and say so.
+useful=""
 case "${1:-}" in
   demo)  wanted="e2fsprogs:mke2fs" ;;
-  test)  wanted="e2fsprogs:mke2fs qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit libnbd-bin:nbdinfo fio:fio openssl:openssl sqlite3:sqlite3 python3-openstackclient:openstack postgresql:/usr/lib/postgresql/*/bin/initdb iproute2:ip nftables:nft xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs ceph-mon:ceph-mon ceph-osd:ceph-osd ceph-common:ceph radosgw:radosgw" ;;
+  test)  wanted="e2fsprogs:mke2fs qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit libnbd-bin:nbdinfo fio:fio openssl:openssl sqlite3:sqlite3 python3-openstackclient:openstack postgresql:/usr/lib/postgresql/*/bin/initdb iproute2:ip nftables:nft xfsprogs:mkfs.xfs"
+         useful="btrfs-progs:mkfs.btrfs ceph-mon:ceph-mon ceph-osd:ceph-osd ceph-common:ceph radosgw:radosgw" ;;
   torture) wanted="iproute2:ip nftables:nft e2fsprogs:mke2fs xfsprogs:mkfs.xfs" ;;
   bench) wanted="qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit fio:fio restic:restic borgbackup:borg" ;;
   *)     wanted="" ;;
 esac
 
-missing=""
-for entry in $wanted; do
-  package=${entry%%:*}
-  program=${entry#*:}
-  case "$program" in
-    /*) found=""; for path in $program; do [ -x "$path" ] && found=yes; done ;;
-    *)  found=$(PATH="$PATH:/usr/sbin:/sbin" command -v "$program" || true) ;;
-  esac
-  [ -n "$found" ] || missing="$missing $package"
-done
+missing_of() {
+  for entry in "$@"; do
+    package=${entry%%:*}
+    program=${entry#*:}
+    case "$program" in
+      /*) found=""; for path in $program; do [ -x "$path" ] && found=yes; done ;;
+      *)  found=$(PATH="$PATH:/usr/sbin:/sbin" command -v "$program" || true) ;;
+    esac
+    [ -n "$found" ] || printf ' %s' "$package"
+  done
+}
 
-if [ -n "$missing" ]; then
+apt() { $sudo apt-get -q -o DPkg::Lock::Timeout=300 "$@" >&2; }
+
+# shellcheck disable=SC2086
+missing=$(missing_of $wanted)
+# shellcheck disable=SC2086
+useful=$(missing_of $useful)
+if [ -n "$missing$useful" ]; then
   if ! command -v apt-get >/dev/null; then
-    say "these programs are needed and this is not a Debian system, so install them yourself:$missing"
-    exit 1
+    say "these programs are used and this is not a Debian system, so install them yourself:$missing$useful"
+    [ -z "$missing" ] || exit 1
+  else
+    if [ "$(id -u)" -ne 0 ]; then sudo=sudo; else sudo=""; fi
+    agree "will install Debian packages:$missing$useful."
+    export DEBIAN_FRONTEND=noninteractive
+    apt update
+    # shellcheck disable=SC2086
+    [ -z "$missing" ] || apt -y install --no-install-recommends $missing
+    # shellcheck disable=SC2086
+    [ -z "$useful" ] || apt -y install --no-install-recommends $useful ||
+      say "could not install$useful: tests that need them are skipped"
   fi
-  if [ "$(id -u)" -ne 0 ]; then sudo=sudo; else sudo=""; fi
-  agree "will install Debian packages:$missing."
-  export DEBIAN_FRONTEND=noninteractive
-  $sudo apt-get -q -o DPkg::Lock::Timeout=300 update >&2
-  # shellcheck disable=SC2086
-  $sudo apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends $missing >&2
 fi
 
 # The versions and checksums of package-lock.json, installed again only when that file is not the one installed from.
