@@ -84,7 +84,11 @@ export function createMarks(store: ObjectStore, keyring: Keyring): Marks {
                 for (let at = entry; !at.pack.equals(place.pack); at = source.step(at)) {
                   moved.add(at.pack.toString('hex'))
                 }
-                if (!packs.has(place.pack.toString('hex'))) throw missingPack(place, id)
+                // A checkpoint that was committed since `packs` were listed has newer ones.
+                const listed = packs.has(place.pack.toString('hex'))
+                if (!listed && (await store.stat(packKey(place.pack))) === undefined) {
+                  throw missingPack(place, id)
+                }
                 use(place)
                 if (level >= 0) seenNodes.add(name)
                 return level >= 0
