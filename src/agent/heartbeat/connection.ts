@@ -5,8 +5,6 @@ import { parseCommonName } from '#base/common-name.ts'
 import {
   BEAT_BYTES,
   BEAT_MS_MAX,
-  BEAT_PREFACE_BYTES,
-  BEAT_PROOF_BYTES,
   BEAT_VERSION,
   type Beat,
   type BeatGreeting,
@@ -20,7 +18,7 @@ import {
   encodeGreeting,
   GREETING_BYTES_MAX,
 } from '#wire/link/beat.ts'
-import { NONCE_BYTES, proves } from '#wire/link/handshake.ts'
+import { NONCE_BYTES, PREFACE_BYTES, PROOF_BYTES, proves } from '#wire/link/opening.ts'
 
 /* One connection between two heartbeat threads, from its first byte on.
  *
@@ -75,7 +73,7 @@ export class Connection {
     this.#parts = parts
     this.#heardMs = parts.now()
     this.#sinceMs = this.#heardMs
-    this.#step = { bytes: BEAT_PREFACE_BYTES, take: (bytes) => this.#preface(bytes) }
+    this.#step = { bytes: PREFACE_BYTES, take: (bytes) => this.#preface(bytes) }
     const { socket, side } = parts
     socket.setNoDelay(true)
     socket.on('data', (chunk: Buffer) => this.#read(chunk))
@@ -153,7 +151,7 @@ export class Connection {
       side === 'dialler' ? [this.#nonce, peer.nonce] : [peer.nonce, this.#nonce]
     if (side === 'dialler') socket.write(beatProof(key, 'dialler', dialler, listener))
     return {
-      bytes: BEAT_PROOF_BYTES,
+      bytes: PROOF_BYTES,
       take: (given) => {
         const other = side === 'dialler' ? 'listener' : 'dialler'
         if (!proves(beatProof(key, other, dialler, listener), given)) {

@@ -11,17 +11,7 @@ import { assert } from '#base/assert.ts'
 import type { Log } from '#base/log.ts'
 import { canAccept, startAcceptor } from '#base/system/acceptor.ts'
 import { fromDescriptor, withDataEvents } from '#base/system/byte-stream.ts'
-import {
-  decodePreface,
-  encodePreface,
-  LINK_VERSION,
-  linkKey,
-  NONCE_BYTES,
-  PREFACE_BYTES,
-  PROOF_BYTES,
-  proof,
-  proves,
-} from '#wire/link/handshake.ts'
+import { decodePreface, encodePreface, LINK_VERSION, linkKey, proof } from '#wire/link/handshake.ts'
 import {
   decodeHello,
   encodeMessage,
@@ -30,6 +20,7 @@ import {
   MESSAGE_BYTES_MAX,
   type Refuse,
 } from '#wire/link/messages.ts'
+import { NONCE_BYTES, PREFACE_BYTES, PROOF_BYTES, proves } from '#wire/link/opening.ts'
 import type { LinkTls } from './types.ts'
 
 /* Sockets of the replication link: dial, listen, prove who is there, exchange hellos. What comes afterwards belongs to the

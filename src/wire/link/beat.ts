@@ -1,5 +1,4 @@
-import { createHmac, hkdfSync } from 'node:crypto'
-import { NONCE_BYTES, PROOF_BYTES } from './handshake.ts'
+import { openingOf } from './opening.ts'
 
 /* What two agents send each other to say that they live. docs/formats/heartbeat.md has the tables.
  *
@@ -13,59 +12,17 @@ import { NONCE_BYTES, PROOF_BYTES } from './handshake.ts'
  *                            ◄─────────────── greeting
  *     then beats in both directions, for ever
  *
- * The opening is the link's (handshake.ts) under another magic and another key label, so that no proof of one can serve for
- * the other.
+ * The opening is the link's (opening.ts) under another magic and another label.
  */
 
 export const BEAT_VERSION = 1
-export const BEAT_PREFACE_BYTES = 8 + NONCE_BYTES
-export const BEAT_PROOF_BYTES = PROOF_BYTES
-const PREFACE_MAGIC = 0x48464254
-const KEYED = 1
 
-export interface BeatPreface {
-  readonly version: number
-  readonly keyed: boolean
-  readonly nonce: Buffer
-}
-
-export function encodeBeatPreface({ version, keyed, nonce }: BeatPreface): Buffer {
-  const bytes = Buffer.alloc(BEAT_PREFACE_BYTES)
-  bytes.writeUInt32BE(PREFACE_MAGIC, 0)
-  bytes.writeUInt16BE(version, 4)
-  bytes.writeUInt16BE(keyed ? KEYED : 0, 6)
-  nonce.copy(bytes, 8)
-  return bytes
-}
-
-/** undefined: something else speaks there. The version is for the caller to judge. */
-export function decodeBeatPreface(bytes: Buffer): BeatPreface | undefined {
-  if (bytes.length < BEAT_PREFACE_BYTES || bytes.readUInt32BE(0) !== PREFACE_MAGIC) return undefined
-  const flags = bytes.readUInt16BE(6)
-  if ((flags & ~KEYED) !== 0) return undefined
-  return {
-    version: bytes.readUInt16BE(4),
-    keyed: (flags & KEYED) !== 0,
-    nonce: Buffer.from(bytes.subarray(8, BEAT_PREFACE_BYTES)),
-  }
-}
-
-export function beatKey(secret: Uint8Array): Buffer {
-  return Buffer.from(hkdfSync('sha256', secret, '', 'holdfast beat v1', 32))
-}
-
-export function beatProof(
-  key: Uint8Array,
-  by: 'dialler' | 'listener',
-  diallerNonce: Uint8Array,
-  listenerNonce: Uint8Array,
-): Buffer {
-  return createHmac('sha256', key)
-    .update(`holdfast beat v1 ${by}\n`)
-    .update(diallerNonce)
-    .update(listenerNonce)
-    .digest()
-}
+export const {
+  encodePreface: encodeBeatPreface,
+  decodePreface: decodeBeatPreface,
+  deriveKey: beatKey,
+  proof: beatProof,
+} = openingOf(0x48464254, 'holdfast beat v1')
 
 // -- greeting -----------------------------------------------------------------------------------------------------------
 

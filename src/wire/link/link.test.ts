@@ -16,17 +16,9 @@ import {
   STATUS,
   type Status,
 } from './frame.ts'
-import {
-  decodePreface,
-  encodePreface,
-  linkKey,
-  LINK_VERSION,
-  NONCE_BYTES,
-  PREFACE_BYTES,
-  proof,
-  proves,
-} from './handshake.ts'
+import { decodePreface, encodePreface, linkKey, LINK_VERSION, proof } from './handshake.ts'
 import { decodeHello, decodeMessage, encodeMessage, type LinkMessage } from './messages.ts'
+import { NONCE_BYTES, PREFACE_BYTES, proves } from './opening.ts'
 
 const safe = fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER })
 

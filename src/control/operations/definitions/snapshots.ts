@@ -4,7 +4,8 @@ import {
   type SnapshotFacts,
 } from '#control/resources/snapshots.ts'
 import { toJson } from '#control/store/json.ts'
-import { operation, step } from '../operation.ts'
+import type { SnapshotStatus } from '#domain/snapshot.ts'
+import { operation, type OperationSpec, step, type StepContext } from '../operation.ts'
 
 /* Operations on the snapshots of users. The agent of the site does it; every command may be repeated with the same result. */
 
@@ -20,6 +21,28 @@ export interface SnapshotInput {
 export interface CreateSnapshot extends SnapshotInput {
   readonly volumes: readonly string[]
 }
+
+const failedTo =
+  (to: SnapshotStatus): OperationSpec<SnapshotInput>['failed'] =>
+  (tx, ctx, failure) =>
+    moveSnapshot(
+      tx,
+      ctx.resourceId,
+      to,
+      { failure_detail: failure.message.slice(0, 500) },
+      ctx.services.clock.wallMs(),
+    )
+
+const tellSite =
+  (command: 'snapshot.delete' | 'snapshot.rollback') =>
+  async (ctx: StepContext<SnapshotInput>): Promise<void> => {
+    await ctx.services.sites.command(
+      ctx.input.site,
+      command,
+      { snapshot: ctx.resourceId },
+      { signal: ctx.signal, timeoutMs: COMMAND_MS },
+    )
+  }
 
 export const createSnapshot = operation<CreateSnapshot>('snapshot.create', {
   version: 1,
@@ -42,53 +65,25 @@ export const createSnapshot = operation<CreateSnapshot>('snapshot.create', {
         ),
     }),
   ],
-  failed: (tx, ctx, failure) =>
-    moveSnapshot(
-      tx,
-      ctx.resourceId,
-      'error',
-      { failure_detail: failure.message.slice(0, 500) },
-      ctx.services.clock.wallMs(),
-    ),
+  failed: failedTo('error'),
 })
 
 export const deleteSnapshot = operation<SnapshotInput>('snapshot.delete', {
   version: 1,
   steps: [
     step('remove', {
-      act: async (ctx) => {
-        await ctx.services.sites.command(
-          ctx.input.site,
-          'snapshot.delete',
-          { snapshot: ctx.resourceId },
-          { signal: ctx.signal, timeoutMs: COMMAND_MS },
-        )
-      },
+      act: tellSite('snapshot.delete'),
       record: (tx, ctx) => deleteSnapshotRow(tx, ctx.resourceId),
     }),
   ],
-  failed: (tx, ctx, failure) =>
-    moveSnapshot(
-      tx,
-      ctx.resourceId,
-      'error-deleting',
-      { failure_detail: failure.message.slice(0, 500) },
-      ctx.services.clock.wallMs(),
-    ),
+  failed: failedTo('error-deleting'),
 })
 
 export const rollbackSnapshot = operation<SnapshotInput>('snapshot.rollback', {
   version: 1,
   steps: [
     step('roll_back', {
-      act: async (ctx) => {
-        await ctx.services.sites.command(
-          ctx.input.site,
-          'snapshot.rollback',
-          { snapshot: ctx.resourceId },
-          { signal: ctx.signal, timeoutMs: COMMAND_MS },
-        )
-      },
+      act: tellSite('snapshot.rollback'),
       record: (tx, ctx) =>
         moveSnapshot(
           tx,
@@ -99,12 +94,5 @@ export const rollbackSnapshot = operation<SnapshotInput>('snapshot.rollback', {
         ),
     }),
   ],
-  failed: (tx, ctx, failure) =>
-    moveSnapshot(
-      tx,
-      ctx.resourceId,
-      'available',
-      { failure_detail: failure.message.slice(0, 500) },
-      ctx.services.clock.wallMs(),
-    ),
+  failed: failedTo('available'),
 })
