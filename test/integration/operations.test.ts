@@ -266,6 +266,19 @@ test('a failed part fails the whole, after all parts have ended', async (t) => {
   for (const child of await engine.list({ parent: id })) assert.equal(child.status, 'failed')
 })
 
+test('operations on one resource run in order of submission, also when the clock goes back', async (t) => {
+  let now = 1_800_000_000_000
+  const clock = { ...systemClock, wallMs: () => (now -= 5) }
+  const { engine, submit, traced } = await lab(t, { clock, concurrency: 4 })
+  const ids: string[] = []
+  for (let n = 0; n < 6; n++) ids.push(await submit())
+  engine.start()
+  for (const id of ids) await engine.waitFor(id)
+  assert.deepEqual([...new Set(traced().map(([id]) => id))], ids)
+  const newestFirst = (await engine.list({})).map(({ id }) => id)
+  assert.deepEqual(newestFirst, [...ids].reverse())
+})
+
 test('operations on one resource run one after the other, on different ones side by side', async (t) => {
   const { engine, submit, traced, until } = await lab(t)
   const first = await submit({ hang: 'prepare' }, 'a')

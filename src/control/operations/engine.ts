@@ -17,6 +17,7 @@ import {
   findOperation,
   foreignLeases,
   forgetEnded,
+  nextOrdinal,
   wantCancel,
 } from './records.ts'
 import {
@@ -364,6 +365,7 @@ export function createEngine(options: EngineOptions): OperationEngine {
       .insertInto('operations')
       .values({
         id,
+        ordinal: await nextOrdinal(tx),
         kind: kind.name,
         version: kind.version,
         project: request.project,
@@ -457,7 +459,7 @@ export function createEngine(options: EngineOptions): OperationEngine {
       let query = store.db
         .selectFrom('operations')
         .selectAll()
-        .orderBy('created_at', 'desc')
+        .orderBy('ordinal', 'desc')
         .orderBy('id', 'desc')
         .limit(Math.min(filter.limit ?? 100, LIST_MOST))
       if (filter.project !== undefined) query = query.where('project', '=', filter.project)
@@ -474,8 +476,8 @@ export function createEngine(options: EngineOptions): OperationEngine {
         if (last === undefined) return []
         query = query.where((eb) =>
           eb.or([
-            eb('created_at', '<', last.created_at),
-            eb.and([eb('created_at', '=', last.created_at), eb('id', '<', last.id)]),
+            eb('ordinal', '<', last.ordinal),
+            eb.and([eb('ordinal', '=', last.ordinal), eb('id', '<', last.id)]),
           ]),
         )
       }

@@ -63,12 +63,23 @@ export function dueOperations(
           and b.status in ('pending', 'running')
           and b.id <> o.id and b.id <> o.root and (o.parent is null or b.id <> o.parent)
           and (b.status = 'running' or ((o.parent is null or b.root = o.root)
-            and (b.created_at < o.created_at or (b.created_at = o.created_at and b.id < o.id))))))`,
+            and (b.ordinal < o.ordinal or (b.ordinal = o.ordinal and b.id < o.id))))))`,
     )
-    .orderBy('o.created_at')
+    .orderBy('o.ordinal')
     .orderBy('o.id')
     .limit(limit)
     .execute()
+}
+
+/** The number of the next submission: above that of every one whose transaction has ended, whatever the clock says. */
+export async function nextOrdinal(tx: Transaction): Promise<number> {
+  const last = await tx
+    .selectFrom('operations')
+    .select('ordinal')
+    .orderBy('ordinal', 'desc')
+    .limit(1)
+    .executeTakeFirst()
+  return (last?.ordinal ?? 0) + 1
 }
 
 export async function claim(tx: Transaction, id: string, token: string, now: number) {
@@ -173,7 +184,7 @@ export async function childOutcomes(tx: Transaction, parent: string) {
       'fail_reason',
     ])
     .where('parent', '=', parent)
-    .orderBy('created_at')
+    .orderBy('ordinal')
     .orderBy('id')
     .execute()
 }

@@ -3,6 +3,7 @@ import { identity } from './0002-identity.ts'
 import { resources } from './0003-resources.ts'
 import { arbitration } from './0004-arbitration.ts'
 import { snapshots } from './0005-snapshots.ts'
+import { operationOrder } from './0006-operation-order.ts'
 import type { Migration } from './migration.ts'
 
 /* Migrations in the order in which they run. A released one is never edited: add another.
@@ -16,4 +17,5 @@ export const migrations: readonly Migration[] = [
   resources,
   arbitration,
   snapshots,
+  operationOrder,
 ]

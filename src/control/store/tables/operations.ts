@@ -16,6 +16,8 @@ export interface OperationRow {
   version: number
   /** Project it belongs to; null for the system's own. */
   project: string | null
+  /** Rises with each submission; two that were submitted at once may share it, and `id` decides then. */
+  ordinal: number
   /** What it works on. Operations on one resource run one after the other, in order of submission. */
   resource_type: string
   resource_id: string
