@@ -23,6 +23,8 @@ import type { AgentConfig } from './config.ts'
 import { type ControlClient, controlClient } from './control-client.ts'
 import { LOCAL_ONLY, openLocalDoor } from './local-commands.ts'
 import { startReporter } from './reporter.ts'
+import type { ServerCommands } from './compute/commands.ts'
+import { noCompute } from './compute/no-compute.ts'
 import { type DivergenceCommands, divergenceCommands } from './divergence-commands.ts'
 import { type SnapshotCommands, snapshotCommands } from './snapshot-commands.ts'
 import { endSnapshotExports, offerSnapshots, snapshotOfExport } from './snapshot-exports.ts'
@@ -116,6 +118,7 @@ export async function startAgent(
   })
   await nbd.listenUnix(config.nbdSocket)
   const tcp = await listenTcp(nbd, config)
+  const servers = noCompute()
   const commands = await serveCommands({
     listen: config.commandListen,
     pki: config.pki,
@@ -130,6 +133,7 @@ export async function startAgent(
         statuses: () => sessions.statuses(),
       }),
       divergences: divergenceCommands(divergences),
+      servers,
     }),
     log,
   })
@@ -149,6 +153,8 @@ export async function startAgent(
     free_bytes: freeBytes(config.dataDir),
     sessions: sessions.statuses(),
     ended: sessions.ended(),
+    servers: [...servers.briefs()],
+    compute: servers.status(),
   })
   const reporter = startReporter({
     control,
@@ -242,9 +248,10 @@ interface Handlers {
   readonly sessions: SessionHost
   readonly snapshots: SnapshotCommands
   readonly divergences: DivergenceCommands
+  readonly servers: ServerCommands
 }
 
-function handlerOf({ plain, sessions, snapshots, divergences }: Handlers): CommandHandler {
+function handlerOf({ plain, sessions, snapshots, divergences, servers }: Handlers): CommandHandler {
   const as = <N extends CommandName>(request: unknown) => request as CommandRequest<N>
   return async (name, request) => {
     snapshots.refuseWhileRolling(changedVolumes(name, request))
@@ -289,6 +296,26 @@ function handlerOf({ plain, sessions, snapshots, divergences }: Handlers): Comma
         return await divergences.read(as<typeof name>(request))
       case 'divergence.delete':
         return await divergences.delete(as<typeof name>(request))
+      case 'server.define':
+        return await servers.define(as<typeof name>(request))
+      case 'server.start':
+        return await servers.start(as<typeof name>(request))
+      case 'server.stop':
+        return await servers.stop(as<typeof name>(request))
+      case 'server.reboot':
+        return await servers.reboot(as<typeof name>(request))
+      case 'server.remove':
+        return await servers.remove(as<typeof name>(request))
+      case 'server.show':
+        return await servers.show(as<typeof name>(request))
+      case 'server.console':
+        return await servers.console(as<typeof name>(request))
+      case 'image.list':
+        return await servers.images()
+      case 'image.prepare':
+        return await servers.prepareImage(as<typeof name>(request))
+      case 'volume.fill':
+        return await servers.fillVolume(as<typeof name>(request))
       case 'session.promote':
         throw new Fault(LOCAL_ONLY, `promoting ${as<typeof name>(request).session}`)
     }

@@ -197,6 +197,7 @@ test('what belongs to another project does not exist, by id and in lists', async
     target_az: 'az2',
     domain: 'd',
     vpc: 'v',
+    start_servers: 0,
     next_member: 1,
     created_at: 1,
     updated_at: 1,

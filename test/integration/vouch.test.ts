@@ -24,6 +24,7 @@ before(async () => {
         target_az: 'az2',
         domain: newId(),
         vpc: newId(),
+        start_servers: 0,
         next_member: 1,
         created_at: now,
         updated_at: now,

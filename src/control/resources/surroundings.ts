@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto'
 import { newId } from '#base/ids.ts'
 import { toJson } from '#control/store/json.ts'
 import type { Queries, Store, Transaction } from '#control/store/store.ts'
-import type { ActiveDomainRow, SiteChoreRow, VpcRow } from '#control/store/tables/resources.ts'
+import type { VpcRow } from '#control/store/tables/networks.ts'
+import type { ActiveDomainRow, SiteChoreRow } from '#control/store/tables/resources.ts'
 import { QUOTAS, type QuotaKind } from '#domain/quota.ts'
 
 /** What volumes and groups refer to: volume types, domains, networks, quotas; and what silent sites still have to do. */
@@ -84,7 +85,10 @@ export async function listVpcs(db: Db, project: string): Promise<VpcRow[]> {
     .execute()
   const id = defaultVpcId(project)
   if (rows.some((row) => row.id === id)) return rows
-  return [{ id, project, name: 'default', cidr: DEFAULT_VPC_CIDR, created_at: 0 }, ...rows]
+  return [
+    { id, project, name: 'default', cidr: DEFAULT_VPC_CIDR, description: '', created_at: 0 },
+    ...rows,
+  ]
 }
 
 // ---------------------------------------------------------------- quotas
@@ -153,6 +157,10 @@ export async function addChore(
   chore: { readonly site: string; readonly command: string; readonly request: unknown },
   nowMs: number,
 ): Promise<void> {
+  const last = await tx
+    .selectFrom('site_chores')
+    .select((eb) => eb.fn.max('ordinal').as('ordinal'))
+    .executeTakeFirst()
   await tx
     .insertInto('site_chores')
     .values({
@@ -161,6 +169,7 @@ export async function addChore(
       command: chore.command,
       request: toJson(chore.request),
       created_at: nowMs,
+      ordinal: Number(last?.ordinal ?? 0) + 1,
       attempts: 0,
       last_error: null,
     })
@@ -173,7 +182,7 @@ export async function listChores(db: Db, site: string): Promise<SiteChoreRow[]> 
     .selectFrom('site_chores')
     .selectAll()
     .where('site', '=', site)
-    .orderBy('created_at')
+    .orderBy('ordinal')
     .orderBy('id')
     .execute()
 }

@@ -1,7 +1,9 @@
 import type { IdentityTables } from './tables/identity.ts'
 import type { MetaTables } from './tables/meta.ts'
+import type { NetworkTables } from './tables/networks.ts'
 import type { OperationTables } from './tables/operations.ts'
 import type { ResourceTables } from './tables/resources.ts'
+import type { ServerTables } from './tables/servers.ts'
 import type { SiteTables } from './tables/sites.ts'
 import type { SnapshotTables } from './tables/snapshots.ts'
 
@@ -25,7 +27,9 @@ import type { SnapshotTables } from './tables/snapshots.ts'
 export interface Database
   extends IdentityTables,
     MetaTables,
+    NetworkTables,
     OperationTables,
     ResourceTables,
+    ServerTables,
     SiteTables,
     SnapshotTables {}

@@ -7,6 +7,17 @@ import {
   SnapshotInfo,
   SnapshotMoment,
 } from './snapshots.ts'
+import {
+  ConsoleRequest,
+  FillInfo,
+  FillRequest,
+  ImageInfo,
+  RebootRequest,
+  ServerDefinition,
+  ServerInfo,
+  ServerRequest,
+  StopRequest,
+} from './servers.ts'
 import { VerifyStatus } from './verify.ts'
 import { OwnershipRecord, SessionStatus } from './witness.ts'
 
@@ -225,6 +236,35 @@ export const COMMANDS = {
   ),
   /** For good. An unknown one changes nothing. */
   'divergence.delete': command(Type.Object({ divergence: Id, owner: Id }), Empty),
+  /**
+   * Stores the definition, durably, and brings the guest to it: a running one gets and gives back disks and NICs while it runs (the answer
+   * says under `releasing` what it still holds). CPUs and memory change with the next start. Refused: STALE_GENERATION, VOLUME_UNKNOWN.
+   */
+  'server.define': command(Type.Object({ definition: ServerDefinition }), ServerInfo),
+  /**
+   * Starts the guest and keeps it running across restarts of the agent and of the host until it is stopped, or powers itself off. Running
+   * already: no change. Refused: SERVER_UNKNOWN, NOT_SERVED (a disk of it may not be written at this site), NO_MEMORY, NO_DRIVER.
+   */
+  'server.start': command(ServerRequest, ServerInfo),
+  /** Answers when the guest is off. Off already, or unknown: no change (power off, generation 1). */
+  'server.stop': command(StopRequest, ServerInfo),
+  /** Only a running guest is asked softly; a hard reboot starts one that is off. */
+  'server.reboot': command(RebootRequest, ServerInfo),
+  /** Powers off at once and forgets the server, its console included. Its volumes stay. Unknown: no change. */
+  'server.remove': command(ServerRequest, Empty),
+  /** Refused (SERVER_UNKNOWN) for one that this agent does not know. */
+  'server.show': command(ServerRequest, ServerInfo),
+  /** What the guest wrote to its serial console, oldest line first. */
+  'server.console': command(ConsoleRequest, Type.Object({ output: Type.String() })),
+  /** Known images of this site. */
+  'image.list': command(Type.Object({}), Type.Object({ images: Type.Array(ImageInfo) })),
+  /** Begins to make the image available if it is not. */
+  'image.prepare': command(Type.Object({ image: Id }), ImageInfo),
+  /**
+   * Writes an image to the beginning of a volume that is served standalone and that no client has open; goes on after a restart of the
+   * agent. Repeat it until `state` is filled. Refused: VOLUME_BUSY, IMAGE_UNKNOWN, IMAGE_FAILED, SIZE_MISMATCH (the volume is too small).
+   */
+  'volume.fill': command(FillRequest, FillInfo),
 } as const
 
 export type CommandName = keyof typeof COMMANDS

@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import { ComputeStatus, ServerBrief } from './servers.ts'
 import { VerifySummary } from './verify.ts'
 
 /**
@@ -187,6 +188,9 @@ export const Report = Type.Object({
   sessions: Type.Array(SessionStatus),
   /** Left out by agents that do not say. */
   ended: Type.Optional(Type.Array(EndedSession)),
+  /** Left out by agents without a compute driver. */
+  servers: Type.Optional(Type.Array(ServerBrief)),
+  compute: Type.Optional(ComputeStatus),
 })
 export type Report = Static<typeof Report>
 

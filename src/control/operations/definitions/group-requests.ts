@@ -79,6 +79,7 @@ export async function requestGroup(
       target_az: targetAz,
       domain: domain.id,
       vpc: request.vpc,
+      start_servers: 0,
       next_member: 1,
       created_at: now,
       updated_at: now,

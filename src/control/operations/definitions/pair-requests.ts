@@ -112,6 +112,7 @@ export async function requestPair(
       progress: 0,
       attachments: toJson([]),
       failure_detail: null,
+      made_by: null,
       created_at: now,
       updated_at: now,
     }

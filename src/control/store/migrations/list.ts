@@ -4,6 +4,7 @@ import { resources } from './0003-resources.ts'
 import { arbitration } from './0004-arbitration.ts'
 import { snapshots } from './0005-snapshots.ts'
 import { operationOrder } from './0006-operation-order.ts'
+import { servers } from './0007-servers.ts'
 import type { Migration } from './migration.ts'
 
 /* Migrations in the order in which they run. A released one is never edited: add another.
@@ -18,4 +19,5 @@ export const migrations: readonly Migration[] = [
   arbitration,
   snapshots,
   operationOrder,
+  servers,
 ]

@@ -7,7 +7,6 @@ export interface ResourceTables {
   protection_groups: ProtectionGroupRow
   replication_pairs: ReplicationPairRow
   active_domains: ActiveDomainRow
-  vpcs: VpcRow
   quotas: QuotaRow
   site_chores: SiteChoreRow
   dismissed_failures: DismissedFailureRow
@@ -62,6 +61,8 @@ export interface ProtectionGroupRow {
   target_az: string
   domain: string
   vpc: string
+  /** 1: the servers of the new production site are started by a failover or reversal. */
+  start_servers: Bit
   /** Number for the next pair's place in the session. Only ever grows, so that no number is given twice. */
   next_member: number
   created_at: number
@@ -99,6 +100,8 @@ export interface ReplicationPairRow {
   attachments: string
   /** Why the status is `error`; null otherwise. */
   failure_detail: string | null
+  /** The protected instance that it was made with, and goes with; null: it was made on its own. */
+  made_by: string | null
   created_at: number
   updated_at: number
 }
@@ -110,14 +113,6 @@ export interface ActiveDomainRow {
   description: string
   local_az: string
   remote_az: string
-  created_at: number
-}
-
-export interface VpcRow {
-  id: string
-  project: string
-  name: string
-  cidr: string
   created_at: number
 }
 
@@ -138,6 +133,8 @@ export interface SiteChoreRow {
   /** JSON of its request. */
   request: string
   created_at: number
+  /** Rises with each chore: the order in which they are carried out. */
+  ordinal: number
   attempts: number
   last_error: string | null
 }

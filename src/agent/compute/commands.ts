@@ -1,0 +1,19 @@
+import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
+import type { ComputeStatus, ServerBrief } from '#wire/site/servers.ts'
+
+/** The commands about servers and images, and what reports say of them. Every one is idempotent; see src/wire/site/commands.ts. */
+export interface ServerCommands {
+  define(request: CommandRequest<'server.define'>): Promise<CommandAnswer<'server.define'>>
+  start(request: CommandRequest<'server.start'>): Promise<CommandAnswer<'server.start'>>
+  stop(request: CommandRequest<'server.stop'>): Promise<CommandAnswer<'server.stop'>>
+  reboot(request: CommandRequest<'server.reboot'>): Promise<CommandAnswer<'server.reboot'>>
+  remove(request: CommandRequest<'server.remove'>): Promise<CommandAnswer<'server.remove'>>
+  show(request: CommandRequest<'server.show'>): Promise<CommandAnswer<'server.show'>>
+  console(request: CommandRequest<'server.console'>): Promise<CommandAnswer<'server.console'>>
+  images(): Promise<CommandAnswer<'image.list'>>
+  prepareImage(request: CommandRequest<'image.prepare'>): Promise<CommandAnswer<'image.prepare'>>
+  fillVolume(request: CommandRequest<'volume.fill'>): Promise<CommandAnswer<'volume.fill'>>
+  /** For reports; answers from memory. */
+  briefs(): readonly ServerBrief[]
+  status(): ComputeStatus
+}
