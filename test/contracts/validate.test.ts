@@ -35,8 +35,8 @@ test('literal path segments win over parameters', () => {
   assert.match(violations('evs', detail).join(), /volumes/)
 })
 
-test('every schema of the three contracts compiles', () => {
-  for (const name of ['iam', 'sdrs', 'evs'] as ContractName[]) {
+test('every schema of the contracts compiles', () => {
+  for (const name of ['iam', 'sdrs', 'evs', 'compute'] as ContractName[]) {
     for (const { method, path, statuses } of operationsOf(name)) {
       for (const status of statuses.filter((one) => one !== 'default')) {
         violations(name, { method, path, status: Number(status), headers, text: '{}' })
