@@ -101,11 +101,14 @@ export interface ProtectedInstanceRow {
   description: string | null
   /** See src/domain/protected-instance.ts. */
   status: string
-  /** 0-100 of what is being done to it. */
-  progress: number
   /** The servers in the group's source and target site; which of them is production is the group's `station`. */
   source_server: string
   target_server: string
+  /**
+   * The port that the server at the DR site shows; every other port of the two servers belongs to the production role and moves with
+   * it. Nobody wears it between a failover and the reprotection. Null: that server was made without one.
+   */
+  spare_port: string | null
   /** Why the status is an error; null otherwise. */
   failure_detail: string | null
   created_at: number
