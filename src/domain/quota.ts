@@ -1,7 +1,20 @@
 /**
  * Quotas of a project. A limit of -1 means unlimited; a project without an entry of its own has the default.
  */
-export type QuotaKind = 'server_groups' | 'replications' | 'volumes' | 'gigabytes'
+export type QuotaKind =
+  | 'server_groups'
+  | 'replications'
+  | 'volumes'
+  | 'gigabytes'
+  | NetworkQuotaKind
+
+/** Each counts the rows of one table. */
+export type NetworkQuotaKind =
+  | 'vpcs'
+  | 'subnets'
+  | 'ports'
+  | 'security_groups'
+  | 'security_group_rules'
 
 export interface QuotaRule {
   readonly fallback: number
@@ -18,6 +31,12 @@ export const QUOTAS: Record<QuotaKind, QuotaRule> = {
   replications: { fallback: 10_000, min: 0, max: UNLIMITED },
   volumes: { fallback: UNLIMITED, min: 0, max: UNLIMITED },
   gigabytes: { fallback: UNLIMITED, min: 0, max: UNLIMITED },
+  vpcs: { fallback: 100, min: 0, max: UNLIMITED },
+  subnets: { fallback: 200, min: 0, max: UNLIMITED },
+  // Eight for each of a project's servers and of their doubles at the other site, in round numbers.
+  ports: { fallback: 2000, min: 0, max: UNLIMITED },
+  security_groups: { fallback: 100, min: 0, max: UNLIMITED },
+  security_group_rules: { fallback: 5000, min: 0, max: UNLIMITED },
 }
 
 /** True when `more` further units still fit. */

@@ -6,7 +6,7 @@ import { after, before, test } from 'node:test'
 import type { RunningAgent } from '#agent/agent.ts'
 import { connectNbd } from '#client/nbd/client.ts'
 import { operationKinds } from '#control/operations/definitions/list.ts'
-import { defaultVpcId } from '#control/resources/surroundings.ts'
+import { defaultVpcId } from '#control/resources/networks.ts'
 import { makeCertificates, PROJECT, startRegionAgent } from '../support/region-parts.ts'
 import { type Answer, Lives } from './crash/lives.ts'
 

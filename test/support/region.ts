@@ -13,7 +13,7 @@ import { systemClock } from '#base/system/clock.ts'
 import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
 import type { SdrsOptions } from '#control/api/sdrs/dialect.ts'
 import type { CrashPoint } from '#control/operations/runner.ts'
-import { defaultVpcId } from '#control/resources/surroundings.ts'
+import { defaultVpcId } from '#control/resources/networks.ts'
 import type { Plane } from '#control/plane.ts'
 import { violations } from '../contracts/validate.ts'
 import {

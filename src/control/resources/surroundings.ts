@@ -1,12 +1,10 @@
-import { createHash } from 'node:crypto'
 import { newId } from '#base/ids.ts'
 import { toJson } from '#control/store/json.ts'
 import type { Queries, Store, Transaction } from '#control/store/store.ts'
-import type { VpcRow } from '#control/store/tables/networks.ts'
 import type { ActiveDomainRow, SiteChoreRow } from '#control/store/tables/resources.ts'
-import { QUOTAS, type QuotaKind } from '#domain/quota.ts'
+import { type NetworkQuotaKind, QUOTAS, type QuotaKind } from '#domain/quota.ts'
 
-/** What volumes and groups refer to: volume types, domains, networks, quotas; and what silent sites still have to do. */
+/** What volumes and groups refer to: volume types, domains, quotas; and what silent sites still have to do. */
 type Db = Queries | Transaction
 
 /** Names that existing automation asks for. One class of storage stands behind all of them. */
@@ -55,42 +53,6 @@ export async function listDomains(db: Db): Promise<ActiveDomainRow[]> {
     .execute()
 }
 
-// ---------------------------------------------------------------- networks
-
-const DEFAULT_VPC_CIDR = '192.168.0.0/16'
-
-/**
- * The default network of a project. Its id follows from the project's, so it is known before the row is written and
- * two control planes cannot make two of them.
- */
-export function defaultVpcId(project: string): string {
-  const hex = createHash('sha256').update(`default vpc of ${project}`).digest('hex')
-  return [
-    hex.slice(0, 8),
-    hex.slice(8, 12),
-    `4${hex.slice(13, 16)}`,
-    `8${hex.slice(17, 20)}`,
-    hex.slice(20, 32),
-  ].join('-')
-}
-
-/** Networks of a project, the default one first. It exists as soon as the project does, row or not. */
-export async function listVpcs(db: Db, project: string): Promise<VpcRow[]> {
-  const rows = await db
-    .selectFrom('vpcs')
-    .selectAll()
-    .where('project', '=', project)
-    .orderBy('created_at')
-    .orderBy('id')
-    .execute()
-  const id = defaultVpcId(project)
-  if (rows.some((row) => row.id === id)) return rows
-  return [
-    { id, project, name: 'default', cidr: DEFAULT_VPC_CIDR, description: '', created_at: 0 },
-    ...rows,
-  ]
-}
-
 // ---------------------------------------------------------------- quotas
 
 export async function quotaLimit(db: Db, project: string, kind: QuotaKind): Promise<number> {
@@ -125,7 +87,12 @@ export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promi
     case 'replications':
       return await count(db, 'replication_pairs', project)
     case 'volumes':
-      return await count(db, 'volumes', project)
+    case 'vpcs':
+    case 'subnets':
+    case 'ports':
+    case 'security_groups':
+    case 'security_group_rules':
+      return await count(db, kind, project)
     case 'gigabytes': {
       const row = await db
         .selectFrom('volumes')
@@ -139,7 +106,7 @@ export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promi
 
 async function count(
   db: Db,
-  table: 'protection_groups' | 'replication_pairs' | 'volumes',
+  table: 'protection_groups' | 'replication_pairs' | 'volumes' | NetworkQuotaKind,
   project: string,
 ): Promise<number> {
   const row = await db

@@ -1,5 +1,6 @@
 import Type from 'typebox'
-import { listDomains, listVpcs, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
+import { ensureDefaults, hasDefaults, listVpcs } from '#control/resources/networks.ts'
+import { listDomains, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
 import { QUOTAS } from '#domain/quota.ts'
 import type { Api } from '../http/dialect.ts'
 import { originOf, projectOf } from '../http/request.ts'
@@ -31,17 +32,23 @@ export function surroundingRoutes(app: Api, { services }: SdrsContext): void {
   )
 
   // Of the network service only this list exists so far: a protection group must name one of these networks.
-  app.get('/v1/:project_id/vpcs', async (request) => ({
-    vpcs: (await listVpcs(services.store.db, projectOf(request))).map(({ id, name, cidr }) => ({
-      id,
-      name,
-      description: '',
-      cidr,
-      status: 'OK',
-      routes: [],
-      enterprise_project_id: '0',
-    })),
-  }))
+  app.get('/v1/:project_id/vpcs', async (request) => {
+    const project = projectOf(request)
+    if (!(await hasDefaults(services.store.db, project))) {
+      await services.store.write((tx) => ensureDefaults(tx, project))
+    }
+    return {
+      vpcs: (await listVpcs(services.store.db, project)).map(({ id, name, cidr }) => ({
+        id,
+        name,
+        description: '',
+        cidr,
+        status: 'OK',
+        routes: [],
+        enterprise_project_id: '0',
+      })),
+    }
+  })
 
   app.get('/v1/:project_id/sdrs/quotas', async (request) => {
     const project = projectOf(request)
