@@ -40,7 +40,7 @@ export async function rebuildsOf(
     .where('kind', '=', rebuildPair.name)
     .where('resource_id', 'in', [...pairs])
     .where('begin_at', 'is not', null)
-    .orderBy('begin_at')
+    .orderBy('ordinal')
     .execute()
   return new Map(
     rows.map(({ resource_id, status, end_at }) => [resource_id, { status, endAt: end_at }]),
