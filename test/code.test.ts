@@ -71,6 +71,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     'agent/snapshots',
     'agent/divergence',
   ],
+  'agent/compute': ['base', 'wire'],
+  'agent/images': ['base', 'wire', 'agent/volumes', 'agent/nbd', 'agent/compute'],
   'agent/root': [
     'base',
     'wire',
@@ -80,6 +82,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     'agent/divergence',
     'agent/heartbeat',
     'agent/replication',
+    'agent/compute',
+    'agent/images',
   ],
   cli: ['base', 'client', 'vault'],
   'main.ts': ['base', 'cli', 'control/root', 'agent/root', 'client'],

@@ -12,6 +12,8 @@ import { ExportTable } from '#agent/nbd/exports.ts'
 import { type Listening, NbdServer } from '#agent/nbd/server.ts'
 import { createSessionHost } from '#agent/replication/host.ts'
 import type { SessionHost, SessionHostDeps } from '#agent/replication/types.ts'
+import type { ServerCommands } from '#agent/compute/commands.ts'
+import { noCompute, noImages } from '#agent/compute/no-compute.ts'
 import { openDivergences } from '#agent/divergence/divergences.ts'
 import { openSnapshots } from '#agent/snapshots/store/snapshot-store.ts'
 import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
@@ -23,8 +25,6 @@ import type { AgentConfig } from './config.ts'
 import { type ControlClient, controlClient } from './control-client.ts'
 import { LOCAL_ONLY, openLocalDoor } from './local-commands.ts'
 import { startReporter } from './reporter.ts'
-import type { ServerCommands } from './compute/commands.ts'
-import { noCompute } from './compute/no-compute.ts'
 import { type DivergenceCommands, divergenceCommands } from './divergence-commands.ts'
 import { type SnapshotCommands, snapshotCommands } from './snapshot-commands.ts'
 import { endSnapshotExports, offerSnapshots, snapshotOfExport } from './snapshot-exports.ts'
@@ -118,7 +118,7 @@ export async function startAgent(
   })
   await nbd.listenUnix(config.nbdSocket)
   const tcp = await listenTcp(nbd, config)
-  const servers = noCompute()
+  const servers: ServerCommands = { ...noCompute(), ...noImages() }
   const commands = await serveCommands({
     listen: config.commandListen,
     pki: config.pki,

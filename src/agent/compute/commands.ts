@@ -1,8 +1,8 @@
 import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
 import type { ComputeStatus, ServerBrief } from '#wire/site/servers.ts'
 
-/** The commands about servers and images, and what reports say of them. Every one is idempotent; see src/wire/site/commands.ts. */
-export interface ServerCommands {
+/** The commands about servers, and what reports say of them. Every one is idempotent; see src/wire/site/commands.ts. */
+export interface GuestCommands {
   define(request: CommandRequest<'server.define'>): Promise<CommandAnswer<'server.define'>>
   start(request: CommandRequest<'server.start'>): Promise<CommandAnswer<'server.start'>>
   stop(request: CommandRequest<'server.stop'>): Promise<CommandAnswer<'server.stop'>>
@@ -10,10 +10,16 @@ export interface ServerCommands {
   remove(request: CommandRequest<'server.remove'>): Promise<CommandAnswer<'server.remove'>>
   show(request: CommandRequest<'server.show'>): Promise<CommandAnswer<'server.show'>>
   console(request: CommandRequest<'server.console'>): Promise<CommandAnswer<'server.console'>>
-  images(): Promise<CommandAnswer<'image.list'>>
-  prepareImage(request: CommandRequest<'image.prepare'>): Promise<CommandAnswer<'image.prepare'>>
-  fillVolume(request: CommandRequest<'volume.fill'>): Promise<CommandAnswer<'volume.fill'>>
   /** For reports; answers from memory. */
   briefs(): readonly ServerBrief[]
   status(): ComputeStatus
 }
+
+/** The commands about images. They work at a site that runs no servers, too. */
+export interface ImageCommands {
+  images(): Promise<CommandAnswer<'image.list'>>
+  prepareImage(request: CommandRequest<'image.prepare'>): Promise<CommandAnswer<'image.prepare'>>
+  fillVolume(request: CommandRequest<'volume.fill'>): Promise<CommandAnswer<'volume.fill'>>
+}
+
+export interface ServerCommands extends GuestCommands, ImageCommands {}
