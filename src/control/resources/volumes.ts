@@ -75,6 +75,8 @@ export interface NewVolume {
   readonly bootable: boolean
   readonly multiattach: boolean
   readonly pair: string | null
+  /** The image that it is filled with. Default: none. */
+  readonly image?: string | null
   readonly user: string
 }
 
@@ -97,6 +99,7 @@ export async function insertVolume(
     multiattach: volume.multiattach ? 1 : 0,
     attachments: toJson([]),
     pair: volume.pair,
+    image: volume.image ?? null,
     user_id: volume.user,
     created_at: nowMs,
     updated_at: nowMs,

@@ -65,7 +65,7 @@ export const volumeCreated = (row: VolumeRow, base: LinkBase) => ({
 
 export const volumeDetail = (row: VolumeRow, base: LinkBase) => ({
   ...volumeCreated(row, base),
-  volume_image_metadata: {},
+  volume_image_metadata: row.image === null ? {} : { image_id: row.image },
   'os-vol-tenant-attr:tenant_id': row.project,
   'os-vol-host-attr:host': `${row.az}#${row.volume_type}`,
   'os-vol-mig-status-attr:migstat': null,

@@ -8,6 +8,7 @@ export const servers: Migration = {
     await serverTables(db)
     await networks(db)
     await protection(db)
+    await db.schema.alterTable('volumes').addColumn('image', 'text').execute()
   },
 }
 
@@ -50,6 +51,7 @@ async function serverTables(db: Kysely<unknown>): Promise<void> {
     .addColumn('project', 'text', (c) => c.notNull())
     .addColumn('device', 'text', (c) => c.notNull())
     .addColumn('boot_index', 'integer')
+    .addColumn('state', 'text', (c) => c.notNull())
     .addColumn('delete_with_server', 'integer', (c) => c.notNull())
     .addColumn('created_at', 'bigint', (c) => c.notNull())
     .addPrimaryKeyConstraint('server_disks_pk', ['volume', 'server'])

@@ -32,6 +32,8 @@ export interface VolumeRow {
   attachments: string
   /** The pair it is a side of; null: none. */
   pair: string | null
+  /** The image that it was filled with when it was made; null: none. */
+  image: string | null
   user_id: string
   created_at: number
   updated_at: number

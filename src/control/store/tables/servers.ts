@@ -34,7 +34,10 @@ export interface ServerRow {
   /** `running`, `off`, `paused` or `unknown`: what the hypervisor said last, and when it became so there. */
   power: string
   power_at: number
-  /** JSON {code, message, at}: why the status is an error, or why the last start failed; null: nothing wrong. */
+  /**
+   * JSON, see `ServerFault` of src/control/resources/servers.ts: why the status is an error, or why the last start or stop failed; null:
+   * nothing wrong.
+   */
   fault: string | null
   /** JSON object of strings. */
   metadata: string
@@ -56,6 +59,8 @@ export interface ServerDiskRow {
   device: string
   /** Place in the boot order from 0; null: not booted from. */
   boot_index: number | null
+  /** `attaching`, `attached` or `detaching`. The guest is to have it but in the last one. */
+  state: string
   delete_with_server: Bit
   created_at: number
 }
