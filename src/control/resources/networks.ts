@@ -1,6 +1,5 @@
-import { createHash } from 'node:crypto'
 import { assert } from '#base/assert.ts'
-import { newId } from '#base/ids.ts'
+import { derivedId, newId } from '#base/ids.ts'
 import { type Bit, bit } from '#control/store/bit.ts'
 import { fromJson, toJson } from '#control/store/json.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
@@ -35,18 +34,6 @@ const DEFAULT_VPC_CIDR = '192.168.0.0/16'
 /** 4093 addresses for servers: more than any default quota lets a project have. */
 const DEFAULT_SUBNET_CIDR = '192.168.0.0/20'
 const DEFAULT_GATEWAY = '192.168.0.1'
-
-/** A UUID that follows from a text. */
-function derivedId(text: string): string {
-  const hex = createHash('sha256').update(text).digest('hex')
-  return [
-    hex.slice(0, 8),
-    hex.slice(8, 12),
-    `4${hex.slice(13, 16)}`,
-    `8${hex.slice(17, 20)}`,
-    hex.slice(20, 32),
-  ].join('-')
-}
 
 export const defaultVpcId = (project: string): string => derivedId(`default vpc of ${project}`)
 export const defaultSubnetId = (project: string): string =>

@@ -3,6 +3,7 @@ import { toJson } from '#control/store/json.ts'
 import type { Queries, Store, Transaction } from '#control/store/store.ts'
 import type { ActiveDomainRow, SiteChoreRow } from '#control/store/tables/resources.ts'
 import { type NetworkQuotaKind, QUOTAS, type QuotaKind } from '#domain/quota.ts'
+import { seedImages } from './images.ts'
 
 /** What volumes and groups refer to: volume types, domains, quotas; and what silent sites still have to do. */
 type Db = Queries | Transaction
@@ -20,6 +21,7 @@ export async function seedResources(
 ): Promise<void> {
   const { region, sites, nowMs } = options
   await store.write(async (tx) => {
+    await seedImages(tx, nowMs)
     const types = await tx.selectFrom('volume_types').select('name').execute()
     for (const name of VOLUME_TYPES) {
       if (types.some((one) => one.name === name)) continue
