@@ -16,10 +16,15 @@ import {
   updatePair,
   volumeAt,
 } from '#control/resources/groups.ts'
+import type { PairAttachment } from '#control/resources/instances.ts'
 import { quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
 import { findVolume, insertVolume, readVolumes, updateVolume } from '#control/resources/volumes.ts'
 import type { Transaction } from '#control/store/store.ts'
-import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import type {
+  ProtectionGroupRow,
+  ReplicationPairRow,
+  VolumeRow,
+} from '#control/store/tables/resources.ts'
 import { fits } from '#domain/quota.ts'
 import {
   decidePair,
@@ -28,7 +33,7 @@ import {
   type PairRefusal,
 } from '#domain/replication-pair.ts'
 import { VOLUME_GB_MAX } from '#domain/volume.ts'
-import { createPair, deletePair, expandPair, PAIR_RESOURCE } from './pairs.ts'
+import { type CreatePair, createPair, deletePair, expandPair, PAIR_RESOURCE } from './pairs.ts'
 import { type Outcome, type RequestServices, refused } from './requests.ts'
 
 export interface NewPairRequest {
@@ -73,63 +78,103 @@ export async function requestPair(
     const used = await quotaUsed(tx, project, 'replications')
     if (!fits(await quotaLimit(tx, project, 'replications'), used)) return refused('QUOTA_PAIRS')
 
-    const now = clock.wallMs()
-    const id = newId()
-    const dr = await insertVolume(
+    const { pair, dr } = await insertNewPair(
       tx,
-      {
-        id: newId(),
-        project,
-        name: volume.name,
-        description: volume.description,
-        sizeGb: volume.size_gb,
-        type: volume.volume_type,
-        az: drAz(group),
-        metadata: {},
-        bootable: volume.bootable === 1,
-        multiattach: volume.multiattach === 1,
-        pair: id,
-        user: request.user,
-      },
-      now,
+      { ...request, group, volume, attachments: [], madeBy: null },
+      clock.wallMs(),
     )
-    await updateVolume(tx, volume.id, { pair: id }, now)
-    const fromSource = productionAz(group) === group.source_az
-    const pair: ReplicationPairRow = {
-      id,
-      project,
-      group_id: group.id,
-      name: request.name,
-      description: request.description,
-      status: 'creating',
-      source_volume: fromSource ? volume.id : dr.id,
-      target_volume: fromSource ? dr.id : volume.id,
-      member: group.next_member,
-      in_session: 0,
-      added_epoch: 0,
-      blank_epoch: null,
-      never_replicated: 1,
-      progress: 0,
-      attachments: toJson([]),
-      failure_detail: null,
-      made_by: null,
-      created_at: now,
-      updated_at: now,
-    }
-    await insertPair(tx, pair)
-    await updateGroup(tx, group.id, { next_member: group.next_member + 1 }, now)
     const operation = await operations.submit(tx, createPair, {
       project,
       resourceType: PAIR_RESOURCE,
-      resourceId: id,
-      input: { group: group.id, drVolume: dr.id, drAz: dr.az, sizeGb: dr.size_gb },
-      entities: entitiesOf(pair),
+      resourceId: pair.id,
+      input: creationOf(pair, dr),
+      entities: pairEntities(pair),
     })
     return { ok: true, pair, operation }
   })
 }
 
-const entitiesOf = (pair: ReplicationPairRow) => ({
+export interface NewPairRows {
+  readonly project: string
+  readonly user: string
+  readonly group: ProtectionGroupRow
+  /** The production disk. It is in no pair. */
+  readonly volume: VolumeRow
+  readonly name: string
+  readonly description: string | null
+  readonly attachments: readonly PairAttachment[]
+  /** The protected instance that it is made with; null: on its own. */
+  readonly madeBy: string | null
+}
+
+/** The rows of a pair and of its DR disk, both in creation. The operation that makes them real is `createPair`. */
+export async function insertNewPair(
+  tx: Transaction,
+  request: NewPairRows,
+  now: number,
+): Promise<{ readonly pair: ReplicationPairRow; readonly dr: VolumeRow }> {
+  const { volume, project } = request
+  // Several pairs may be made in one transaction: the number is read again each time.
+  const group = await readGroup(tx, request.group.id)
+  assert(group !== undefined, 'a pair has a group')
+  const id = newId()
+  const dr = await insertVolume(
+    tx,
+    {
+      id: newId(),
+      project,
+      name: volume.name,
+      description: volume.description,
+      sizeGb: volume.size_gb,
+      type: volume.volume_type,
+      az: drAz(group),
+      metadata: {},
+      bootable: volume.bootable === 1,
+      multiattach: volume.multiattach === 1,
+      pair: id,
+      image: volume.image,
+      user: request.user,
+    },
+    now,
+  )
+  await updateVolume(tx, volume.id, { pair: id }, now)
+  const fromSource = productionAz(group) === group.source_az
+  const pair: ReplicationPairRow = {
+    id,
+    project,
+    group_id: group.id,
+    name: request.name,
+    description: request.description,
+    status: 'creating',
+    source_volume: fromSource ? volume.id : dr.id,
+    target_volume: fromSource ? dr.id : volume.id,
+    member: group.next_member,
+    in_session: 0,
+    added_epoch: 0,
+    blank_epoch: null,
+    never_replicated: 1,
+    progress: 0,
+    attachments: toJson(request.attachments),
+    failure_detail: null,
+    made_by: request.madeBy,
+    created_at: now,
+    updated_at: now,
+  }
+  await insertPair(tx, pair)
+  await updateGroup(tx, group.id, { next_member: group.next_member + 1 }, now)
+  return { pair, dr }
+}
+
+/** Input of the operation `createPair`. */
+export const creationOf = (pair: ReplicationPairRow, dr: VolumeRow): CreatePair => ({
+  group: pair.group_id,
+  drVolume: dr.id,
+  drAz: dr.az,
+  sizeGb: dr.size_gb,
+})
+
+/** What jobs show of a pair. */
+export const pairEntities = (pair: ReplicationPairRow) => ({
   server_group_id: pair.group_id,
   replication_pair_id: pair.id,
   volume_ids: `${pair.source_volume},${pair.target_volume}`,
@@ -186,7 +231,7 @@ export async function requestPairExpansion(
       resourceType: PAIR_RESOURCE,
       resourceId: id,
       input: { group: found.group.id, newSizeGb },
-      entities: entitiesOf(found.pair),
+      entities: pairEntities(found.pair),
     })
     return { ok: true, pair: found.pair, operation }
   })
@@ -214,7 +259,7 @@ export async function requestPairDeletion(
       resourceType: PAIR_RESOURCE,
       resourceId: id,
       input: { group: found.group.id, deleteTargetVolume },
-      entities: entitiesOf(found.pair),
+      entities: pairEntities(found.pair),
     })
     return { ok: true, pair: found.pair, operation }
   })
