@@ -300,6 +300,13 @@ export class Agent {
         return
       case 'resend':
         return this.clients.resend(effect.after)
+      case 'begin_copy': {
+        const { sequence } = this.session.gate
+        if (this.link.current) {
+          this.link.send({ t: 'session', message: { kind: 'copy_begin', sequence } })
+        }
+        return
+      }
       case 'forget_frames':
         return this.clients.forgetFrames(effect.mark)
       case 'log_frames':

@@ -210,6 +210,9 @@ export class SessionRuntime {
         return
       case 'resend':
         return this.#writerEnd.resend(effect.after)
+      case 'begin_copy':
+        this.#writerEnd.send({ kind: 'copy_begin', sequence: this.session.gate.sequence })
+        return
       case 'forget_frames':
         this.#writer?.forgetFrames(effect.mark)
         return

@@ -193,8 +193,10 @@ export type SessionEffect =
   | { readonly kind: 'send'; readonly message: SessionMessage }
   /** Replica: `gate.sequence` has been set to the writer's; note it as applied. */
   | { readonly kind: 'applied_from' }
-  /** Frames go out on the link from now on, the retained ones after `after` first, those of the frame log among them. (After
-   *  `copy_begin` they do as well.) */
+  /** Writer: sends `copy_begin` with the number given out last; frames go out on the link from now on. The number of the moment in
+   *  which this is carried out: the effects before it may have let clients in, whose writes the copy sees to. */
+  | { readonly kind: 'begin_copy' }
+  /** Frames go out on the link from now on, the retained ones after `after` first, those of the frame log among them. */
   | { readonly kind: 'resend'; readonly after: number }
   /** Retained frames are no longer needed, nor is the frame log; with `mark`, their blocks are set in the change map before the next
    *  effect. */

@@ -146,10 +146,9 @@ export function bringUp(s: SessionState, now: number): void {
 function copy(s: SessionState, hello: PeerHello): void {
   s.move('copying')
   s.do({ kind: 'forget_frames', mark: true })
-  const sequence = s.gate.sequence
-  s.gate.numberFrom(sequence)
+  s.gate.numberFrom(s.gate.sequence)
   s.numbered = true
-  s.do({ kind: 'send', message: { kind: 'copy_begin', sequence } })
+  s.do({ kind: 'begin_copy' })
   s.do({ kind: 'start_copy', ...copyPlan(s.stored, hello, s.settings) })
 }
 

@@ -115,7 +115,7 @@ describe('the session of a writer', () => {
     const side = new Side()
     side.answer(side.open(record(1, 'resyncing')), record(1, 'resyncing'))
     const copying = side.handle({ kind: 'link_up', hello: replicaHello(record(1, 'resyncing')) })
-    assert.deepEqual(kinds(copying), ['forget_frames', 'send', 'start_copy'])
+    assert.deepEqual(kinds(copying), ['forget_frames', 'begin_copy', 'start_copy'])
     side.handle({ kind: 'copied', members: [1] })
     const risen = side.handle({ kind: 'message', message: { kind: 'risen', epoch: 2 } })
     assert.deepEqual(kinds(risen), ['make_durable', 'persist', 'ask'])
@@ -124,6 +124,19 @@ describe('the session of a writer', () => {
     assert.deepEqual(kinds(told), ['persist', 'clear_changes', 'log_frames', 'send'])
     assert.deepEqual(find(told, 'persist').stored.record, record(2, 'in_sync'))
     assert.equal(side.session.gate.mayAnswer(side.now), false)
+  })
+
+  test('a copy begins behind the last write of the moment in which it begins, not of the one in which the lease came', () => {
+    const side = new Side()
+    const ask = side.open(record(1, 'resyncing'))
+    side.handle({ kind: 'link_up', hello: replicaHello(record(1, 'resyncing')) })
+    const granted = kinds(side.answer(ask, record(1, 'resyncing')))
+    assert.equal(side.session.phase, 'copying')
+    // Clients are let in first, and number what they have waited with: a number decided upon before that would leave a gap.
+    assert.ok(granted.indexOf('input') < granted.indexOf('begin_copy'))
+    assert.ok(!granted.includes('send'))
+    side.session.gate.next()
+    assert.deepEqual([side.session.gate.sequence, side.session.gate.acknowledged], [1, 0])
   })
 
   test('answers in sync only what the replica acknowledged, while contact lasts', () => {
