@@ -46,6 +46,9 @@ export async function securityGroupsNamed(
     .execute()
 }
 
+/** How many rules `insertSecurityGroup` adds. */
+export const RULES_OF_NEW_GROUP = 4
+
 /** Adds the group and the four rules that each group begins with: out to everybody, in from its own members. */
 export async function insertSecurityGroup(tx: Transaction, row: SecurityGroupRow): Promise<void> {
   await tx.insertInto('security_groups').values(row).execute()
