@@ -64,3 +64,30 @@ test('the death of the replica process alone needs no copy at all', () => {
   assert.equal(world.coverage.counts.get('move drop from in_sync'), undefined)
   assert.equal(world.coverage.counts.get('copy all'), 1, 'the first one')
 })
+
+test('what a restored witness has forgotten, and is still on its way to the sites, is not taken for what it decides now', () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const { world, operator, until, run } = calmWorld(seed)
+    const { network, witness, timeline } = world
+    const hear = ['az1', 'az2']
+    witness.onCommit = ({ kind }) => {
+      if (kind === 'close') for (const site of hear) network.cut('witness', site)
+    }
+    operator.start('close')
+    until('closed', () => witness.stored.state === 'closed')
+    timeline.runUntil(timeline.nowMs + 100)
+    witness.kill()
+    assert.ok(witness.restore())
+    operator.forget()
+    witness.start()
+    until('trusted', () => witness.trusted)
+    // It decides again, from the same epoch, before the close arrives anywhere.
+    operator.start('freeze')
+    until('frozen', () => witness.stored.state === 'frozen')
+    for (const site of hear) network.heal('witness', site)
+    until('freeze ends', () => operator.busy === null)
+    run('tell')
+    run('thaw')
+    until('in_sync', () => witness.stored.state === 'in_sync')
+  }
+})

@@ -65,6 +65,8 @@ export class Agent {
   readonly clients: ClientPath
   /** This life has begun to answer as the writer; the observer was told. */
   began = false
+  /** What the last answer to a report carried. */
+  mark: string | null = null
   /** A snapshot is being taken: what came behind copy_begin waits. */
   keeping = false
   readonly #events: { make: () => SessionEvent; done: () => void }[] = []

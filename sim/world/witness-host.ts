@@ -1,9 +1,12 @@
 import {
   adopt,
+  doubtOf,
   type Heard,
   heardUnder,
   hears,
+  leapOf,
   nextDoubt,
+  provesNow,
   settledBy,
   trusted,
 } from '#control/sites/history.ts'
@@ -42,6 +45,8 @@ export interface Decided {
 export interface Word {
   readonly status?: SessionStatus
   readonly ended?: EndedSession
+  /** Of the last answer to a report. */
+  readonly mark?: string
 }
 
 interface Copy {
@@ -136,11 +141,13 @@ export class WitnessHost {
     return true
   }
 
-  /** A site says what it knows of the session. */
-  report(site: string, { status, ended }: Word): void {
+  /** A site says what it knows of the session; the answer carries the mark of the database's history. */
+  report(site: string, { status, ended, mark }: Word, reply: (mark: string) => void): void {
     this.process.deliver(() => {
       this.#metBootMs ??= this.process.bootMs()
+      reply(this.#mark)
       if (this.trusted && ((status ?? ended)?.epoch ?? 0) <= this.stored.epoch) return
+      if (!provesNow(this.#doubt, this.#mark, mark)) return
       this.#restoreTrust((heard) => hears(heard, site, status, ended))
     })
   }
@@ -176,7 +183,8 @@ export class WitnessHost {
   #restoreTrust(change: (heard: Heard) => Heard | null, off?: string): void {
     const doubt = nextDoubt(this.#doubt, this.#mark)
     const before = this.stored
-    const result = adopt(before, this.#heard, change, off)
+    const leap = doubt === doubtOf(this.#mark) ? leapOf(this.#mark) : 0
+    const result = adopt(before, this.#heard, change, off, leap)
     if (result.kind === 'waiting') {
       this.#doubt = { history_mark: doubt, heard: result.heard }
       return

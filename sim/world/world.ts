@@ -208,12 +208,15 @@ export class World {
   /** What a site knows of the session, said to the witness. */
   report(agent: Agent): void {
     const { session, site } = agent
-    this.network.ask<Word, null>(
+    const { mark } = agent
+    this.network.ask<Word, string>(
       agent.process,
       'witness',
-      wordOf(session),
-      (word) => this.witness.report(site.name, word),
-      () => undefined,
+      { ...wordOf(session), ...(mark === null ? {} : { mark }) },
+      (word, reply) => this.witness.report(site.name, word, reply),
+      (answer) => {
+        agent.mark = answer
+      },
     )
   }
 

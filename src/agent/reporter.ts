@@ -14,11 +14,13 @@ export function startReporter(options: {
   const { control, report, clock, log, everyMs } = options
   let stopped = false
   let reached: boolean | undefined
+  let mark: string | undefined
   let cancel = () => {}
 
   async function once(): Promise<void> {
     try {
-      await control.report(report())
+      const answer = await control.report({ ...report(), ...(mark === undefined ? {} : { mark }) })
+      mark = answer.mark
       if (reached !== true) log.info('the control plane takes reports')
       reached = true
     } catch (error) {

@@ -83,7 +83,7 @@ test('only an administrator vouches, only for a group with a record, and naming 
   assert.equal((await show()).trusted, false)
   assert.deepEqual(await vouch(admin, off), [200, undefined])
   const { epoch, trusted } = await show()
-  assert.deepEqual([epoch, trusted], [3, true])
+  assert.deepEqual([epoch > 3, trusted], [true, true], 'above all that may have been lost')
   const audit = await lab.store.db
     .selectFrom('audit')
     .select(['action', 'target', 'result'])
@@ -109,7 +109,7 @@ test('preflight, arbitration and history of a group are shown to its project onl
   const { arbitration } = (await get('arbitration')).body
   assert.deepEqual(arbitration, { mode: 'witness', preferred: 'az1' })
   const { changes } = (await get('history?limit=1')).body
-  assert.deepEqual([changes.length, changes[0].kind, changes[0].epoch], [1, 'adopt', 3])
+  assert.deepEqual([changes.length, changes[0].kind, changes[0].epoch > 3], [1, 'adopt', true])
   for (const path of ['preflight?action=start', 'arbitration', 'history']) {
     assert.equal((await get(path, newId())).status, 404, path)
   }

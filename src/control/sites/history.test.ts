@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { closedRecord, type Ownership } from '#domain/ownership.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
-import { adopt, type Heard, hears } from './history.ts'
+import { adopt, type Heard, hears, leapOf } from './history.ts'
 
 const record = (change: Partial<Ownership> = {}): Ownership => ({
   ...closedRecord('s', 'az1', 'az2', 'i'),
@@ -118,4 +118,20 @@ test('a record restored from before a stop does not come to life again', () => {
   assert.ok(result.kind === 'trusted')
   const { epoch, state, writer, replica } = result.record
   assert.deepEqual([epoch, state, writer, replica], [7, 'closed', 'az2', 'az1'])
+})
+
+test('a record that lost its end goes on above every epoch that the lost end may have given out', () => {
+  const heard = hears({}, 'az1', said(5, 'solo', 'writer'))
+  const trust = (of: Ownership, leap: number) => {
+    const result = adopt(of, JSON.stringify(heard), () => null, undefined, leap)
+    assert.ok(result.kind === 'trusted')
+    return result.record
+  }
+  const [first, second] = [leapOf('mark-1'), leapOf('mark-2')]
+  assert.notEqual(first, second, 'two restores of one backup')
+  assert.ok(Math.min(first, second) >= 100 && Math.max(first, second) < 10_000)
+  assert.deepEqual([trust(record(), first).epoch, trust(record(), first).state], [5 + first, 'solo'])
+  const never = adopt(record({ epoch: 0, state: 'closed' }), '{}', () => null, undefined, first)
+  assert.ok(never.kind === 'trusted')
+  assert.equal(never.record.epoch, 0, 'a group that was never opened')
 })

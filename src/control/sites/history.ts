@@ -7,7 +7,8 @@ import type { EndedSession, SessionStatus } from '#wire/site/witness.ts'
 /* What two sites' reports say about a record whose history is in doubt. Pure.
  *
  * An agent persists an epoch before it acts under it. So the highest epoch that any of the two sites reports is the
- * newest state anybody acts under, and what the record lost above that was never acted under.
+ * newest state anybody acts under, and what the record lost above that was never acted under so far. It may still be on its way to an
+ * agent; so the record goes on at an epoch above all of that (`leapOf`), and the sites are told.
  */
 
 /* A record is in doubt for one of two reasons, which its history mark names:
@@ -43,6 +44,16 @@ export const aheadOf = (mark: string): string => `ahead:${mark}`
 /** The mark of a record that is brought, or stays, in doubt under the database's present mark. */
 export const nextDoubt = (row: Pick<OwnershipRow, 'history_mark'>, mark: string): string =>
   trusted(row, mark) || row.history_mark === aheadOf(mark) ? aheadOf(mark) : doubtOf(mark)
+
+/**
+ * Whether what a site says may count. Where the database may have lost its end, words from before the doubt prove nothing: they may have
+ * been on their way, and the site have followed what was lost since. `said`: the mark that the report repeats.
+ */
+export const provesNow = (
+  row: Pick<OwnershipRow, 'history_mark'>,
+  mark: string,
+  said: string | undefined,
+): boolean => nextDoubt(row, mark) !== doubtOf(mark) || said === mark
 
 /** The words that were collected under the present mark; those of an earlier doubt count for nothing. */
 export const heardUnder = (row: OwnershipRow, mark: string): string =>
@@ -107,19 +118,36 @@ export function hears(
   return { ...heard, [site]: said }
 }
 
+/**
+ * How far the epoch of a record leaps when it is trusted again under `mark`, which is new with every doubt. A lost end of the database
+ * may have given out epochs that no site has acted under so far: commands and answers that are still on their way. The next change
+ * must not make one of these epochs a second time, with another content. Far more than one record ever changes without any site
+ * hearing of it, far less than break-glass adds; and not the same after two restores of one backup.
+ */
+export function leapOf(mark: string): number {
+  let sum = 0
+  for (const char of mark) sum = (sum * 31 + char.charCodeAt(0)) % LEAPS
+  return LEAP_EPOCHS * (1 + sum)
+}
+
+const LEAP_EPOCHS = 100
+const LEAPS = 97
+
 export type Adoption =
   | { readonly kind: 'waiting'; readonly heard: string }
   | { readonly kind: 'trusted'; readonly record: Ownership }
 
 /**
  * The record that follows from the stored words and a change of them. `change` returns null when an operator
- * vouches: then whatever was heard has to do, and of two equal claims that of the site that is not `off` counts.
+ * vouches: then whatever was heard has to do, and of two equal claims that of the site that is not `off` counts. `leap`: added to the
+ * newest epoch, so that nothing that the lost end of the database gave out is taken for what comes now; 0: no end was lost.
  */
 export function adopt(
   record: Ownership,
   stored: string,
   change: (heard: Heard) => Heard | null,
   off?: string,
+  leap = 0,
 ): Adoption {
   const before = fromJson<Heard>(stored)
   const after = change(before)
@@ -131,7 +159,10 @@ export function adopt(
   ) {
     return { kind: 'waiting', heard: toJson(heard) }
   }
-  return { kind: 'trusted', record: newest(record, heard, off) }
+  const known = newest(record, heard, off)
+  // What was never opened has given nothing out that a site could take for an opening of another kind.
+  const epoch = known.epoch === 0 ? 0 : known.epoch + leap
+  return { kind: 'trusted', record: { ...known, epoch } }
 }
 
 /** A site that broke the glass says so with its own record, which tells more than its report. */

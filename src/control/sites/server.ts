@@ -79,8 +79,8 @@ export async function serveInternal(options: {
     const caller = callerOf(request)
     if (caller.site !== body.site || caller.agent !== body.agent) throw stranger(caller, body.site)
     await agents.receive(body)
-    await witness.heard(body)
-    return { incarnation: await incarnation() }
+    const mark = await witness.heard(body)
+    return { incarnation: await incarnation(), mark }
   })
 
   app.post('/internal/v1/witness/:session', async (request): Promise<WitnessAnswer> => {

@@ -12,7 +12,18 @@ import {
   type OwnershipRequest,
 } from '#domain/ownership.ts'
 import type { Report } from '#wire/site/witness.ts'
-import { adopt, type Heard, heardUnder, hears, nextDoubt, settledBy, trusted } from './history.ts'
+import {
+  adopt,
+  doubtOf,
+  type Heard,
+  heardUnder,
+  hears,
+  leapOf,
+  nextDoubt,
+  provesNow,
+  settledBy,
+  trusted,
+} from './history.ts'
 import {
   findRecord,
   foreignLeases,
@@ -51,8 +62,11 @@ export interface Witness {
    * OWNERSHIP_UNKNOWN, and OWNERSHIP_REFUSED for a session that is open: its writer has to ask.
    */
   arrange(session: string, arbitration: Arbitration, askedBy: string): Promise<Ownership>
-  /** Takes what a site says about its sessions: proof, or doubt, of the records' completeness. */
-  heard(report: Report): Promise<void>
+  /**
+   * Takes what a site says about its sessions: proof, or doubt, of the records' completeness. Returns the mark of the database's
+   * history, for the answer: a report that does not repeat it may be of a time before the doubt, and proves nothing.
+   */
+  heard(report: Report): Promise<string>
   /**
    * Looks at the leases that were granted under other boot ids: they count from the first look. At the start, and again
    * and again where other control planes grant leases too.
@@ -240,7 +254,9 @@ export function createWitness(options: WitnessOptions): Witness {
     const before = toRecord(row, readLease)
     const base = { askedBy, bootId, leaseMs, at: clock.wallMs() }
     const doubt = nextDoubt(row, meta.history_mark)
-    const result = adopt(before, heardUnder(row, meta.history_mark), change, siteOff)
+    const mark = meta.history_mark
+    const leap = doubt === doubtOf(mark) ? leapOf(mark) : 0
+    const result = adopt(before, heardUnder(row, mark), change, siteOff, leap)
     if (result.kind === 'waiting') {
       if (row.history_mark === doubt && row.heard === result.heard) return
       log.warn({ session, record: before, heard: result.heard }, 'an ownership record is in doubt')
@@ -373,6 +389,7 @@ export function createWitness(options: WitnessOptions): Witness {
           }
           const meta = await readMeta(tx)
           if (trusted(row, meta.history_mark) && epochOf(session) <= row.epoch) return
+          if (!provesNow(row, meta.history_mark, report.mark)) return
           await restoreTrust(
             tx,
             session,
@@ -381,6 +398,7 @@ export function createWitness(options: WitnessOptions): Witness {
           )
         })
       }
+      return mark
     },
   }
 }

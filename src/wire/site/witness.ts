@@ -186,6 +186,8 @@ export const Report = Type.Object({
   nbd_tls: Type.Boolean(),
   free_bytes: Type.Number(),
   sessions: Type.Array(SessionStatus),
+  /** The `mark` of the last answer that this process of the agent has had; left out before the first one. */
+  mark: Type.Optional(Type.String()),
   /** Left out by agents that do not say. */
   ended: Type.Optional(Type.Array(EndedSession)),
   /** Left out by agents without a compute driver. */
@@ -197,5 +199,7 @@ export type Report = Static<typeof Report>
 export const ReportAnswer = Type.Object({
   /** The database's incarnation, so that an agent notices a restored witness. */
   incarnation: Type.String(),
+  /** Names the history of the database. Only a report that repeats it was surely made after that history began. */
+  mark: Type.String(),
 })
 export type ReportAnswer = Static<typeof ReportAnswer>
