@@ -322,14 +322,12 @@ test('types, zones, quotas, extensions and empty lists answer', async () => {
     assert.equal(quota.id, PROJECT)
     assert.equal(quota.volumes.limit, -1)
     assert.deepEqual(await region.ok('GET', `${base}/extensions`), { extensions: [] })
-    assert.deepEqual(await region.ok('GET', `${base}/snapshots`), { snapshots: [] })
-    assert.deepEqual(await region.ok('GET', `${base}/snapshots/detail`), { snapshots: [] })
   }
   assert.deepEqual(await region.ok('GET', '/v2/{project}/os-vendor-replications'), {
     replications: [],
   })
   await refused('GET', `/v2/{project}/os-quota-sets/${newId()}`, undefined, 'EVS.0001')
-  await refused('POST', '/v2/{project}/snapshots', { snapshot: {} }, 'EVS.5400')
+  await refused('POST', '/v2/{project}/snapshots', { snapshot: {} }, 'EVS.1002')
   await refused('POST', '/v2/{project}/os-vendor-replications', {}, 'EVS.5400', 501)
 })
 

@@ -23,6 +23,8 @@ after(async () => {
 })
 
 const ID = '0b5c2d5e-9d0a-4f57-8f7c-4a2f4c1f9a11'
+/** Of a snapshot that the volume API could show. */
+const OF_ONE_DISK = '1b5c2d5e-9d0a-4f57-8f7c-4a2f4c1f9a11'
 /** What a route is called with; some paths have parameters of a fixed set. */
 const VALUES: Readonly<Record<string, string>> = { scope: 'project' }
 
@@ -212,6 +214,9 @@ test('what belongs to another project does not exist, by id and in lists', async
     status: 'available',
     facts: null,
     failure_detail: null,
+    description: null,
+    metadata: '{}',
+    size_gb: 1,
     created_at: 1,
     updated_at: 1,
   } as const
@@ -219,6 +224,8 @@ test('what belongs to another project does not exist, by id and in lists', async
     await tx.insertInto('volumes').values(volume).execute()
     await tx.insertInto('protection_groups').values(group).execute()
     await tx.insertInto('snapshots').values(snapshotOfTheirs).execute()
+    const ofOneDisk = { ...snapshotOfTheirs, id: OF_ONE_DISK, group_id: null }
+    await tx.insertInto('snapshots').values(ofOneDisk).execute()
   })
   const before = await snapshot()
   const headers = { 'x-auth-token': tokens.admin }
@@ -231,6 +238,8 @@ test('what belongs to another project does not exist, by id and in lists', async
     `/api/v1/groups/${ID}/verify`,
     `/api/v1/groups/${ID}/divergences`,
     `/api/v1/snapshots/${ID}`,
+    `/v2/${project}/snapshots/${OF_ONE_DISK}`,
+    `/v2/${project}/cloudsnapshots/${OF_ONE_DISK}`,
   ]) {
     for (const method of ['GET', 'DELETE'] as const) {
       const { status } = await lab.call({ method, url, headers })
@@ -243,6 +252,8 @@ test('what belongs to another project does not exist, by id and in lists', async
     `/v1/${project}/server-groups`,
     '/api/v1/groups',
     '/api/v1/snapshots',
+    `/v2/${project}/snapshots/detail`,
+    `/v2/${project}/cloudsnapshots/detail`,
     `/api/v1/snapshots?group=${ID}`,
     '/api/v1/events',
   ]) {

@@ -31,6 +31,8 @@ export interface SnapshotFacts {
 
 export const snapshotStatus = (row: SnapshotRow): SnapshotStatus => row.status as SnapshotStatus
 export const snapshotVolumes = (row: SnapshotRow): string[] => fromJson<string[]>(row.volumes)
+export const snapshotMetadata = (row: SnapshotRow): Record<string, string> =>
+  fromJson<Record<string, string>>(row.metadata)
 export const snapshotFacts = (row: SnapshotRow): SnapshotFacts | null =>
   row.facts === null ? null : fromJson<SnapshotFacts>(row.facts)
 
@@ -74,6 +76,19 @@ export async function countSnapshots(db: Db, project: string): Promise<number> {
 
 export async function insertSnapshot(tx: Transaction, row: SnapshotRow): Promise<void> {
   await tx.insertInto('snapshots').values(row).execute()
+}
+
+export async function changeSnapshotTexts(
+  tx: Transaction,
+  id: string,
+  change: Partial<Pick<SnapshotRow, 'name' | 'description' | 'metadata'>>,
+  nowMs: number,
+): Promise<void> {
+  await tx
+    .updateTable('snapshots')
+    .set({ ...change, updated_at: nowMs })
+    .where('id', '=', id)
+    .execute()
 }
 
 /** Moves along the table of moves, or stays. One that is gone stays gone. */

@@ -2,6 +2,7 @@ import type { Dialect } from '../http/dialect.ts'
 import { cloudVolumeRoutes } from './cloud-volumes.ts'
 import { EVS_CODES, type EvsCode, errorBody } from './errors.ts'
 import type { EvsServices } from './services.ts'
+import { cloudSnapshotRoutes, snapshotRoutes } from './snapshots.ts'
 import { surroundingRoutes, v2Routes, versionRoutes } from './surroundings.ts'
 import { metadataRoutes, volumeRoutes } from './volumes.ts'
 
@@ -30,8 +31,10 @@ export function evsDialect(services: EvsServices): Dialect {
         volumeRoutes(app, services, version)
         metadataRoutes(app, services, version)
         surroundingRoutes(app, services, version)
+        snapshotRoutes(app, services, version)
       }
       cloudVolumeRoutes(app, services)
+      cloudSnapshotRoutes(app, services)
       v2Routes(app)
     },
   }

@@ -31,6 +31,7 @@ export const EVS_CODES = {
   'EVS.1041': [400, 'availability_zone: the filter names an unknown zone.'],
   'EVS.1042': [400, 'The quota of gigabytes is used up.'],
   'EVS.1046': [400, 'The state of the disk does not allow its deletion.'],
+  'EVS.1047': [400, 'The state of the snapshot does not allow this.'],
   'EVS.1048': [400, 'The state of the disk does not allow its extension.'],
   'EVS.1054': [400, 'multiattach: true or false.'],
   'EVS.1065': [400, 'A shared disk is extended only while it is available.'],

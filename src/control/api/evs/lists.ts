@@ -33,10 +33,6 @@ export function selectVolumes(
   sites: readonly string[],
 ): { readonly page: VolumeRow[]; readonly count: number; readonly more: boolean } {
   const orders = ordersOf(query)
-  const limit = limitOf(query)
-  const offset = offsetOf(query)
-  const marker = one(query, 'marker')
-  if (marker !== undefined && !isVolumeId(marker)) throw refuse('EVS.1024')
   const az = one(query, 'availability_zone')
   if (az !== undefined && !sites.includes(az)) throw refuse('EVS.1041')
   const metadata = metadataFilter(one(query, 'metadata'))
@@ -55,10 +51,22 @@ export function selectVolumes(
         hasMetadata(row, metadata),
     )
     .sort((a, b) => compare(a, b, orders))
+  return { ...pageOf(found, query), count: found.length }
+}
+
+/** The page of what was found, in its order. */
+export function pageOf<Row extends { readonly id: string }>(
+  found: readonly Row[],
+  query: Query,
+): { readonly page: Row[]; readonly more: boolean } {
+  const limit = limitOf(query)
+  const offset = offsetOf(query)
+  const marker = one(query, 'marker')
+  if (marker !== undefined && !isVolumeId(marker)) throw refuse('EVS.1024')
   const at = marker === undefined ? -1 : found.findIndex((row) => row.id === marker)
-  if (marker !== undefined && at < 0) throw refuse('EVS.5404', `There is no disk ${marker} here.`)
+  if (marker !== undefined && at < 0) throw refuse('EVS.5404', `There is no ${marker} here.`)
   const rest = found.slice(at + 1 + offset)
-  return { page: rest.slice(0, limit), count: found.length, more: rest.length > limit }
+  return { page: rest.slice(0, limit), more: rest.length > limit }
 }
 
 /** `sort=created_at:desc,id` or sort_key and sort_dir. Default: newest first. */
@@ -127,7 +135,7 @@ function hasMetadata(row: VolumeRow, wanted: readonly (readonly [string, string]
 }
 
 /** The address of the next page: the same query, after the last row of this one. */
-export function nextLink(url: string, origin: string, last: VolumeRow) {
+export function nextLink(url: string, origin: string, last: { readonly id: string }) {
   const next = new URL(url, origin)
   next.searchParams.delete('offset')
   next.searchParams.set('marker', last.id)

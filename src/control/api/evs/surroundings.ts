@@ -66,28 +66,11 @@ export function surroundingRoutes(app: Api, services: EvsServices, version: 'v2'
   )
 
   app.get(`${base}/extensions`, async () => ({ extensions: [] }))
-
-  // Snapshots: none yet, so lists are empty and an id names nothing.
-  for (const path of ['snapshots', 'snapshots/detail']) {
-    app.get(`${base}/${path}`, async (request) => {
-      limitOf(request.query as Query)
-      return { snapshots: [] }
-    })
-  }
-  absent(app, `${base}/snapshots/:snapshot_id`, ['GET', 'PUT', 'DELETE'])
-  offerNot(app, `${base}/snapshots`, 400)
 }
 
 /** What exists under v2 only. */
 export function v2Routes(app: Api): void {
   const base = '/v2/:project_id'
-  app.get(`${base}/cloudsnapshots/detail`, async (request) => {
-    limitOf(request.query as Query)
-    return { count: 0, snapshots: [] }
-  })
-  absent(app, `${base}/cloudsnapshots/:snapshot_id`, ['GET', 'PUT', 'DELETE'])
-  absent(app, `${base}/cloudsnapshots/:snapshot_id/rollback`, ['POST'])
-  offerNot(app, `${base}/cloudsnapshots`, 400)
   offerNot(app, `${base}/volumes/:volume_id/retype`, 400)
 
   // Pairs and groups of this service's own form: none yet. SDRS has them.

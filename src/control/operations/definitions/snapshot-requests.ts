@@ -39,6 +39,8 @@ export interface NewSnapshot {
   readonly of: { readonly group: string } | { readonly volumes: readonly string[] }
   /** null: of a group the site that writes. */
   readonly site: string | null
+  readonly description?: string | null
+  readonly metadata?: Readonly<Record<string, string>>
 }
 
 export type NewSnapshotRefusal =
@@ -68,11 +70,15 @@ export async function requestSnapshot(
     if ((await countSnapshots(tx, project)) >= SNAPSHOTS_PER_PROJECT_MAX) {
       return refused('SNAPSHOTS_FULL')
     }
+    const sizes = [...(await readVolumes(tx, chosen.volumes)).values()]
     const now = clock.wallMs()
     const snapshot: SnapshotRow = {
       id: newId(),
       project,
       name,
+      description: request.description ?? null,
+      metadata: toJson(request.metadata ?? {}),
+      size_gb: sizes.reduce((total, { size_gb }) => total + size_gb, 0),
       group_id: chosen.group,
       site: chosen.site,
       volumes: toJson(chosen.volumes),

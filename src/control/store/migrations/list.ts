@@ -5,6 +5,7 @@ import { arbitration } from './0004-arbitration.ts'
 import { snapshots } from './0005-snapshots.ts'
 import { operationOrder } from './0006-operation-order.ts'
 import { servers } from './0007-servers.ts'
+import { snapshotTexts } from './0008-snapshot-texts.ts'
 import type { Migration } from './migration.ts'
 
 /* Migrations in the order in which they run. A released one is never edited: add another.
@@ -20,4 +21,5 @@ export const migrations: readonly Migration[] = [
   snapshots,
   operationOrder,
   servers,
+  snapshotTexts,
 ]

@@ -7,7 +7,13 @@ export interface SnapshotRow {
   /** UUID; the agent knows the snapshot by it. */
   id: string
   project: string
+  /** Empty: none was given. */
   name: string
+  description: string | null
+  /** JSON object of strings. */
+  metadata: string
+  /** Of all its volumes together, when it was taken. */
+  size_gb: number
   /** The protection group whose disks they are; null: volumes were named one by one. */
   group_id: string | null
   site: string
