@@ -68,7 +68,7 @@ export function adopt(
     ...common,
     base: false,
     // Volumes that were never the writer's are just empty, or what an earlier session has left there.
-    divergent: before === 'none' ? stored.divergent : !keepsContent || stored.divergent,
+    divergent: stored.divergent || (before === 'none' ? plain : !keepsContent),
     exact,
     ackedAlone: stored.ackedAlone || answeredAlone,
     whole: true,

@@ -894,4 +894,30 @@ describe('break-glass', () => {
     rebooted.tick()
     assert.equal(rebooted.session.gate.mayAnswer(rebooted.now), true)
   })
+
+  test('beside a site whose session had ended: what that one wrote to its plain volumes is kept when it is overwritten', () => {
+    const side = new AbleSide(stored({ record: record(3, 'closed'), consistent: true }), null)
+    side.handle({ kind: 'start' })
+    const copied = record(1_000_003, 'resyncing', 'az2')
+    const { ackedAlone, divergent } = find(side.open(copied), 'persist').stored
+    assert.deepEqual([ackedAlone, divergent], [true, true])
+    const hello = replicaHello(copied, { role: 'writer' })
+    side.handle({ kind: 'link_up', hello, logFrom: null })
+    const begin = side.handle({ kind: 'message', message: { kind: 'copy_begin', sequence: 3 } })
+    const { id } = find(begin, 'keep_copy')
+    side.handle({ kind: 'kept', id, ok: true })
+    side.handle({ kind: 'message', message: { kind: 'rise', epoch: 1_000_004, members: [1] } })
+    const epoch = { kind: 'epoch', record: record(1_000_004, 'in_sync', 'az2') }
+    side.handle({ kind: 'message', message: epoch })
+    assert.equal(find(side.tick(), 'release_kept').divergence, true)
+  })
+})
+
+test('a site that loses its power while it is only becoming the writer lacks nothing; a writer of that state may', () => {
+  for (const promoting of [true, false]) {
+    const frozen = stored({ record: record(5, 'frozen'), consistent: true, promoting })
+    const side = new Side(frozen, null)
+    side.handle({ kind: 'start' })
+    assert.equal(side.session.stored.whole, promoting)
+  }
 })
