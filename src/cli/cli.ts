@@ -4,12 +4,14 @@ import { demoCommand } from './commands/demo.ts'
 import { divergenceCommand } from './commands/divergence.ts'
 import { groupCommand } from './commands/group.ts'
 import { initCommand } from './commands/init.ts'
+import { instanceCommand } from './commands/instance.ts'
 import { jobCommand } from './commands/job.ts'
 import { keyCommand } from './commands/key.ts'
 import { pairCommand } from './commands/pair.ts'
 import { partCommand } from './commands/parts.ts'
 import { projectCommand } from './commands/project.ts'
 import { roleCommand } from './commands/role.ts'
+import { serverCommand } from './commands/server.ts'
 import { siteCommand } from './commands/site.ts'
 import { snapshotCommand } from './commands/snapshot.ts'
 import { type StateTools, stateCommand } from './commands/state.ts'
@@ -82,6 +84,8 @@ export function buildProgram(setup: CliSetup): Command {
   siteCommand(program.command('site'), context)
   statusCommand(program, context)
   volumeCommand(program.command('volume'), context)
+  serverCommand(program.command('server'), context)
+  instanceCommand(program.command('instance'), context)
   groupCommand(program.command('group'), context)
   pairCommand(program.command('pair'), context)
   snapshotCommand(program.command('snapshot'), context)
