@@ -6,6 +6,7 @@ export type QuotaKind =
   | 'replications'
   | 'volumes'
   | 'gigabytes'
+  | 'instances'
   | NetworkQuotaKind
 
 /** Each counts the rows of one table. */
@@ -31,6 +32,8 @@ export const QUOTAS: Record<QuotaKind, QuotaRule> = {
   replications: { fallback: 10_000, min: 0, max: UNLIMITED },
   volumes: { fallback: UNLIMITED, min: 0, max: UNLIMITED },
   gigabytes: { fallback: UNLIMITED, min: 0, max: UNLIMITED },
+  // Servers, those included that stand by at the other site.
+  instances: { fallback: 2000, min: 0, max: UNLIMITED },
   vpcs: { fallback: 100, min: 0, max: UNLIMITED },
   subnets: { fallback: 200, min: 0, max: UNLIMITED },
   // Eight for each of a project's servers and of their doubles at the other site, in round numbers.

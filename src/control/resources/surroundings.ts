@@ -88,6 +88,8 @@ export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promi
       return await count(db, 'protection_groups', project)
     case 'replications':
       return await count(db, 'replication_pairs', project)
+    case 'instances':
+      return await count(db, 'servers', project)
     case 'volumes':
     case 'vpcs':
     case 'subnets':
@@ -108,7 +110,7 @@ export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promi
 
 async function count(
   db: Db,
-  table: 'protection_groups' | 'replication_pairs' | 'volumes' | NetworkQuotaKind,
+  table: 'protection_groups' | 'replication_pairs' | 'volumes' | 'servers' | NetworkQuotaKind,
   project: string,
 ): Promise<number> {
   const row = await db

@@ -10,6 +10,16 @@ import {
 } from './groups.ts'
 import { createPair, deletePair, expandPair } from './pairs.ts'
 import { rebuildPair } from './rebuild.ts'
+import { deleteServer, deleteServers } from './server-deletion.ts'
+import { attachDisk, detachDisk } from './server-disks.ts'
+import {
+  createServer,
+  createServers,
+  rebootServer,
+  resizeServer,
+  startServer,
+  stopServer,
+} from './servers.ts'
 import { createSnapshot, deleteSnapshot, rollbackSnapshot } from './snapshots.ts'
 import { verifyGroup } from './verify.ts'
 import { createVolume, deleteVolume, extendVolume } from './volumes.ts'
@@ -34,4 +44,14 @@ export const operationKinds: readonly OperationKind<never>[] = [
   createSnapshot,
   deleteSnapshot,
   rollbackSnapshot,
+  createServer,
+  createServers,
+  deleteServer,
+  deleteServers,
+  startServer,
+  stopServer,
+  rebootServer,
+  resizeServer,
+  attachDisk,
+  detachDisk,
 ]

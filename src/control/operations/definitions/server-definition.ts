@@ -1,6 +1,8 @@
 import { assert } from '#base/assert.ts'
 import { Fault, fault } from '#base/fault.ts'
 import { disksOf, readServer } from '#control/resources/servers.ts'
+import { listChores } from '#control/resources/surroundings.ts'
+import { fromJson } from '#control/store/json.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ServerRow } from '#control/store/tables/servers.ts'
 import { findFlavor } from '#domain/flavor.ts'
@@ -20,6 +22,13 @@ export const SERVER_GONE = fault({
   retry: 'never',
   text: 'The server was deleted meanwhile.',
   hint: 'Nothing is left to be done.',
+})
+
+export const SITE_OWES = fault({
+  code: 'SITE_OWES',
+  retry: 'later',
+  text: 'The site has not yet been told of servers that were deleted while it was silent.',
+  hint: 'It is repeated by itself; the site is told as soon as it is heard.',
 })
 
 type Db = Queries | Transaction
@@ -77,7 +86,7 @@ async function nicsOf(db: Db, serverId: string): Promise<ServerDefinition['nics'
     address: row.address,
     prefix_length: Number(row.cidr.split('/')[1]),
     gateway: row.gateway === '' ? null : row.gateway,
-    dns: (JSON.parse(row.dns) as string[]).slice(0, 5),
+    dns: fromJson<string[]>(row.dns).slice(0, 5),
     network: row.network,
     domain: row.vpc,
   }))
@@ -94,7 +103,7 @@ export async function raiseGeneration(tx: Transaction, serverId: string): Promis
 
 /**
  * Gives the site the definition as it is now. Safe to repeat. A running guest gets and gives back disks and NICs; the answer says what
- * it has. Faults: those of SiteClient.command; SERVER_GONE.
+ * it has. Faults: those of SiteClient.command; SERVER_GONE; SITE_OWES, because a guest that should be gone may have one of the disks.
  */
 export async function defineServer(
   services: Services,
@@ -103,9 +112,17 @@ export async function defineServer(
 ): Promise<ServerInfo> {
   const { az, definition } = await services.store.read(async (db) => ({
     definition: await definitionOf(db, serverId),
-    az: (await theServer(db, serverId)).az,
+    az: await withoutDebts(db, (await theServer(db, serverId)).az),
   }))
   return await services.sites.command(az, 'server.define', { definition }, options)
+}
+
+async function withoutDebts(db: Db, site: string): Promise<string> {
+  const chores = await listChores(db, site)
+  if (chores.some((chore) => chore.command === 'server.remove')) {
+    throw new Fault(SITE_OWES, `defining a server at ${site}`, { site })
+  }
+  return site
 }
 
 /** How long a guest that was asked to power off may take before it is powered off. */

@@ -1,88 +1,50 @@
-import type { ServerRow } from '#control/store/tables/servers.ts'
-import type { ServerRefusal } from '#domain/server.ts'
+import { isFault } from '#base/fault.ts'
+import { newId } from '#base/ids.ts'
+import { fromJson, toJson } from '#control/store/json.ts'
+import { bit } from '#control/store/bit.ts'
+import type { Transaction } from '#control/store/store.ts'
+import type { ServerDiskRow, ServerRow } from '#control/store/tables/servers.ts'
+import { findImage } from '#control/resources/images.ts'
+import {
+  disksOf,
+  findServer,
+  putDiskIn,
+  SERVER_RESOURCE,
+  serverFacts,
+  serverMetadataOf,
+  setDiskState,
+  updateServer,
+} from '#control/resources/servers.ts'
+import { findVolume } from '#control/resources/volumes.ts'
+import { findFlavor } from '#domain/flavor.ts'
+import { decideServer, type ServerRefusal } from '#domain/server.ts'
+import { nextDevice, normaliseDevice, ROOT_DEVICE } from '#domain/server-disks.ts'
+import { DISKS_MAX } from '#wire/site/servers.ts'
+import { OPERATION_NOT_CANCELLABLE, OPERATION_UNKNOWN } from '../engine.ts'
 import { type Outcome, type RequestServices, refused } from './requests.ts'
+import type { ServerCreationRefusal } from './server-creation.ts'
+import { raiseGeneration } from './server-definition.ts'
+import { deleteServer, deleteServers } from './server-deletion.ts'
+import { attachDisk, detachDisk } from './server-disks.ts'
+import { attachable } from './server-volumes.ts'
+import {
+  createServer,
+  rebootServer,
+  resizeServer,
+  SERVER_BATCH,
+  startServer,
+  stopServer,
+} from './servers.ts'
 
-/* What the dialects call to change servers. See requests.ts for what a request promises. */
+/* What the dialects call to change servers. See requests.ts for what a request promises. Creation is in server-creation.ts. */
 
-export interface NewServerDisk {
-  readonly source:
-    | { readonly kind: 'image'; readonly image: string }
-    | { readonly kind: 'volume'; readonly volume: string }
-    | { readonly kind: 'blank' }
-  /** Null: the least that its source needs. A blank disk needs one. */
-  readonly sizeGb: number | null
-  /** 0: the root disk. Null: not booted from. */
-  readonly bootIndex: number | null
-  /** Null: the next free one. */
-  readonly device: string | null
-  readonly deleteWithServer: boolean
-  /** Volume type of a new disk; null: the default. */
-  readonly type: string | null
-}
-
-export interface NewServerNic {
-  /** A port that no server wears. Null: a new one is made and goes with the server. */
-  readonly port: string | null
-  /** Null: that of the project's default network. Not looked at when a port is given. */
-  readonly subnet: string | null
-  /** Null: a free one. */
-  readonly address: string | null
-  /** Empty: the project's default group. */
-  readonly securityGroups: readonly string[]
-}
-
-export interface NewServerRequest {
-  readonly project: string
-  readonly user: string
-  readonly name: string
-  readonly description: string | null
-  /** Null: that of its volumes, or the first site. */
-  readonly az: string | null
-  readonly flavor: string
-  /** Image of a root disk that no entry of `disks` describes; null: one of them is the root. */
-  readonly image: string | null
-  readonly disks: readonly NewServerDisk[]
-  /** Empty: one in the default subnet. */
-  readonly nics: readonly NewServerNic[]
-  readonly keyName: string | null
-  readonly metadata: Readonly<Record<string, string>>
-  readonly tags: Readonly<Record<string, string>>
-  readonly autoRecovery: boolean
-}
-
-export type ServerCreationRefusal =
-  | 'AZ_UNKNOWN'
-  | 'FLAVOR_UNKNOWN'
-  | 'IMAGE_UNKNOWN'
-  /** The flavor has less memory than the image needs. */
-  | 'FLAVOR_TOO_SMALL'
-  | 'KEYPAIR_UNKNOWN'
-  | 'TYPE_UNKNOWN'
-  | 'QUOTA_INSTANCES'
-  | 'QUOTA_VOLUMES'
-  | 'QUOTA_GIGABYTES'
-  | 'NO_ROOT_DISK'
-  | 'TWO_ROOT_DISKS'
-  | 'TOO_MANY_DISKS'
-  | 'TOO_MANY_NICS'
-  | 'DEVICE_INVALID'
-  | 'DEVICE_TAKEN'
-  | 'SIZE_MISSING'
-  | 'SIZE_TOO_SMALL'
-  | 'SIZE_TOO_LARGE'
-  | 'VOLUME_UNKNOWN'
-  | 'VOLUME_OTHER_AZ'
-  | 'VOLUME_NOT_AVAILABLE'
-  | 'VOLUME_NOT_BOOTABLE'
-  | 'PORT_UNKNOWN'
-  | 'PORT_TAKEN'
-  | 'SUBNET_UNKNOWN'
-  | 'ADDRESS_OUTSIDE'
-  | 'ADDRESS_TAKEN'
-  | 'SUBNET_FULL'
-  | 'GROUP_UNKNOWN'
-  /** Several servers at once, and a volume, port or address that only one of them can have. */
-  | 'NOT_FOR_SEVERAL'
+export {
+  type NewServerDisk,
+  type NewServerNic,
+  type NewServerRequest,
+  requestServers,
+  type ServerCreationRefusal,
+} from './server-creation.ts'
 
 export type ServerRequestRefusal =
   | 'SERVER_UNKNOWN'
@@ -90,32 +52,89 @@ export type ServerRequestRefusal =
   | ServerCreationRefusal
   | 'VOLUME_NOT_ATTACHED'
 
+const about = (server: ServerRow) => ({
+  project: server.project,
+  resourceType: SERVER_RESOURCE,
+  resourceId: server.id,
+  entities: { server_id: server.id, name: server.name },
+})
+
+// ---------------------------------------------------------------- deletion
+
 /**
- * One server, or `count` of them with numbered names: all or none. The operation has a sub-operation for each (`entities.server_id`),
- * which ends when the server runs.
+ * All or none. One that is being deleted already is not deleted twice. A creation under way is given up. `deleteVolumes`: also disks
+ * that were not marked to go with the server. The operation has a sub-operation for each server.
  */
-export async function requestServers(
-  _services: RequestServices,
-  _request: NewServerRequest,
-  _count: number,
-): Promise<
-  Outcome<
-    { readonly servers: readonly ServerRow[]; readonly operation: string },
-    ServerRequestRefusal
-  >
-> {
-  return await Promise.resolve(refused('FLAVOR_UNKNOWN'))
+export async function requestServerDeletion(
+  services: RequestServices,
+  project: string,
+  ids: readonly string[],
+  { deleteVolumes }: { readonly deleteVolumes: boolean },
+): Promise<Outcome<{ readonly operation: string }, ServerRequestRefusal>> {
+  const { store, operations, clock } = services
+  let creations: readonly string[] = []
+  const outcome = await store.write(
+    async (tx): Promise<Outcome<{ readonly operation: string }, ServerRequestRefusal>> => {
+      const going: ServerRow[] = []
+      for (const id of new Set(ids)) {
+        const server = await findServer(tx, project, id)
+        if (server === undefined) return refused('SERVER_UNKNOWN')
+        const decision = decideServer(await serverFacts(tx, server), { kind: 'delete' })
+        if (!decision.ok) return decision
+        if (!decision.already) going.push(server)
+      }
+      const operation = await operations.submit(tx, deleteServers, {
+        project,
+        resourceType: SERVER_BATCH,
+        resourceId: newId(),
+        input: {},
+      })
+      for (const server of going) {
+        await updateServer(tx, server.id, { task: 'deleting' }, clock.wallMs())
+        const request = { ...about(server), parent: operation, input: { deleteVolumes } }
+        await operations.submit(tx, deleteServer, request)
+      }
+      creations = await underWay(
+        tx,
+        createServer.name,
+        going.map(({ id }) => id),
+      )
+      return { ok: true, operation }
+    },
+  )
+  if (outcome.ok) for (const id of creations) await giveUp(services, id)
+  return outcome
 }
 
-/** All or none. One that is being deleted already is not deleted twice. `deleteVolumes`: also disks that were not marked to go with the server. */
-export async function requestServerDeletion(
-  _services: RequestServices,
-  _project: string,
-  _ids: readonly string[],
-  _options: { readonly deleteVolumes: boolean },
-): Promise<Outcome<{ readonly operation: string }, ServerRequestRefusal>> {
-  return await Promise.resolve(refused('SERVER_UNKNOWN'))
+/** Operations of a kind on these servers that have not ended. */
+async function underWay(
+  tx: Transaction,
+  kind: string,
+  servers: readonly string[],
+): Promise<string[]> {
+  if (servers.length === 0) return []
+  const rows = await tx
+    .selectFrom('operations')
+    .select('id')
+    .where('resource_type', '=', SERVER_RESOURCE)
+    .where('resource_id', 'in', [...servers])
+    .where('kind', '=', kind)
+    .where('status', 'in', ['pending', 'running'])
+    .execute()
+  return rows.map(({ id }) => id)
 }
+
+/** It only saves time: a creation that is not given up is waited for. */
+async function giveUp({ operations }: RequestServices, id: string): Promise<void> {
+  try {
+    await operations.cancel(id)
+  } catch (error) {
+    if (!isFault(error, OPERATION_NOT_CANCELLABLE) && !isFault(error, OPERATION_UNKNOWN))
+      throw error
+  }
+}
+
+// ---------------------------------------------------------------- power
 
 export interface PowerRequest {
   readonly kind: 'start' | 'stop' | 'reboot'
@@ -127,13 +146,43 @@ export interface PowerRequest {
 
 /** `operation` null: it is so already. */
 export async function requestPower(
-  _services: RequestServices,
-  _project: string,
-  _id: string,
-  _power: PowerRequest,
+  services: RequestServices,
+  project: string,
+  id: string,
+  { kind, hard, always = false }: PowerRequest,
 ): Promise<Outcome<{ readonly operation: string | null }, ServerRequestRefusal>> {
-  return await Promise.resolve(refused('SERVER_UNKNOWN'))
+  const { store, operations, clock } = services
+  return await store.write(async (tx) => {
+    const server = await findServer(tx, project, id)
+    if (server === undefined) return refused('SERVER_UNKNOWN')
+    const facts = await serverFacts(tx, server)
+    const decision = decideServer(facts, kind === 'reboot' ? { kind, hard } : { kind })
+    if (!decision.ok) return decision
+    const { already, status, task } = decision
+    if (already && !always) return { ok: true, operation: null }
+    if (!already) await updateServer(tx, id, { status, task }, clock.wallMs())
+    const of = about(server)
+    switch (kind) {
+      case 'start':
+        return {
+          ok: true,
+          operation: await operations.submit(tx, startServer, { ...of, input: { already } }),
+        }
+      case 'stop':
+        return {
+          ok: true,
+          operation: await operations.submit(tx, stopServer, { ...of, input: { already, hard } }),
+        }
+      case 'reboot':
+        return {
+          ok: true,
+          operation: await operations.submit(tx, rebootServer, { ...of, input: { hard } }),
+        }
+    }
+  })
 }
+
+// ---------------------------------------------------------------- disks
 
 export interface AttachmentRequest {
   readonly volume: string
@@ -144,32 +193,143 @@ export interface AttachmentRequest {
 
 /** The disk's row exists from now on, in state `attaching` until the guest has it. */
 export async function requestAttachment(
-  _services: RequestServices,
-  _project: string,
-  _id: string,
-  _attachment: AttachmentRequest,
+  services: RequestServices,
+  project: string,
+  id: string,
+  attachment: AttachmentRequest,
 ): Promise<Outcome<{ readonly operation: string; readonly device: string }, ServerRequestRefusal>> {
-  return await Promise.resolve(refused('SERVER_UNKNOWN'))
+  const { store, operations, clock } = services
+  return await store.write(async (tx) => {
+    const server = await findServer(tx, project, id)
+    if (server === undefined) return refused('SERVER_UNKNOWN')
+    const volume = await findVolume(tx, project, attachment.volume)
+    if (volume === undefined) return refused('VOLUME_UNKNOWN')
+    const decision = decideServer(await serverFacts(tx, server), { kind: 'attach' })
+    if (!decision.ok) return decision
+    const refusal = await attachable(tx, server, volume)
+    if (refusal !== null) return refused(refusal)
+    const named = chooseDevice((await disksOf(tx, [id])).get(id) ?? [], attachment.device)
+    if (!named.ok) return named
+    const { device } = named
+    await putDiskIn(
+      tx,
+      {
+        server,
+        volume,
+        device,
+        bootIndex: device === ROOT_DEVICE ? 0 : null,
+        deleteWithServer: attachment.deleteWithServer,
+        state: 'attaching',
+      },
+      clock.wallMs(),
+    )
+    await raiseGeneration(tx, id)
+    const operation = await operations.submit(tx, attachDisk, {
+      ...about(server),
+      input: { volume: volume.id },
+      entities: { server_id: id, volume_id: volume.id, device },
+    })
+    return { ok: true, operation, device }
+  })
 }
 
-/** The disk's row is in state `detaching` until the guest has released it, and gone then. */
-export async function requestDetachment(
-  _services: RequestServices,
-  _project: string,
-  _id: string,
-  _detachment: { readonly volume: string },
-): Promise<Outcome<{ readonly operation: string }, ServerRequestRefusal>> {
-  return await Promise.resolve(refused('SERVER_UNKNOWN'))
+function chooseDevice(
+  disks: readonly ServerDiskRow[],
+  wanted: string | null,
+): Outcome<{ readonly device: string }, 'TOO_MANY_DISKS' | 'DEVICE_INVALID' | 'DEVICE_TAKEN'> {
+  if (disks.length >= DISKS_MAX) return refused('TOO_MANY_DISKS')
+  const taken = new Set(disks.map((disk) => disk.device))
+  if (wanted === null || wanted === '') {
+    const device = nextDevice(taken)
+    return device === null ? refused('DEVICE_TAKEN') : { ok: true, device }
+  }
+  const device = normaliseDevice(wanted)
+  if (device === null) return refused('DEVICE_INVALID')
+  return taken.has(device) ? refused('DEVICE_TAKEN') : { ok: true, device }
 }
+
+/** The disk's row is in state `detaching` until the guest has released it, and gone then. The same again is the same operation. */
+export async function requestDetachment(
+  services: RequestServices,
+  project: string,
+  id: string,
+  { volume: volumeId }: { readonly volume: string },
+): Promise<Outcome<{ readonly operation: string }, ServerRequestRefusal>> {
+  const { store, operations, clock } = services
+  return await store.write(async (tx) => {
+    const server = await findServer(tx, project, id)
+    if (server === undefined) return refused('SERVER_UNKNOWN')
+    const disks = (await disksOf(tx, [id])).get(id) ?? []
+    const disk = disks.find((one) => one.volume === volumeId)
+    const volume = await findVolume(tx, project, volumeId)
+    if (disk === undefined || volume === undefined) return refused('VOLUME_NOT_ATTACHED')
+    if (disk.state === 'detaching') {
+      const operation = await detachmentOf(tx, id, volumeId)
+      return operation === null ? refused('VOLUME_NOT_ATTACHED') : { ok: true, operation }
+    }
+    const decision = decideServer(await serverFacts(tx, server), {
+      kind: 'detach',
+      root: disk.boot_index === 0,
+      replicated: server.instance !== null && volume.pair !== null,
+    })
+    if (!decision.ok) return decision
+    if (disk.state === 'attaching') return refused('SERVER_BUSY')
+    if (volume.status !== 'in-use') return refused('VOLUME_NOT_AVAILABLE')
+    await setDiskState(tx, id, volumeId, 'detaching', clock.wallMs())
+    await raiseGeneration(tx, id)
+    const operation = await operations.submit(tx, detachDisk, {
+      ...about(server),
+      input: { volume: volumeId },
+      entities: { server_id: id, volume_id: volumeId, device: disk.device },
+    })
+    return { ok: true, operation }
+  })
+}
+
+async function detachmentOf(
+  tx: Transaction,
+  server: string,
+  volume: string,
+): Promise<string | null> {
+  for (const id of await underWay(tx, detachDisk.name, [server])) {
+    const { input } = await tx
+      .selectFrom('operations')
+      .select('input')
+      .where('id', '=', id)
+      .executeTakeFirstOrThrow()
+    if (fromJson<{ volume: string }>(input).volume === volume) return id
+  }
+  return null
+}
+
+// ---------------------------------------------------------------- others
 
 /** Another flavor, while it is off. */
 export async function requestResize(
-  _services: RequestServices,
-  _project: string,
-  _id: string,
-  _flavor: string,
+  services: RequestServices,
+  project: string,
+  id: string,
+  flavor: string,
 ): Promise<Outcome<{ readonly operation: string }, ServerRequestRefusal>> {
-  return await Promise.resolve(refused('SERVER_UNKNOWN'))
+  const { store, operations, clock } = services
+  const wanted = findFlavor(flavor)
+  if (wanted === undefined) return refused('FLAVOR_UNKNOWN')
+  return await store.write(async (tx) => {
+    const server = await findServer(tx, project, id)
+    if (server === undefined) return refused('SERVER_UNKNOWN')
+    const image = server.image === null ? undefined : await findImage(tx, server.image)
+    if (image !== undefined && image.min_memory_mb > wanted.memoryMb) {
+      return refused('FLAVOR_TOO_SMALL')
+    }
+    const decision = decideServer(await serverFacts(tx, server), { kind: 'resize' })
+    if (!decision.ok) return decision
+    await updateServer(tx, id, { task: decision.task }, clock.wallMs())
+    const operation = await operations.submit(tx, resizeServer, {
+      ...about(server),
+      input: { flavor },
+    })
+    return { ok: true, operation }
+  })
 }
 
 export interface ServerChange {
@@ -182,10 +342,39 @@ export interface ServerChange {
 
 /** Done at once. A new name reaches the guest when its site is heard next. */
 export async function changeServer(
-  _services: RequestServices,
-  _project: string,
-  _id: string,
-  _change: ServerChange,
+  services: RequestServices,
+  project: string,
+  id: string,
+  { name, description, metadata, autoRecovery }: ServerChange,
 ): Promise<Outcome<{ readonly server: ServerRow }, ServerRequestRefusal>> {
-  return await Promise.resolve(refused('SERVER_UNKNOWN'))
+  return await services.store.write(async (tx) => {
+    const before = await findServer(tx, project, id)
+    if (before === undefined) return refused('SERVER_UNKNOWN')
+    const decision = decideServer(await serverFacts(tx, before), { kind: 'change' })
+    if (!decision.ok) return decision
+    await updateServer(
+      tx,
+      id,
+      {
+        ...(name === undefined ? {} : { name }),
+        ...(description === undefined ? {} : { description }),
+        ...(autoRecovery === undefined ? {} : { auto_recovery: bit(autoRecovery) }),
+        ...(metadata === undefined
+          ? {}
+          : { metadata: toJson(merged(serverMetadataOf(before), metadata)) }),
+      },
+      services.clock.wallMs(),
+    )
+    if (name !== undefined && name !== before.name) await raiseGeneration(tx, id)
+    const server = await findServer(tx, project, id)
+    return server === undefined ? refused('SERVER_UNKNOWN') : { ok: true, server }
+  })
+}
+
+function merged(
+  before: Readonly<Record<string, string>>,
+  change: Readonly<Record<string, string | null>>,
+): Record<string, string> {
+  const all = Object.entries({ ...before, ...change })
+  return Object.fromEntries(all.filter((entry): entry is [string, string] => entry[1] !== null))
 }

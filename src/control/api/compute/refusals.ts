@@ -1,0 +1,56 @@
+import type { ServerRequestRefusal } from '#control/operations/definitions/server-requests.ts'
+
+/** What a refusal of the inventory is over HTTP: the same status and sentence in both server APIs; each adds its own envelope. */
+export const REFUSALS: Readonly<
+  Record<ServerRequestRefusal, readonly [status: 400 | 403 | 404 | 409, message: string]>
+> = {
+  SERVER_UNKNOWN: [404, 'There is no such server.'],
+  SERVER_BUSY: [409, 'Something else is being done to the server. Wait for its end.'],
+  SERVER_STATE: [409, 'The state of the server does not allow this.'],
+  SERVER_PROTECTED: [
+    409,
+    'The server belongs to a protected instance. Delete the protected instance first.',
+  ],
+  SERVER_NOT_PRODUCTION: [
+    409,
+    'The server stands by at the disaster recovery site. Start it after a failover or a reversal.',
+  ],
+  SERVER_ROOT_DISK: [400, 'The disk that a server boots from is detached only while it is off.'],
+  SERVER_DISK_REPLICATED: [
+    400,
+    'The disk belongs to a replication pair of the protected instance. Detach the pair.',
+  ],
+  AZ_UNKNOWN: [400, 'The requested availability zone is not available.'],
+  FLAVOR_UNKNOWN: [400, 'The flavor does not exist.'],
+  IMAGE_UNKNOWN: [400, 'The image does not exist.'],
+  FLAVOR_TOO_SMALL: [400, 'The flavor has less memory than the image needs.'],
+  KEYPAIR_UNKNOWN: [400, 'The key pair does not exist.'],
+  TYPE_UNKNOWN: [400, 'The volume type does not exist.'],
+  QUOTA_INSTANCES: [403, 'The quota of servers is used up.'],
+  QUOTA_VOLUMES: [403, 'The quota of volumes is used up.'],
+  QUOTA_GIGABYTES: [403, 'The quota of gigabytes is used up.'],
+  QUOTA_PORTS: [403, 'The quota of ports is used up.'],
+  NO_ROOT_DISK: [400, 'Nothing to boot from: an image, or a disk with boot index 0, is required.'],
+  TWO_ROOT_DISKS: [400, 'More than one disk to boot from.'],
+  TOO_MANY_DISKS: [400, 'A server has at most 24 disks.'],
+  TOO_MANY_NICS: [400, 'A server has at most 8 network interfaces.'],
+  TOO_MANY_TAGS: [400, 'A server has at most 20 tags.'],
+  DEVICE_INVALID: [400, 'The name of the device must be like /dev/vdb.'],
+  DEVICE_TAKEN: [400, 'Another disk of the server has this device name.'],
+  SIZE_MISSING: [400, 'An empty disk needs a size.'],
+  SIZE_TOO_SMALL: [400, 'The disk is smaller than its image needs.'],
+  SIZE_TOO_LARGE: [400, 'The disk is too large.'],
+  VOLUME_UNKNOWN: [404, 'There is no such volume.'],
+  VOLUME_OTHER_AZ: [400, 'The volume is in another availability zone than the server.'],
+  VOLUME_NOT_AVAILABLE: [400, 'The volume is not available.'],
+  VOLUME_NOT_BOOTABLE: [400, 'The volume cannot be booted from.'],
+  VOLUME_NOT_ATTACHED: [404, 'The volume is not attached to the server.'],
+  PORT_UNKNOWN: [400, 'The port does not exist.'],
+  PORT_TAKEN: [409, 'The port belongs to another server.'],
+  SUBNET_UNKNOWN: [400, 'The network does not exist.'],
+  ADDRESS_OUTSIDE: [400, 'The address is not one of the subnet.'],
+  ADDRESS_TAKEN: [409, 'The address is taken.'],
+  SUBNET_FULL: [409, 'The subnet has no address left.'],
+  GROUP_UNKNOWN: [400, 'The security group does not exist, or its name is not unique.'],
+  NOT_FOR_SEVERAL: [400, 'Several servers cannot share a volume, a port or an address.'],
+}
