@@ -21,6 +21,10 @@ const facts = (over: Partial<GroupFacts> = {}): GroupFacts => ({
   instances: 0,
   drills: 0,
   busyPairs: 0,
+  busyInstances: 0,
+  brokenInstances: 0,
+  runningProduction: 0,
+  runningDr: 0,
   sync: 'in_sync',
   preferredMayRun: false,
   ...over,
@@ -169,6 +173,34 @@ test('a group with a busy pair waits, but a failover does not', () => {
     const decision = decideGroup(facts({ status, busyPairs: 1 }), command)
     assert.equal(decision.ok, command.kind === 'failover', command.kind)
   }
+})
+
+test('a group with an instance at work waits, but a failover does not', () => {
+  for (const command of COMMANDS) {
+    if (command.kind === 'rename' || command.kind === 'delete') continue
+    const status = command.kind === 'start' ? 'available' : 'protected'
+    const decision = decideGroup(facts({ status, busyInstances: 1 }), command)
+    assert.equal(decision.ok, command.kind === 'failover', command.kind)
+  }
+})
+
+test('servers that run stop a planned switch, those of the DR site a reprotection, none a failover', () => {
+  const refusal = (over: Partial<GroupFacts>, command: GroupCommand) => {
+    const decision = decideGroup(facts(over), command)
+    return decision.ok ? null : decision.refusal
+  }
+  const reverse = { kind: 'reverse', to: 'target' } as const
+  for (const status of ['protected', 'error-reversing'] as const) {
+    assert.equal(refusal({ status, runningProduction: 1 }, reverse), 'GROUP_PRODUCTION_RUNS')
+    assert.equal(refusal({ status, runningDr: 1 }, reverse), 'GROUP_DR_RUNS')
+  }
+  const start = { kind: 'start' } as const
+  assert.equal(refusal({ status: 'failed-over', runningDr: 1 }, start), 'GROUP_DR_RUNS')
+  assert.equal(refusal({ status: 'failed-over', runningProduction: 1 }, start), null)
+  assert.equal(refusal({ status: 'available', runningProduction: 1 }, start), null)
+  const failover = { kind: 'failover', force: false } as const
+  assert.equal(refusal({ runningProduction: 1, runningDr: 1 }, failover), null)
+  assert.equal(refusal({ brokenInstances: 1 }, failover), 'GROUP_BROKEN_INSTANCES')
 })
 
 test('a failed reversal may be repeated whatever is known about the synchronisation', () => {

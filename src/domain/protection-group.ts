@@ -151,6 +151,13 @@ export interface GroupFacts {
   readonly drills: number
   /** Pairs with an operation of their own under way (creating, extending, deleting ...). */
   readonly busyPairs: number
+  /** Protected instances with one. */
+  readonly busyInstances: number
+  /** Instances of which a server is gone. */
+  readonly brokenInstances: number
+  /** Protected servers that run, or may, at the site that is production now, and at the other one. */
+  readonly runningProduction: number
+  readonly runningDr: number
   readonly sync: GroupSyncFact
   /**
    * Production is the preferred site of a static-priority group and nothing is heard from it: it may be writing without the witness's word,
@@ -193,6 +200,11 @@ export type GroupRefusal =
   | 'GROUP_STATE'
   | 'GROUP_WITHOUT_PAIRS'
   | 'GROUP_BUSY_PAIRS'
+  | 'GROUP_BUSY_INSTANCES'
+  | 'GROUP_BROKEN_INSTANCES'
+  /** A planned switch needs the production servers off. */
+  | 'GROUP_PRODUCTION_RUNS'
+  | 'GROUP_DR_RUNS'
   | 'GROUP_HAS_INSTANCES'
   | 'GROUP_HAS_DRILLS'
   | 'GROUP_HAS_PAIRS'
@@ -226,11 +238,15 @@ export function decideGroup(facts: GroupFacts, command: GroupCommand): GroupDeci
       if (!GROUP_TRANSITIONS[name].from.includes(facts.status)) return refuse('GROUP_STATE')
       if (facts.usablePairs === 0) return refuse('GROUP_WITHOUT_PAIRS')
       if (facts.busyPairs > 0) return refuse('GROUP_BUSY_PAIRS')
+      if (facts.busyInstances > 0) return refuse('GROUP_BUSY_INSTANCES')
+      // The disks of the DR site are about to be overwritten.
+      if (name === 'reprotect' && facts.runningDr > 0) return refuse('GROUP_DR_RUNS')
       return go(name)
     }
     case 'stop':
       if (!GROUP_TRANSITIONS.stop.from.includes(facts.status)) return refuse('GROUP_STATE')
       if (facts.busyPairs > 0) return refuse('GROUP_BUSY_PAIRS')
+      if (facts.busyInstances > 0) return refuse('GROUP_BUSY_INSTANCES')
       // Only a copy that moves is worth waiting for. One that is stalled would lock the group until a dead site returns.
       if (facts.sync === 'copying') return refuse('GROUP_COPYING')
       // Stopping would give up the DR copy at the moment it is needed: afterwards only production could be started.
@@ -241,6 +257,9 @@ export function decideGroup(facts: GroupFacts, command: GroupCommand): GroupDeci
       if (facts.usablePairs === 0) return refuse('GROUP_WITHOUT_PAIRS')
       if (!reverseTargetOk(facts, command.to)) return refuse('GROUP_STATION')
       if (facts.busyPairs > 0) return refuse('GROUP_BUSY_PAIRS')
+      if (facts.busyInstances > 0) return refuse('GROUP_BUSY_INSTANCES')
+      if (facts.runningProduction > 0) return refuse('GROUP_PRODUCTION_RUNS')
+      if (facts.runningDr > 0) return refuse('GROUP_DR_RUNS')
       // A failed reversal may have turned the record already: then what looks like a fault is what repeating it cures. If it
       // has not, the drain that begins it finds out.
       if (facts.status === 'error-reversing') return go('reverse')
@@ -248,6 +267,7 @@ export function decideGroup(facts: GroupFacts, command: GroupCommand): GroupDeci
     case 'failover':
       if (!GROUP_TRANSITIONS.failover.from.includes(facts.status)) return refuse('GROUP_STATE')
       if (facts.usablePairs === 0) return refuse('GROUP_WITHOUT_PAIRS')
+      if (facts.brokenInstances > 0) return refuse('GROUP_BROKEN_INSTANCES')
       if (facts.preferredMayRun && command.preferredOff !== true) {
         return refuse('GROUP_PREFERRED_MAY_RUN')
       }

@@ -8,6 +8,7 @@ import {
   updateGroup,
   updatePair,
 } from '#control/resources/groups.ts'
+import { instancesOfGroup, updateInstance } from '#control/resources/instances.ts'
 import { readOwnership } from '#control/resources/sync.ts'
 import { trusted } from '#control/sites/history.ts'
 import { bit } from '#control/store/bit.ts'
@@ -17,6 +18,7 @@ import type { Store } from '#control/store/store.ts'
 import type { OwnershipState } from '#domain/ownership.ts'
 import { GROUP_TRANSIENT, type GroupStatus, type Station } from '#domain/protection-group.ts'
 import { PAIR_BUSY, type PairStatus } from '#domain/replication-pair.ts'
+import { moveIdentities } from './definitions/instance-identity.ts'
 
 /* A group's row says what the record says.
  *
@@ -99,6 +101,14 @@ export async function followRecord(
     }
     const now = clock.wallMs()
     await updateGroup(tx, id, { ...wanted, reversing_to: null }, now)
+    if (wanted.station !== row.station) {
+      const spare = wanted.status === 'failed-over' ? 'waits' : 'swapped'
+      await moveIdentities(tx, { ...group, ...wanted }, spare, now)
+    }
+    for (const instance of await instancesOfGroup(tx, id)) {
+      if (!SETTLED.has(instance.status) || !SETTLED.has(wanted.status)) continue
+      await updateInstance(tx, instance.id, { status: wanted.status }, now)
+    }
     for (const pair of pairs) {
       if (!SETTLED.has(pair.status)) continue
       // The database may be older than the start, or the stop, of the session.

@@ -284,6 +284,14 @@ function commandRefusal(
       return refuse('SDRS.1002', 'The group has no replication pair with two usable disks.')
     case 'GROUP_BUSY_PAIRS':
       return refuse('SDRS.1002', 'A replication pair of the group is being changed. Wait for it.')
+    case 'GROUP_BUSY_INSTANCES':
+      return refuse('SDRS.1002', 'A protected instance of the group is being changed. Wait for it.')
+    case 'GROUP_BROKEN_INSTANCES':
+      return refuse('SDRS.1314')
+    case 'GROUP_PRODUCTION_RUNS':
+      return refuse('SDRS.1319')
+    case 'GROUP_DR_RUNS':
+      return refuse('SDRS.1342')
     case 'GROUP_HAS_INSTANCES':
       return refuse('SDRS.1001')
     case 'GROUP_HAS_DRILLS':

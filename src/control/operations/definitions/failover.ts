@@ -16,6 +16,7 @@ import type { SessionStatus } from '#wire/site/witness.ts'
 import { type OperationKind, operation, step, type StepContext } from '../operation.ts'
 import { isOfThisCopy, rebuildsOf } from './copy-proof.ts'
 import { failed, settle, swapStation } from './group-settle.ts'
+import { defineServers, fenceServers, startServers } from './instance-switch.ts'
 import {
   changeRecord,
   COURTESY_MS,
@@ -40,6 +41,9 @@ import {
  *   failover_record    with its consent at once, else when its lease has ended                           (witness)
  *   open_dr            the DR side serves, from its kept copy if it was in a resync; roles swap          (DR)
  *   tell_old_writer    so that its volumes say where to go                                               (old writer, best effort)
+ *   fence_servers      the old production servers are powered off, see instance-switch.ts                (old site, best effort)
+ *   define_servers     the new ones wear the NICs                                                        (both sites, best effort)
+ *   start_servers      if the group is to                                                                (new site, best effort)
  *
  * Before `failover_record` has succeeded production can still go on: a refusal there thaws what was frozen. Should this process
  * never come to that, the reconciler thaws a record that is frozen while no operation of its group is at work.
@@ -114,7 +118,7 @@ export const failoverGroup: OperationKind<Failover> = operation('group.failover'
           if (pair.in_session === 0) continue
           await updatePair(tx, pair.id, { progress: 100, blank_epoch: null }, now)
         }
-        await swapStation(tx, ctx)
+        await swapStation(tx, ctx, 'waits')
         await settle(tx, ctx, 'failover', 'to')
       },
     }),
@@ -129,6 +133,9 @@ export const failoverGroup: OperationKind<Failover> = operation('group.failover'
         }
       },
     }),
+    fenceServers(),
+    defineServers(),
+    startServers(),
   ],
   failed: failed('failover'),
 })

@@ -6,6 +6,7 @@ import {
   movePair,
   updateGroup,
 } from '#control/resources/groups.ts'
+import { instanceStatus, moveInstance } from '#control/resources/instances.ts'
 import { listDomains, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
 import type { Arbitration } from '#control/sites/witness.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
@@ -16,6 +17,7 @@ import {
   type GroupRefusal,
   type GroupTransitionName,
 } from '#domain/protection-group.ts'
+import { instanceFollowsGroup, type InstanceStatus } from '#domain/protected-instance.ts'
 import { fits } from '#domain/quota.ts'
 import { followsGroup, type PairStatus } from '#domain/replication-pair.ts'
 import type { OperationKind, SubmitRequest } from '../operation.ts'
@@ -42,6 +44,8 @@ export interface NewGroupRequest {
   readonly vpc: string
   /** How it is decided who goes on when the sites lose each other; the preferred site is one of the two. Default: by the witness. */
   readonly arbitration?: Arbitration
+  /** A failover or reversal starts the servers of the new production site. Default false. */
+  readonly startServers?: boolean
 }
 
 export interface AcceptedGroup {
@@ -79,7 +83,7 @@ export async function requestGroup(
       target_az: targetAz,
       domain: domain.id,
       vpc: request.vpc,
-      start_servers: 0,
+      start_servers: request.startServers === true ? 1 : 0,
       next_member: 1,
       created_at: now,
       updated_at: now,
@@ -109,7 +113,7 @@ export async function requestGroupCommand(
   return await store.write(async (tx) => {
     const group = await findGroup(tx, project, id)
     if (group === undefined) return refused('GROUP_UNKNOWN')
-    const { facts, pairs } = await groupFacts(tx, services, group)
+    const { facts, pairs, instances } = await groupFacts(tx, services, group)
     const decision = decideGroup(facts, command)
     if (!decision.ok) return decision
     const name = decision.transition
@@ -121,6 +125,10 @@ export async function requestGroupCommand(
     const moved = pairs.filter((pair) => followsGroup(pair.status as PairStatus))
     for (const pair of moved) {
       if (name !== 'delete') await movePair(tx, pair.id, via as PairStatus, now)
+    }
+    for (const instance of instances) {
+      if (name === 'delete' || !instanceFollowsGroup(instanceStatus(instance))) continue
+      await moveInstance(tx, instance.id, via as InstanceStatus, now)
     }
     const request: SubmitRequest<never> = {
       project,

@@ -5,7 +5,9 @@ import {
   pairsOfGroup,
   updateGroup,
 } from '#control/resources/groups.ts'
+import { instancesOfGroup, moveInstance } from '#control/resources/instances.ts'
 import type { Transaction } from '#control/store/store.ts'
+import type { InstanceStatus } from '#domain/protected-instance.ts'
 import {
   GROUP_TRANSITIONS,
   type GroupTransitionName,
@@ -13,6 +15,7 @@ import {
 } from '#domain/protection-group.ts'
 import type { PairStatus } from '#domain/replication-pair.ts'
 import type { StepContext } from '../operation.ts'
+import { moveIdentities } from './instance-identity.ts'
 import { theGroup } from './session.ts'
 
 /* How the operations on groups end: what is written in the transaction of their last step, or of their failure. */
@@ -36,6 +39,10 @@ export async function settle(
   for (const pair of await pairsOfGroup(tx, group.id)) {
     if (pair.status === via) await movePair(tx, pair.id, status as PairStatus, now)
   }
+  for (const instance of await instancesOfGroup(tx, group.id)) {
+    if (instance.status !== via) continue
+    await moveInstance(tx, instance.id, status as InstanceStatus, now)
+  }
 }
 
 export const failed =
@@ -43,10 +50,15 @@ export const failed =
   (tx: Transaction, ctx: StepContext<unknown>): Promise<void> =>
     settle(tx, ctx, name, 'onError')
 
-/** The other site is production from now on. */
-export async function swapStation(tx: Transaction, ctx: StepContext<unknown>): Promise<void> {
+/** The other site is production from now on, and its servers wear the NICs. `spare`: see `moveIdentities`. */
+export async function swapStation(
+  tx: Transaction,
+  ctx: StepContext<unknown>,
+  spare: 'swapped' | 'waits',
+): Promise<void> {
   const group = await theGroup(tx, ctx.resourceId)
   const station = otherStation(group.station === 'source' ? 'source' : 'target')
   const now = ctx.services.clock.wallMs()
   await updateGroup(tx, group.id, { station, reversing_to: null }, now)
+  await moveIdentities(tx, { ...group, station }, spare, now)
 }

@@ -16,6 +16,8 @@ import { followsGroup } from '#domain/replication-pair.ts'
 import { type OperationKind, operation, type Step, step, type StepContext } from '../operation.ts'
 import { type CopyForecast, copyOnReturn } from './preflight.ts'
 import { failed, OPEN_RETRY, settle, swapStation } from './group-settle.ts'
+import { wearSpares } from './instance-identity.ts'
+import { defineServers, serversAreOff, startServers } from './instance-switch.ts'
 import {
   changeRecord,
   COURTESY_MS,
@@ -35,7 +37,8 @@ import {
  *   start      choose members → record open → replica → writer → link works
  *   reprotect  choose members → record reprotect → replica → writer → link works
  *   stop       record closed → production plain → DR refuses
- *   reverse    hold → record reverse → old writer becomes replica → new writer serves, roles swap
+ *   reverse    servers are off → hold → record reverse → old writer becomes replica → new writer serves, roles swap
+ *              → both sites' servers are defined for their new roles → started, if the group is to
  *
  * `in_session` of a pair is set before any agent hears of it and cleared before any agent drops it, so that the
  * reconciler and a repeated step agree on what the session should be.
@@ -128,6 +131,7 @@ export const reprotectGroup: OperationKind<Nothing> = operation('group.reprotect
       },
     }),
     ...openBothSides('reprotect'),
+    defineServers(),
   ],
   failed: failed('reprotect'),
 })
@@ -229,7 +233,10 @@ function openBothSides(name: 'start' | 'reprotect'): Step<Nothing>[] {
         const group = await theGroup(ctx.services.store.db, ctx.resourceId)
         await established(ctx, group.id, productionAz(group))
       },
-      record: (tx, ctx) => settle(tx, ctx, name, 'to'),
+      record: async (tx, ctx) => {
+        await wearSpares(tx, await theGroup(tx, ctx.resourceId))
+        await settle(tx, ctx, name, 'to')
+      },
     }),
   ]
 }
@@ -297,6 +304,7 @@ const HOLD_MS = 30_000
 export const reverseGroup: OperationKind<Nothing> = operation('group.reverse', {
   version: 1,
   steps: [
+    serversAreOff(),
     step('hold', {
       retry: { attemptsMax: 5 },
       act: async (ctx) => {
@@ -345,10 +353,12 @@ export const reverseGroup: OperationKind<Nothing> = operation('group.reverse', {
         await openAt(ctx, group, drAz(group))
       },
       record: async (tx, ctx) => {
-        await swapStation(tx, ctx)
+        await swapStation(tx, ctx, 'swapped')
         await settle(tx, ctx, 'reverse', 'to')
       },
     }),
+    defineServers(),
+    startServers(),
   ],
   failed: failed('reverse'),
 })

@@ -3,10 +3,12 @@ import { readOwnership } from '#control/resources/sync.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import type { ProtectedInstanceRow } from '#control/store/tables/servers.ts'
 import type { OwnershipState } from '#domain/ownership.ts'
 import type { GroupFacts, Station } from '#domain/protection-group.ts'
 import { PAIR_BUSY, type PairStatus } from '#domain/replication-pair.ts'
 import { type SessionView, type SideView, type SyncView, viewSync } from '#domain/sync-view.ts'
+import { instanceFactsOf } from './instance-facts.ts'
 
 /** Joins what the database, the witness and the agents know about groups into what may be said about them. */
 export interface SyncSources {
@@ -99,19 +101,25 @@ export async function groupFacts(
   tx: Db,
   sources: SyncSources,
   group: ProtectionGroupRow,
-): Promise<{ readonly facts: GroupFacts; readonly pairs: readonly ReplicationPairRow[] }> {
+): Promise<{
+  readonly facts: GroupFacts
+  readonly pairs: readonly ReplicationPairRow[]
+  readonly instances: readonly ProtectedInstanceRow[]
+}> {
   const pairs = await pairsOfGroup(tx, group.id)
   const view = (await loadSyncViews(tx, sources, [group], pairs)).get(group.id)
   const record = (await readOwnership(tx, [group.id])).get(group.id)
+  const { facts: ofInstances, instances } = await instanceFactsOf(tx, sources, group)
   return {
     pairs,
+    instances,
     facts: {
+      ...ofInstances,
       status: group.status as GroupFacts['status'],
       station: groupStation(group),
       reversingTo: group.reversing_to as Station | null,
       pairs: pairs.length,
       usablePairs: pairs.filter((pair) => pair.status !== 'error').length,
-      instances: 0,
       drills: 0,
       busyPairs: pairs.filter((pair) => PAIR_BUSY.has(pair.status as PairStatus)).length,
       sync: view?.fact ?? 'idle',

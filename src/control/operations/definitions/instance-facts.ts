@@ -1,0 +1,100 @@
+import { instancesOfGroup, instanceStatus, productionServer } from '#control/resources/instances.ts'
+import type { AgentRegistry } from '#control/sites/agents.ts'
+import type { Queries, Transaction } from '#control/store/store.ts'
+import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
+import type { ProtectedInstanceRow, ServerRow } from '#control/store/tables/servers.ts'
+import { INSTANCE_BUSY } from '#domain/protected-instance.ts'
+import type { GroupFacts } from '#domain/protection-group.ts'
+import type { Power } from '#wire/site/servers.ts'
+
+/* What a group's protected instances say when a command on the group is judged. */
+
+type Db = Queries | Transaction
+interface Sources {
+  readonly agents: AgentRegistry
+}
+
+export type InstanceFactsOfGroup = Pick<
+  GroupFacts,
+  'instances' | 'busyInstances' | 'brokenInstances' | 'runningProduction' | 'runningDr'
+>
+
+/** In rows of one project the servers of these ids; both engines bound the number of parameters. */
+export async function readServers(
+  db: Db,
+  ids: readonly string[],
+): Promise<ReadonlyMap<string, ServerRow>> {
+  const found = new Map<string, ServerRow>()
+  for (let at = 0; at < ids.length; at += 500) {
+    const rows = await db
+      .selectFrom('servers')
+      .selectAll()
+      .where('id', 'in', ids.slice(at, at + 500))
+      .execute()
+    for (const row of rows) found.set(row.id, row)
+  }
+  return found
+}
+
+export async function instanceFactsOf(
+  db: Db,
+  sources: Sources,
+  group: ProtectionGroupRow,
+): Promise<{
+  readonly facts: InstanceFactsOfGroup
+  readonly instances: readonly ProtectedInstanceRow[]
+}> {
+  const instances = await instancesOfGroup(db, group.id)
+  const servers = await readServers(
+    db,
+    instances.flatMap((one) => [one.source_server, one.target_server]),
+  )
+  const power = powerBook(sources)
+  let runningProduction = 0
+  let runningDr = 0
+  let brokenInstances = 0
+  for (const instance of instances) {
+    const production = productionServer(group, instance)
+    for (const id of [instance.source_server, instance.target_server]) {
+      const server = servers.get(id)
+      if (server === undefined || isOff(server, power(server))) continue
+      if (id === production) runningProduction++
+      else runningDr++
+    }
+    if (!servers.has(instance.source_server) || !servers.has(instance.target_server)) {
+      brokenInstances++
+    }
+  }
+  return {
+    instances,
+    facts: {
+      instances: instances.length,
+      busyInstances: instances.filter((one) => INSTANCE_BUSY.has(instanceStatus(one))).length,
+      brokenInstances,
+      runningProduction,
+      runningDr,
+    },
+  }
+}
+
+/** What the hypervisors of the sites reported last; of a site that does not say, what is stored. */
+export function powerBook({ agents }: Sources): (server: ServerRow) => Power {
+  const sites = new Map<string, ReadonlyMap<string, Power> | null>()
+  return (server) => {
+    let reported = sites.get(server.az)
+    if (reported === undefined) {
+      const servers = agents.at(server.az)?.report.servers
+      reported =
+        servers === undefined ? null : new Map(servers.map((one) => [one.server, one.power]))
+      sites.set(server.az, reported)
+    }
+    // A site that runs servers and does not know this one does not run it.
+    return reported === null ? (server.power as Power) : (reported.get(server.id) ?? 'off')
+  }
+}
+
+/** Nothing runs and nothing is about to. A server whose start is under way counts as running. */
+export const isOff = (server: ServerRow, power: Power): boolean =>
+  power === 'off' &&
+  server.task === null &&
+  (server.status === 'stopped' || server.status === 'error')

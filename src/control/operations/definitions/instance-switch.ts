@@ -1,0 +1,179 @@
+import { Fault, fault, isFault } from '#base/fault.ts'
+import { drAz, productionAz } from '#control/resources/groups.ts'
+import { drServer, productionServer } from '#control/resources/instances.ts'
+import {
+  readServer,
+  SERVER_RESOURCE,
+  serverFacts,
+  updateServer,
+} from '#control/resources/servers.ts'
+import { addChore } from '#control/resources/surroundings.ts'
+import { refusalCode, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
+import { decideServer } from '#domain/server.ts'
+import type { Power } from '#wire/site/servers.ts'
+import { childrenStep, type Step, step, type StepContext } from '../operation.ts'
+import { switchingInstances } from './instance-identity.ts'
+import { defineServer, powerOffServer } from './server-definition.ts'
+import { startServer } from './servers.ts'
+import { theGroup } from './session.ts'
+
+/* What a switch of a group does to its servers, once the station has moved. Nothing here fails the switch: it has happened. A site that
+ * does not answer gets its definitions from power-sync.ts and its orders from the list of chores when it returns; until then its guests
+ * have lost their disks, for the agent fences by itself what it may no longer serve.
+ */
+
+export const PRODUCTION_SERVER_RUNS = fault({
+  code: 'PRODUCTION_SERVER_RUNS',
+  retry: 'never',
+  text: 'A protected server at the production site runs.',
+  hint: 'Shut the production servers down and repeat; they stay off until the switch has ended.',
+})
+
+/** An order to one server; a site that was just heard and is gone must not hold a failover up for longer. */
+const ORDER_MS = 10_000
+
+/** Servers of the group at one of its sites, in the roles that the group's row says now. */
+async function serversAt(
+  ctx: StepContext<unknown>,
+  role: 'production' | 'dr',
+): Promise<{ readonly site: string; readonly servers: readonly string[] }> {
+  const { db } = ctx.services.store
+  const group = await theGroup(db, ctx.resourceId)
+  const serverOf = role === 'production' ? productionServer : drServer
+  return {
+    site: role === 'production' ? productionAz(group) : drAz(group),
+    servers: (await switchingInstances(db, group.id)).map((instance) => serverOf(group, instance)),
+  }
+}
+
+interface Missed {
+  readonly site: string
+  /** Those that the site did not answer for. */
+  readonly servers: readonly string[]
+}
+
+/** The former production servers are powered off; at a silent site, as soon as it is heard. */
+export function fenceServers<Input>(): Step<Input> {
+  return step<Input, Missed>('fence_servers', {
+    act: async (ctx) => {
+      const { site, servers } = await serversAt(ctx, 'dr')
+      const missed = await each(ctx, site, servers, async (server, signal) => {
+        await powerOffServer(ctx.services, server, { hard: true, signal })
+      })
+      return { site, servers: missed }
+    },
+    record: async (tx, ctx, { site, servers }) => {
+      const now = ctx.services.clock.wallMs()
+      for (const server of servers) {
+        const request = { server, hard: true, grace_ms: 0 }
+        await addChore(tx, { site, command: 'server.stop', request }, now)
+      }
+    },
+  })
+}
+
+/** Both sites get the definitions of the new roles, the new production servers first. */
+export function defineServers<Input>(): Step<Input> {
+  return step('define_servers', {
+    act: async (ctx) => {
+      for (const role of ['production', 'dr'] as const) {
+        const { site, servers } = await serversAt(ctx, role)
+        await each(ctx, site, servers, async (server, signal) => {
+          await defineServer(ctx.services, server, { signal })
+        })
+      }
+    },
+  })
+}
+
+/** Before a planned switch: the sites' own word, now, that no production server runs. */
+export function serversAreOff<Input>(): Step<Input> {
+  return step('servers_are_off', {
+    act: async (ctx) => {
+      const { site, servers } = await serversAt(ctx, 'production')
+      for (const server of servers) {
+        const power = await powerAt(ctx, site, server)
+        if (power === 'off') continue
+        throw new Fault(PRODUCTION_SERVER_RUNS, `server ${server} at ${site} is ${power}`)
+      }
+    },
+  })
+}
+
+async function powerAt(ctx: StepContext<unknown>, site: string, server: string): Promise<Power> {
+  try {
+    const info = await ctx.services.sites.command(
+      site,
+      'server.show',
+      { server },
+      { signal: ctx.signal },
+    )
+    return info.power
+  } catch (error) {
+    const code = refusalCode(error)
+    // A site that does not know it, or runs no servers at all, does not run this one.
+    if (code === 'SERVER_UNKNOWN' || code === 'NO_DRIVER') return 'off'
+    throw error
+  }
+}
+
+/** The new production servers, if the group wants that. One that does not start says so by itself. */
+export function startServers<Input>(): Step<Input> {
+  return childrenStep('start_servers', {
+    submit: async (tx, ctx, submit) => {
+      const group = await theGroup(tx, ctx.resourceId)
+      if (group.start_servers === 0) return
+      const now = ctx.services.clock.wallMs()
+      for (const instance of await switchingInstances(tx, group.id)) {
+        const server = await readServer(tx, productionServer(group, instance))
+        if (server === undefined) continue
+        const decision = decideServer(await serverFacts(tx, server), { kind: 'start' })
+        if (!decision.ok || decision.already) continue
+        await updateServer(tx, server.id, { status: decision.status, task: decision.task }, now)
+        await submit(startServer, {
+          project: server.project,
+          resourceType: SERVER_RESOURCE,
+          resourceId: server.id,
+          input: { already: false },
+          entities: { server_id: server.id },
+        })
+      }
+    },
+    ended: async (_, ctx, children) => {
+      const failed = children.filter(({ status }) => status !== 'succeeded')
+      if (failed.length > 0) {
+        ctx.services.log.warn({ group: ctx.resourceId, failed }, 'servers did not start')
+      }
+    },
+  })
+}
+
+/** Runs `act` for each server and answers those for which the site was silent. After the first of them no more are tried. */
+async function each(
+  ctx: StepContext<unknown>,
+  site: string,
+  servers: readonly string[],
+  act: (server: string, signal: AbortSignal) => Promise<void>,
+): Promise<readonly string[]> {
+  const missed: string[] = []
+  for (const server of servers) {
+    if (!ctx.services.agents.heard(site) || missed.length > 0) {
+      missed.push(server)
+      continue
+    }
+    try {
+      await act(server, AbortSignal.any([ctx.signal, AbortSignal.timeout(ORDER_MS)]))
+    } catch (error) {
+      ctx.signal.throwIfAborted()
+      const silent =
+        isTimeout(error) || isFault(error, SITE_UNREACHABLE) || isFault(error, SITE_NEVER_SEEN)
+      if (!silent && !isFault(error)) throw error
+      ctx.services.log.warn({ err: error, server, site }, 'a server was not told of the switch')
+      if (silent) missed.push(server)
+    }
+  }
+  return missed
+}
+
+const isTimeout = (error: unknown): boolean =>
+  error instanceof DOMException && error.name === 'TimeoutError'
