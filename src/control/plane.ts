@@ -4,6 +4,7 @@ import { isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { createEngine, type OperationEngine } from '#control/operations/engine.ts'
 import { operationKinds } from '#control/operations/definitions/list.ts'
+import { createPowerSync } from '#control/operations/power-sync.ts'
 import type { CrashPoint } from '#control/operations/runner.ts'
 import type { OperationServices } from '#control/operations/services.ts'
 import { type AgentBook, createAgentBook } from '#control/sites/agents.ts'
@@ -119,6 +120,9 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
     }
     operations.start()
     undo.push(() => operations.stop())
+    const powerSync = createPowerSync({ store, clock, log, agents, sites })
+    powerSync.start()
+    undo.push(() => powerSync.stop())
     return { store, agents, sites, witness, operations, services, internal, close }
   } catch (error) {
     await close()

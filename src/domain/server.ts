@@ -136,3 +136,21 @@ const already = (status: ServerStatus, task: ServerTask | null): ServerDecision 
   already: true,
 })
 const refuse = (refusal: ServerRefusal): ServerDecision => ({ ok: false, refusal })
+
+/** What the hypervisor says of a guest. */
+export type GuestPower = 'running' | 'off' | 'paused' | 'unknown'
+
+/**
+ * The status of a server of which its site says this; null: it stays. While an operation works on the server its status is the
+ * operation's. `whole`: its error is only that nobody knew how it was.
+ */
+export function statusAfterReport(
+  { status, task }: Pick<ServerFacts, 'status' | 'task'>,
+  power: GuestPower,
+  whole: boolean,
+): ServerStatus | null {
+  if (task !== null || (status === 'error' && !whole)) return null
+  if (status !== 'active' && status !== 'stopped' && status !== 'error') return null
+  const said = power === 'running' ? 'active' : power === 'off' ? 'stopped' : status
+  return said === status ? null : said
+}

@@ -29,14 +29,16 @@ export interface ServerFault {
   readonly passing: boolean
 }
 
-export const faultOf = (row: ServerRow): ServerFault | null =>
+export const faultOf = (row: Pick<ServerRow, 'fault'>): ServerFault | null =>
   row.fault === null ? null : fromJson<ServerFault>(row.fault)
 
 export const serverMetadataOf = (row: ServerRow): Record<string, string> =>
   fromJson<Record<string, string>>(row.metadata)
 
-export const serverStatus = (row: ServerRow): ServerStatus => row.status as ServerStatus
-export const serverTask = (row: ServerRow): ServerTask | null => row.task as ServerTask | null
+export const serverStatus = (row: Pick<ServerRow, 'status'>): ServerStatus =>
+  row.status as ServerStatus
+export const serverTask = (row: Pick<ServerRow, 'task'>): ServerTask | null =>
+  row.task as ServerTask | null
 
 export async function findServer(
   db: Db,

@@ -36,6 +36,8 @@ type Services = Pick<OperationServices, 'store' | 'sites'>
 
 export interface CallOptions {
   readonly signal?: AbortSignal
+  /** Longest wait for the agent's answer. Default: that of SiteClient. */
+  readonly timeoutMs?: number
 }
 
 /** The definition that the rows say, to be read in one transaction or snapshot. Throws SERVER_GONE. */
@@ -134,7 +136,7 @@ const ANSWER_MS = 30_000
 export async function powerOffServer(
   services: Services,
   serverId: string,
-  { hard, ...options }: CallOptions & { readonly hard: boolean },
+  { hard, ...options }: Pick<CallOptions, 'signal'> & { readonly hard: boolean },
 ): Promise<ServerInfo> {
   const { az } = await theServer(services.store.db, serverId)
   const graceMs = hard ? 0 : GRACE_MS

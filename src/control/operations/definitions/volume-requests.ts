@@ -12,6 +12,8 @@ import {
   updateVolume,
   volumeFacts,
 } from '#control/resources/volumes.ts'
+import { readServer, serversOfVolume } from '#control/resources/servers.ts'
+import type { Transaction } from '#control/store/store.ts'
 import type { VolumeRow } from '#control/store/tables/resources.ts'
 import { fits } from '#domain/quota.ts'
 import { decideVolume, type VolumeRefusal } from '#domain/volume.ts'
@@ -212,12 +214,17 @@ export async function reserveVolume(
     if (volume === undefined) return refused('VOLUME_UNKNOWN')
     const decision = decideVolume(volumeFacts(volume), { kind })
     if (!decision.ok) return decision
+    if (kind === 'unreserve' && (await isInServer(tx, id))) return refused('VOLUME_ATTACH_STATE')
     if (decision.via !== null) await moveVolume(tx, id, decision.via, services.clock.wallMs())
     return { ok: true }
   })
 }
 
-/** Records that a server uses the volume. Nothing happens at the site: clients find the export by its id. */
+/** One of our servers has it, gets it, or gives it back. */
+const isInServer = async (tx: Transaction, volume: string): Promise<boolean> =>
+  (await serversOfVolume(tx, volume)).length > 0
+
+/** Records that a server elsewhere uses the volume. Nothing happens at the site: clients find the export by its id. */
 export async function attachVolume(
   services: RequestServices,
   project: string,
@@ -230,6 +237,11 @@ export async function attachVolume(
     if (volume === undefined) return refused('VOLUME_UNKNOWN')
     const decision = decideVolume(volumeFacts(volume), { kind: 'attach' })
     if (!decision.ok) return decision
+    // Our own servers get disks from their own requests, which tell the guest.
+    const ours = (await readServer(tx, attachment.server)) !== undefined
+    if (ours || (volume.multiattach !== 1 && (await isInServer(tx, id)))) {
+      return refused('VOLUME_ATTACH_STATE')
+    }
     const attachments = [
       ...attachmentsOf(volume),
       { ...attachment, id: newId(), at: clock.wallMs() },
@@ -260,6 +272,10 @@ export async function detachVolume(
     const all = attachmentsOf(volume)
     const left = attachment === null ? [] : all.filter((one) => one.id !== attachment)
     if (left.length === all.length) return refused('VOLUME_NOT_ATTACHED')
+    const disks = await serversOfVolume(tx, id)
+    if (disks.some(({ server }) => !left.some((one) => one.server === server))) {
+      return refused('VOLUME_ATTACH_STATE')
+    }
     const status = left.length > 0 ? 'in-use' : 'available'
     await updateVolume(tx, id, { attachments: toJson(left), status }, clock.wallMs())
     return { ok: true }

@@ -1,0 +1,274 @@
+import type { Clock } from '#base/clock.ts'
+import { isFault } from '#base/fault.ts'
+import type { Log } from '#base/log.ts'
+import {
+  faultOf,
+  readServer,
+  SERVER_RESOURCE,
+  type ServerFault,
+  serverStatus,
+  serverTask,
+  takeDiskOut,
+  updateServer,
+} from '#control/resources/servers.ts'
+import type { AgentRegistry, AgentView } from '#control/sites/agents.ts'
+import { SITE_UNREACHABLE, type SiteClient } from '#control/sites/client.ts'
+import { toJson } from '#control/store/json.ts'
+import type { Queries, Store, Transaction } from '#control/store/store.ts'
+import type { ServerRow } from '#control/store/tables/servers.ts'
+import { statusAfterReport } from '#domain/server.ts'
+import type { ServerBrief } from '#wire/site/servers.ts'
+import { defineServer } from './definitions/server-definition.ts'
+import { released } from './definitions/server-disks.ts'
+
+/* Keeps the rows of servers and the guests at the sites together, from the reports of the agents.
+ *
+ *   a guest was switched on or off, or died           its row says so: power, and the status that fits
+ *   a site has an older definition, or none            it is given the present one
+ *   a disk is leaving and no operation looks after it   it is free when its site says that no guest has it
+ *
+ * A site that is not heard keeps its rows as they are. Reports are about the past: one that was under way while an operation ended
+ * knows less than the row. So a report counts when the site says that the power became so after what the row has, by the site's
+ * own clock; or when it came well after the row was changed, so that a clock that was set back delays the truth, and no more.
+ *
+ * Reports come every second and mostly say what is known. Then a round costs one query for each site and no transaction.
+ */
+
+export interface PowerSyncOptions {
+  readonly store: Store
+  readonly clock: Clock
+  readonly log: Log
+  readonly agents: AgentRegistry
+  readonly sites: SiteClient
+  /** Pause between two rounds. Default 500 ms. */
+  readonly everyMs?: number
+}
+
+export interface PowerSync {
+  start(): void
+  /** Resolves when the round under way has ended. */
+  stop(): Promise<void>
+  /** One round now; for tests. */
+  round(): Promise<void>
+}
+
+const EVERY_MS = 500
+/** Longer than a report can be under way. */
+const LATE_MS = 5_000
+const COMMAND_MS = 5_000
+/** Definitions given to one site in one round: others wait for the next. */
+const DEFINITIONS_MAX = 50
+/** A site that refused a definition is asked again after this time. */
+const REFUSED_PAUSE_MS = 15_000
+
+/** The columns that reports are compared with. */
+type Known = Pick<
+  ServerRow,
+  'id' | 'status' | 'task' | 'generation' | 'power' | 'power_at' | 'fault' | 'updated_at'
+>
+
+export function createPowerSync(options: PowerSyncOptions): PowerSync {
+  const { store, clock, log, agents, sites, everyMs = EVERY_MS } = options
+  /** The last report of each site that was worked through. */
+  const seen = new Map<string, AgentView['report']>()
+  /** Servers that the report before found behind: one report may be older than the definition. */
+  const lagging = new Map<string, ReadonlySet<string>>()
+  /** CLOCK_BOOTTIME before which a server is not defined again. */
+  const paused = new Map<string, number>()
+  let stopping = false
+  let cancel = () => {}
+  let running: Promise<void> = Promise.resolve()
+
+  function schedule(): void {
+    if (stopping) return
+    cancel = clock.after(everyMs, () => {
+      running = round().then(schedule, (error: unknown) => {
+        log.error({ err: error }, 'servers were not brought together with the reports')
+        schedule()
+      })
+    })
+  }
+
+  async function round(): Promise<void> {
+    const names = new Set(agents.list().map(({ report }) => report.site))
+    await Promise.all([...names].map((site) => syncSite(site)))
+  }
+
+  async function syncSite(site: string): Promise<void> {
+    const view = agents.at(site)
+    if (view === null || view.report.servers === undefined || !agents.heard(site)) return
+    if (seen.get(site) === view.report) return
+    const briefs = new Map(view.report.servers.map((brief) => [brief.server, brief]))
+    const receivedMs = clock.wallMs() - view.ageMs
+    const rows = await knownAt(store.db, site)
+    const told = rows.filter((row) => changeBy(row, briefs.get(row.id), receivedMs) !== null)
+    if (told.length > 0) await record(told, briefs, receivedMs)
+    if (view.report.compute?.driver !== 'none') await defineAt(site, rows, briefs)
+    seen.set(site, view.report)
+  }
+
+  async function record(
+    rows: readonly Known[],
+    briefs: ReadonlyMap<string, ServerBrief>,
+    receivedMs: number,
+  ): Promise<void> {
+    await store.write(async (tx) => {
+      const busy = await busyServers(
+        tx,
+        rows.map(({ id }) => id),
+      )
+      for (const { id } of rows) {
+        const row = await readServer(tx, id)
+        const brief = briefs.get(id)
+        if (row === undefined || busy.has(id)) continue
+        const change = changeBy(row, brief, receivedMs)
+        if (change === null) continue
+        const launched_at = row.launched_at ?? (change.status === 'active' ? clock.wallMs() : null)
+        await updateServer(tx, id, { ...change, launched_at }, clock.wallMs())
+      }
+    })
+  }
+
+  /** Gives definitions that did not arrive, and ends detachments that nobody looks after. */
+  async function defineAt(
+    site: string,
+    rows: readonly Known[],
+    briefs: ReadonlyMap<string, ServerBrief>,
+  ): Promise<void> {
+    const leaving = await leavingDisks(store.db, site)
+    const nowMs = clock.bootMs()
+    for (const [id, untilMs] of paused) if (untilMs <= nowMs) paused.delete(id)
+    const behind = rows.filter(
+      (row) =>
+        isDefined(row) &&
+        (leaving.has(row.id) || (briefs.get(row.id)?.generation ?? 0) < row.generation),
+    )
+    const before = lagging.get(site)
+    lagging.set(site, new Set(behind.map(({ id }) => id)))
+    const wanted = behind.filter(({ id }) => before?.has(id) === true && !paused.has(id))
+    const some = wanted.slice(0, DEFINITIONS_MAX).map(({ id }) => id)
+    if (some.length === 0) return
+    const busy = await busyServers(store.db, some)
+    for (const id of some) {
+      if (busy.has(id) || stopping) continue
+      try {
+        await defineAgain(id, leaving.get(id) ?? [])
+      } catch (error) {
+        if (!isFault(error)) throw error
+        log.warn({ err: error, server: id, site }, 'a server was not defined again')
+        if (isFault(error, SITE_UNREACHABLE)) return
+        paused.set(id, clock.bootMs() + REFUSED_PAUSE_MS)
+      }
+    }
+  }
+
+  async function defineAgain(id: string, leaving: readonly string[]): Promise<void> {
+    const info = await defineServer({ store, sites }, id, { timeoutMs: COMMAND_MS })
+    const free = leaving.filter((volume) => released(info, volume))
+    log.info({ server: id, generation: info.generation, free }, 'a server was defined again')
+    if (free.length === 0) return
+    await store.write(async (tx) => {
+      for (const volume of free) {
+        const disk = await tx
+          .selectFrom('server_disks')
+          .select('state')
+          .where('server', '=', id)
+          .where('volume', '=', volume)
+          .executeTakeFirst()
+        const looked = (await busyServers(tx, [id])).has(id)
+        if (disk?.state === 'detaching' && !looked) {
+          await takeDiskOut(tx, id, volume, clock.wallMs())
+        }
+      }
+    })
+  }
+
+  return {
+    start: schedule,
+    async stop() {
+      stopping = true
+      cancel()
+      await running
+    },
+    round,
+  }
+}
+
+async function knownAt(db: Queries, site: string): Promise<Known[]> {
+  return await db
+    .selectFrom('servers')
+    .select(['id', 'status', 'task', 'generation', 'power', 'power_at', 'fault', 'updated_at'])
+    .where('az', '=', site)
+    .orderBy('id')
+    .execute()
+}
+
+/** Servers with disks that are on their way out. */
+async function leavingDisks(db: Queries, site: string): Promise<Map<string, string[]>> {
+  const rows = await db
+    .selectFrom('server_disks')
+    .innerJoin('servers', 'servers.id', 'server_disks.server')
+    .select(['server_disks.server', 'server_disks.volume'])
+    .where('servers.az', '=', site)
+    .where('server_disks.state', '=', 'detaching')
+    .execute()
+  const found = new Map<string, string[]>()
+  for (const { server, volume } of rows) {
+    found.set(server, [...(found.get(server) ?? []), volume])
+  }
+  return found
+}
+
+/** Those of `servers` that an operation works on, or will. */
+async function busyServers(
+  db: Queries | Transaction,
+  servers: readonly string[],
+): Promise<Set<string>> {
+  const rows = await db
+    .selectFrom('operations')
+    .select('resource_id')
+    .where('resource_type', '=', SERVER_RESOURCE)
+    .where('status', 'in', ['pending', 'running'])
+    .execute()
+  const all = new Set(rows.map((row) => row.resource_id))
+  return new Set(servers.filter((id) => all.has(id)))
+}
+
+/** Its agent has been given, or should have, a definition. One that could not be made never was. */
+const isDefined = (row: Known): boolean =>
+  row.task === null &&
+  (row.status === 'active' || row.status === 'stopped' || wholeFault(row) !== null)
+
+const wholeFault = (row: Pick<Known, 'status' | 'fault'>): ServerFault | null => {
+  const fault = row.fault === null ? null : faultOf({ fault: row.fault })
+  return row.status === 'error' && fault?.passing === true ? fault : null
+}
+
+/** What a report changes of a row; null: nothing. Exported for its test. */
+export function changeBy(
+  row: Known,
+  brief: ServerBrief | undefined,
+  receivedMs: number,
+): Partial<Pick<ServerRow, 'status' | 'power' | 'power_at' | 'fault'>> | null {
+  if (brief === undefined) return null
+  const sinceMs = Math.round(brief.power_since)
+  if (sinceMs < row.power_at && receivedMs < row.updated_at + LATE_MS) return null
+  const facts = { status: serverStatus(row), task: serverTask(row) }
+  const status = statusAfterReport(facts, brief.power, wholeFault(row) !== null)
+  if (status === null && brief.power === row.power && sinceMs === row.power_at) return null
+  const power = { power: brief.power, power_at: sinceMs }
+  if (status === null) return power
+  return { ...power, status, fault: faultOfEnd(status, brief) }
+}
+
+/** A guest that ended by itself may have said why. */
+function faultOfEnd(status: string, { reason, power_since }: ServerBrief): string | null {
+  if (status !== 'stopped' || reason === null) return null
+  const fault: ServerFault = {
+    code: 'GUEST_STOPPED',
+    message: reason,
+    at: Math.round(power_since),
+    passing: true,
+  }
+  return toJson(fault)
+}
