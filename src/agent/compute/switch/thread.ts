@@ -1,0 +1,75 @@
+import { parentPort, workerData } from 'node:worker_threads'
+import { systemClock } from '#base/system/clock.ts'
+import { Engine, type NicCounters, type Paths } from './engine.ts'
+import type { Pace } from './pace.ts'
+import type { Nic } from './table.ts'
+
+/* The thread of the switch: waits for frames and, between turns, for the main thread's requests. See switchboard.ts. */
+
+export interface ThreadData {
+  readonly pace: Pace
+}
+
+export type ToThread = { readonly id: number } & (
+  | { readonly kind: 'plug'; readonly nic: Nic; readonly paths: Paths }
+  | { readonly kind: 'unplug'; readonly key: string }
+  | { readonly kind: 'counters' }
+  /** The descriptors are the process's, not the thread's: ending the thread does not close them. */
+  | { readonly kind: 'close' }
+)
+
+/** One answer for each request. */
+export type FromThread = { readonly id: number } & (
+  | { readonly kind: 'done'; readonly counters?: ReadonlyMap<string, NicCounters> }
+  | { readonly kind: 'failed'; readonly code: string; readonly text: string }
+)
+
+/** A thread that waits in the kernel hears nothing else, and the process waits for its threads when it exits: so much later is a NIC
+ *  plugged at worst, and so much later does the process end. */
+const WAIT_MS = 50
+
+const { pace } = workerData as ThreadData
+const engine = new Engine(pace, () => systemClock.bootMs())
+let running = false
+
+/** Returns to the event loop each time, because only there requests arrive and the thread notices that it has been ended. */
+function step(): void {
+  try {
+    engine.turn(WAIT_MS)
+  } catch (error) {
+    // The next thread begins with descriptors of its own.
+    engine.close()
+    throw error
+  }
+  running = !engine.idle
+  if (running) setImmediate(step)
+}
+
+parentPort?.on('message', (message: ToThread) => {
+  parentPort?.postMessage(carryOut(message))
+  if (running || engine.idle) return
+  running = true
+  setImmediate(step)
+})
+
+function carryOut(message: ToThread): FromThread {
+  const { id } = message
+  try {
+    switch (message.kind) {
+      case 'plug':
+        engine.plug(message.nic, message.paths)
+        return { id, kind: 'done' }
+      case 'unplug':
+        engine.unplug(message.key)
+        return { id, kind: 'done' }
+      case 'close':
+        engine.close()
+        return { id, kind: 'done' }
+      case 'counters':
+        return { id, kind: 'done', counters: engine.counters() }
+    }
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : 'UNKNOWN'
+    return { id, kind: 'failed', code, text: String(error) }
+  }
+}
