@@ -48,6 +48,8 @@ const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id'
 export async function startAgent(
   config: AgentConfig,
   version = 'development',
+  /** Tests only: something else in the place of guests and images. */
+  testing: { readonly servers?: ServerCommands } = {},
 ): Promise<RunningAgent> {
   const log = createLog(config.agentId, config.logLevel)
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 })
@@ -118,7 +120,7 @@ export async function startAgent(
   })
   await nbd.listenUnix(config.nbdSocket)
   const tcp = await listenTcp(nbd, config)
-  const servers: ServerCommands = { ...noCompute(), ...noImages() }
+  const servers: ServerCommands = testing.servers ?? { ...noCompute(), ...noImages() }
   const commands = await serveCommands({
     listen: config.commandListen,
     pki: config.pki,
