@@ -139,7 +139,7 @@ test('the border check finds planted violations', () => {
 })
 
 test('dialects never import each other', () => {
-  const dialects = ['sdrs', 'evs', 'iam', 'native']
+  const dialects = ['sdrs', 'evs', 'iam', 'native', 'nova', 'ecs']
   const faults = product.flatMap((path) => {
     const here = dialects.find((name) => path.includes(`/control/api/${name}/`))
     if (here === undefined) return []

@@ -61,6 +61,11 @@ async function snapshot(): Promise<string> {
     'quotas',
     'dismissed_failures',
     'snapshots',
+    'servers',
+    'server_disks',
+    'keypairs',
+    'tags',
+    'ports',
   ] as const
   const rows = await Promise.all(tables.map((table) => db.selectFrom(table).selectAll().execute()))
   return JSON.stringify(rows)
@@ -81,6 +86,7 @@ test('the open routes are these and no others', () => {
       'GET /v1',
       'GET /v2',
       'GET /v2.0',
+      'GET /v2.1',
       'GET /v3',
       'GET /v3/regions',
       'POST /v3/auth/tokens',
@@ -220,8 +226,42 @@ test('what belongs to another project does not exist, by id and in lists', async
     created_at: 1,
     updated_at: 1,
   } as const
+  const server = {
+    id: ID,
+    project: foreign,
+    user_id: 'u',
+    name: 'theirs',
+    description: null,
+    az: 'az1',
+    vpc: 'v',
+    flavor: 't2.nano',
+    image: null,
+    key_name: 'theirs',
+    status: 'stopped',
+    task: null,
+    generation: 1,
+    power: 'off',
+    power_at: 1,
+    fault: null,
+    metadata: '{"theirs":"theirs"}',
+    auto_recovery: 0,
+    instance: null,
+    launched_at: null,
+    created_at: 1,
+    updated_at: 1,
+  } as const
+  const keypair = {
+    project: foreign,
+    user_id: 'u',
+    name: 'theirs',
+    public_key: 'ssh-rsa theirs',
+    fingerprint: 'theirs',
+    created_at: 1,
+  } as const
   await lab.store.write(async (tx) => {
     await tx.insertInto('volumes').values(volume).execute()
+    await tx.insertInto('servers').values(server).execute()
+    await tx.insertInto('keypairs').values(keypair).execute()
     await tx.insertInto('protection_groups').values(group).execute()
     await tx.insertInto('snapshots').values(snapshotOfTheirs).execute()
     const ofOneDisk = { ...snapshotOfTheirs, id: OF_ONE_DISK, group_id: null }
@@ -240,6 +280,20 @@ test('what belongs to another project does not exist, by id and in lists', async
     `/api/v1/snapshots/${ID}`,
     `/v2/${project}/snapshots/${OF_ONE_DISK}`,
     `/v2/${project}/cloudsnapshots/${OF_ONE_DISK}`,
+    `/v2.1/${project}/servers/${ID}`,
+    `/v2.1/${project}/servers/${ID}/metadata`,
+    `/v2.1/${project}/servers/${ID}/metadata/theirs`,
+    `/v2.1/${project}/servers/${ID}/tags`,
+    `/v2.1/${project}/servers/${ID}/os-volume_attachments`,
+    `/v2.1/${project}/servers/${ID}/os-volume_attachments/${ID}`,
+    `/v2.1/${project}/servers/${ID}/os-interface`,
+    `/v2.1/${project}/servers/${ID}/os-server-password`,
+    `/v2.1/${project}/os-keypairs/theirs`,
+    `/v1/${project}/cloudservers/${ID}`,
+    `/v1/${project}/cloudservers/${ID}/block_device`,
+    `/v1/${project}/cloudservers/${ID}/detachvolume/${ID}`,
+    `/v1/${project}/cloudservers/${ID}/tags`,
+    `/v1/${project}/cloudservers/${ID}/autorecovery`,
   ]) {
     for (const method of ['GET', 'DELETE'] as const) {
       const { status } = await lab.call({ method, url, headers })
@@ -256,6 +310,10 @@ test('what belongs to another project does not exist, by id and in lists', async
     `/v2/${project}/cloudsnapshots/detail`,
     `/api/v1/snapshots?group=${ID}`,
     '/api/v1/events',
+    `/v2.1/${project}/servers`,
+    `/v2.1/${project}/servers/detail?all_tenants=True`,
+    `/v2.1/${project}/os-keypairs`,
+    `/v1/${project}/cloudservers/detail`,
   ]) {
     const { text } = await lab.call({ url, headers })
     assert.doesNotMatch(text, /theirs/, url)
@@ -267,6 +325,20 @@ test('what belongs to another project does not exist, by id and in lists', async
     [`/api/v1/snapshots/${ID}/rollback`, {}],
     ['/api/v1/snapshots', { name: 'mine', group: ID }],
     ['/api/v1/snapshots', { name: 'mine', volumes: [ID] }],
+    [`/v2.1/${project}/servers/${ID}/action`, { 'os-start': null }],
+    [`/v2.1/${project}/servers/${ID}/action`, { 'os-getConsoleOutput': {} }],
+    [`/v2.1/${project}/servers/${ID}/metadata`, { metadata: { a: 'b' } }],
+    [
+      `/v2.1/${project}/servers/${ID}/os-volume_attachments`,
+      { volumeAttachment: { volumeId: ID } },
+    ],
+    [`/v1/${project}/cloudservers/${ID}/attachvolume`, { volumeAttachment: { volumeId: ID } }],
+    [`/v1/${project}/cloudservers/action`, { 'os-stop': { servers: [{ id: ID }] } }],
+    [`/v1/${project}/cloudservers/delete`, { servers: [{ id: ID }] }],
+    [
+      `/v1/${project}/cloudservers/${ID}/tags/action`,
+      { action: 'create', tags: [{ key: 'a', value: 'b' }] },
+    ],
   ] as const) {
     const { status } = await lab.call({ method: 'POST', url, headers, body })
     assert.equal(status, 404, url)

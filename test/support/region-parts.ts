@@ -6,12 +6,14 @@ import { resolveOptions } from '#base/config.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { createAuthority, issueCertificate } from '#base/system/pki.ts'
+import { ecsDialect } from '#control/api/ecs/dialect.ts'
 import { evsDialect } from '#control/api/evs/dialect.ts'
 import { createApp } from '#control/api/http/app.ts'
 import { storeAuditLog } from '#control/api/http/audit.ts'
 import type { Api, Dialect } from '#control/api/http/dialect.ts'
 import { nativeDialect } from '#control/api/native/dialect.ts'
 import { createMetrics } from '#control/api/native/metrics.ts'
+import { novaDialect } from '#control/api/nova/dialect.ts'
 import { sdrsDialect, type SdrsOptions } from '#control/api/sdrs/dialect.ts'
 import { type ControlConfig, controlConfig, controlOptions } from '#control/config.ts'
 import { createIdentity } from '#control/identity/identity.ts'
@@ -170,6 +172,7 @@ export async function startRegionControl(options: RegionControlOptions): Promise
     agents,
     agentSilenceMs: config.agentSilenceMs,
     publicUrl: 'http://127.0.0.1',
+    commands: sites,
   }
   const sdrs = sdrsDialect(services, options)
   const app = createApp({
@@ -181,7 +184,13 @@ export async function startRegionControl(options: RegionControlOptions): Promise
       bySignature: async () => ({ denied: 'No signatures here.', code: null }),
     },
     audit: storeAuditLog(store, clock),
-    dialects: [sdrs, evsDialect(services), ...(native ? [await nativeOver(plane, config)] : [])],
+    dialects: [
+      sdrs,
+      evsDialect(services),
+      novaDialect(services),
+      ecsDialect(services),
+      ...(native ? [await nativeOver(plane, config)] : []),
+    ],
     fallback: sdrs,
   })
   await app.ready()

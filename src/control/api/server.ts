@@ -8,6 +8,7 @@ import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { SiteClient } from '#control/sites/client.ts'
 import type { Witness } from '#control/sites/witness.ts'
 import type { Store } from '#control/store/store.ts'
+import { ecsDialect } from './ecs/dialect.ts'
 import { evsDialect } from './evs/dialect.ts'
 import { evsVersion } from './evs/surroundings.ts'
 import { createApp } from './http/app.ts'
@@ -18,6 +19,7 @@ import { iamDialect } from './iam/dialect.ts'
 import { nativeDialect } from './native/dialect.ts'
 import { createMetrics } from './native/metrics.ts'
 import type { ClientCertificates, StateBackup } from './native/services.ts'
+import { novaDialect } from './nova/dialect.ts'
 import { sdrsDialect, type SdrsOptions } from './sdrs/dialect.ts'
 import { sdrsVersion } from './sdrs/surroundings.ts'
 
@@ -61,8 +63,10 @@ export function buildApi(deps: ApiDeps): Api {
   }
   const sdrs = sdrsDialect(deps, deps.sdrs)
   const evs = evsDialect(deps)
+  const nova = novaDialect(deps)
+  const ecs = ecsDialect(deps)
   const native = nativeDialect({ ...deps, directory, metrics })
-  const names = ['iam', sdrs.name, evs.name, native.name]
+  const names = ['iam', sdrs.name, evs.name, nova.name, ecs.name, native.name]
   const iam = iamDialect({
     ...deps,
     audit,
@@ -76,7 +80,7 @@ export function buildApi(deps: ApiDeps): Api {
     authenticator: identity.authenticator,
     audit,
     fallback: iam,
-    dialects: [iam, sdrs, evs, native],
+    dialects: [iam, sdrs, evs, nova, ecs, native],
     rate: rateLimit(clock, deps.rate),
     tls: deps.tls,
     observe: (answer) => metrics.answered(answer),

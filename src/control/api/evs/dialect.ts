@@ -10,7 +10,7 @@ import { metadataRoutes, volumeRoutes } from './volumes.ts'
 export function evsDialect(services: EvsServices): Dialect {
   return {
     name: 'evs',
-    prefixes: ['/v2', '/v2.1'],
+    prefixes: ['/v2'],
     common: {
       unauthenticated: common('EVS.5401'),
       foreign_project: common('EVS.0001'),
