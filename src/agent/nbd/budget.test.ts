@@ -155,6 +155,30 @@ test('clients that leave in the middle of a write, a read or a reply leave nothi
   assert.equal(await still(nbd), 0)
 })
 
+test('a crowd of clients that wait for each answer makes one small buffer each, once, and a large request grows its client’s alone', async (t) => {
+  const { nbd, free, open } = await server(t)
+  const clients = await Promise.all(Array.from({ length: 64 }, () => open('free')))
+  const data = Buffer.alloc(4096, 7)
+  const round = () => Promise.all(clients.map((client, i) => client.write(i * MIB, data)))
+  await round()
+  assert.ok(nbd.slabsMade <= clients.length, `${nbd.slabsMade} buffers`)
+  for (let i = 0; i < 20; i++) await round()
+  assert.ok(nbd.slabsMade <= clients.length, `${nbd.slabsMade} buffers after 20 rounds`)
+  assert.equal(free.seen.get(63 * MIB + 4095), 7)
+  await clients[0]?.write(0, Buffer.alloc(4 * MIB, 9))
+  assert.ok(nbd.slabsMade <= clients.length + 1)
+  for (let i = 0; i < 20; i++) await round()
+  assert.ok(nbd.slabsMade <= clients.length + 1)
+})
+
+test('a crowd with large requests gives its large buffers back when it is idle', async (t) => {
+  const { nbd, open } = await server(t)
+  const clients = await Promise.all(Array.from({ length: 48 }, () => open('free')))
+  for (const client of clients) await client.write(0, Buffer.alloc(3 * MIB))
+  // What is in use beyond 256 MiB goes back as soon as its connection has nothing under way.
+  assert.ok(nbd.slabsInUse <= 33, `${nbd.slabsInUse} of 8 MiB`)
+})
+
 test('the second half of the budget goes by shares', () => {
   const budget = new MemoryBudget(1000)
   const who = { resume: () => undefined }

@@ -12,7 +12,7 @@ import { Connection } from './connection.ts'
 import { type Device, type Io, IO_ERRORS, type IoError } from './device.ts'
 import { ExportTable } from './exports.ts'
 import { shakeHands } from './handshake.ts'
-import { SlabPool } from './slab.ts'
+import { ReceiveSlabs } from './receive-slabs.ts'
 
 const MIB = 1024 * 1024
 
@@ -63,7 +63,7 @@ class MemoryDevice implements Device {
 }
 
 /** The server's side of one connection over any stream. */
-async function serve(stream: Duplex, exports: ExportTable, pool: SlabPool): Promise<void> {
+async function serve(stream: Duplex, exports: ExportTable, slabs: ReceiveSlabs): Promise<void> {
   try {
     const established = await shakeHands(fromDuplex(stream), {
       tls: 'none',
@@ -72,7 +72,7 @@ async function serve(stream: Duplex, exports: ExportTable, pool: SlabPool): Prom
       names: () => exports.names(),
     })
     if (established === undefined) return
-    new Connection({ ...established, pool, budget: new MemoryBudget(), onClosed: () => {} })
+    new Connection({ ...established, slabs, budget: new MemoryBudget(), onClosed: () => {} })
   } catch {
     stream.destroy()
   }
@@ -86,9 +86,9 @@ function socketPair(): [Duplex, Duplex] {
   return [near, far]
 }
 
-async function connectTo(exports: ExportTable, pool: SlabPool): Promise<NbdClient> {
+async function connectTo(exports: ExportTable, slabs: ReceiveSlabs): Promise<NbdClient> {
   const [near, far] = socketPair()
-  void serve(far, exports, pool)
+  void serve(far, exports, slabs)
   return openNbd(near, 'vol')
 }
 
@@ -102,9 +102,9 @@ const handshakeBytes = (name: string): Buffer =>
 function setUp(device = new MemoryDevice(64 * MIB)) {
   const exports = new ExportTable()
   exports.serve('vol', device)
-  const pool = new SlabPool()
-  const open = () => connectTo(exports, pool)
-  return { device, exports, pool, open }
+  const slabs = new ReceiveSlabs()
+  const open = () => connectTo(exports, slabs)
+  return { device, exports, slabs, open }
 }
 
 /** Lets everything that is on its way arrive. */
@@ -253,14 +253,14 @@ test('a client beyond its limits waits, nothing is lost', async () => {
 })
 
 test('bytes in flight are limited too', async () => {
-  const { device, open, pool } = setUp()
+  const { device, open, slabs } = setUp()
   device.hold = true
   const client = await open()
   const writes: Promise<void>[] = []
   for (let i = 0; i < 10; i++) writes.push(client.write(0, Buffer.alloc(16 * MIB, i)))
   await settle()
   assert.ok(device.held.reduce((sum, io) => sum + io.length, 0) <= 80 * MIB)
-  assert.ok(pool.inUse <= 13)
+  assert.ok(slabs.inUse <= 13)
   device.hold = false
   device.finishAll()
   await Promise.all(writes)
@@ -293,8 +293,8 @@ test('a held export takes nothing new, drains, and goes on with another device',
 
 test('a write that is still arriving when a hold begins reaches only the device after the hold', async () => {
   for (const length of [5000, 3 * MIB]) {
-    const { device, exports, pool } = setUp()
-    const { stream } = raw(exports, pool)
+    const { device, exports, slabs } = setUp()
+    const { stream } = raw(exports, slabs)
     const write = Buffer.concat([
       request({ type: CMD.WRITE, offset: 4096, length, cookieLow: 1 }),
       Buffer.alloc(length, 9),
@@ -313,13 +313,13 @@ test('a write that is still arriving when a hold begins reaches only the device 
     assert.equal(next.bytes[4096 + length - 1], 9)
     stream.destroy()
     await settle()
-    assert.equal(pool.inUse, 0)
+    assert.equal(slabs.inUse, 0)
   }
 })
 
 test('a connection that dies during a hold gives its memory back and writes nothing', async () => {
-  const { device, exports, pool } = setUp()
-  const { stream } = raw(exports, pool)
+  const { device, exports, slabs } = setUp()
+  const { stream } = raw(exports, slabs)
   const write = request({ type: CMD.WRITE, length: 5000, cookieLow: 1 })
   stream.write(Buffer.concat([handshakeBytes('vol'), write, Buffer.alloc(4999)]))
   await settle()
@@ -331,7 +331,7 @@ test('a connection that dies during a hold gives its memory back and writes noth
   exports.release('vol')
   await settle()
   assert.equal(device.seen.length, 0)
-  assert.equal(pool.inUse, 0)
+  assert.equal(slabs.inUse, 0)
 })
 
 test('losing authority drops the connections and refuses new ones with the reason', async () => {
@@ -348,7 +348,7 @@ test('losing authority drops the connections and refuses new ones with the reaso
 })
 
 test('all memory comes back when a connection ends, whatever it was doing', async () => {
-  const { device, open, pool } = setUp()
+  const { device, open, slabs } = setUp()
   device.hold = true
   const client = await open()
   const lost = [
@@ -363,7 +363,7 @@ test('all memory comes back when a connection ends, whatever it was doing', asyn
   await settle()
   device.finishAll()
   await settle()
-  assert.equal(pool.inUse, 0)
+  assert.equal(slabs.inUse, 0)
 })
 
 test('DISC is obeyed after the answers have gone out', async () => {
@@ -391,12 +391,12 @@ const request = (fields: Partial<ReturnType<typeof emptyRequest>>): Buffer => {
 }
 
 /** A raw stream whose other end is the server. Collects what comes back. */
-function raw(exports: ExportTable, pool: SlabPool): { stream: Duplex; received: Buffer[] } {
+function raw(exports: ExportTable, slabs: ReceiveSlabs): { stream: Duplex; received: Buffer[] } {
   const [stream, other] = socketPair()
   const received: Buffer[] = []
   stream.on('data', (chunk: Buffer) => received.push(chunk))
   stream.on('error', () => {}) // hostile tests end streams in every way
-  void serve(other, exports, pool)
+  void serve(other, exports, slabs)
   return { stream, received }
 }
 
@@ -405,18 +405,18 @@ test('a wrong magic or a write beyond 32 MiB ends the connection', async () => {
     Buffer.alloc(REQUEST_BYTES, 0x55),
     request({ type: CMD.WRITE, length: 32 * MIB + 1 }),
   ]) {
-    const { exports, pool } = setUp()
-    const { stream } = raw(exports, pool)
+    const { exports, slabs } = setUp()
+    const { stream } = raw(exports, slabs)
     stream.write(Buffer.concat([handshakeBytes('vol'), bytes]))
     await settle()
     assert.equal(exports.connectionCount('vol'), 0)
-    assert.equal(pool.inUse, 0)
+    assert.equal(slabs.inUse, 0)
   }
 })
 
 test('the payload of a refused write is skipped and the next request understood', async () => {
-  const { exports, pool } = setUp()
-  const { stream, received } = raw(exports, pool)
+  const { exports, slabs } = setUp()
+  const { stream, received } = raw(exports, slabs)
   stream.write(handshakeBytes('vol'))
   await settle()
   received.length = 0
@@ -466,8 +466,8 @@ test('requests cut into pieces anywhere mean the same', async () => {
     fc.asyncProperty(
       fc.array(fc.integer({ min: 1, max: session.length - 1 }), { maxLength: 12 }),
       async (cuts) => {
-        const { device, exports, pool } = setUp(new MemoryDevice(16_384))
-        const { stream } = raw(exports, pool)
+        const { device, exports, slabs } = setUp(new MemoryDevice(16_384))
+        const { stream } = raw(exports, slabs)
         let from = 0
         for (const to of [...cuts.toSorted((a, b) => a - b), session.length]) {
           if (to > from) stream.write(session.subarray(from, to))
@@ -486,7 +486,7 @@ test('requests cut into pieces anywhere mean the same', async () => {
 })
 
 test('noise and damaged sessions hurt nobody else and leave no memory behind', async () => {
-  const { device, exports, pool, open } = setUp(new MemoryDevice(MIB))
+  const { device, exports, slabs, open } = setUp(new MemoryDevice(MIB))
   const healthy = await open()
   const valid = Buffer.concat([
     handshakeBytes('vol'),
@@ -524,7 +524,7 @@ test('noise and damaged sessions hurt nobody else and leave no memory behind', a
   )
   await fc.assert(
     fc.asyncProperty(hostile, async (bytes) => {
-      const { stream } = raw(exports, pool)
+      const { stream } = raw(exports, slabs)
       stream.write(bytes)
       await settle()
       stream.destroy()
@@ -538,5 +538,5 @@ test('noise and damaged sessions hurt nobody else and leave no memory behind', a
   healthy.destroy()
   await settle()
   assert.equal(device.held.length, 0)
-  assert.equal(pool.inUse, 0)
+  assert.equal(slabs.inUse, 0)
 })

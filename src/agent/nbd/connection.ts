@@ -18,7 +18,8 @@ import type { MemoryBudget } from './budget.ts'
 import { HEADER_BYTES, Io, type IoError, type IoOwner, WRITE_PART_BYTES_MAX } from './device.ts'
 import type { ExportConnection } from './exports.ts'
 import { type Agreement, ALLOCATION_CONTEXT_ID, REQUEST_BYTES_MAX } from './negotiation.ts'
-import type { Slab, SlabPool } from './slab.ts'
+import type { ReceiveSlabs } from './receive-slabs.ts'
+import type { Slab } from './slab.ts'
 
 /* The transmission phase of one connection. This is the hot path: a request costs a few microseconds in all, so
  * nothing is allocated per request, and system calls are made per turn and not per request.
@@ -58,7 +59,7 @@ export interface ConnectionParts {
   /** Bytes that arrived behind the handshake. */
   readonly early: Buffer
   readonly agreement: Agreement
-  readonly pool: SlabPool
+  readonly slabs: ReceiveSlabs
   /** Of all connections of the agent. */
   readonly budget: MemoryBudget
   /** Called once, with the reason for the log. */
@@ -69,7 +70,7 @@ export class Connection implements IoOwner, ExportConnection {
   readonly #bytes: ByteStream
   readonly #stream: Duplex
   readonly #agreement: Agreement
-  readonly #pool: SlabPool
+  readonly #slabs: ReceiveSlabs
   readonly #budget: MemoryBudget
   readonly #onClosed: (reason: string) => void
   #closed = false
@@ -112,11 +113,11 @@ export class Connection implements IoOwner, ExportConnection {
   readonly #longReplies: Buffer[] = []
   readonly #readsDone: Io[] = []
 
-  constructor({ stream, early, agreement, pool, budget, onClosed }: ConnectionParts) {
+  constructor({ stream, early, agreement, slabs, budget, onClosed }: ConnectionParts) {
     this.#bytes = stream
     this.#stream = stream.duplex
     this.#agreement = agreement
-    this.#pool = pool
+    this.#slabs = slabs
     this.#budget = budget
     budget.connected()
     this.#onClosed = onClosed
@@ -417,7 +418,7 @@ export class Connection implements IoOwner, ExportConnection {
     if (slab?.references === 1) this.#slabAt = 0
     if (slab === undefined || this.#slabAt + wanted > slab.bytes.length) {
       slab?.release()
-      slab = this.#slab = this.#pool.take()
+      slab = this.#slab = this.#slabs.take(wanted, this.#inFlightBytes)
       this.#slabAt = 0
     }
     slab.retain()
@@ -571,7 +572,7 @@ export class Connection implements IoOwner, ExportConnection {
     }
     if (this.#readsDone.length > 0) this.#sendReads()
     if (pieces > 1) stream.uncork()
-    if (this.#inFlight === 0 && this.#slab !== undefined && this.#pool.crowded) {
+    if (this.#inFlight === 0 && this.#slab !== undefined && this.#slabs.wantsBack(this.#slab)) {
       this.#slab.release()
       this.#slab = undefined
     }

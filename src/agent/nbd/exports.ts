@@ -84,6 +84,16 @@ export class ExportTable {
   readonly #exports = new Map<string, Export>()
   readonly #refusals = new Map<string, string>()
   readonly #offers = new Map<string, Offer>()
+  readonly #watchers = new Set<(name: string) => void>()
+
+  /** `changed` is called after a name began or ceased to be served, or is refused for another reason. */
+  watch(changed: (name: string) => void): void {
+    this.#watchers.add(changed)
+  }
+
+  #tell(name: string): void {
+    for (const watcher of this.#watchers) watcher(name)
+  }
 
   /** Opens `name`, or gives an open one another device. The old device must have been drained with `hold` unless no
    *  connection is open; a hold stays until `release`. */
@@ -93,6 +103,7 @@ export class ExportTable {
     if (known === undefined) {
       const made = new Export(name, device)
       this.#exports.set(name, made)
+      this.#tell(name)
       return made
     }
     if (known.device !== device) {
@@ -115,12 +126,14 @@ export class ExportTable {
   refuse(name: string, reason: string): void {
     this.#end(name, reason)
     this.#refusals.set(name, reason)
+    this.#tell(name)
   }
 
   /** Drops the connections of `name` and forgets it. */
   remove(name: string, reason: string): void {
     this.#end(name, reason)
     this.#refusals.delete(name)
+    this.#tell(name)
   }
 
   #end(name: string, reason: string): void {

@@ -32,7 +32,7 @@ async function opened(t: { after(work: () => Promise<void>): void }): Promise<{
   await store.create('v', 8 * MIB, { mode: 'standalone' })
   const volume = await store.open('v')
   const device = localDevice(volume)
-  const slab = new SlabPool().take()
+  const slab = new SlabPool({ slabBytes: 2 * MIB, idleCountMax: 1 }).take()
   slab.bytes.fill(5, 0, 4096)
   return {
     volume,

@@ -8,7 +8,7 @@ import { Connection } from './connection.ts'
 import type { ExportTable, OpenRefusal } from './exports.ts'
 import { type HandshakeSettings, shakeHands } from './handshake.ts'
 import { type Arrival, type Door, openDoorAt } from './listen.ts'
-import { SlabPool } from './slab.ts'
+import { ReceiveSlabs } from './receive-slabs.ts'
 import { type NbdTlsSettings, NO_TLS, tlsUpgrade, type Upgrade } from './tls.ts'
 
 /* Sockets of the NBD server: a unix socket, guarded by its file permissions, and TCP, guarded by TLS with client certificates
@@ -36,7 +36,7 @@ export type { Door as Listening } from './listen.ts'
 
 export class NbdServer {
   readonly #parts: NbdServerParts
-  readonly #pool = new SlabPool()
+  readonly #slabs = new ReceiveSlabs()
   readonly #budget: MemoryBudget
   readonly #open = new Set<Socket>()
   readonly #doors = new Set<Door>()
@@ -55,9 +55,14 @@ export class NbdServer {
     return this.#budget.used
   }
 
-  /** Slabs of 8 MiB that requests hold on to, for metrics and leak tests. */
+  /** Slabs that connections and requests hold on to, for metrics and leak tests. */
   get slabsInUse(): number {
-    return this.#pool.inUse
+    return this.#slabs.inUse
+  }
+
+  /** Slabs that were allocated so far. */
+  get slabsMade(): number {
+    return this.#slabs.made
   }
 
   /** Replaces a socket left by a dead process: the caller holds the lock of the agent's directory.
@@ -120,7 +125,7 @@ export class NbdServer {
         log.info(fields, 'NBD connection opened')
         new Connection({
           ...established,
-          pool: this.#pool,
+          slabs: this.#slabs,
           budget: this.#budget,
           onClosed: (reason) => {
             log.info({ ...fields, reason }, 'NBD connection closed')

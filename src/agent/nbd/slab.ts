@@ -8,10 +8,6 @@ import { assert } from '#base/assert.ts'
  * bytes that are still on their way to the other site, which is silent corruption, hence the assertions.
  */
 
-/** Size of an ordinary slab. Large enough that a busy connection changes slabs some hundred times a second, small
- *  enough that a few dozen connections fit into memory. */
-export const SLAB_BYTES = 8 * 1024 * 1024
-
 export class Slab {
   readonly bytes: Buffer
   readonly #pool: SlabPool
@@ -37,18 +33,16 @@ export class Slab {
   }
 }
 
-/** So many slabs in use, and connections without a request give theirs back. */
-const CROWD = 32
-
-/** Hands out slabs and keeps a few idle ones, because a fresh 8 MiB buffer costs page faults on its first use. */
+/** Hands out slabs of one size and keeps a few idle ones, because fresh memory costs page faults on its first use. */
 export class SlabPool {
   readonly slabBytes: number
   readonly #idleCountMax: number
   readonly #idle: Slab[] = []
   #inUse = 0
+  #made = 0
 
   /** `idleCountMax`: idle slabs kept for reuse; beyond it a released slab goes to the garbage collector. */
-  constructor({ slabBytes = SLAB_BYTES, idleCountMax = 8 } = {}) {
+  constructor({ slabBytes, idleCountMax }: { slabBytes: number; idleCountMax: number }) {
     this.slabBytes = slabBytes
     this.#idleCountMax = idleCountMax
   }
@@ -58,17 +52,23 @@ export class SlabPool {
     return this.#inUse
   }
 
-  get crowded(): boolean {
-    return this.#inUse > CROWD
+  /** Slabs that were allocated so far. */
+  get made(): number {
+    return this.#made
   }
 
   /** A slab with one reference, the caller's. */
   take(): Slab {
-    const slab = this.#idle.pop() ?? new Slab(this, Buffer.allocUnsafeSlow(this.slabBytes))
+    const slab = this.#idle.pop() ?? this.#make()
     assert(slab.references === 0, 'an idle slab has no reader')
     this.#inUse++
     slab.retain()
     return slab
+  }
+
+  #make(): Slab {
+    this.#made++
+    return new Slab(this, Buffer.allocUnsafeSlow(this.slabBytes))
   }
 
   /** Called by the slab itself on its last release. */

@@ -10,6 +10,8 @@ const MIB = 1024 * 1024
 // The ring only hands it back.
 const MEMBER = {} as WriterMember
 
+const newPool = () => new SlabPool({ slabBytes: 8 * MIB, idleCountMax: 2 })
+
 /** Entries with random frames of the given lengths, answered. */
 function answered(ring: WriteRing, pool: SlabPool, lengths: readonly number[]): Buffer[] {
   const slab = pool.take()
@@ -33,7 +35,7 @@ function answered(ring: WriteRing, pool: SlabPool, lengths: readonly number[]): 
 
 describe('the frame log', () => {
   test('keeps frames as they were, in memory of its own, until they are let go', () => {
-    const pool = new SlabPool()
+    const pool = newPool()
     const ring = new WriteRing()
     const log = new FrameLog(16 * MIB)
     log.start()
@@ -58,7 +60,7 @@ describe('the frame log', () => {
   })
 
   test('knows when it has grown too long, counting what small frames cost to manage', () => {
-    const pool = new SlabPool()
+    const pool = newPool()
     const ring = new WriteRing()
     const log = new FrameLog(100 * (28 + 1 + 200))
     log.start()
@@ -72,7 +74,7 @@ describe('the frame log', () => {
   })
 
   test('keeps nothing while it is off', () => {
-    const pool = new SlabPool()
+    const pool = newPool()
     const ring = new WriteRing()
     const log = new FrameLog(MIB)
     answered(ring, pool, [10])
