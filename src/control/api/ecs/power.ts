@@ -1,4 +1,7 @@
-import { type PowerRequest, requestPower } from '#control/operations/definitions/server-requests.ts'
+import {
+  type PowerRequest,
+  requestPowers,
+} from '#control/operations/definitions/server-requests.ts'
 import { inputWith, isMembers } from '../compute/input.ts'
 import type { ComputeServices } from '../compute/services.ts'
 import type { Api } from '../http/dialect.ts'
@@ -32,10 +35,8 @@ export function powerRoutes(app: Api, services: ComputeServices): void {
       const type = (input.filledText(batch, 'type') ?? 'SOFT').toUpperCase()
       if (type !== 'SOFT' && type !== 'HARD') throw badRequest('type: SOFT or HARD.')
       auditTarget(request, ids.join(','), { action: key })
-      const power = { kind, hard: type === 'HARD', always: true }
-      const [id] = ids
-      if (id === undefined || ids.length > 1) throw badRequest('servers: one at a time.')
-      const outcome = await requestPower(services, projectOf(request), id, power)
+      const power = { kind, hard: type === 'HARD' }
+      const outcome = await requestPowers(services, projectOf(request), ids, power)
       if (!outcome.ok) throw refusalOf(outcome.refusal)
       return { job_id: outcome.operation }
     },

@@ -6,6 +6,7 @@ import { auditTarget, projectOf } from '../http/request.ts'
 import { isId } from './codec.ts'
 import { failureJobObject, JOB_SPECS, jobObject, SUB_JOB_PREFIX, subJobObject } from './jobs.ts'
 import { nameMatches, one, pageOf, pageRows, type Query } from './lists.ts'
+import { hasServerJobs, isServerJob, serverJobObject } from './server-jobs.ts'
 import type { SdrsContext } from './services.ts'
 import { Refusal } from '../http/refusal.ts'
 
@@ -16,6 +17,9 @@ const GroupPath = Type.Object({ project_id: Type.String(), server_group_id: Type
 
 /** Failed operations looked at; older ones are not shown. */
 const FAILURES_MAX = 1_000
+
+/** Sub-jobs of one job. */
+const CHILDREN_MAX = 1_000
 
 const FAILURE_STATUSES = [
   'createFail',
@@ -50,7 +54,15 @@ export function taskRoutes(app: Api, context: SdrsContext): void {
 
   async function findJob(project: string, id: string) {
     const operation = await services.operations.get(id)
-    return operation === null || operation.project !== project ? null : jobObject(operation)
+    if (operation === null || operation.project !== project) return null
+    return isServerJob(operation) ? await findServerJob(operation) : jobObject(operation)
+  }
+
+  async function findServerJob(operation: OperationView) {
+    const children = hasServerJobs(operation)
+      ? await services.operations.list({ parent: operation.id, limit: CHILDREN_MAX })
+      : []
+    return serverJobObject(operation, children.toReversed())
   }
 
   async function findSubJob(project: string, id: string) {

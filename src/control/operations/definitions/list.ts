@@ -15,6 +15,7 @@ import { attachDisk, detachDisk } from './server-disks.ts'
 import {
   createServer,
   createServers,
+  powerServers,
   rebootServer,
   resizeServer,
   startServer,
@@ -48,6 +49,7 @@ export const operationKinds: readonly OperationKind<never>[] = [
   createServers,
   deleteServer,
   deleteServers,
+  powerServers,
   startServer,
   stopServer,
   rebootServer,

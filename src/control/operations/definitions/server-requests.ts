@@ -29,6 +29,7 @@ import { attachDisk, detachDisk } from './server-disks.ts'
 import { attachable } from './server-volumes.ts'
 import {
   createServer,
+  powerServers,
   rebootServer,
   resizeServer,
   SERVER_BATCH,
@@ -149,37 +150,81 @@ export async function requestPower(
   services: RequestServices,
   project: string,
   id: string,
-  { kind, hard, always = false }: PowerRequest,
+  power: PowerRequest,
 ): Promise<Outcome<{ readonly operation: string | null }, ServerRequestRefusal>> {
-  const { store, operations, clock } = services
-  return await store.write(async (tx) => {
-    const server = await findServer(tx, project, id)
-    if (server === undefined) return refused('SERVER_UNKNOWN')
-    const facts = await serverFacts(tx, server)
-    const decision = decideServer(facts, kind === 'reboot' ? { kind, hard } : { kind })
-    if (!decision.ok) return decision
-    const { already, status, task } = decision
-    if (already && !always) return { ok: true, operation: null }
-    if (!already) await updateServer(tx, id, { status, task }, clock.wallMs())
-    const of = about(server)
-    switch (kind) {
-      case 'start':
-        return {
-          ok: true,
-          operation: await operations.submit(tx, startServer, { ...of, input: { already } }),
-        }
-      case 'stop':
-        return {
-          ok: true,
-          operation: await operations.submit(tx, stopServer, { ...of, input: { already, hard } }),
-        }
-      case 'reboot':
-        return {
-          ok: true,
-          operation: await operations.submit(tx, rebootServer, { ...of, input: { hard } }),
-        }
-    }
+  return await services.store.write(async (tx) => {
+    const decision = await decidePower(tx, project, id, power)
+    return decision.ok ? await submitPower(tx, services, decision, power) : decision
   })
+}
+
+/** All or none, as one operation with a sub-operation for each server; one that is so already is done at once. */
+export async function requestPowers(
+  services: RequestServices,
+  project: string,
+  ids: readonly string[],
+  power: Omit<PowerRequest, 'always'>,
+): Promise<Outcome<{ readonly operation: string }, ServerRequestRefusal>> {
+  return await services.store.write(async (tx) => {
+    const decisions: PowerDecision[] = []
+    for (const id of new Set(ids)) {
+      const decision = await decidePower(tx, project, id, power)
+      if (!decision.ok) return decision
+      decisions.push(decision)
+    }
+    const parent = await services.operations.submit(tx, powerServers, {
+      project,
+      resourceType: SERVER_BATCH,
+      resourceId: newId(),
+      input: {},
+    })
+    for (const decision of decisions) {
+      await submitPower(tx, services, decision, { ...power, always: true }, parent)
+    }
+    return { ok: true, operation: parent }
+  })
+}
+
+interface PowerDecision {
+  readonly server: ServerRow
+  readonly already: boolean
+  readonly status: ServerRow['status']
+  readonly task: ServerRow['task']
+}
+
+async function decidePower(
+  tx: Transaction,
+  project: string,
+  id: string,
+  { kind, hard }: PowerRequest,
+): Promise<Outcome<PowerDecision, ServerRequestRefusal>> {
+  const server = await findServer(tx, project, id)
+  if (server === undefined) return refused('SERVER_UNKNOWN')
+  const facts = await serverFacts(tx, server)
+  const decision = decideServer(facts, kind === 'reboot' ? { kind, hard } : { kind })
+  return decision.ok ? { ...decision, server } : decision
+}
+
+async function submitPower(
+  tx: Transaction,
+  { operations, clock }: RequestServices,
+  { server, already, status, task }: PowerDecision,
+  { kind, hard, always = false }: PowerRequest,
+  parent?: string,
+): Promise<{ readonly ok: true; readonly operation: string | null }> {
+  if (already && !always) return { ok: true, operation: null }
+  if (!already) await updateServer(tx, server.id, { status, task }, clock.wallMs())
+  const of = { ...about(server), ...(parent === undefined ? {} : { parent }) }
+  const submitted = async (operation: Promise<string>) =>
+    ({ ok: true, operation: await operation }) as const
+  switch (kind) {
+    case 'start':
+      return await submitted(operations.submit(tx, startServer, { ...of, input: { already } }))
+    case 'stop':
+      return await submitted(operations.submit(tx, stopServer, { ...of, input: { already, hard } }))
+    case 'reboot':
+      return await submitted(operations.submit(tx, rebootServer, { ...of, input: { hard } }))
+  }
 }
 
 // ---------------------------------------------------------------- disks

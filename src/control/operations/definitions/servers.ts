@@ -221,6 +221,13 @@ export const createServers = operation<Record<string, never>>('server.create-man
 
 // ---------------------------------------------------------------- power
 
+/** Waits for operations on several servers, which were submitted together with it. */
+export const powerServers = operation<Record<string, never>>('server.power-many', {
+  version: 1,
+  steps: [childrenStep('servers', { submit: async () => {} })],
+  failed: async () => {},
+})
+
 /** Nothing to be done when it is so already; see `PowerRequest.always`. */
 export interface PowerInput {
   readonly already: boolean
