@@ -1,6 +1,6 @@
 import { unreachable } from '#base/assert.ts'
 import { GROUP_TRANSIENT, type GroupStatus, type Station } from './protection-group.ts'
-import type { PairStatus } from './replication-pair.ts'
+import { type PairStatus, restingPairStatus } from './replication-pair.ts'
 
 /**
  * The life of a protected instance: a production server, a stopped server at the DR site, and the pairs that replicate
@@ -120,19 +120,9 @@ export function shownInstanceStatus(
     : status
 }
 
-/** The state of an instance that rests, given its group's. */
-export function restingInstanceStatus(group: GroupStatus): InstanceStatus {
-  switch (group) {
-    case 'available':
-    case 'creating':
-    case 'deleting':
-    case 'error':
-    case 'error-deleting':
-      return 'available'
-    default:
-      return group
-  }
-}
+/** The state of an instance that rests, given its group's: the same as a pair's. */
+export const restingInstanceStatus = (group: GroupStatus): InstanceStatus =>
+  restingPairStatus(group) as InstanceStatus
 
 // ---------------------------------------------------------------- commands
 

@@ -5,7 +5,7 @@ import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tabl
 import type { ProtectedInstanceRow, ServerRow } from '#control/store/tables/servers.ts'
 import { INSTANCE_MOVES, type InstanceStatus, identityMoves } from '#domain/protected-instance.ts'
 import type { GroupStatus } from '#domain/protection-group.ts'
-import { productionAz, readGroup } from './groups.ts'
+import { readGroup } from './groups.ts'
 
 /** Queries about protected instances. Every one that serves a caller is bound to the caller's project. */
 type Db = Queries | Transaction

@@ -1,3 +1,5 @@
+import { pairStatus } from '#control/resources/groups.ts'
+import { type AttachedPair, instanceStatus } from '#control/resources/instances.ts'
 import { fromJson } from '#control/store/json.ts'
 import type {
   ActiveDomainRow,
@@ -5,7 +7,10 @@ import type {
   ReplicationPairRow,
   VolumeRow,
 } from '#control/store/tables/resources.ts'
+import type { ProtectedInstanceRow } from '#control/store/tables/servers.ts'
+import { type InstanceStatus, shownInstanceStatus } from '#domain/protected-instance.ts'
 import type { SyncView } from '#domain/sync-view.ts'
+import type { Tag } from '#domain/tag.ts'
 
 /** From rows to the API's objects. The API's own words stop here. */
 
@@ -33,6 +38,7 @@ export function groupObject(
   pairs: readonly ReplicationPairRow[],
   view: SyncView,
   domainName: string,
+  instances: number,
 ) {
   return {
     id: group.id,
@@ -45,7 +51,7 @@ export function groupObject(
     domain_id: group.domain,
     domain_name: domainName,
     priority_station: group.station,
-    protected_instance_num: 0,
+    protected_instance_num: instances,
     replication_num: pairs.length,
     disaster_recovery_drill_num: 0,
     protected_status: null,
@@ -96,6 +102,47 @@ export function pairObject(
       volume_type: production.volume_type,
     },
     ...(pair.status === 'error' ? { failure_detail: pair.failure_detail } : {}),
+  }
+}
+
+/** What is shown of an instance besides its own row. */
+export interface InstanceParts {
+  readonly group: ProtectionGroupRow
+  readonly attached: readonly AttachedPair[]
+  readonly tags: readonly Tag[]
+  /** How many of its two servers exist. */
+  readonly servers: number
+}
+
+export const shownStatus = (instance: ProtectedInstanceRow, parts: InstanceParts): InstanceStatus =>
+  shownInstanceStatus(
+    instanceStatus(instance),
+    parts.attached.map(({ pair }) => pairStatus(pair)),
+    parts.servers,
+  )
+
+export function instanceObject(
+  instance: ProtectedInstanceRow,
+  parts: InstanceParts,
+  view: SyncView,
+) {
+  const { attached, tags, group } = parts
+  return {
+    id: instance.id,
+    name: instance.name,
+    description: instance.description,
+    server_group_id: instance.group_id,
+    status: shownStatus(instance, parts),
+    progress:
+      attached.length === 0 ? 0 : Math.min(...attached.map(({ pair }) => pairProgress(pair, view))),
+    source_server: instance.source_server,
+    target_server: instance.target_server,
+    created_at: spaceTime(instance.created_at),
+    updated_at: spaceTime(instance.updated_at),
+    priority_station: group.station,
+    attachment: attached.map(({ pair, device }) => ({ replication: pair.id, device })),
+    tags: tags.map(({ key, value }) => ({ key, value })),
+    metadata: {},
   }
 }
 

@@ -1,6 +1,9 @@
 import type { Dialect } from '../http/dialect.ts'
 import { errorBody, sdrsErrors, SDRS_CODES, type SdrsCode } from './errors.ts'
 import { groupRoutes } from './groups.ts'
+import { instancePartRoutes } from './instance-parts.ts'
+import { instanceTagRoutes } from './instance-tags.ts'
+import { instanceRoutes } from './instances.ts'
 import { notYetRoutes } from './not-yet.ts'
 import { pairRoutes } from './pairs.ts'
 import type { SdrsServices } from './services.ts'
@@ -37,6 +40,9 @@ export function sdrsDialect(services: SdrsServices, options: SdrsOptions = {}): 
       surroundingRoutes(app, context)
       groupRoutes(app, context)
       pairRoutes(app, context)
+      instanceRoutes(app, context)
+      instancePartRoutes(app, context)
+      instanceTagRoutes(app, context)
       taskRoutes(app, context)
       notYetRoutes(app, context)
     },

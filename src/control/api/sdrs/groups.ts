@@ -14,6 +14,7 @@ import {
   pairsOfGroup,
   productionAz,
 } from '#control/resources/groups.ts'
+import { countInstances, instancesOfGroup } from '#control/resources/instances.ts'
 import { listDomains } from '#control/resources/surroundings.ts'
 import { type GroupCommand, isGroupStatus } from '#domain/protection-group.ts'
 import { isDescription, isName } from '#domain/text.ts'
@@ -53,6 +54,8 @@ const CreateBody = Type.Object({
         preferred_site: optional(Type.String()),
       }),
     ),
+    // An extension of ours: whether a failover or reversal starts the servers of the new production site.
+    start_servers: optional(Type.Boolean()),
   }),
 })
 const RenameBody = Type.Object({ server_group: Type.Object({ name: Type.String() }) })
@@ -73,7 +76,8 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
       const view = (await viewsOf(db, services, [group], pairs))(id)
       const domains = await listDomains(db)
       const domain = domains.find((one) => one.id === group.domain)
-      return { server_group: groupObject(group, pairs, view, domain?.name ?? '') }
+      const instances = (await instancesOfGroup(db, id)).length
+      return { server_group: groupObject(group, pairs, view, domain?.name ?? '', instances) }
     })
   }
 
@@ -100,6 +104,7 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
         domain: body.domain_id.toLowerCase(),
         vpc: body.source_vpc_id.toLowerCase(),
         ...(mode === undefined ? {} : { arbitration: { mode, preferred } }),
+        startServers: body.start_servers === true,
       })
       if (!outcome.ok) throw refuse(CREATE_CODES[outcome.refusal])
       auditTarget(request, outcome.group.id)
@@ -127,6 +132,7 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
       const pairs = Map.groupBy(await listPairs(db, project), (pair) => pair.group_id)
       const shownPairs = shown.flatMap((group) => pairs.get(group.id) ?? [])
       const viewOf = await viewsOf(db, services, shown, shownPairs)
+      const instances = await countInstances(db, project)
       const domains = new Map((await listDomains(db)).map((domain) => [domain.id, domain.name]))
       return {
         server_groups: shown.map((group) =>
@@ -135,6 +141,7 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
             pairs.get(group.id) ?? [],
             viewOf(group.id),
             domains.get(group.domain) ?? '',
+            instances.get(group.id) ?? 0,
           ),
         ),
         count: rows.length,

@@ -6,7 +6,8 @@ import { jobTime } from './codec.ts'
  *
  * Group jobs show one child per pair under `entities.sub_jobs`. The children are no operations: a group is switched as a
  * whole, so they share its fate. Their ids end in the pair's number, so that a child can be asked for by its id.
- * Pair jobs never have children, and nothing but text in `entities`: typed clients decode it as a map of strings.
+ * The children of a batch are operations, with jobs of their own. Jobs of pairs and single instances never have children, and nothing but
+ * text in `entities`: typed clients decode it as a map of strings.
  */
 interface JobSpec {
   readonly type: string
@@ -16,11 +17,13 @@ interface JobSpec {
   readonly failure: string
   /** Class in the list of failed tasks; null: not listed there. */
   readonly failed: FailedTask | null
+  /** Its children are operations of their own. */
+  readonly batch?: true
 }
 
 export interface FailedTask {
   readonly status: string
-  readonly resource: 'server_groups' | 'replications'
+  readonly resource: 'server_groups' | 'replications' | 'protected_instances'
 }
 
 const group = (verb: string, failure: string, status: string, children = true): JobSpec => ({
@@ -35,6 +38,18 @@ const pair = (type: string, failure: string, status: string): JobSpec => ({
   child: null,
   failure,
   failed: { status, resource: 'replications' },
+})
+
+const instance = (type: string, failure: string, status: string | null): JobSpec => ({
+  type,
+  child: null,
+  failure,
+  failed: status === null ? null : { status, resource: 'protected_instances' },
+})
+
+const batch = (type: string, failure: string): JobSpec => ({
+  ...instance(type, failure, null),
+  batch: true,
 })
 
 const volume = (type: string, failure: string): JobSpec => ({
@@ -56,6 +71,16 @@ export const JOB_SPECS: Readonly<Record<string, JobSpec>> = {
   'pair.create': pair('createReplicationPairNoCG', 'SDRS.1606', 'createFail'),
   'pair.delete': pair('deleteReplicationPairNoCG', 'SDRS.1607', 'deleteFail'),
   'pair.expand': pair('expandReplicationPairNew', 'SDRS.1820', 'expandFail'),
+  'instance.create': instance('createProtectedInstanceNoCG', 'SDRS.1350', 'createFail'),
+  'instance.create-many': batch('batchCreateProtectedInstanceNoCG', 'SDRS.0406'),
+  'instance.delete': instance('deleteProtectedInstanceNoCG', 'SDRS.1351', 'deleteFail'),
+  'instance.delete-many': batch('batchDeleteProtectedInstanceNoCG', 'SDRS.0406'),
+  'instance.attach': instance('attachReplicationPairNew', 'SDRS.1821', 'attachFail'),
+  'instance.detach': instance('detachReplicationPairNew', 'SDRS.1822', 'detachFail'),
+  // There is no class for failed changes of NICs.
+  'instance.add-nic': instance('addNicNew', 'SDRS.1312', null),
+  'instance.delete-nic': instance('deleteNicNew', 'SDRS.1313', null),
+  'instance.resize': instance('resizeProtectedInstanceNew', 'SDRS.1329', 'resizeFail'),
   'volume.create': volume('createVolume', 'EVS.2024'),
   'volume.delete': volume('deleteVolume', 'EVS.2020'),
   'volume.extend': volume('extendVolume', 'EVS.2026'),
@@ -67,6 +92,7 @@ const FAULT_CODES: Readonly<Record<string, string>> = {
   DR_SIDE_EMPTY: 'SDRS.1830',
   DR_SIDE_FAILED: 'SDRS.1824',
   PREFERRED_SITE_MAY_RUN: 'SDRS.1824',
+  PRODUCTION_SERVER_RUNS: 'SDRS.1319',
   REPLICATION_NOT_ESTABLISHED: 'SDRS.1824',
   HOLD_NOT_DRAINED: 'SDRS.1824',
 }
@@ -79,8 +105,12 @@ const STATUSES = {
   cancelled: 'FAIL',
 } as const
 
-/** The job of an operation, or null when this API does not show its kind. */
-export function jobObject(operation: OperationView) {
+/** True for a job whose children are asked for separately, see `jobObject`. */
+export const isBatch = (operation: OperationView): boolean =>
+  JOB_SPECS[operation.kind]?.batch === true
+
+/** The job of an operation, or null when this API does not show its kind. `operations`: the children of a batch, in their order. */
+export function jobObject(operation: OperationView, operations: readonly OperationView[] = []) {
   const spec = JOB_SPECS[operation.kind]
   if (spec === undefined) return null
   const common = jobFields(operation, spec)
@@ -88,6 +118,13 @@ export function jobObject(operation: OperationView) {
     return { ...common, end_time: common.end_time ?? '', entities: volumeEntities(operation) }
   }
   const entities = stringEntities(operation)
+  if (spec.batch === true) {
+    const sub_jobs = operations.flatMap((one) => {
+      const of = JOB_SPECS[one.kind]
+      return of === undefined ? [] : [{ ...jobFields(one, of), entities: stringEntities(one) }]
+    })
+    return { ...common, entities: { ...entities, sub_jobs } }
+  }
   const children = childrenOf(operation)
   if (spec.child === null || children.length === 0) return { ...common, entities }
   const sub_jobs = children.map((child) => childJob(operation, spec, child))
@@ -159,10 +196,19 @@ function childJob(operation: OperationView, spec: JobSpec, child: Child) {
   }
 }
 
+const SHOWN = [
+  'server_group_id',
+  'protected_instance_id',
+  'replication_pair_id',
+  'volume_ids',
+  'native_server_id',
+  'nic_id',
+  'given_up_at_least',
+]
+
 function stringEntities(operation: OperationView): Record<string, string> {
-  const shown = ['server_group_id', 'replication_pair_id', 'volume_ids', 'given_up_at_least']
   return Object.fromEntries(
-    shown.flatMap((key) => {
+    SHOWN.flatMap((key) => {
       const value = operation.entities[key]
       return typeof value === 'string' ? [[key, value]] : []
     }),

@@ -4,8 +4,15 @@ import { dismissFailures, dismissedFailures, operationByPrefix } from '#control/
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, projectOf } from '../http/request.ts'
 import { isId } from './codec.ts'
-import { failureJobObject, JOB_SPECS, jobObject, SUB_JOB_PREFIX, subJobObject } from './jobs.ts'
-import { nameMatches, one, pageOf, pageRows, type Query } from './lists.ts'
+import {
+  failureJobObject,
+  isBatch,
+  JOB_SPECS,
+  jobObject,
+  SUB_JOB_PREFIX,
+  subJobObject,
+} from './jobs.ts'
+import { LIMIT_MAX, nameMatches, one, pageOf, pageRows, type Query } from './lists.ts'
 import { hasServerJobs, isServerJob, serverJobObject } from './server-jobs.ts'
 import type { SdrsContext } from './services.ts'
 import { Refusal } from '../http/refusal.ts'
@@ -55,7 +62,10 @@ export function taskRoutes(app: Api, context: SdrsContext): void {
   async function findJob(project: string, id: string) {
     const operation = await services.operations.get(id)
     if (operation === null || operation.project !== project) return null
-    return isServerJob(operation) ? await findServerJob(operation) : jobObject(operation)
+    if (isServerJob(operation)) return await findServerJob(operation)
+    if (!isBatch(operation)) return jobObject(operation)
+    const children = await services.operations.list({ parent: id, limit: LIMIT_MAX })
+    return jobObject(operation, children.toReversed())
   }
 
   async function findServerJob(operation: OperationView) {

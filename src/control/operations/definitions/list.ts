@@ -8,6 +8,9 @@ import {
   startGroup,
   stopGroup,
 } from './groups.ts'
+import { attachPair, detachPair } from './instance-disks.ts'
+import { addNic, deleteNic, resizeInstance } from './instance-nics.ts'
+import { createInstance, createInstances, deleteInstance, deleteInstances } from './instances.ts'
 import { createPair, deletePair, expandPair } from './pairs.ts'
 import { rebuildPair } from './rebuild.ts'
 import { deleteServer, deleteServers } from './server-deletion.ts'
@@ -56,4 +59,13 @@ export const operationKinds: readonly OperationKind<never>[] = [
   resizeServer,
   attachDisk,
   detachDisk,
+  createInstance,
+  createInstances,
+  deleteInstance,
+  deleteInstances,
+  attachPair,
+  detachPair,
+  addNic,
+  deleteNic,
+  resizeInstance,
 ]
