@@ -2,6 +2,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { RunningAgent } from '#agent/agent.ts'
+import type { ServerCommands } from '#agent/compute/commands.ts'
 import { resolveOptions } from '#base/config.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
@@ -204,12 +205,13 @@ export async function startRegionControl(options: RegionControlOptions): Promise
   }
 }
 
-/** The agent of a site. `more`: options over the short times of this file. */
+/** The agent of a site. `more`: options over the short times of this file. `servers`: in the place of real guests. */
 export async function startRegionAgent(
   directory: string,
   site: string,
   internalPort: number,
   more: Readonly<Record<string, unknown>> = {},
+  servers?: ServerCommands,
 ): Promise<RunningAgent> {
   await mkdir(join(directory, site), { recursive: true })
   // Not at the top: a control plane that is started a hundred times does without.
@@ -232,5 +234,7 @@ export async function startRegionAgent(
         },
       }),
     ),
+    'test',
+    servers === undefined ? {} : { servers },
   )
 }

@@ -8,6 +8,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { RunningAgent } from '#agent/agent.ts'
+import type { ServerCommands } from '#agent/compute/commands.ts'
 import { sleep } from '#base/clock.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
@@ -37,6 +38,8 @@ export interface RegionOptions extends SdrsOptions {
   readonly crashPoint?: CrashPoint
   /** Options of both agents, over the short times of this file. */
   readonly agent?: Readonly<Record<string, unknown>>
+  /** In the place of real guests, by site. */
+  readonly servers?: Readonly<Record<string, ServerCommands>>
 }
 
 /** Every answer that a test sees is held against its contract. */
@@ -107,8 +110,9 @@ export class Region {
 
   async startSite(site: string): Promise<void> {
     const { port } = this.plane.internal
-    const options = this.#options.agent
-    this.#agents.set(site, await startRegionAgent(this.directory, site, port, options))
+    const { agent, servers } = this.#options
+    const started = await startRegionAgent(this.directory, site, port, agent, servers?.[site])
+    this.#agents.set(site, started)
   }
 
   /** Stops the agent of a site in order, and waits until it counts as silent. */
