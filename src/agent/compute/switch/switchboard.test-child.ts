@@ -1,25 +1,21 @@
-import { systemClock } from '#base/system/clock.ts'
 import { createLog } from '#base/log.ts'
+import { systemClock } from '#base/system/clock.ts'
+import type { ServerNic } from '#wire/site/servers.ts'
 import type { Netdev } from '../driver.ts'
-import { definitionOf } from './nic.test-kit.ts'
 import { openSwitchboard } from './switchboard.ts'
 
-/* An agent's switch as a process of its own, to be killed: plugs the NICs named by `DOMAIN.NETWORK.HOST` arguments and prints
- * what the guests are to be started with. */
+/* An agent's switch as a process of its own, to be killed: plugs the NICs of its second argument, each of a server named after its port,
+ * and prints what the guests are to be started with, as one line of JSON. */
 
-const [directory = '', ...places] = process.argv.slice(2)
+const [directory = '', nics = ''] = process.argv.slice(2)
 const switchboard = await openSwitchboard({
   directory,
   clock: systemClock,
-  log: createLog('switch', 'silent'),
+  log: createLog('switch'),
 })
-const netdevs: Record<string, Netdev> = {}
-for (const place of places) {
-  const [domain = 0, network = 0, host = 0] = place.split('.').map(Number)
-  netdevs[place] = await switchboard.plug(place, definitionOf(domain, network, host), {
-    name: `server ${place}`,
-    held: undefined,
-  })
+const netdevs: Netdev[] = []
+for (const nic of JSON.parse(nics) as ServerNic[]) {
+  netdevs.push(await switchboard.plug(nic.port, nic, { name: nic.port, held: undefined }))
 }
 process.stdout.write(`${JSON.stringify(netdevs)}\n`)
 process.stdin.resume()

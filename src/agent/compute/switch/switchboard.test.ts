@@ -122,11 +122,12 @@ test('guests go on when the agent is killed and started again', async (t) => {
     [2, 0, 10],
   ]
   const startAgent = async (): Promise<{ agent: ChildProcess; netdevs: Netdev[] }> => {
-    const args = [script, directory, ...places.map((place) => place.join('.'))]
+    const nics = places.map((place) => definitionOf(...place))
+    const args = [script, directory, JSON.stringify(nics)]
     const agent = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] })
     t.after(() => agent.kill('SIGKILL'))
     const [line] = (await once(agent.stdout, 'data')) as [Buffer]
-    return { agent, netdevs: Object.values(JSON.parse(line.toString()) as Record<string, Netdev>) }
+    return { agent, netdevs: JSON.parse(line.toString()) as Netdev[] }
   }
   const first = await startAgent()
   const nics = first.netdevs.map((netdev, index) => {
