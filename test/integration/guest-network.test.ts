@@ -142,17 +142,17 @@ async function startGuest(
   await writeFile(console, '')
   const machine =
     '-machine q35 -accel tcg -cpu max -m 128 -nodefaults -no-user-config -display none'
-  const guest = spawn(
-    QEMU,
-    [
-      ...machine.split(' '),
-      ...['-serial', `file:${console}`],
-      ...disks.flatMap((disk) => ['-drive', `file=${disk},format=raw,if=virtio`]),
-      ...['-netdev', JSON.stringify({ ...netdev, id: 'net' })],
-      ...['-device', `virtio-net-pci,netdev=net,mac=${mac},romfile=`],
-    ],
-    { stdio: ['ignore', 'ignore', 'inherit'] },
-  )
+  const args = [
+    ...machine.split(' '),
+    '-serial',
+    `file:${console}`,
+    ...disks.flatMap((disk) => ['-drive', `file=${disk},format=raw,if=virtio`]),
+    '-netdev',
+    JSON.stringify({ ...netdev, id: 'net' }),
+    '-device',
+    `virtio-net-pci,netdev=net,mac=${mac},romfile=`,
+  ]
+  const guest = spawn(QEMU, args, { stdio: ['ignore', 'ignore', 'inherit'] })
   t.after(() => guest.kill('SIGKILL'))
   const lines = async (text: string) =>
     (await readFile(console, 'latin1')).split(/\r?\n/).filter((line) => line.startsWith(text))
