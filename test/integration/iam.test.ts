@@ -77,8 +77,11 @@ test('a password buys a token for a project, the domain, or nothing in particula
       sdrs: `${base}/v1/${project_id}`,
       volumev2: `${base}/v2/${project_id}`,
       volumev3: `${base}/v3/${project_id}`,
+      compute: `${base}/v2.1/${project_id}`,
+      ecs: `${base}/v1/${project_id}`,
       image: `${base}/image`,
       network: base,
+      vpc: `${base}/v1/${project_id}`,
     })
     for (const { endpoints } of token.catalog) {
       assert.equal(endpoints[0].region, REGION)

@@ -24,6 +24,7 @@ after(async () => {
 
 const ID = '0b5c2d5e-9d0a-4f57-8f7c-4a2f4c1f9a11'
 /** Of a snapshot that the volume API could show. */
+const NEUTRON_SUBNET = '0b5c2d5e-9d0a-4f57-8f7c-4a2f4c1f9a13'
 const OF_ONE_DISK = '1b5c2d5e-9d0a-4f57-8f7c-4a2f4c1f9a11'
 /** What a route is called with; some paths have parameters of a fixed set. */
 const VALUES: Readonly<Record<string, string>> = { scope: 'project' }
@@ -61,6 +62,12 @@ async function snapshot(): Promise<string> {
     'quotas',
     'dismissed_failures',
     'snapshots',
+    'vpcs',
+    'subnets',
+    'ports',
+    'security_groups',
+    'security_group_rules',
+    'tags',
     'servers',
     'server_disks',
     'keypairs',
@@ -258,7 +265,55 @@ test('what belongs to another project does not exist, by id and in lists', async
     fingerprint: 'theirs',
     created_at: 1,
   } as const
+  const common = { id: ID, project: foreign, name: 'theirs', description: '', created_at: 1 }
+  const vpc = { ...common, cidr: '10.7.0.0/16' }
+  const subnet = {
+    ...common,
+    neutron_subnet: NEUTRON_SUBNET,
+    vpc: ID,
+    cidr: '10.7.7.0/24',
+    gateway: '10.7.7.1',
+    dhcp: 1,
+    dns: '[]',
+    az: null,
+  } as const
+  const port = {
+    id: ID,
+    project: foreign,
+    name: 'theirs',
+    subnet: ID,
+    mac: 'fa:16:3e:00:00:01',
+    address: '10.7.7.7',
+    server: null,
+    place: 0,
+    security_groups: '[]',
+    delete_with_server: 0,
+    created_at: 1,
+  } as const
+  const rule = {
+    id: ID,
+    project: foreign,
+    security_group: ID,
+    direction: 'ingress',
+    ethertype: 'IPv4',
+    protocol: null,
+    port_min: null,
+    port_max: null,
+    remote_prefix: null,
+    remote_group: null,
+    description: 'theirs',
+    created_at: 1,
+  }
+  const tag = { kind: 'vpc', resource: ID, project: foreign, key: 'theirs', value: 'theirs' }
+  // Reading networks for the first time makes the project's default ones.
+  await lab.call({ url: '/v2.0/networks', headers: { 'x-auth-token': tokens.admin } })
   await lab.store.write(async (tx) => {
+    await tx.insertInto('vpcs').values(vpc).execute()
+    await tx.insertInto('subnets').values(subnet).execute()
+    await tx.insertInto('ports').values(port).execute()
+    await tx.insertInto('security_groups').values(common).execute()
+    await tx.insertInto('security_group_rules').values(rule).execute()
+    await tx.insertInto('tags').values(tag).execute()
     await tx.insertInto('volumes').values(volume).execute()
     await tx.insertInto('servers').values(server).execute()
     await tx.insertInto('keypairs').values(keypair).execute()
@@ -294,6 +349,21 @@ test('what belongs to another project does not exist, by id and in lists', async
     `/v1/${project}/cloudservers/${ID}/detachvolume/${ID}`,
     `/v1/${project}/cloudservers/${ID}/tags`,
     `/v1/${project}/cloudservers/${ID}/autorecovery`,
+    `/v1/${project}/vpcs/${ID}`,
+    `/v3/${project}/vpc/vpcs/${ID}`,
+    `/v1/${project}/subnets/${ID}`,
+    `/v1/${project}/vpcs/${ID}/subnets/${ID}`,
+    `/v1/${project}/ports/${ID}`,
+    `/v1/${project}/security-groups/${ID}`,
+    `/v1/${project}/security-group-rules/${ID}`,
+    `/v2.0/networks/${ID}`,
+    `/v2.0/subnets/${NEUTRON_SUBNET}`,
+    `/v2.0/ports/${ID}`,
+    `/v2.0/security-groups/${ID}`,
+    `/v2.0/security-group-rules/${ID}`,
+    `/v2.0/${project}/vpcs/${ID}/tags`,
+    `/v2.0/${project}/subnets/${ID}/tags`,
+    `/v2.0/${project}/security-groups/${ID}/tags`,
   ]) {
     for (const method of ['GET', 'DELETE'] as const) {
       const { status } = await lab.call({ method, url, headers })
@@ -314,6 +384,19 @@ test('what belongs to another project does not exist, by id and in lists', async
     `/v2.1/${project}/servers/detail?all_tenants=True`,
     `/v2.1/${project}/os-keypairs`,
     `/v1/${project}/cloudservers/detail`,
+    `/v1/${project}/vpcs?id=${ID}`,
+    `/v1/${project}/vpcs`,
+    `/v1/${project}/subnets`,
+    `/v1/${project}/subnets?vpc_id=${ID}`,
+    `/v1/${project}/ports`,
+    `/v1/${project}/security-groups`,
+    `/v1/${project}/security-group-rules?security_group_id=${ID}`,
+    `/v2.0/networks?project_id=${foreign}`,
+    '/v2.0/networks',
+    '/v2.0/subnets',
+    '/v2.0/ports',
+    '/v2.0/security-groups',
+    '/v2.0/security-group-rules',
   ]) {
     const { text } = await lab.call({ url, headers })
     assert.doesNotMatch(text, /theirs/, url)
@@ -325,6 +408,22 @@ test('what belongs to another project does not exist, by id and in lists', async
     [`/api/v1/snapshots/${ID}/rollback`, {}],
     ['/api/v1/snapshots', { name: 'mine', group: ID }],
     ['/api/v1/snapshots', { name: 'mine', volumes: [ID] }],
+    [
+      `/v2.0/${project}/vpcs/${ID}/tags/action`,
+      { action: 'create', tags: [{ key: 'mine', value: '' }] },
+    ],
+    [
+      `/v1/${project}/subnets`,
+      { subnet: { name: 'n', cidr: '10.7.8.0/24', gateway_ip: '10.7.8.1', vpc_id: ID } },
+    ],
+    [
+      '/v2.0/security-group-rules',
+      { security_group_rule: { security_group_id: ID, direction: 'egress' } },
+    ],
+    [
+      `/v1/${project}/security-group-rules`,
+      { security_group_rule: { security_group_id: ID, direction: 'egress' } },
+    ],
     [`/v2.1/${project}/servers/${ID}/action`, { 'os-start': null }],
     [`/v2.1/${project}/servers/${ID}/action`, { 'os-getConsoleOutput': {} }],
     [`/v2.1/${project}/servers/${ID}/metadata`, { metadata: { a: 'b' } }],

@@ -11,6 +11,7 @@ import type { Store } from '#control/store/store.ts'
 import { ecsDialect } from './ecs/dialect.ts'
 import { evsDialect } from './evs/dialect.ts'
 import { evsVersion } from './evs/surroundings.ts'
+import { glanceDialect } from './glance/dialect.ts'
 import { createApp } from './http/app.ts'
 import { storeAuditLog } from './http/audit.ts'
 import type { Api } from './http/dialect.ts'
@@ -19,9 +20,11 @@ import { iamDialect } from './iam/dialect.ts'
 import { nativeDialect } from './native/dialect.ts'
 import { createMetrics } from './native/metrics.ts'
 import type { ClientCertificates, StateBackup } from './native/services.ts'
+import { neutronDialect } from './neutron/dialect.ts'
 import { novaDialect } from './nova/dialect.ts'
 import { sdrsDialect, type SdrsOptions } from './sdrs/dialect.ts'
 import { sdrsVersion } from './sdrs/surroundings.ts'
+import { vpcDialect } from './vpc/dialect.ts'
 
 /** What the public API stands on; all of it made by the composition root. */
 export interface ApiDeps {
@@ -65,8 +68,17 @@ export function buildApi(deps: ApiDeps): Api {
   const evs = evsDialect(deps)
   const nova = novaDialect(deps)
   const ecs = ecsDialect(deps)
+  const networks = [vpcDialect(deps), neutronDialect(deps), glanceDialect(deps)]
   const native = nativeDialect({ ...deps, directory, metrics })
-  const names = ['iam', sdrs.name, evs.name, nova.name, ecs.name, native.name]
+  const names = [
+    'iam',
+    sdrs.name,
+    evs.name,
+    nova.name,
+    ecs.name,
+    native.name,
+    ...networks.map(({ name }) => name),
+  ]
   const iam = iamDialect({
     ...deps,
     audit,
@@ -80,7 +92,7 @@ export function buildApi(deps: ApiDeps): Api {
     authenticator: identity.authenticator,
     audit,
     fallback: iam,
-    dialects: [iam, sdrs, evs, nova, ecs, native],
+    dialects: [iam, sdrs, evs, nova, ecs, ...networks, native],
     rate: rateLimit(clock, deps.rate),
     tls: deps.tls,
     observe: (answer) => metrics.answered(answer),

@@ -31,11 +31,9 @@ const SERVICES: readonly Service[] = [
   { type: 'volumev3', name: 'evsv3', path: '/v3/P', dialect: 'evs' },
   { type: 'compute', name: 'nova', path: '/v2.1/P', dialect: 'nova' },
   { type: 'ecs', name: 'ecs', path: '/v1/P', dialect: 'ecs' },
-  // The openstack command looks this up before it creates a volume, from an image or not, so it comes with volumes.
-  { type: 'image', name: 'glance', path: '/image', dialect: 'evs' },
-  // One Terraform provider finds SDRS through the network entry, so it comes with SDRS.
-  { type: 'network', name: 'neutron', path: '', dialect: 'sdrs' },
-  { type: 'vpc', name: 'vpc', path: '/v1/P', dialect: 'compute' },
+  { type: 'image', name: 'glance', path: '/image', dialect: 'glance' },
+  { type: 'network', name: 'neutron', path: '', dialect: 'neutron' },
+  { type: 'vpc', name: 'vpc', path: '/v1/P', dialect: 'vpc' },
 ]
 
 /**

@@ -30,17 +30,6 @@ export function versionRoutes(app: Api, services: IamServices): void {
   app.get('/v3', open, async (request) => ({
     version: identityVersion(originOf(request, services), 'stable'),
   }))
-  // The openstack command asks the image service for its versions before it creates any volume. There is nothing
-  // behind them yet: a list of images is 404.
-  app.get('/image', open, async (request) => ({
-    versions: [
-      {
-        id: 'v2.9',
-        status: 'CURRENT',
-        links: [{ rel: 'self', href: `${originOf(request, services)}/image/v2/` }],
-      },
-    ],
-  }))
   // Clients that find a v2 of identity would try to log in there.
   app.get('/v2.0', open, async () => {
     throw refuse(404, 'Version 2 of the identity service is not offered; use v3.')

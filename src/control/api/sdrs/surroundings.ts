@@ -1,5 +1,4 @@
 import Type from 'typebox'
-import { ensureDefaults, hasDefaults, listVpcs } from '#control/resources/networks.ts'
 import { listDomains, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
 import { QUOTAS } from '#domain/quota.ts'
 import type { Api } from '../http/dialect.ts'
@@ -7,7 +6,7 @@ import { originOf, projectOf } from '../http/request.ts'
 import { domainObject } from './codec.ts'
 import type { SdrsContext } from './services.ts'
 
-/** Versions, domains, networks and quotas. */
+/** Versions, domains and quotas. */
 const UPDATED = '2018-05-30T15:00:00Z'
 
 /** The entry of this service in a list of versions. */
@@ -30,25 +29,6 @@ export function surroundingRoutes(app: Api, { services }: SdrsContext): void {
     { schema: { params: Type.Object({ project_id: Type.String() }) } },
     async () => ({ domains: (await listDomains(services.store.db)).map(domainObject) }),
   )
-
-  // Of the network service only this list exists so far: a protection group must name one of these networks.
-  app.get('/v1/:project_id/vpcs', async (request) => {
-    const project = projectOf(request)
-    if (!(await hasDefaults(services.store.db, project))) {
-      await services.store.write((tx) => ensureDefaults(tx, project))
-    }
-    return {
-      vpcs: (await listVpcs(services.store.db, project)).map(({ id, name, cidr }) => ({
-        id,
-        name,
-        description: '',
-        cidr,
-        status: 'OK',
-        routes: [],
-        enterprise_project_id: '0',
-      })),
-    }
-  })
 
   app.get('/v1/:project_id/sdrs/quotas', async (request) => {
     const project = projectOf(request)
