@@ -137,7 +137,9 @@ export async function updateVolume(
     .execute()
 }
 
+/** The row and its tags. */
 export async function deleteVolumeRow(tx: Transaction, id: string): Promise<void> {
+  await tx.deleteFrom('tags').where('kind', '=', 'volume').where('resource', '=', id).execute()
   await tx.deleteFrom('volumes').where('id', '=', id).execute()
 }
 

@@ -4,6 +4,7 @@ import {
   requestVolumeExtension,
   requestVolumes,
 } from '#control/operations/definitions/volume-requests.ts'
+import { tagsByResource, tagsOf } from '#control/resources/tags.ts'
 import { findVolume, listVolumes } from '#control/resources/volumes.ts'
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, originOf, projectOf } from '../http/request.ts'
@@ -12,6 +13,7 @@ import { refuse } from './errors.ts'
 import { envelope, sizeOf, textMember } from './input.ts'
 import { nextLink, type Query, selectVolumes } from './lists.ts'
 import type { EvsServices } from './services.ts'
+import { tagMap } from './tags.ts'
 import { createRefusal, linkBase, newVolume, VolumePath, volumeRefusal } from './volumes.ts'
 
 /** Disks in the service's own form: `/v2/{project}/cloudvolumes`. Changes answer with a job. */
@@ -27,15 +29,17 @@ export function cloudVolumeRoutes(app: Api, services: EvsServices): void {
     app.post(
       `/${version}/:project_id/cloudvolumes`,
       { config: { audit: 'volume.create' } },
-      async (request) => {
+      async (request, reply) => {
         const members = envelope(request.body, 'volume', 'EVS.1008', 'EVS.1009')
         const { count, ...wanted } = await newVolume(request, members, services)
         // A job of several disks would need children that no client of this server asks for.
         if (count !== 1) throw refuse('EVS.1021')
-        const outcome = await requestVolumes(services, wanted, count)
+        const tags = tagMap(members)
+        const outcome = await requestVolumes(services, { ...wanted, tags }, count)
         if (!outcome.ok) throw createRefusal(outcome.refusal, 'native')
         const ids = outcome.volumes.map(({ volume }) => volume.id)
         auditTarget(request, ids.join(','))
+        void reply.code(version === 'v2.1' ? 202 : 200)
         return { job_id: outcome.volumes[0]?.operation, order_id: null, volume_ids: ids }
       },
     )
@@ -73,9 +77,12 @@ export function cloudVolumeRoutes(app: Api, services: EvsServices): void {
       const rows = await listVolumes(store.db, projectOf(request))
       const query = request.query as Query
       const { page, more, count } = selectVolumes(rows, query, services.sites)
+      const tags = await tagsByResource(store.db, projectOf(request), 'volume')
       const last = page.at(-1)
       return {
-        volumes: page.map((row) => nativeVolume(row, linkBase(request, services, 'v2'))),
+        volumes: page.map((row) =>
+          nativeVolume(row, linkBase(request, services, 'v2'), tags.get(row.id) ?? []),
+        ),
         count,
         ...(more && last !== undefined
           ? { volumes_links: nextLink(request.url, originOf(request, services), last) }
@@ -97,7 +104,8 @@ export function cloudVolumeRoutes(app: Api, services: EvsServices): void {
           ...(description === null ? {} : { description }),
         })
         if (!outcome.ok) throw refuse('EVS.5404')
-        return nativeVolume(outcome.volume, linkBase(request, services, 'v2'))
+        const tags = await tagsOf(store.db, 'volume', id)
+        return nativeVolume(outcome.volume, linkBase(request, services, 'v2'), tags)
       },
     )
     app.delete(
@@ -117,12 +125,15 @@ export function cloudVolumeRoutes(app: Api, services: EvsServices): void {
     'v2/:project_id/cloudvolumes',
     'v2.1/:project_id/cloudvolumes',
     'v2/:project_id/os-vendor-volumes',
+    'v2.1/:project_id/os-vendor-volumes',
+    'v3/:project_id/os-vendor-volumes',
   ]) {
     app.get(`/${path}/:volume_id`, { schema: { params: VolumePath } }, async (request) => {
       const id = volumeId(request.params.volume_id)
       const row = await findVolume(store.db, projectOf(request), id)
       if (row === undefined) throw refuse('EVS.5404')
-      return { volume: nativeVolume(row, linkBase(request, services, 'v2')) }
+      const tags = await tagsOf(store.db, 'volume', id)
+      return { volume: nativeVolume(row, linkBase(request, services, 'v2'), tags) }
     })
   }
 }

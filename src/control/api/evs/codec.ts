@@ -1,5 +1,6 @@
 import { attachmentsOf, metadataOf } from '#control/resources/volumes.ts'
 import type { VolumeRow, VolumeTypeRow } from '#control/store/tables/resources.ts'
+import type { Tag } from '#domain/tag.ts'
 
 /** From rows to the API's objects. The API's own words stop here. */
 
@@ -74,10 +75,10 @@ export const volumeDetail = (row: VolumeRow, base: LinkBase) => ({
   'os-volume-replication:driver_data': null,
 })
 
-export const nativeVolume = (row: VolumeRow, base: LinkBase) => ({
+export const nativeVolume = (row: VolumeRow, base: LinkBase, tags: readonly Tag[]) => ({
   ...volumeDetail(row, base),
   service_type: 'EVS',
-  tags: {},
+  tags: Object.fromEntries(tags.map(({ key, value }) => [key, value])),
   wwn: null,
   enterprise_project_id: null,
   serial_number: null,

@@ -4,6 +4,7 @@ import { EVS_CODES, type EvsCode, errorBody } from './errors.ts'
 import type { EvsServices } from './services.ts'
 import { cloudSnapshotRoutes, snapshotRoutes } from './snapshots.ts'
 import { surroundingRoutes, v2Routes, versionRoutes } from './surroundings.ts'
+import { tagRoutes } from './tags.ts'
 import { metadataRoutes, volumeRoutes } from './volumes.ts'
 
 /** The volume API, version 2, and the part of it that clients ask for under version 3. */
@@ -34,6 +35,7 @@ export function evsDialect(services: EvsServices): Dialect {
         snapshotRoutes(app, services, version)
       }
       cloudVolumeRoutes(app, services)
+      tagRoutes(app, services)
       cloudSnapshotRoutes(app, services)
       v2Routes(app)
     },

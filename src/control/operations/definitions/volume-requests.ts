@@ -1,6 +1,7 @@
 import { newId } from '#base/ids.ts'
 import { toJson } from '#control/store/json.ts'
 import { DEFAULT_VOLUME_TYPE, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
+import { setTags } from '#control/resources/tags.ts'
 import {
   type Attachment,
   attachmentsOf,
@@ -16,6 +17,7 @@ import { readServer, serversOfVolume } from '#control/resources/servers.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { VolumeRow } from '#control/store/tables/resources.ts'
 import { fits } from '#domain/quota.ts'
+import type { Tag } from '#domain/tag.ts'
 import { decideVolume, type VolumeRefusal } from '#domain/volume.ts'
 import { type Outcome, type RequestServices, refused } from './requests.ts'
 import { createVolume, deleteVolume, extendVolume } from './volumes.ts'
@@ -33,6 +35,8 @@ export interface NewVolumeRequest {
   readonly az: string
   readonly metadata: Readonly<Record<string, string>>
   readonly multiattach: boolean
+  /** Checked, see src/domain/tag.ts. Default: none. */
+  readonly tags?: readonly Tag[]
 }
 
 export interface AcceptedVolume {
@@ -77,6 +81,7 @@ export async function requestVolumes(
         { ...request, id: newId(), name, type, bootable: false, pair: null },
         clock.wallMs(),
       )
+      await setTags(tx, { kind: 'volume', project, resource: volume.id }, request.tags ?? [])
       const operation = await operations.submit(tx, createVolume, {
         project,
         resourceType: VOLUME_RESOURCE,
