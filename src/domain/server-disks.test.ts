@@ -15,7 +15,7 @@ test('names of disks are taken in every way that clients write them', () => {
 test('the next name is the first free one, and never that of the root disk', () => {
   assert.equal(nextDevice(new Set()), '/dev/vdb')
   assert.equal(nextDevice(new Set(['/dev/vda', '/dev/vdb', '/dev/vdd'])), '/dev/vdc')
-  const all = [...'abcdefghijklmnopqrstuvwxyz'].map((letter) => `/dev/vd${letter}`)
+  const all = Array.from('abcdefghijklmnopqrstuvwxyz').map((letter) => `/dev/vd${letter}`)
   assert.equal(nextDevice(new Set(all)), null)
 })
 

@@ -30,7 +30,6 @@ const COMMANDS: readonly ServerCommand[] = [
   { kind: 'detach', root: false, replicated: false },
   { kind: 'detach', root: true, replicated: false },
   { kind: 'detach', root: false, replicated: true },
-  { kind: 'resize' },
   { kind: 'delete' },
   { kind: 'change' },
 ]
@@ -45,7 +44,6 @@ const TAKEN: Record<string, readonly (ServerStatus | `=${ServerStatus}`)[]> = {
   detach: ['active', 'stopped'],
   'detach root': ['stopped'],
   'detach replicated': [],
-  resize: ['stopped'],
   delete: SERVER_STATUSES,
   change: SERVER_STATUSES,
 }

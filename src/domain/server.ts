@@ -17,6 +17,7 @@ export type ServerTask =
   | 'powering-on'
   | 'powering-off'
   | 'rebooting'
+  /** Its protected instance gets another flavor. */
   | 'resizing'
   | 'deleting'
 
@@ -48,7 +49,6 @@ export type ServerCommand =
   | { readonly kind: 'reboot'; readonly hard: boolean }
   | { readonly kind: 'attach' }
   | { readonly kind: 'detach'; readonly root: boolean; readonly replicated: boolean }
-  | { readonly kind: 'resize' }
   | { readonly kind: 'delete' }
   | { readonly kind: 'change' }
 
@@ -106,9 +106,6 @@ export function decideServer(facts: ServerFacts, command: ServerCommand): Server
         return refuse('SERVER_STATE')
       }
       return facts.production ? go('hard_rebooting', 'rebooting') : refuse('SERVER_NOT_PRODUCTION')
-    case 'resize':
-      if (task !== null) return refuse('SERVER_BUSY')
-      return status === 'stopped' ? go(status, 'resizing') : refuse('SERVER_STATE')
     case 'attach':
       if (task !== null) return refuse('SERVER_BUSY')
       return status === 'active' || status === 'stopped' ? go(status, null) : refuse('SERVER_STATE')

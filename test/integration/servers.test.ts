@@ -13,7 +13,6 @@ import {
   requestAttachment,
   requestDetachment,
   requestPower,
-  requestResize,
   requestServerDeletion,
   requestServers,
   type ServerRequestRefusal,
@@ -270,7 +269,7 @@ test('several servers at once have names, operations and disks of their own', as
   const { servers, operation } = taken(await requestServers(services, request, 3))
   await ended(operation)
   const children = await region.plane.operations.list({ parent: operation })
-  assert.deepEqual(children.map((one) => one.entities['name']).toSorted(), [
+  assert.deepEqual(children.map((one) => String(one.entities['name'])).sort(), [
     'many-0001',
     'many-0002',
     'many-0003',
@@ -458,10 +457,6 @@ test('a guest that ends or begins by itself is shown so, and a lost definition i
   sites.az1.guests.delete(id)
   await region.until('it is defined again', async () => sites.az1.guests.has(id))
   await region.until('it is stopped', async () => (await row(id)).status === 'stopped')
-  const resize = await requestResize(services, PROJECT, id, 't2.small')
-  await ended(taken(resize).operation)
-  assert.equal(sites.az1.guests.get(id)?.definition.memory_mb, 512)
-  assert.deepEqual([(await row(id)).flavor, (await row(id)).task], ['t2.small', null])
   await remove([id])
 })
 
@@ -490,7 +485,7 @@ test('a silent site keeps its servers; one that is deleted meanwhile ends there 
   const { volumes } = await region.ok('GET', '/v2/{project}/volumes/detail')
   assert.deepEqual(
     volumes.filter(
-      (one: { availability_zone: string }) =>
+      (one: { availability_zone: string; name: string }) =>
         one.availability_zone === 'az2' && one.name !== 'elsewhere',
     ),
     [],

@@ -29,7 +29,6 @@ const SPECS: Readonly<Record<string, ServerJobSpec>> = {
   'server.start': spec('startServer', 'startSingleServer', 'Ecs.0208'),
   'server.stop': spec('stopServer', 'stopSingleServer', 'Ecs.0209'),
   'server.reboot': spec('rebootServer', 'rebootSingleServer', 'Ecs.0210'),
-  'server.resize': spec('resizeServer', 'resizeSingleServer', 'Ecs.0215'),
   'server.attach': spec('attachVolume', 'attachVolume', 'Ecs.0212'),
   'server.detach': spec('detachVolume', 'detachVolume', 'Ecs.0213'),
 }

@@ -20,7 +20,6 @@ import {
   createServers,
   powerServers,
   rebootServer,
-  resizeServer,
   startServer,
   stopServer,
 } from './servers.ts'
@@ -56,7 +55,6 @@ export const operationKinds: readonly OperationKind<never>[] = [
   startServer,
   stopServer,
   rebootServer,
-  resizeServer,
   attachDisk,
   detachDisk,
   createInstance,

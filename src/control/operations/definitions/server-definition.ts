@@ -27,7 +27,7 @@ export const SERVER_GONE = fault({
 export const SITE_OWES = fault({
   code: 'SITE_OWES',
   retry: 'later',
-  text: 'The site has not yet been told of servers that were deleted while it was silent.',
+  text: 'The site has not yet been told of servers that were deleted or stopped while it was silent.',
   hint: 'It is repeated by itself; the site is told as soon as it is heard.',
 })
 

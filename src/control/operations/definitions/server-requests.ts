@@ -4,7 +4,6 @@ import { fromJson, toJson } from '#control/store/json.ts'
 import { bit } from '#control/store/bit.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { ServerDiskRow, ServerRow } from '#control/store/tables/servers.ts'
-import { findImage } from '#control/resources/images.ts'
 import {
   disksOf,
   findServer,
@@ -16,7 +15,6 @@ import {
   updateServer,
 } from '#control/resources/servers.ts'
 import { findVolume } from '#control/resources/volumes.ts'
-import { findFlavor } from '#domain/flavor.ts'
 import { decideServer, type ServerRefusal } from '#domain/server.ts'
 import { nextDevice, normaliseDevice, ROOT_DEVICE } from '#domain/server-disks.ts'
 import { DISKS_MAX } from '#wire/site/servers.ts'
@@ -31,7 +29,6 @@ import {
   createServer,
   powerServers,
   rebootServer,
-  resizeServer,
   SERVER_BATCH,
   startServer,
   stopServer,
@@ -348,34 +345,6 @@ async function detachmentOf(
 }
 
 // ---------------------------------------------------------------- others
-
-/** Another flavor, while it is off. */
-export async function requestResize(
-  services: RequestServices,
-  project: string,
-  id: string,
-  flavor: string,
-): Promise<Outcome<{ readonly operation: string }, ServerRequestRefusal>> {
-  const { store, operations, clock } = services
-  const wanted = findFlavor(flavor)
-  if (wanted === undefined) return refused('FLAVOR_UNKNOWN')
-  return await store.write(async (tx) => {
-    const server = await findServer(tx, project, id)
-    if (server === undefined) return refused('SERVER_UNKNOWN')
-    const image = server.image === null ? undefined : await findImage(tx, server.image)
-    if (image !== undefined && image.min_memory_mb > wanted.memoryMb) {
-      return refused('FLAVOR_TOO_SMALL')
-    }
-    const decision = decideServer(await serverFacts(tx, server), { kind: 'resize' })
-    if (!decision.ok) return decision
-    await updateServer(tx, id, { task: decision.task }, clock.wallMs())
-    const operation = await operations.submit(tx, resizeServer, {
-      ...about(server),
-      input: { flavor },
-    })
-    return { ok: true, operation }
-  })
-}
 
 export interface ServerChange {
   readonly name?: string

@@ -8,9 +8,10 @@ import {
   setDiskState,
   updateServer,
 } from '#control/resources/servers.ts'
+import { listChores } from '#control/resources/surroundings.ts'
 import { moveVolume, readVolume } from '#control/resources/volumes.ts'
 import { SITE_REFUSED } from '#control/sites/client.ts'
-import { toJson } from '#control/store/json.ts'
+import { fromJson, toJson } from '#control/store/json.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { ServerRow } from '#control/store/tables/servers.ts'
 import type { ServerStatus, ServerTask } from '#domain/server.ts'
@@ -21,12 +22,12 @@ import {
   defineServer,
   GRACE_MS,
   powerOffServer,
-  raiseGeneration,
+  SITE_OWES,
   theServer,
 } from './server-definition.ts'
-import { ownerOf, unlessSilent } from './session.ts'
+import { ownerOf } from './session.ts'
 
-/* Operations on the life of a server: create, start, stop, reboot, resize. Its end and its disks are in files of their own.
+/* Operations on the life of a server: create, start, stop, reboot. Its end and its disks are in files of their own.
  *
  * Each belongs to the resource `server`, so they run one after the other. A deletion may overtake one that still waits; what comes
  * after it finds no row and ends with SERVER_GONE, having done nothing: every step looks for the row before it acts.
@@ -96,6 +97,7 @@ async function recordRunning(tx: Transaction, ctx: Context, info: ServerInfo): P
 
 async function start(ctx: Context): Promise<ServerInfo> {
   const { az } = await theServer(ctx.services.store.db, ctx.resourceId)
+  await noStopOwed(ctx, az)
   const info = await ctx.services.sites.command(
     az,
     'server.start',
@@ -106,6 +108,16 @@ async function start(ctx: Context): Promise<ServerInfo> {
     throw new Fault(GUEST_NOT_RUNNING, `starting ${ctx.resourceId}: ${info.reason ?? 'it is off'}`)
   }
   return info
+}
+
+/** An order to stop it that its site has not had yet would come after the start, and undo it. */
+async function noStopOwed(ctx: Context, site: string): Promise<void> {
+  const chores = await listChores(ctx.services.store.db, site)
+  const owed = chores.some(
+    ({ command, request }) =>
+      command === 'server.stop' && fromJson<{ server: string }>(request).server === ctx.resourceId,
+  )
+  if (owed) throw new Fault(SITE_OWES, `starting ${ctx.resourceId} at ${site}`, { site })
 }
 
 // ---------------------------------------------------------------- create
@@ -290,6 +302,7 @@ export const rebootServer = operation<RebootInput>('server.reboot', {
       act: async (ctx) => {
         const { hard } = ctx.input
         const { az } = await theServer(ctx.services.store.db, ctx.resourceId)
+        await noStopOwed(ctx, az)
         const info = await ctx.services.sites.command(
           az,
           'server.reboot',
@@ -321,36 +334,3 @@ async function recordFailure(tx: Transaction, ctx: Context, failure: Failure): P
 }
 
 const HALF_WAY: ReadonlySet<ServerStatus> = new Set(['rebooting', 'hard_rebooting'])
-
-// ---------------------------------------------------------------- resize
-
-export interface ResizeServer {
-  readonly flavor: string
-}
-
-export const resizeServer = operation<ResizeServer>('server.resize', {
-  version: 1,
-  steps: [
-    step('set_flavor', {
-      act: async (ctx) => {
-        await theServer(ctx.services.store.db, ctx.resourceId)
-      },
-      record: async (tx, ctx) => {
-        const { flavor } = ctx.input
-        await updateServer(tx, ctx.resourceId, { flavor }, ctx.services.clock.wallMs())
-        await raiseGeneration(tx, ctx.resourceId)
-      },
-    }),
-    step('define', {
-      // It is off: the definition is in time when it is started.
-      act: async (ctx) => {
-        const { az } = await theServer(ctx.services.store.db, ctx.resourceId)
-        await unlessSilent(ctx, az, () =>
-          defineServer(ctx.services, ctx.resourceId, { signal: ctx.signal }),
-        )
-      },
-      record: (tx, ctx) => endTask(tx, ctx, {}),
-    }),
-  ],
-  failed: (tx, ctx, failure) => endTask(tx, ctx, { fault: faultText(ctx, failure, true) }),
-})
