@@ -49,7 +49,8 @@ export type AgentCommand =
       readonly mode: OwnershipRecord['mode']
       readonly preferred: string
     }
-  | { readonly kind: 'close'; readonly record: OwnershipRecord }
+  /** `mark`: of the history out of which it was sent. */
+  | { readonly kind: 'close'; readonly record: OwnershipRecord; readonly mark: string }
 
 const TICK_MS = 400
 const TICKS_PER_REPORT = 5
@@ -138,6 +139,11 @@ export class Agent {
     if (command.kind === 'show') return answer(null)
     // Closed already, or never opened here: there is nothing left to end.
     if (command.kind === 'close' && this.session.stored.record.epoch === 0) return answer(null)
+    // As the command server of the agent does.
+    if (command.kind === 'close' && command.mark !== this.mark) {
+      this.world.coverage.count('command-refused of another history')
+      return answer('NOT_YET')
+    }
     this.#events.push({
       make: () => {
         this.#refusal = null

@@ -164,6 +164,11 @@ export class Operator {
     return this.#world.witness.stored
   }
 
+  /** Of the history that the control plane acts on. */
+  get #mark(): string {
+    return this.#world.witness.mark
+  }
+
   #attempt(step: string): string {
     return `operation-${this.#count}-${step}`
   }
@@ -217,11 +222,14 @@ export class Operator {
     for (const site of this.#world.sites) {
       const shown = yield* this.#agent(site, { kind: 'show' })
       if (shown === null || shown.status.epoch >= record.epoch) continue
-      const kind = record.state === 'closed' ? 'close' : 'open'
-      const told = yield* this.#agent(site, { kind, record, force: false })
+      if (record.state === 'closed') {
+        yield* this.#agent(site, { kind: 'close', record, mark: this.#mark })
+        continue
+      }
+      const told = yield* this.#agent(site, { kind: 'open', record, force: false })
       if (told?.code !== 'NOT_CONSISTENT' || record.state === 'in_sync') continue
       this.world.allowLoss(site.name)
-      yield* this.#agent(site, { kind, record, force: true })
+      yield* this.#agent(site, { kind: 'open', record, force: true })
     }
     return 'ok'
   }
@@ -285,7 +293,7 @@ export class Operator {
     for (const site of [here, other]) {
       this.#enter(site === here ? 'close_production' : 'close_dr')
       for (;;) {
-        const closed = yield* this.#agent(site, { kind: 'close', record })
+        const closed = yield* this.#agent(site, { kind: 'close', record, mark: this.#mark })
         // An agent that waits for the old writer's silence cannot end yet.
         if (closed !== null && closed.code !== 'NOT_YET') break
         // A silent site does not hold up an end; it is told when it is heard again.

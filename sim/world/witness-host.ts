@@ -125,6 +125,11 @@ export class WitnessHost {
     return trusted(this.#doubt, this.#mark)
   }
 
+  /** Names the history of its database. */
+  get mark(): string {
+    return this.#mark
+  }
+
   get #incarnation(): string {
     return `incarnation-${this.#restores}`
   }

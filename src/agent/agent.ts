@@ -24,7 +24,7 @@ import { type CommandHandler, serveCommands } from './command-server.ts'
 import type { AgentConfig } from './config.ts'
 import { type ControlClient, controlClient } from './control-client.ts'
 import { LOCAL_ONLY, openLocalDoor } from './local-commands.ts'
-import { startReporter } from './reporter.ts'
+import { type Reporter, startReporter } from './reporter.ts'
 import { type DivergenceCommands, divergenceCommands } from './divergence-commands.ts'
 import { type SnapshotCommands, snapshotCommands } from './snapshot-commands.ts'
 import { endSnapshotExports, offerSnapshots, snapshotOfExport } from './snapshot-exports.ts'
@@ -121,10 +121,12 @@ export async function startAgent(
   await nbd.listenUnix(config.nbdSocket)
   const tcp = await listenTcp(nbd, config)
   const servers: ServerCommands = testing.servers ?? { ...noCompute(), ...noImages() }
+  let reporter: Reporter | undefined
   const commands = await serveCommands({
     listen: config.commandListen,
     pki: config.pki,
     caller: `control:${config.region}`,
+    history: () => reporter?.history(),
     handle: handlerOf({
       plain,
       sessions,
@@ -158,26 +160,27 @@ export async function startAgent(
     servers: [...servers.briefs()],
     compute: servers.status(),
   })
-  const reporter = startReporter({
+  const reporting = startReporter({
     control,
     report,
     clock: systemClock,
     log,
     everyMs: config.reportMs,
   })
+  reporter = reporting
   const door = await openLocalDoor({
     dataDir: config.dataDir,
     site: config.site,
     agent: config.agentId,
     sessions,
-    controlReached: () => reporter.reached(),
+    controlReached: () => reporting.reached(),
     log,
   })
   log.info({ site: config.site, socket: config.nbdSocket }, 'agent is ready')
 
   return {
     async close() {
-      reporter.stop()
+      reporting.stop()
       await door.close()
       await commands.close()
       // Clients go first: a session that drains must not be given new work.

@@ -7,7 +7,12 @@ import { Compile } from 'typebox/compile'
 import type { Address } from '#base/config.ts'
 import { Fault, fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
-import { COMMANDS, type CommandName } from '#wire/site/commands.ts'
+import {
+  BOUND_TO_HISTORY,
+  COMMANDS,
+  type CommandName,
+  HISTORY_HEADER,
+} from '#wire/site/commands.ts'
 import type { PkiFiles } from './config.ts'
 
 /* Takes the control plane's commands: POST /internal/v1/commands/{name}, mutual TLS, `control:REGION` only.
@@ -31,6 +36,13 @@ export const COMMAND_REFUSED = fault({
   hint: 'Run the same version of Holdfast on the control plane and on every agent.',
 })
 
+export const OTHER_HISTORY = fault({
+  code: 'OTHER_HISTORY',
+  retry: 'later',
+  text: 'The command was sent out of a history of the control plane that is not the one this agent reports to.',
+  hint: 'Nothing, usually: the agent learns of a restored control plane with its next report, and the command is repeated.',
+})
+
 export type CommandHandler = (name: CommandName, request: unknown) => Promise<unknown>
 
 export interface CommandServer {
@@ -51,9 +63,11 @@ export async function serveCommands(options: {
   /** Common name that callers must have. */
   readonly caller: string
   readonly handle: CommandHandler
+  /** Names the history that the control plane acts on, as this process has last heard. */
+  readonly history: () => string | undefined
   readonly log: Log
 }): Promise<CommandServer> {
-  const { listen, pki, caller, handle, log } = options
+  const { listen, pki, caller, handle, history, log } = options
   const server = createServer(
     {
       ca: readFileSync(pki.ca),
@@ -65,7 +79,7 @@ export async function serveCommands(options: {
       requestTimeout: REQUEST_TIMEOUT_MS,
     },
     (request, response) => {
-      answer(request, caller, handle).then(
+      answer(request, caller, handle, history).then(
         (result) => send(response, 200, result),
         (error: unknown) => {
           const { status, body } = refusalOf(error)
@@ -102,12 +116,16 @@ async function answer(
   request: IncomingMessage,
   caller: string,
   handle: CommandHandler,
+  history: () => string | undefined,
 ): Promise<unknown> {
   const name = (request.url ?? '').replace(/^\/internal\/v1\/commands\//, '')
   const subject = (request.socket as TLSSocket).getPeerCertificate().subject?.CN
   if (subject !== caller)
     throw new Rejected(403, `certificate of ${String(subject)}, not ${caller}`)
   if (request.method !== 'POST' || !isCommandName(name)) throw new Rejected(400, 'no such command')
+  if (BOUND_TO_HISTORY.has(name) && request.headers[HISTORY_HEADER] !== history()) {
+    throw new Fault(OTHER_HISTORY, `taking ${name}`)
+  }
   const body = parse(await read(request))
   const check = checks[name]
   if (check === undefined || !check.Check(body)) {

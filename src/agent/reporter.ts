@@ -3,6 +3,14 @@ import type { Log } from '#base/log.ts'
 import type { Report } from '#wire/site/witness.ts'
 import type { ControlClient } from './control-client.ts'
 
+export interface Reporter {
+  stop(): void
+  /** The last report was taken. */
+  reached(): boolean
+  /** Names the history that the control plane acts on, out of its last answer; undefined before the first. */
+  history(): string | undefined
+}
+
 /** Reports for ever, one at a time. What fails is said once, and again when it works. */
 export function startReporter(options: {
   readonly control: ControlClient
@@ -10,7 +18,7 @@ export function startReporter(options: {
   readonly clock: Clock
   readonly log: Log
   readonly everyMs: number
-}): { stop(): void; reached(): boolean } {
+}): Reporter {
   const { control, report, clock, log, everyMs } = options
   let stopped = false
   let reached: boolean | undefined
@@ -37,8 +45,8 @@ export function startReporter(options: {
 
   turn()
   return {
-    /** The last report was taken. */
     reached: () => reached === true,
+    history: () => mark,
     stop() {
       stopped = true
       cancel()

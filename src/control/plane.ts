@@ -80,7 +80,9 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
     const agents = createAgentBook({ store, clock, silenceMs: config.agentSilenceMs, log })
     await agents.refresh()
     const credential = readCredential(config)
-    const sites = createSiteClient(agents, credential)
+    const sites = createSiteClient(agents, credential, async () => {
+      return (await readMeta(store.db)).history_mark
+    })
     undo.push(() => sites.close())
     const witness = createWitness({
       store,

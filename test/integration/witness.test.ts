@@ -411,10 +411,11 @@ test('commands reach the agent of their site, and every kind of answer has its f
   assert.ok(typeof address === 'object' && address !== null)
 
   const agents = createAgentBook({ store, clock, silenceMs: 4_000, log })
-  const sites = createSiteClient(agents, {
+  const credential = {
     ca: authority.cert,
     ...(await issue({ kind: 'control', region: 'local-1' })),
-  })
+  }
+  const sites = createSiteClient(agents, credential, async () => 'this history')
   t.after(() => sites.close())
   const send = (site = 'az1', timeoutMs = 5_000) =>
     sites.command(site, 'session.release', { session: 's', epoch: 1 }, { timeoutMs })

@@ -5,11 +5,13 @@ import { Agent, request as send } from 'undici'
 import { Fault, fault, isFault } from '#base/fault.ts'
 import { parseCommonName } from '#base/common-name.ts'
 import {
+  BOUND_TO_HISTORY,
   type CommandAnswer,
   type CommandName,
   type CommandRequest,
   COMMANDS,
   CommandRefusal,
+  HISTORY_HEADER,
 } from '#wire/site/commands.ts'
 import type { AgentRegistry } from './agents.ts'
 
@@ -90,7 +92,12 @@ export interface ClientCredential {
   readonly key: string
 }
 
-export function createSiteClient(agents: AgentRegistry, credential: ClientCredential): SiteClient {
+/** `history`: the mark of the database's history, for commands that are bound to it. */
+export function createSiteClient(
+  agents: AgentRegistry,
+  credential: ClientCredential,
+  history: () => Promise<string>,
+): SiteClient {
   const dispatchers = new Map<string, Agent>()
   const dispatcherOf = (site: string): Agent => {
     const known = dispatchers.get(site)
@@ -118,12 +125,13 @@ export function createSiteClient(agents: AgentRegistry, credential: ClientCreden
       const limit = AbortSignal.timeout(options.timeoutMs ?? ANSWER_MS)
       const signal = options.signal === undefined ? limit : AbortSignal.any([options.signal, limit])
       const { command_address: address } = agent.report
+      const bound = BOUND_TO_HISTORY.has(name) ? { [HISTORY_HEADER]: await history() } : {}
       let status: number
       let body: unknown
       try {
         const reply = await send(`https://${address}/internal/v1/commands/${name}`, {
           method: 'POST',
-          headers: { 'content-type': 'application/json' },
+          headers: { 'content-type': 'application/json', ...bound },
           body: JSON.stringify(request),
           dispatcher: dispatcherOf(site),
           signal,

@@ -271,6 +271,16 @@ export type CommandName = keyof typeof COMMANDS
 export type CommandRequest<N extends CommandName> = Static<(typeof COMMANDS)[N]['request']>
 export type CommandAnswer<N extends CommandName> = Static<(typeof COMMANDS)[N]['answer']>
 
+/** Header of a command that is bound to it: the mark of the database's history out of which it was sent, see ReportAnswer. */
+export const HISTORY_HEADER = 'x-holdfast-history'
+
+/**
+ * Commands that an agent takes only out of the history that it has reported to last. The end of a session is the one command after which a
+ * site answers clients without anybody's leave; sent by a control plane whose database was replaced by an older one since, and late on
+ * its way, it would end a session that the restored record has going on.
+ */
+export const BOUND_TO_HISTORY: ReadonlySet<string> = new Set<CommandName>(['session.close'])
+
 export const CommandRefusal = Type.Object({
   /** STALE_EPOCH, NOT_CONSISTENT, NOT_WRITER, WRONG_STATE, SIZE_MISMATCH, VOLUME_BUSY, VOLUME_UNKNOWN, VOLUME_FAILED, NO_SPACE ... */
   code: Type.String(),
