@@ -11,6 +11,7 @@ import {
   type ServerTask,
 } from '#domain/server.ts'
 import type { VolumeStatus } from '#domain/volume.ts'
+import { mayRun } from './instances.ts'
 import { attachmentsOf, readVolume, updateVolume } from './volumes.ts'
 
 /** Queries about servers and their disks. Every one that serves a caller is bound to the caller's project. */
@@ -183,7 +184,7 @@ export async function serverFacts(db: Db, row: ServerRow): Promise<ServerFacts> 
     status: serverStatus(row),
     task: serverTask(row),
     protected: row.instance !== null,
-    production: await isProduction(db, row),
+    production: (await isProduction(db, row)) && (await mayRun(db, row)),
   }
 }
 
