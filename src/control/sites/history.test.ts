@@ -130,7 +130,10 @@ test('a record that lost its end goes on above every epoch that the lost end may
   const [first, second] = [leapOf('mark-1'), leapOf('mark-2')]
   assert.notEqual(first, second, 'two restores of one backup')
   assert.ok(Math.min(first, second) >= 100 && Math.max(first, second) < 10_000)
-  assert.deepEqual([trust(record(), first).epoch, trust(record(), first).state], [5 + first, 'solo'])
+  assert.deepEqual(
+    [trust(record(), first).epoch, trust(record(), first).state],
+    [5 + first, 'solo'],
+  )
   const never = adopt(record({ epoch: 0, state: 'closed' }), '{}', () => null, undefined, first)
   assert.ok(never.kind === 'trusted')
   assert.equal(never.record.epoch, 0, 'a group that was never opened')
