@@ -73,6 +73,7 @@ test('a wrong value in any field of a new group has its code and changes nothing
     [{ domain_id: newId() }, 'SDRS.0205'],
     [{ source_vpc_id: 'x' }, 'SDRS.0204'],
     [{ source_vpc_id: newId().slice(1) }, 'SDRS.0204'],
+    [{ source_vpc_id: newId() }, 'SDRS.0204'],
     [{ dr_type: 'copy' }, 'SDRS.0201'],
   ]
   for (const [over, code] of cases) await refused('POST', GROUPS, newGroup(over), code)

@@ -203,6 +203,7 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
 
 const CREATE_CODES = {
   DOMAIN_UNKNOWN: 'SDRS.0205',
+  VPC_UNKNOWN: 'SDRS.0204',
   AZ_NOT_IN_DOMAIN: 'SDRS.0203',
   QUOTA_GROUPS: 'SDRS.0305',
 } as const satisfies Record<CreateGroupRefusal, string>

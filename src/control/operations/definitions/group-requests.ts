@@ -7,6 +7,7 @@ import {
   updateGroup,
 } from '#control/resources/groups.ts'
 import { instanceStatus, moveInstance } from '#control/resources/instances.ts'
+import { ensureDefaults, findVpc } from '#control/resources/networks.ts'
 import { listDomains, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
 import type { Arbitration } from '#control/sites/witness.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
@@ -53,7 +54,11 @@ export interface AcceptedGroup {
   readonly operation: string
 }
 
-export type CreateGroupRefusal = 'DOMAIN_UNKNOWN' | 'AZ_NOT_IN_DOMAIN' | 'QUOTA_GROUPS'
+export type CreateGroupRefusal =
+  | 'DOMAIN_UNKNOWN'
+  | 'AZ_NOT_IN_DOMAIN'
+  | 'VPC_UNKNOWN'
+  | 'QUOTA_GROUPS'
 
 export async function requestGroup(
   services: RequestServices,
@@ -68,6 +73,8 @@ export async function requestGroup(
     if (sourceAz === targetAz || !azs.includes(sourceAz) || !azs.includes(targetAz)) {
       return refused('AZ_NOT_IN_DOMAIN')
     }
+    await ensureDefaults(tx, project)
+    if ((await findVpc(tx, project, request.vpc)) === undefined) return refused('VPC_UNKNOWN')
     const used = await quotaUsed(tx, project, 'server_groups')
     if (!fits(await quotaLimit(tx, project, 'server_groups'), used)) return refused('QUOTA_GROUPS')
     const now = clock.wallMs()
