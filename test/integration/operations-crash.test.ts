@@ -8,7 +8,9 @@ import { connectNbd } from '#client/nbd/client.ts'
 import { operationKinds } from '#control/operations/definitions/list.ts'
 import { defaultVpcId } from '#control/resources/networks.ts'
 import { makeCertificates, PROJECT, startRegionAgent } from '../support/region-parts.ts'
+import { fakeGuests } from '../support/fake-guests.ts'
 import { type Answer, Lives } from './crash/lives.ts'
+import { serverLife } from './crash/servers.ts'
 
 /**
  * The control plane dies by SIGKILL at every boundary of every step of every operation, once each, in the middle of one long story over
@@ -18,13 +20,16 @@ import { type Answer, Lives } from './crash/lives.ts'
 let directory: string
 let lives: Lives
 const agents: RunningAgent[] = []
+/** Guests of both sites: what a real one does is tested elsewhere. */
+const guests = { az1: fakeGuests(), az2: fakeGuests() }
 
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), 'hf-'))
   await makeCertificates(directory)
   lives = await Lives.begin(directory)
-  for (const site of ['az1', 'az2']) {
-    agents.push(await startRegionAgent(directory, site, lives.internalPort))
+  for (const site of ['az1', 'az2'] as const) {
+    const { internalPort } = lives
+    agents.push(await startRegionAgent(directory, site, internalPort, {}, guests[site]))
   }
 })
 
@@ -283,6 +288,7 @@ test('every operation ends in its declared state, wherever the control plane is 
   await remove(`${PAIRS}/${first}`, {})
   await remove(`${GROUPS}/${group}`)
   await remove(`${VOLUMES}/${disk}`)
+  await serverLife(lives, guests.az1)
 
   const points = operationKinds.flatMap(({ name, steps }) =>
     steps.flatMap((step) => [
