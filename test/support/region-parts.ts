@@ -9,13 +9,16 @@ import { systemClock } from '#base/system/clock.ts'
 import { createAuthority, issueCertificate } from '#base/system/pki.ts'
 import { ecsDialect } from '#control/api/ecs/dialect.ts'
 import { evsDialect } from '#control/api/evs/dialect.ts'
+import { glanceDialect } from '#control/api/glance/dialect.ts'
 import { createApp } from '#control/api/http/app.ts'
 import { storeAuditLog } from '#control/api/http/audit.ts'
 import type { Api, Dialect } from '#control/api/http/dialect.ts'
 import { nativeDialect } from '#control/api/native/dialect.ts'
 import { createMetrics } from '#control/api/native/metrics.ts'
+import { neutronDialect } from '#control/api/neutron/dialect.ts'
 import { novaDialect } from '#control/api/nova/dialect.ts'
 import { sdrsDialect, type SdrsOptions } from '#control/api/sdrs/dialect.ts'
+import { vpcDialect } from '#control/api/vpc/dialect.ts'
 import { type ControlConfig, controlConfig, controlOptions } from '#control/config.ts'
 import { createIdentity } from '#control/identity/identity.ts'
 import { createPasswords } from '#control/identity/passwords.ts'
@@ -190,6 +193,9 @@ export async function startRegionControl(options: RegionControlOptions): Promise
       evsDialect(services),
       novaDialect(services),
       ecsDialect(services),
+      vpcDialect(services),
+      neutronDialect(services),
+      glanceDialect(services),
       ...(native ? [await nativeOver(plane, config)] : []),
     ],
     fallback: sdrs,

@@ -45,7 +45,8 @@ export interface RegionOptions extends SdrsOptions {
 /** What the contract of servers, images and networks describes. Disks under version 3 are in it too, but more closely in their own. */
 const OF_SERVERS = [
   /^\/v1(\.1)?\/[^/]+\/(cloudservers|vpcs|subnets|ports|security-groups)/,
-  /^\/v2\.1\/[^/]+\/(servers|os-|flavors)/,
+  /^\/v2\.1\/[^/]+\/(servers|os-|flavors|cloudimages)/,
+  /^\/v2\/(images|cloudimages)/,
   /^\/v2\.1\/[^/]+\/cloudvolumes$/,
   /^\/v2\.1$/,
   /^\/v2\.0\//,
