@@ -31,7 +31,7 @@ useful=""
 case "${1:-}" in
   demo)  wanted="e2fsprogs:mke2fs" ;;
   test)  wanted="e2fsprogs:mke2fs qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit libnbd-bin:nbdinfo fio:fio openssl:openssl sqlite3:sqlite3 python3-openstackclient:openstack postgresql:/usr/lib/postgresql/*/bin/initdb iproute2:ip nftables:nft xfsprogs:mkfs.xfs"
-         useful="btrfs-progs:mkfs.btrfs ceph-mon:ceph-mon ceph-osd:ceph-osd ceph-common:ceph radosgw:radosgw" ;;
+         useful="qemu-system-x86:qemu-system-x86_64 btrfs-progs:mkfs.btrfs ceph-mon:ceph-mon ceph-osd:ceph-osd ceph-common:ceph radosgw:radosgw" ;;
   torture) wanted="iproute2:ip nftables:nft e2fsprogs:mke2fs xfsprogs:mkfs.xfs" ;;
   bench) wanted="qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit fio:fio restic:restic borgbackup:borg xfsprogs:mkfs.xfs" ;;
   *)     wanted="" ;;
@@ -88,4 +88,10 @@ if [ "$have" != all ] && [ "$have" != "$want" ]; then
   npm install --ignore-scripts --no-audit --no-fund --loglevel=error $omit >&2
   rm -f "$stamp.all" "$stamp.demo"
   cp package-lock.json "$stamp.$want"
+fi
+
+# The tiny Linux that tests boot: its packages are downloaded into the user's cache, nothing of them is installed. Made once.
+if [ "${1:-}" = test ]; then
+  agree "will download four Debian packages (28 MB) into ${XDG_CACHE_HOME:-$HOME/.cache}/holdfast-test for the disk images that tests boot."
+  node_modules/.bin/node scripts/test-images.ts
 fi

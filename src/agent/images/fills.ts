@@ -265,13 +265,19 @@ class FillStore implements Fills {
     const told = isFault(error)
       ? error
       : new Fault(IMAGE_FAILED, `copying image ${image}: ${String(error)}`, {}, error)
-    this.#troubles.set(volume, { fill, error: told })
     log.error({ volume, image, err: error }, 'a volume could not be filled')
-    if (this.#records.get(volume)?.state !== 'waiting') return
-    // Nothing was written: the volume is what it was.
-    if (before === undefined) await this.#forget(volume)
-    else await this.#persist(before)
-    if (before === undefined || before.state === 'filled') await this.#serve(volume)
+    const untouched = this.#records.get(volume)?.state === 'waiting'
+    if (untouched) {
+      // The note goes first: with it, the next start would fill a volume that a client has written to since.
+      if (before === undefined) await this.#removeNote(volume)
+      else await writeFileWhole(this.#path(volume), encodeFill(before), 0o600)
+      if (before === undefined || before.state === 'filled') await this.#serve(volume)
+    }
+    // Told when all that is done. Repetitions until here see a fill that is under way.
+    this.#troubles.set(volume, { fill, error: told })
+    if (!untouched) return
+    if (before === undefined) this.#records.delete(volume)
+    else this.#records.set(volume, before)
   }
 
   async #serve(volume: string): Promise<void> {
@@ -317,10 +323,15 @@ class FillStore implements Fills {
     this.#records.set(record.volume, record)
   }
 
-  /** Coming back after a power loss does no harm: the record is then of a volume that is gone, or of one that nothing was written to. */
-  async #forget(volume: string): Promise<void> {
-    this.#records.delete(volume)
+  /** Durably: a note that came back after a power loss would be carried out. */
+  async #removeNote(volume: string): Promise<void> {
     await rm(this.#path(volume), { force: true })
+    const directory = await open(this.#options.directory, 'r')
+    try {
+      await directory.sync()
+    } finally {
+      await directory.close()
+    }
   }
 
   refuseWhileFilling(volumes: readonly string[]): void {
@@ -338,7 +349,7 @@ class FillStore implements Fills {
     await running?.done
     const result = await work()
     this.#troubles.delete(volume)
-    if (this.#records.has(volume)) await this.#forget(volume)
+    if (this.#records.delete(volume)) await this.#removeNote(volume)
     return result
   }
 
