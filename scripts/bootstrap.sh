@@ -92,6 +92,8 @@ fi
 
 # The tiny Linux that tests boot: its packages are downloaded into the user's cache, nothing of them is installed. Made once.
 if [ "${1:-}" = test ]; then
-  agree "will download four Debian packages (28 MB) into ${XDG_CACHE_HOME:-$HOME/.cache}/holdfast-test for the disk images that tests boot."
+  cache=${XDG_CACHE_HOME:-$HOME/.cache}/holdfast-test
+  [ -f "$cache/packages/packages.json" ] ||
+    agree "will download four Debian packages (28 MB) into $cache for the disk images that tests boot."
   node_modules/.bin/node scripts/test-images.ts
 fi
