@@ -5,7 +5,7 @@ import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import type { ProtectedInstanceRow, ServerRow } from '#control/store/tables/servers.ts'
 import { INSTANCE_BUSY } from '#domain/protected-instance.ts'
 import type { GroupFacts } from '#domain/protection-group.ts'
-import type { Power } from '#wire/site/servers.ts'
+import type { Power, ServerBrief } from '#wire/site/servers.ts'
 
 /* What a group's protected instances say when a command on the group is judged. */
 
@@ -77,19 +77,21 @@ export async function instanceFactsOf(
   }
 }
 
-/** What the hypervisors of the sites reported last; of a site that does not say, what is stored. */
+/** What the hypervisors said last: in a report, or in answer to a command, which the row has before a report does. */
 export function powerBook({ agents }: Sources): (server: ServerRow) => Power {
-  const sites = new Map<string, ReadonlyMap<string, Power> | null>()
+  const sites = new Map<string, ReadonlyMap<string, ServerBrief>>()
   return (server) => {
     let reported = sites.get(server.az)
     if (reported === undefined) {
-      const servers = agents.at(server.az)?.report.servers
-      reported =
-        servers === undefined ? null : new Map(servers.map((one) => [one.server, one.power]))
+      const servers = agents.at(server.az)?.report.servers ?? []
+      reported = new Map(servers.map((one) => [one.server, one]))
       sites.set(server.az, reported)
     }
-    // A site that runs servers and does not know this one does not run it.
-    return reported === null ? (server.power as Power) : (reported.get(server.id) ?? 'off')
+    const brief = reported.get(server.id)
+    // Both times are of the site's own clock.
+    return brief !== undefined && brief.power_since > server.power_at
+      ? brief.power
+      : (server.power as Power)
   }
 }
 
