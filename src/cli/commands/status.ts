@@ -4,6 +4,7 @@ import { isFault } from '#base/fault.ts'
 import type { ApiSession } from '#client/api.ts'
 import { listVolumes } from '#client/evs.ts'
 import { listGroups, listPairs, type SdrsGroup, type SdrsPair } from '#client/sdrs.ts'
+import { listServers } from '#client/servers.ts'
 import type { CommandContext } from '../context.ts'
 import { columns } from '../output.ts'
 import { apiAction, apiLeaf } from '../session.ts'
@@ -20,8 +21,11 @@ export function statusCommand(program: Command, context: CommandContext): void {
     const parts = await partsOf(dataOfUp(flags, context.env))
     const groups = await groupsOf(api)
     const volumes = (await listVolumes(api)).length
-    output.result({ url: api.url, parts, groups, volumes }, [
-      `API at ${api.url}, ${volumes} volumes`,
+    const servers = await serversOf(api)
+    const running = servers['ACTIVE'] ?? 0
+    const all = Object.values(servers).reduce((sum, count) => sum + count, 0)
+    output.result({ url: api.url, parts, groups, volumes, servers }, [
+      `API at ${api.url}, ${volumes} volumes, ${all} servers of which ${running} run`,
       ...(parts === null ? [] : ['', ...partLines(parts)]),
       '',
       ...groupLines(groups),
@@ -38,6 +42,13 @@ async function partsOf(data: string): Promise<readonly PartStatus[] | null> {
     if (isFault(error, NOBODY_THERE)) return null
     throw error
   }
+}
+
+/** How many there are, by status. */
+async function serversOf(api: ApiSession): Promise<Readonly<Record<string, number>>> {
+  const counts: Record<string, number> = {}
+  for (const { status } of await listServers(api)) counts[status] = (counts[status] ?? 0) + 1
+  return counts
 }
 
 interface GroupStatus extends SdrsGroup {

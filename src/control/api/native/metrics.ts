@@ -67,6 +67,13 @@ export function createMetrics(sources: {
     registers,
   })
 
+  const servers = new Gauge({
+    name: 'holdfast_servers',
+    help: 'Servers of all projects, by site and by what its hypervisor said last of them.',
+    labelNames: ['site', 'power'],
+    registers,
+  })
+
   const verified = new Gauge({
     name: 'holdfast_group_verified_timestamp_seconds',
     help: 'Since when every replicating pair of the group is verified, seconds since 1970. Absent: one never was.',
@@ -129,7 +136,18 @@ export function createMetrics(sources: {
     }
   }
 
+  async function collectServers(): Promise<void> {
+    servers.reset()
+    const rows = await store.db
+      .selectFrom('servers')
+      .select((eb) => ['az', 'power', eb.fn.countAll<number>().as('count')])
+      .groupBy(['az', 'power'])
+      .execute()
+    for (const { az: site, power, count } of rows) servers.set({ site, power }, Number(count))
+  }
+
   async function collect(): Promise<void> {
+    await collectServers()
     for (const site of sites) {
       const age = agents.at(site)?.ageMs
       if (age !== undefined) silence.set({ site }, age / 1000)
