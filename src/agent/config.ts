@@ -197,6 +197,76 @@ export const agentOptions = {
     min: MIB,
     max: 16 * GIB,
   }),
+  imageDir: optional(
+    pathOption({
+      about:
+        'Directory of the images that volumes begin as: the built-in ones, made there at first use out of Debian packages (downloaded, not installed), and raw disks of your own as NAME.raw. Agents of one host may share it.',
+      defaultText: 'images in dataDir',
+    }),
+  ),
+  computeDriver: choiceOption({
+    about:
+      'What runs the servers of this site. auto: qemu when its program is there, else none. See docs/operating/servers.md.',
+    choices: ['auto', 'qemu', 'none'],
+    default: 'auto',
+  }),
+  qemuProgram: textOption({
+    about: 'QEMU for guests: a path, or a name that is looked for in PATH.',
+    accepts: 'a path or a name',
+    pattern: /^[^\0]{1,4096}$/,
+    default: 'qemu-system-x86_64',
+  }),
+  qemuAccelerator: choiceOption({
+    about:
+      'auto: KVM when a guest boots under it within five seconds (tried once per boot of the host), else tcg, which needs nothing and is slower.',
+    choices: ['auto', 'kvm', 'tcg'],
+    default: 'auto',
+  }),
+  guestMemoryMb: optional(
+    integerOption({
+      about:
+        'Memory that the guests of this agent may have together. A start beyond it is refused (NO_MEMORY).',
+      unit: 'MiB',
+      min: 0,
+      max: 16 * MIB,
+      defaultText: "a quarter of the host's memory",
+    }),
+  ),
+  guestNice: integerOption({
+    about:
+      'Nice value of guests. Above that of the agent (0), so that guests do not keep it from answering their disks.',
+    default: 5,
+    min: 0,
+    max: 19,
+  }),
+  guestsAtStop: choiceOption({
+    about:
+      'When the agent is stopped. leave: guests go on and wait for their disks, which a restart of the agent needs. power_down: they are asked to power off, and are started at the next start of the agent.',
+    choices: ['leave', 'power_down'],
+    default: 'leave',
+  }),
+  guestGraceMs: integerOption({
+    about: 'How long guests have to power off when the agent is stopped; then they are ended.',
+    unit: 'ms',
+    default: 10_000,
+    min: 0,
+    max: 600_000,
+  }),
+  runDir: optional(
+    pathOption({
+      about: 'Directory of the pid files of guests.',
+      defaultText: 'run in dataDir',
+    }),
+  ),
+  guestPrefix: optional(
+    textOption({
+      about:
+        'Pid files of guests are PREFIX-guest-SERVER.pid. Agents with one runDir need several.',
+      accepts: NAME_ACCEPTS,
+      pattern: NAME,
+      defaultText: 'the site',
+    }),
+  ),
   holdBytes: integerOption({
     about:
       'Bytes of unacknowledged writes a group keeps while its acknowledgements are held; beyond it, clients wait.',
@@ -247,6 +317,17 @@ export interface AgentConfig {
   readonly soloDelayMs: number
   readonly frameLogBytes: number
   readonly holdBytes: number
+  readonly imageDir: string
+  readonly computeDriver: string
+  readonly qemuProgram: string
+  readonly qemuAccelerator: string
+  /** undefined: a quarter of the host's memory. */
+  readonly guestMemoryMb: number | undefined
+  readonly guestNice: number
+  readonly guestsAtStop: string
+  readonly guestGraceMs: number
+  readonly runDir: string
+  readonly guestPrefix: string
 }
 
 /** Longest path a unix socket can have on Linux (sun_path without its ending zero). */
@@ -294,6 +375,9 @@ export function agentConfig(values: OptionValues<typeof agentOptions>): AgentCon
     dataDir,
     bootDir: values.bootDir === undefined ? undefined : resolve(values.bootDir),
     nbdSocket,
+    imageDir: resolve(values.imageDir ?? `${dataDir}/images`),
+    runDir: resolve(values.runDir ?? `${dataDir}/run`),
+    guestPrefix: values.guestPrefix ?? values.site,
     advertiseHost,
     heartbeatListen: values.heartbeatListen ?? { ...values.linkListen, port: 0 },
     linkKeyFile: values.linkKeyFile === undefined ? undefined : resolve(values.linkKeyFile),

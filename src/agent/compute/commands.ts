@@ -23,3 +23,21 @@ export interface ImageCommands {
 }
 
 export interface ServerCommands extends GuestCommands, ImageCommands {}
+
+/** Both, as the agent answers them. */
+export function serverCommands(guests: GuestCommands, images: ImageCommands): ServerCommands {
+  return {
+    define: async (request) => await guests.define(request),
+    start: async (request) => await guests.start(request),
+    stop: async (request) => await guests.stop(request),
+    reboot: async (request) => await guests.reboot(request),
+    remove: async (request) => await guests.remove(request),
+    show: async (request) => await guests.show(request),
+    console: async (request) => await guests.console(request),
+    briefs: () => guests.briefs(),
+    status: () => guests.status(),
+    images: async () => await images.images(),
+    prepareImage: async (request) => await images.prepareImage(request),
+    fillVolume: async (request) => await images.fillVolume(request),
+  }
+}

@@ -5,7 +5,7 @@ import type { Power, ServerDefinition, ServerDisk, ServerNic } from '#wire/site/
 /* What turns a definition into a running machine.
  *
  * The store of definitions (servers.ts) decides nothing but order: it persists first, then calls a driver, one call at a time per server
- * (`state` and `console` may come beside another call). Every call is idempotent, ends in what `state` shows, and may follow a crash at any
+ * (`state` and `console` may come beside another call, and `detach` beside `detach`). Every call is idempotent, ends in what `state` shows, and may follow a crash at any
  * point of the same call before. A driver keeps nothing of its own that is not found again by `adopt`.
  *
  *     adopt ──► define ──► start ──► attach / detach ──► powerDown | stop ──► remove
@@ -91,9 +91,10 @@ export interface ComputeDriver {
   /** Plugs a device into the running guest; resolves when the guest can see it. Has it already: no change. Off: no change.
    *  Throws GUEST_FAILED; then the guest does not have it. */
   attach(server: string, device: GuestDevice): Promise<void>
-  /** Asks the guest to release a device; resolves when it has, or after a few seconds when it has not (`state.releasing` says so; asking
-   *  again is right). Has it not, or off: no change. After it released a disk, nothing of the guest has the export open. */
-  detach(server: string, device: GuestDeviceName): Promise<void>
+  /** Asks the guest to release a device; resolves when it has, or when it has not after a few seconds or when `hurry` is aborted
+   *  (`state.releasing` says so; asking again is right). Has it not, or off: no change. After it released a disk, nothing of the guest has
+   *  the export open. Several may be asked for at once. */
+  detach(server: string, device: GuestDeviceName, hurry: AbortSignal): Promise<void>
   /** From what the hypervisor says. Never throws for a guest that does not answer: that is power `unknown`. */
   state(server: string): Promise<GuestState>
   /** What the guest wrote to its serial console, the newest CONSOLE_BYTES_MAX at least as far as it was kept; also after its end. */

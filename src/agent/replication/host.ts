@@ -211,6 +211,12 @@ class Host implements SessionHost {
     return [...this.#sessions.values()].map((runtime) => runtime.status())
   }
 
+  roleAt(id: string) {
+    const session = this.#sessions.get(id)?.session
+    if (session === undefined) return undefined
+    return { role: session.role, epoch: session.stored.record.epoch }
+  }
+
   ended() {
     return [...this.#ended.values()]
   }

@@ -8,10 +8,19 @@ import type { Divergences } from '#agent/divergence/divergences.ts'
 import type { Snapshots } from '#agent/snapshots/snapshots.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import type { PeerBeats } from './link-silence.ts'
+import type { Role } from './phases.ts'
 
 /* Public face of replication towards the agent. */
 
 export type SessionCommand = Extract<CommandName, `session.${string}`>
+
+/** Marks by session, which live as long as the boot of the host, and on no disk of the sessions. */
+export interface SessionMarks {
+  all(): ReadonlyMap<string, { readonly createdMs: number | null }>
+  /** Survives the death of the process when it returns. Throws when no place takes it. */
+  store(session: string, mark: { readonly reason: string; readonly createdMs: number }): void
+  remove(session: string): void
+}
 
 /** What the sessions of one agent need from it. */
 export interface SessionHostDeps {
@@ -31,6 +40,8 @@ export interface SessionHostDeps {
   readonly snapshots: Snapshots | null
   /** Where a kept copy goes that holds what only this site had; null: this agent keeps none. */
   readonly divergences: Divergences | null
+  /** Left out: a session whose files lost something within a boot does not know it after a restart. */
+  readonly marks?: SessionMarks
   /** Never rejects for reasons of the outside world: null when the witness cannot be reached, timed out, or does not know
    *  the session. Must end within witnessTimeoutMs. */
   askWitness(session: string, ask: WitnessAsk): Promise<WitnessAnswer | null>
@@ -75,6 +86,8 @@ export interface SessionHost {
   /** Replaces the copy of a volume at the replica by an empty one; see rebuild.ts. Rejects as `command`. */
   rebuild(request: CommandRequest<'volume.rebuild'>): Promise<SessionStatus>
   statuses(): SessionStatus[]
+  /** What this site is in a session, and since which epoch; undefined: the session is not loaded. Costs nothing. */
+  roleAt(session: string): { readonly role: Role; readonly epoch: number } | undefined
   /** Sessions that have ended at this site, with the records that ended them. Known again after a restart. */
   ended(): EndedSession[]
   /** True while a session uses the volume: it must not be served, extended or deleted by others. */

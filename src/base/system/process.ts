@@ -46,6 +46,25 @@ export async function processesWithArgument(argument: string): Promise<ProcessFa
   return found.filter((facts) => facts?.commandLine.includes(argument) === true) as ProcessFacts[]
 }
 
+/** Every process with an argument that begins with `prefix`, and the rest of that argument. Those that have ended are left out. */
+export async function processesWithArgumentPrefix(
+  prefix: string,
+): Promise<{ readonly rest: string; readonly facts: ProcessFacts }[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name)).map(Number)
+  const found = await Promise.all(pids.map((pid) => readProcess(pid).catch(() => undefined)))
+  return found.flatMap((facts) => {
+    const argument = facts?.commandLine.find((one) => one.startsWith(prefix))
+    if (facts === undefined || argument === undefined || facts.state === 'Z') return []
+    return [{ rest: argument.slice(prefix.length), facts }]
+  })
+}
+
+/** True while the very process of these facts runs. One that has ended and was not collected runs nothing. */
+export async function isAlive(facts: ProcessFacts): Promise<boolean> {
+  const now = await readProcess(facts.pid)
+  return now !== undefined && now.state !== 'Z' && now.startTicks === facts.startTicks
+}
+
 /** Sends a signal; false when the process is gone already. */
 export function signalProcess(pid: number, signal: NodeJS.Signals): boolean {
   try {
@@ -66,8 +85,7 @@ export async function killAndWait(
   const endMs = clock.bootMs() + limitMs
   signalProcess(facts.pid, 'SIGKILL')
   for (;;) {
-    const now = await readProcess(facts.pid)
-    if (now === undefined || now.state === 'Z' || now.startTicks !== facts.startTicks) return true
+    if (!(await isAlive(facts))) return true
     if (clock.bootMs() > endMs) return false
     await sleep(clock, 20)
   }

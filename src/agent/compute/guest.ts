@@ -1,0 +1,551 @@
+import { assert } from '#base/assert.ts'
+import { type Clock, sleep } from '#base/clock.ts'
+import { Fault } from '#base/fault.ts'
+import type { Log } from '#base/log.ts'
+import type { ServerBrief, ServerDefinition, ServerInfo } from '#wire/site/servers.ts'
+import { VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
+import { afterDeath, DEATHS_KEPT_MS } from './crash-loop.ts'
+import type { ServerRecord } from './definition-file.ts'
+import {
+  type ComputeDriver,
+  type DiskStandings,
+  GUEST_OFF,
+  type GuestDeviceName,
+  type GuestState,
+} from './driver.ts'
+import { NO_MEMORY, NOT_SERVED, SERVER_UNKNOWN, STALE_GENERATION } from './faults.ts'
+
+/* One server of the agent: its record, what its guest is known to be, and everything that happens to it, one after the other.
+ *
+ *     command ──┐                         ┌─► record (persisted first)
+ *     event ────┼──► queue, one at a time ┤
+ *     poll ─────┘                         └─► driver
+ *
+ * Commands change what is wanted. `settle` brings the guest to it, and draws conclusions from what the guest did by itself:
+ *
+ *     guest    wanted    disks           then
+ *     off      running   all served      started (not at once after a death, and not for ever: crash-loop.ts)
+ *     off      running   one waits       started when it is served
+ *     off      running   one denied      wanted off, with the reason: who moved the disk away decides when the server runs again
+ *     off      running   -               it powered itself off: wanted off
+ *     runs     running   as defined      devices plugged and unplugged until it has what the definition says
+ *     runs     off       -               a stop was cut off by a crash of the agent: powered down
+ *     runs     any       one denied      fenced: stopped hard at once, wanted off
+ *
+ * Fencing goes before everything: it hurries a soft power-down that holds the queue. Its stop comes before its record, because a guest that runs where it
+ * may not is worse than a record that says so for a moment longer; a crash between is found by the third row.
+ */
+
+/** How long `start` waits for disks that are not served yet. */
+const SERVED_WAIT_MS = 5_000
+const SERVED_LOOK_MS = 50
+/** For a stop that a crash of the agent cut off; nobody remembers the time that was asked for. */
+const CUT_OFF_GRACE_MS = 30_000
+/** Between attempts to plug what could not be plugged. */
+const CONVERGE_AGAIN_MS = 2_000
+
+export interface GuestDeps {
+  readonly driver: ComputeDriver
+  readonly disks: DiskStandings
+  readonly clock: Clock
+  readonly log: Log
+  save(record: ServerRecord): Promise<void>
+  forget(server: string): Promise<void>
+  /** Memory that other guests leave, MiB. */
+  freeMemoryMb(except: Guest): number
+  /** The agent powers its guests off and starts none. */
+  resting(): boolean
+}
+
+export class Guest {
+  readonly id: string
+  readonly #deps: GuestDeps
+  /** Undefined until the first definition was saved. */
+  #record: ServerRecord | undefined
+  #state: GuestState = GUEST_OFF
+  #sinceMs: number
+  /** Why it does not run although it is wanted; of this run of the agent. */
+  #held: string | null = null
+  #queue: Promise<unknown> = Promise.resolve()
+  #settling = false
+  #hurry: AbortController | undefined
+  #memoryMb = 0
+  #deathsMs: number[] = []
+  #startAtMs = 0
+  #gaveUp = false
+  #convergeAtMs = 0
+  #removed = false
+  /** Names of devices by volume, those of former definitions included. */
+  readonly #devices = new Map<string, string>()
+
+  constructor(id: string, record: ServerRecord | undefined, deps: GuestDeps) {
+    this.id = id
+    this.#record = record
+    this.#deps = deps
+    this.#sinceMs = record?.since_ms ?? deps.clock.wallMs()
+    if (record !== undefined) this.#noteDevices(record.definition)
+  }
+
+  // ---------------------------------------------------------------- commands
+
+  async define(definition: ServerDefinition): Promise<ServerInfo> {
+    return await this.#turn(async () => {
+      const held = this.#record?.definition.generation ?? 0
+      if (definition.generation < held) {
+        const doing = `defining server ${this.id} of generation ${definition.generation}`
+        throw new Fault(STALE_GENERATION, doing, { server: this.id, held })
+      }
+      if (definition.generation > held) {
+        this.#refuseUnknownVolumes(definition)
+        await this.#save(
+          this.#record === undefined ? newRecord(definition, this.#sinceMs) : { definition },
+        )
+        this.#noteDevices(definition)
+      }
+      await this.#deps.driver.define(this.#known.definition)
+      await this.#observe()
+      if (this.#state.power === 'running') await this.#converge()
+      return this.info()
+    })
+  }
+
+  async start(): Promise<ServerInfo> {
+    return await this.#turn(async () => {
+      await this.#observe()
+      await this.#startAsked()
+      return this.info()
+    })
+  }
+
+  async stop(hard: boolean, graceMs: number): Promise<ServerInfo> {
+    if (hard) this.#hurry?.abort()
+    return await this.#turn(async () => {
+      if (this.#known.wanted === 'running' || this.#known.reason !== null) {
+        await this.#save({ wanted: 'off', reason: null })
+      }
+      this.#held = null
+      await this.#off(hard ? 0 : graceMs)
+      return this.info()
+    })
+  }
+
+  async reboot(request: string, hard: boolean, graceMs: number): Promise<ServerInfo> {
+    if (hard) this.#hurry?.abort()
+    return await this.#turn(async () => {
+      await this.#observe()
+      const { reboot, starts } = this.#known
+      if (reboot?.request !== request) {
+        if (!hard && this.#state.power === 'off') return this.info()
+        await this.#save({ reboot: { request, after_starts: starts } })
+      } else if (starts > reboot.after_starts) return this.info()
+      this.#refuseUnserved(await this.#standingProblem())
+      await this.#off(hard ? 0 : graceMs)
+      await this.#startAsked()
+      return this.info()
+    })
+  }
+
+  async remove(): Promise<void> {
+    this.#hurry?.abort()
+    await this.#queued(async () => {
+      if (this.#removed) return
+      if (this.#record?.wanted === 'running') await this.#save({ wanted: 'off' })
+      await this.#deps.driver.remove(this.id)
+      this.#removed = true
+      this.#memoryMb = 0
+      await this.#deps.forget(this.id)
+    })
+  }
+
+  async console(): Promise<string> {
+    return await this.#deps.driver.console(this.id)
+  }
+
+  /** Power off for the time that the agent is away; it is still wanted. */
+  async rest(graceMs: number): Promise<void> {
+    const cancel = this.#deps.clock.after(graceMs, () => this.#hurry?.abort())
+    try {
+      await this.#queued(async () => {
+        await this.#observe()
+        await this.#off(graceMs)
+      })
+    } finally {
+      cancel()
+    }
+  }
+
+  // ---------------------------------------------------------------- what is known
+
+  get memoryMb(): number {
+    return this.#memoryMb
+  }
+
+  /** False: nobody ever defined it successfully, or it was removed. */
+  get exists(): boolean {
+    return this.#record !== undefined && !this.#removed
+  }
+
+  /** Something is under way or to be watched. */
+  get active(): boolean {
+    return this.exists && (this.#state.power !== 'off' || this.#record?.wanted === 'running')
+  }
+
+  brief(): ServerBrief {
+    const { power, reason } = this.#state
+    return {
+      server: this.id,
+      generation: this.#known.definition.generation,
+      power,
+      power_since: this.#sinceMs,
+      reason: power === 'off' ? (this.#held ?? this.#known.reason) : reason,
+    }
+  }
+
+  info(): ServerInfo {
+    const { definition } = this.#known
+    const off = this.#state.power === 'off'
+    return {
+      ...this.brief(),
+      disks: off
+        ? definition.disks.map(({ volume, device }) => ({ volume, device }))
+        : this.#state.disks.map((volume) => ({ volume, device: this.#devices.get(volume) ?? '' })),
+      nics: off ? definition.nics.map(({ port, mac }) => ({ port, mac })) : [...this.#state.nics],
+      releasing: [...this.#state.releasing],
+    }
+  }
+
+  async show(): Promise<ServerInfo> {
+    this.#note(await this.#deps.driver.state(this.id))
+    return this.info()
+  }
+
+  // ---------------------------------------------------------------- duties
+
+  /** Once, before anything else. */
+  async adopt(): Promise<void> {
+    await this.#queued(async () => {
+      const { definition } = this.#known
+      const state = await this.#deps.driver.adopt(definition)
+      // What is unknown is taken for what the definition says, so that fencing has something to go by.
+      if (state.power !== 'off') this.#memoryMb = definition.memory_mb
+      this.#state = state
+    })
+  }
+
+  /** Looks and acts, soon; while a look is waiting for its turn another one adds nothing. */
+  settle(): void {
+    this.#fenceIfDue()
+    if (this.#settling || !this.exists) return
+    this.#settling = true
+    this.#queued(async () => {
+      this.#settling = false
+      if (this.exists) await this.#settle()
+    }).catch((error: unknown) => {
+      if (error instanceof Fault) this.#held = error.message
+      this.#deps.log.warn({ server: this.id, err: error }, 'a guest is not as it should be')
+    })
+  }
+
+  /** The standing of a volume changed. */
+  concerned(volume: string): boolean {
+    const wants = this.#record?.definition.disks.some((disk) => disk.volume === volume) === true
+    return this.active && (wants || this.#state.disks.includes(volume))
+  }
+
+  async idle(): Promise<void> {
+    await this.#queue
+  }
+
+  async #settle(): Promise<void> {
+    await this.#observe()
+    const { power, end } = this.#state
+    if (power !== 'off') {
+      if (this.#known.wanted === 'off') return await this.#off(CUT_OFF_GRACE_MS)
+      if (power === 'running' && this.#deps.clock.bootMs() >= this.#convergeAtMs) {
+        this.#convergeAtMs = this.#deps.clock.bootMs() + CONVERGE_AGAIN_MS
+        await this.#converge()
+      }
+      return
+    }
+    if (this.#known.wanted === 'off' || this.#deps.resting()) return
+    if (end === 'itself') {
+      await this.#save({ wanted: 'off', reason: 'it powered itself off' })
+      return
+    }
+    if (this.#gaveUp || this.#deps.clock.bootMs() < this.#startAtMs) return
+    await this.#startAgain()
+  }
+
+  async #startAgain(): Promise<void> {
+    const problem = this.#problem()
+    if (problem !== undefined) {
+      if (problem.lasting) {
+        await this.#save({ wanted: 'off', reason: problem.text })
+        this.#held = null
+      } else this.#held = problem.text
+      return
+    }
+    const memory = this.#memoryProblem()
+    if (memory !== undefined) {
+      this.#held = memory
+      return
+    }
+    try {
+      await this.#startNow()
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error
+      this.#died(error.message)
+    }
+  }
+
+  #died(reason: string): void {
+    const { clock, log } = this.#deps
+    const now = clock.bootMs()
+    this.#deathsMs = [...this.#deathsMs.filter((at) => now - at < DEATHS_KEPT_MS), now]
+    const next = afterDeath(this.#deathsMs, now)
+    this.#gaveUp = next.kind === 'stay_off'
+    this.#startAtMs = next.kind === 'start_again' ? now + next.delayMs : now
+    this.#held = this.#gaveUp
+      ? `it ended ${this.#deathsMs.length} times and is not started again by itself; last: ${reason}`
+      : reason
+    log.warn({ server: this.id, reason, next }, 'a guest ended that should run')
+    if (next.kind === 'start_again') clock.after(next.delayMs, () => this.settle())
+  }
+
+  #fenceIfDue(): void {
+    if (!this.exists || this.#state.power === 'off') return
+    const reason = this.#mayNotRun()
+    if (reason === undefined) return
+    this.#hurry?.abort()
+    this.#queued(async () => await this.#fence()).catch((error: unknown) =>
+      this.#deps.log.error({ server: this.id, err: error }, 'a guest could not be fenced'),
+    )
+  }
+
+  /** The standing may have changed back while this waited for its turn: then nothing is done. */
+  async #fence(): Promise<void> {
+    const reason = this.exists && this.#state.power !== 'off' ? this.#mayNotRun() : undefined
+    if (reason === undefined) return
+    this.#deps.log.warn({ server: this.id, reason }, 'stopping a guest that may not run here')
+    await this.#deps.driver.stop(this.id)
+    await this.#observe()
+    await this.#save({ wanted: 'off', reason })
+    this.#held = null
+  }
+
+  // ---------------------------------------------------------------- steps
+
+  /** A start that somebody waits for: refuses what `#startAgain` would wait for. */
+  async #startAsked(): Promise<void> {
+    if (this.#state.power !== 'off') {
+      if (this.#known.wanted === 'off') await this.#save({ wanted: 'running', reason: null })
+      return
+    }
+    this.#refuseUnserved(await this.#standingProblem())
+    const memory = this.#memoryProblem()
+    if (memory !== undefined) {
+      throw new Fault(NO_MEMORY, `starting server ${this.id}: ${memory}`, { server: this.id })
+    }
+    this.#deathsMs = []
+    this.#gaveUp = false
+    try {
+      await this.#startNow()
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      await this.#save({ wanted: 'off', reason })
+      throw error
+    }
+  }
+
+  async #startNow(): Promise<void> {
+    const { definition, starts } = this.#known
+    this.#memoryMb = definition.memory_mb
+    try {
+      const since_ms = this.#deps.clock.wallMs()
+      await this.#save({ wanted: 'running', starts: starts + 1, since_ms, reason: null })
+      await this.#deps.driver.start(definition)
+      this.#held = null
+    } finally {
+      await this.#observe()
+    }
+    // It may have lost a disk while it was started; nobody has seen it run until now.
+    this.#fenceIfDue()
+  }
+
+  async #off(graceMs: number): Promise<void> {
+    const { driver } = this.#deps
+    if (graceMs === 0) await driver.stop(this.id)
+    else await this.#hurried((hurry) => driver.powerDown(this.id, graceMs, hurry))
+    await this.#observe()
+  }
+
+  /** Everything is tried; the first failure is thrown at the end. */
+  async #converge(): Promise<void> {
+    const { disks, nics } = this.#known.definition
+    const { driver } = this.#deps
+    const has = this.#state
+    const failures: unknown[] = []
+    const attempt = async (work: Promise<void>) => {
+      await work.catch((error: unknown) => failures.push(error))
+    }
+    const gone: GuestDeviceName[] = [
+      ...has.disks
+        .filter((volume) => !disks.some((disk) => disk.volume === volume))
+        .map((volume) => ({ kind: 'disk' as const, volume })),
+      ...has.nics
+        .filter(({ port, mac }) => !nics.some((nic) => nic.port === port && nic.mac === mac))
+        .map(({ port }) => ({ kind: 'nic' as const, port })),
+    ]
+    await this.#hurried(async (hurry) => {
+      await Promise.all(gone.map((device) => attempt(driver.detach(this.id, device, hurry))))
+    })
+    if (gone.length > 0) await this.#observe()
+    for (const disk of disks) {
+      if (this.#state.disks.includes(disk.volume)) continue
+      await attempt(this.#attachDisk(disk))
+    }
+    for (const nic of nics) {
+      if (this.#state.nics.some(({ port }) => port === nic.port)) continue
+      await attempt(driver.attach(this.id, { kind: 'nic', nic }))
+    }
+    await this.#observe()
+    if (failures.length > 0) throw failures[0]
+  }
+
+  async #attachDisk(disk: ServerDefinition['disks'][number]): Promise<void> {
+    const standing = this.#deps.disks.of(disk.volume)
+    if (standing.kind !== 'served') {
+      this.#refuseUnserved(`disk ${disk.volume} is not served here: ${wordsOf(standing)}`)
+    }
+    await this.#deps.driver.attach(this.id, { kind: 'disk', disk })
+  }
+
+  async #observe(): Promise<void> {
+    this.#note(await this.#deps.driver.state(this.id))
+  }
+
+  #note(state: GuestState): void {
+    const before = this.#state
+    if (state.power !== before.power) this.#sinceMs = this.#deps.clock.wallMs()
+    // Whoever does not answer still has what it had.
+    const { disks, nics, releasing } = state.power === 'unknown' ? before : state
+    this.#state = { ...state, disks, nics, releasing }
+    if (state.power !== 'off') return
+    this.#memoryMb = 0
+    const unasked = before.power !== 'off' && this.#record?.wanted === 'running'
+    if (unasked && state.end === 'died') this.#died(state.reason ?? 'it ended')
+  }
+
+  // ---------------------------------------------------------------- disks and memory
+
+  /** Why the guest must not go on: of the disks that it has, not of those that it should have. */
+  #mayNotRun(): string | undefined {
+    const unknown = this.#state.power === 'unknown' && this.#state.disks.length === 0
+    const volumes = unknown
+      ? this.#known.definition.disks.map(({ volume }) => volume)
+      : this.#state.disks
+    for (const volume of volumes) {
+      const standing = this.#deps.disks.of(volume)
+      if (standing.kind === 'denied' || standing.kind === 'unknown') {
+        return `disk ${volume} may not be used here any more: ${wordsOf(standing)}`
+      }
+    }
+    return undefined
+  }
+
+  /** Why it cannot be started now. `lasting`: waiting would not help. */
+  #problem(): { readonly text: string; readonly lasting: boolean } | undefined {
+    let waits: string | undefined
+    for (const { volume } of this.#known.definition.disks) {
+      const standing = this.#deps.disks.of(volume)
+      const text = `disk ${volume} is not served here: ${wordsOf(standing)}`
+      if (standing.kind === 'denied' || standing.kind === 'unknown') return { text, lasting: true }
+      if (standing.kind === 'waiting') waits ??= text
+    }
+    return waits === undefined ? undefined : { text: waits, lasting: false }
+  }
+
+  async #standingProblem(): Promise<string | undefined> {
+    const { clock } = this.#deps
+    const endMs = clock.bootMs() + SERVED_WAIT_MS
+    for (;;) {
+      const problem = this.#problem()
+      if (problem === undefined || problem.lasting || clock.bootMs() > endMs) return problem?.text
+      await sleep(clock, SERVED_LOOK_MS)
+    }
+  }
+
+  #refuseUnserved(problem: string | undefined): void {
+    if (problem === undefined) return
+    throw new Fault(NOT_SERVED, `server ${this.id}: ${problem}`, { server: this.id })
+  }
+
+  #refuseUnknownVolumes({ disks }: ServerDefinition): void {
+    const unknown = disks.find(({ volume }) => this.#deps.disks.of(volume).kind === 'unknown')
+    if (unknown === undefined) return
+    const doing = `defining server ${this.id} with volume ${unknown.volume}`
+    throw new Fault(VOLUME_UNKNOWN, doing, { server: this.id, volume: unknown.volume })
+  }
+
+  #memoryProblem(): string | undefined {
+    const { memory_mb } = this.#known.definition
+    const free = this.#deps.freeMemoryMb(this)
+    return memory_mb <= free
+      ? undefined
+      : `it needs ${memory_mb} MiB of memory and ${Math.max(0, free)} MiB are left at this site`
+  }
+
+  // ---------------------------------------------------------------- record and queue
+
+  get #known(): ServerRecord {
+    assert(this.#record !== undefined, 'a server that is used was defined')
+    return this.#record
+  }
+
+  async #save(change: Partial<ServerRecord> | ServerRecord): Promise<void> {
+    const since_ms = this.#sinceMs
+    const record = { ...this.#record, since_ms, ...change } as ServerRecord
+    await this.#deps.save(record)
+    this.#record = record
+  }
+
+  #noteDevices({ disks }: ServerDefinition): void {
+    for (const { volume, device } of disks) this.#devices.set(volume, device)
+  }
+
+  /** Waiting that a hard stop or fencing cuts short. */
+  async #hurried(work: (hurry: AbortSignal) => Promise<void>): Promise<void> {
+    this.#hurry = new AbortController()
+    try {
+      await work(this.#hurry.signal)
+    } finally {
+      this.#hurry = undefined
+    }
+  }
+
+  async #turn<T>(work: () => Promise<T>): Promise<T> {
+    return await this.#queued(async () => {
+      if (!this.#removed) return await work()
+      throw new Fault(SERVER_UNKNOWN, `server ${this.id}`, { server: this.id })
+    })
+  }
+
+  #queued<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#queue.then(work)
+    this.#queue = turn.catch(() => undefined) // told to the one who asked; the next one's turn comes all the same
+    return turn
+  }
+}
+
+const wordsOf = (standing: ReturnType<DiskStandings['of']>): string =>
+  'reason' in standing ? standing.reason : `this site does not know it`
+
+const newRecord = (definition: ServerDefinition, since_ms: number): ServerRecord => ({
+  version: 1,
+  definition,
+  wanted: 'off',
+  starts: 0,
+  reboot: null,
+  since_ms,
+  reason: null,
+})

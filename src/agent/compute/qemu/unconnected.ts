@@ -1,0 +1,12 @@
+import type { Switchboard } from '../driver.ts'
+
+/** NICs whose cable ends nowhere: each is alone on a hub of its own. */
+export function unconnected(): Switchboard {
+  let hubs = 0
+  return {
+    async plug(_server, _nic, { held }) {
+      return held ?? { type: 'hubport', hubid: ++hubs }
+    },
+    async unplug() {},
+  }
+}

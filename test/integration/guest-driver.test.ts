@@ -1,0 +1,134 @@
+/** The qemu driver against real guests: boot sectors that say what they do. */
+import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, readFile, rm, stat } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { driverContract } from '#agent/compute/driver.contract.ts'
+import { bootsUnder } from '#agent/compute/qemu/accelerator.ts'
+import type { QemuOptions } from '#agent/compute/qemu/qemu-driver.ts'
+import { systemClock } from '#base/system/clock.ts'
+import { processesWithArgumentPrefix, signalProcess } from '#base/system/process.ts'
+import { definitionOf, type GuestLab, openGuestLab, QEMU, until } from '../support/guest-lab.ts'
+
+async function inLab(
+  work: (lab: GuestLab) => Promise<void>,
+  options: Partial<QemuOptions> = {},
+): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), 'holdfast-guests-'))
+  const lab = await openGuestLab(directory, options)
+  try {
+    await work(lab)
+  } finally {
+    await lab.driver.endStrays(new Set())
+    await lab.close()
+    await rm(directory, { recursive: true, force: true })
+  }
+}
+
+driverContract('qemu', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'holdfast-guests-'))
+  let lab = await openGuestLab(directory)
+  const pidOf = async (server: string) => Number(await readFile(lab.pidFile(server), 'utf8'))
+  return {
+    driver: lab.driver,
+    disk: async (volume, obeys) =>
+      await lab.disk(volume, obeys ? { obeys: true, releases: true } : {}),
+    folder: lab.folder,
+    restart: async () => {
+      await lab.close()
+      lab = await openGuestLab(directory)
+      return lab.driver
+    },
+    traces: async (server) => {
+      const found = await processesWithArgumentPrefix(lab.pidFile(server))
+      const socket = join(lab.folder(server), 'qmp.sock')
+      return [
+        ...found.map(({ facts }) => `process ${facts.pid}`),
+        ...[lab.pidFile(server), socket].filter((path) => existsSync(path)),
+      ]
+    },
+    crash: async (server) => {
+      signalProcess(await pidOf(server), 'SIGKILL')
+    },
+    until: (what, look) => until(what, look),
+    clean: async () => {
+      await lab.close()
+      await rm(directory, { recursive: true, force: true })
+    },
+  }
+})
+
+test('the console keeps its newest part and stays bounded while a guest floods it', async () => {
+  const keep = 32 * 1024
+  await inLab(
+    async (lab) => {
+      const definition = definitionOf('flood', [await lab.disk('flood-disk', { floods: true })])
+      await mkdir(lab.folder('flood'))
+      await lab.driver.start(definition)
+      const sizes = async () => {
+        const names = ['console.log', 'console.old'].map((name) => join(lab.folder('flood'), name))
+        const found = await Promise.all(names.map((name) => stat(name).catch(() => undefined)))
+        return found.map((one) => one?.size ?? 0)
+      }
+      let written = 0
+      let last = 0
+      await until('it has written three times what is kept', async () => {
+        const [newer = 0] = await sizes()
+        written += newer >= last ? newer - last : newer
+        last = newer
+        return written > 3 * keep
+      })
+      const [newer = 0, older = 0] = await sizes()
+      assert.ok(older <= keep / 2, `${older} bytes`)
+      assert.ok(newer < written / 2, `${newer} bytes of ${written}`)
+      const output = await lab.driver.console('flood')
+      assert.ok(output.length <= keep)
+      assert.ok(output.length > keep / 4, `${output.length} bytes`)
+      const lines = output.split('\n').slice(1, -1)
+      assert.ok(
+        lines.every((line) => line === lines[0] && /^(flood ?){11}$/.test(line)),
+        'no line is torn',
+      )
+      await lab.driver.stop('flood')
+    },
+    { consoleBytes: keep },
+  )
+})
+
+test('a guest goes on where it was when its disk comes back after a while', async () => {
+  await inLab(async (lab) => {
+    const definition = definitionOf('waits', [
+      await lab.disk('waits-disk', { counts: true, obeys: true }),
+    ])
+    await mkdir(lab.folder('waits'))
+    await lab.driver.start(definition)
+    const volume = await lab.volumes.open('waits-disk')
+    const count = async () => {
+      const sector = Buffer.alloc(512)
+      await volume.read(sector, 0, 512, 512)
+      return sector.readUInt32LE(0)
+    }
+    await until('it counts', async () => (await count()) > 0)
+    lab.exports.refuse('waits-disk', 'the replication is frozen')
+    const frozen = await count()
+    assert.equal((await lab.driver.state('waits')).power, 'running')
+    await lab.disk('waits-disk')
+    await until('it counts on', async () => (await count()) > frozen + 1)
+    assert.doesNotMatch(await lab.driver.console('waits'), /DISK ERROR/)
+    await lab.driver.stop('waits')
+  })
+})
+
+test('an accelerator counts as working when a guest boots under it in time', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'holdfast-probe-'))
+  try {
+    const probe = { program: QEMU, directory, clock: systemClock }
+    assert.equal(await bootsUnder('tcg', probe), true)
+    assert.equal(await bootsUnder('tcg', { ...probe, program: '/bin/false' }), false)
+    assert.equal(await bootsUnder('tcg', { ...probe, program: '/no/such/program' }), false)
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+  }
+})
