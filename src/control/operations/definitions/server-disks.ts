@@ -44,7 +44,7 @@ export const attachDisk = operation<DiskInput>('server.attach', {
       act: async (ctx) => {
         const { volume } = ctx.input
         const has = (info: ServerInfo) =>
-          info.power !== 'running' || info.disks.some((disk) => disk.volume === volume)
+          info.power === 'off' || info.disks.some((disk) => disk.volume === volume)
         const info = await defineUntil(ctx, has, TAKE_MS)
         if (has(info)) return
         const why = info.reason ?? 'no reason was given'
