@@ -26,10 +26,12 @@ agree() {
   agreed=yes
 }
 
-# Debian packages, each with a program that shows it is there already. Without a useful one some tests are skipped, and say so.
+# Debian packages, each with a program that shows it is there already. Without a useful one some tests,
+# or the part of the demo with a server, are left out, and say so.
 useful=""
 case "${1:-}" in
-  demo)  wanted="e2fsprogs:mke2fs" ;;
+  demo)  wanted="e2fsprogs:mke2fs"
+         useful="qemu-system-x86:qemu-system-x86_64" ;;
   test)  wanted="e2fsprogs:mke2fs qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit libnbd-bin:nbdinfo fio:fio openssl:openssl sqlite3:sqlite3 python3-openstackclient:openstack postgresql:/usr/lib/postgresql/*/bin/initdb iproute2:ip nftables:nft xfsprogs:mkfs.xfs"
          useful="qemu-system-x86:qemu-system-x86_64 btrfs-progs:mkfs.btrfs ceph-mon:ceph-mon ceph-osd:ceph-osd ceph-common:ceph radosgw:radosgw" ;;
   torture) wanted="iproute2:ip nftables:nft e2fsprogs:mke2fs xfsprogs:mkfs.xfs" ;;

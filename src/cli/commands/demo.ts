@@ -10,6 +10,7 @@ export function demoCommand(command: Command, context: CommandContext): void {
     .description('lose a site in the middle of a load, fail over, and check every byte')
     .option('--data <dir>', 'empty directory to work in (default: a temporary one)')
     .option('--seconds <n>', 'how long the load runs in sync, 1 to 3600', '8')
+    .option('--no-server', 'leave out the part with a server, which needs QEMU and Debian packages')
     .option('--keep', 'keep the directory with data and logs')
     .action(async (flags: DemoFlags) => {
       const { demo } = await import('../demo/run.ts')

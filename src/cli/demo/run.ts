@@ -8,6 +8,7 @@ import type { CommandContext } from '../context.ts'
 import { positiveInteger } from '../jobs.ts'
 import type { Output } from '../output.ts'
 import { INTERRUPTED, usageError } from '../usage.ts'
+import { serversPossible } from './server.ts'
 import { runSteps } from './steps.ts'
 import { type DemoReport, type Story, tellStory } from './story.ts'
 import { DEMO_FAILED } from './system.ts'
@@ -16,6 +17,8 @@ export interface DemoFlags {
   readonly data?: string
   readonly seconds: string
   readonly keep?: boolean
+  /** false: tell no part of a server. */
+  readonly server?: boolean
 }
 
 /** Runs the demo in a directory of its own; throws unless every byte was verified. */
@@ -25,6 +28,10 @@ export async function demo(
   output: Output,
 ): Promise<void> {
   const seconds = positiveInteger('--seconds', flags.seconds, 3600)
+  const server = flags.server !== false && serversPossible()
+  if (flags.server !== false && !server) {
+    output.say('no server in this demo: QEMU (qemu-system-x86) is not installed')
+  }
   const directory = await workDirectory(flags.data)
   const begunMs = systemClock.bootMs()
   const story = tellStory({
@@ -32,6 +39,7 @@ export async function demo(
     self: context.self,
     directory,
     loadMs: seconds * 1000,
+    server,
   })
   let kept = flags.keep === true
   try {
@@ -99,6 +107,7 @@ function lines(report: DemoReport, tookMs: number): string[] {
     ['file system', image.fileSystemClean ? 'clean (e2fsck -fn)' : 'DAMAGED (e2fsck -fn)'],
     ['database', `integrity ${image.databaseIntegrity}, ${group(image.rows)} rows`],
     ['files', `${image.filesEqual} of ${image.filesExpected} with the same SHA-256`],
+    ...serverRows(report),
     ['took', `${Math.round(tookMs / 1000)} s`],
   ]
   const width = Math.max(...rows.map(([name]) => name.length))
@@ -110,6 +119,18 @@ function lines(report: DemoReport, tookMs: number): string[] {
     '',
     ...rows.map(([name, value]) => `  ${name.padEnd(width)}  ${value}`),
     '',
+  ]
+}
+
+function serverRows({ server }: DemoReport): [string, string][] {
+  if (server === null) return []
+  const { acknowledged, found, continued, boots, addresses, bootMs } = server
+  const [before, after] = addresses
+  return [
+    ["guest's counter", `${acknowledged} acknowledged, ${found} found after the failover`],
+    ['guest', `the same disk at boot ${boots}, went on to ${continued}`],
+    ["guest's address", before === after ? before : `${before}, then ${after}`],
+    ['guest counts again', `${(bootMs / 1000).toFixed(1)} s after the order to start it`],
   ]
 }
 

@@ -30,6 +30,7 @@ import {
 } from './image.ts'
 import type { Judgement } from './ledger.ts'
 import { Load, type LoadRate, readStamps } from './load.ts'
+import { DemoServer, serverIsRight, type ServerReport } from './server.ts'
 import { BLOCK_BYTES } from './stamp.ts'
 import {
   DEMO_FAILED,
@@ -50,6 +51,8 @@ export interface StoryOptions {
   readonly directory: string
   /** How long the load runs while both sites are in sync. */
   readonly loadMs: number
+  /** Tell of a server, too: needs QEMU. */
+  readonly server: boolean
 }
 
 export interface DemoReport {
@@ -63,6 +66,8 @@ export interface DemoReport {
   /** From the SIGKILL to the first write acknowledged at the other site. */
   readonly writableAfterMs: number
   readonly syncMs: number
+  /** null: the demo was told without a server. */
+  readonly server: ServerReport | null
 }
 
 export interface Step {
@@ -79,7 +84,11 @@ const CHAINS = 16
 const LOAD_VOLUMES = 2
 const PRODUCTION = 'az1'
 const DR = 'az2'
+/** Agent of the production site in `holdfast up`, and the name of its directory. */
+const PRODUCTION_AGENT = 'az1-agent'
 const SYNC_LIMIT_MS = 120_000
+/** Packages for its image are fetched in it. */
+const SERVER_LIMIT_MS = 180_000
 const FAILOVER_LIMIT_MS = 60_000
 
 /** What the steps hand on to each other. */
@@ -90,6 +99,7 @@ interface Stage {
   volumes: string[]
   load?: Load
   group?: string
+  server?: DemoServer
   /** DR volumes, in the order of `volumes`. */
   drVolumes: string[]
   killedAtMs: number
@@ -112,6 +122,8 @@ export function tellStory(options: StoryOptions): Story {
   const image = join(options.directory, 'image')
   const limit = (limitMs: number, onState?: (state: unknown) => void) =>
     onState === undefined ? { clock, limitMs } : { clock, limitMs, onState }
+
+  const only = (...steps: Step[]): Step[] => (options.server ? steps : [])
 
   const steps: Step[] = [
     {
@@ -147,6 +159,13 @@ export function tellStory(options: StoryOptions): Story {
         say(stage.volumes.join(', '))
       },
     },
+    ...only({
+      title: `Create a server at ${PRODUCTION} over the Nova API; its image is made meanwhile`,
+      async run(say) {
+        stage.server = await DemoServer.create(running(stage).api, PRODUCTION)
+        say(`server ${stage.server.id}`)
+      },
+    }),
     {
       title: 'Copy an ext4 image with files and a SQLite database onto the first, through NBD',
       async run(say) {
@@ -157,6 +176,14 @@ export function tellStory(options: StoryOptions): Story {
         say(`${mib(bytes)} MiB written and flushed`)
       },
     },
+    ...only({
+      title:
+        'Wait until the server has booted from its disk and counts on it, with an fsync each time',
+      async run(say) {
+        const facts = await serverOf(stage).untilCounting(limit(SERVER_LIMIT_MS))
+        say(`address ${facts.address} by DHCP, counter at ${facts.acknowledged}`)
+      },
+    }),
     {
       title: `Start a load on the other two: ${CHAINS} chains of stamped 4 KiB writes`,
       async run(say) {
@@ -176,9 +203,12 @@ export function tellStory(options: StoryOptions): Story {
       },
     },
     {
-      title: 'Protect all three as one group over the SDRS API, while the load goes on',
+      title: `Protect all ${options.server ? 'volumes and the server' : 'three'} as one group over the SDRS API, while the load goes on`,
       async run(say) {
-        stage.group = await protect(running(stage), stage.volumes, limit(SYNC_LIMIT_MS))
+        const { api } = running(stage)
+        stage.group = await createDemoGroup(api, limit(SYNC_LIMIT_MS))
+        await stage.server?.protect(stage.group, limit(SYNC_LIMIT_MS))
+        await protect(api, stage.group, stage.volumes, limit(SYNC_LIMIT_MS))
         say(`group ${stage.group}`)
       },
     },
@@ -226,6 +256,7 @@ export function tellStory(options: StoryOptions): Story {
       async run(say) {
         const { system, load } = running(stage)
         const processes = await system.processesOf(PRODUCTION)
+        await stage.server?.look()
         // Nothing is awaited between these lines: writes are in flight when the signals go out.
         for (const one of processes) one.kill()
         load.freeze()
@@ -233,7 +264,10 @@ export function tellStory(options: StoryOptions): Story {
         stage.report.killed = processes.map(({ name }) => name)
         say(`killed ${stage.report.killed.join(', ')}`)
         await load.stop()
-        say(`${load.ledger.acknowledged} writes had been acknowledged`)
+        const counter = await stage.server?.lastWords(join(system.directory, PRODUCTION_AGENT))
+        const guest =
+          counter === undefined ? '' : `, and the guest's counter ${counter.acknowledged}`
+        say(`${load.ledger.acknowledged} writes had been acknowledged${guest}`)
       },
     },
     {
@@ -242,6 +276,16 @@ export function tellStory(options: StoryOptions): Story {
         await failOver(running(stage), stage, say, limit(FAILOVER_LIMIT_MS))
       },
     },
+    ...only({
+      title: `Start the server at ${DR} and watch its console`,
+      async run(say) {
+        const report = await serverOf(stage).goOn(limit(SERVER_LIMIT_MS))
+        stage.report.server = report
+        say(
+          `acknowledged ${report.acknowledged}, found ${report.found}, at ${report.continued} now`,
+        )
+      },
+    }),
     {
       title: 'Check every acknowledged write, in order across both volumes',
       async run(say) {
@@ -308,12 +352,14 @@ interface Limit {
   readonly limitMs: number
 }
 
-/** One group over all volumes, then one pair each, then protection on. Settles when the group is protected. */
-async function protect(
-  { api }: { api: DemoSystem['api'] },
-  volumes: readonly string[],
-  limit: Limit,
-): Promise<string> {
+function serverOf({ server }: Stage): DemoServer {
+  assert(server !== undefined, 'the server was created before')
+  return server
+}
+
+type Api = DemoSystem['api']
+
+async function createDemoGroup(api: Api, limit: Limit): Promise<string> {
   const domains = await listDomains(api)
   const domain = domains.find((one) =>
     [one.local_replication_cluster, one.remote_replication_cluster]
@@ -332,13 +378,21 @@ async function protect(
     vpcId: vpc.id,
   })
   const { entities } = await waitForJob(api, job, limit)
-  const group = String(entities['server_group_id'])
+  return String(entities['server_group_id'])
+}
+
+/** One pair for each volume, then protection on. Settles when the group is protected. */
+async function protect(
+  api: Api,
+  group: string,
+  volumes: readonly string[],
+  limit: Limit,
+): Promise<void> {
   for (const [index, volume] of volumes.entries()) {
     const pair = await createPair(api, { name: `demo-${index}`, group, volume })
     await waitForJob(api, pair, limit)
   }
   await waitForJob(api, await startGroup(api, group), limit)
-  return group
 }
 
 const AGAIN_MS = 100
@@ -404,6 +458,7 @@ async function openAgain(api: DemoSystem['api'], volume: string): Promise<NbdCli
 
 function finish({ report, facts }: Stage): DemoReport {
   const { writes, rate, image, killed, imageBytesCopied, writableAfterMs, syncMs } = report
+  const server = report.server ?? null
   assert(
     writes !== undefined &&
       rate !== undefined &&
@@ -424,8 +479,10 @@ function finish({ report, facts }: Stage): DemoReport {
     image.rows === facts?.rows &&
     image.rowSum === facts.rowSum &&
     image.filesEqual === image.filesExpected &&
-    killed.length > 0
-  return { verified, writes, rate, image, imageBytesCopied, killed, writableAfterMs, syncMs }
+    killed.length > 0 &&
+    (server === null || serverIsRight(server))
+  const done = { imageBytesCopied, killed, writableAfterMs, syncMs, server }
+  return { verified, writes, rate, image, ...done }
 }
 
 const mib = (bytes: number): number => Math.round(bytes / 1024 / 1024)

@@ -23,6 +23,7 @@ import {
   linkKeyFile,
 } from '../pki-directory.ts'
 import { newAccessKey, newPassword, newSecretKey } from '../secrets.ts'
+import { guestOptions } from './guests.ts'
 import {
   nbdSocketOf,
   type PartSpec,
@@ -297,8 +298,10 @@ async function prepareRegion(context: RegionContext): Promise<PartSpec[]> {
         linkListen: at(`${agent}.link`),
         nbdListen: at(`${agent}.nbd`),
         nbdSocket: nbdSocketOf(paths, agent),
+        imageDir: join(paths.root, 'images'),
         advertiseHost: reachable,
         linkKeyFile: linkKeyFile(paths.pki),
+        ...guestOptions(paths, key),
       }),
     ),
   )

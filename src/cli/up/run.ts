@@ -10,6 +10,7 @@ import { ensureDirectory, LOCKED, lockFile, writeFileWhole } from '#base/system/
 import { killAndWait, processesWithArgument, startChild } from '#base/system/process.ts'
 import type { CommandContext } from '../context.ts'
 import type { Output } from '../output.ts'
+import { killGuests } from './guests.ts'
 import { pathsUnder, type PartSpec, partFiles, type Paths, REGIONS } from './layout.ts'
 import { type Prepared, prepare, type UpRequest } from './prepare.ts'
 import { Supervisor, type SupervisorEvent } from './supervisor.ts'
@@ -83,6 +84,7 @@ async function supervise(
       renameSync(`${part.pidFile}.new`, part.pidFile)
     },
     removePid: (part) => rmSync(part.pidFile, { force: true }),
+    killGuests: (site) => killGuests(systemClock, paths, site),
     logTail: (part) => logTail(part.logFile),
     tell: (event) => {
       log.info(event, event.event)

@@ -64,6 +64,8 @@ export interface SupervisorTools {
   spawn(part: PartSpec): Child
   writePid(part: PartSpec, pid: number): void
   removePid(part: PartSpec): void
+  /** SIGKILL to the guests of a site; their names, when they are gone. */
+  killGuests(site: string): Promise<readonly string[]>
   /** The end of a part's log, for messages. */
   logTail(part: PartSpec): Promise<string>
   tell(event: SupervisorEvent): void
@@ -124,14 +126,17 @@ export class Supervisor {
     this.#starting = false
   }
 
-  /** SIGKILL to every process of a site; they stay down until `startSite`. Settles when they are gone. */
+  /** SIGKILL to every process of a site, guests included; they stay down until `startSite`. Settles when they are gone. */
   async killSite(site: string): Promise<readonly string[]> {
-    return await this.#bringDown(this.#siteParts(site), 'SIGKILL')
+    const down = this.#bringDown(this.#siteParts(site), 'SIGKILL')
+    return (await Promise.all([down, this.#tools.killGuests(site)])).flat()
   }
 
-  /** SIGTERM to every process of a site, SIGKILL after the grace period; they stay down until `startSite`. */
+  /** SIGTERM to every process of a site, SIGKILL after the grace period; they stay down until `startSite`. The agent powers its guests
+   *  down; those that it left, or that had no agent any more, are killed. */
   async stopSite(site: string): Promise<readonly string[]> {
-    return await this.#bringDown(this.#siteParts(site), 'SIGTERM')
+    const parts = await this.#bringDown(this.#siteParts(site), 'SIGTERM')
+    return [...parts, ...(await this.#tools.killGuests(site))]
   }
 
   /** Starts the parts of a site that do not run; settles when all of them answer. */
@@ -141,13 +146,15 @@ export class Supervisor {
     return parts.map((part) => part.spec.name)
   }
 
-  /** Stops everything: first the agents, which still need their control plane to leave properly, then the rest. */
+  /** Stops everything: first the agents, which still need their control plane to leave properly, then guests they left, then the rest. */
   async stop(): Promise<void> {
     this.#stopping = true
     await this.#bringDown(
       this.#parts.filter((part) => part.spec.kind === 'agent'),
       'SIGTERM',
     )
+    const sites = new Set(this.#parts.flatMap(({ spec }) => spec.site ?? []))
+    await Promise.all([...sites].map((site) => this.#tools.killGuests(site)))
     await this.#bringDown(
       this.#parts.filter((part) => part.spec.kind !== 'agent'),
       'SIGTERM',
