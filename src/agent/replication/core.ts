@@ -39,6 +39,8 @@ export interface SessionEdge {
   carryOut(effect: WorldEffect): Promise<void>
   /** The session is broken: stop serving, linking and copying, at once. */
   broken(): void
+  /** Before the session or the process stops over it: this site's disk may have lost something. */
+  failed(error: unknown): void
 }
 
 export interface SessionCoreParts {
@@ -192,12 +194,14 @@ export class SessionCore {
     this.log.error({ err: error, doing }, 'session stopped: its state could not be kept')
     this.#broken = new Fault(SESSION_FAILED, `${doing} of session ${this.id}`, {}, error)
     this.session.gate.mode = 'closed'
+    this.#edge.failed(error)
     this.#edge.broken()
   }
 
   /** Ends the process: nobody who could be told is waiting, and going on would be on effects half done. */
   fatal(error: unknown): void {
     this.session.gate.mode = 'closed'
+    this.#edge.failed(error)
     this.log.fatal({ err: error }, 'effects of the session could not be carried out')
     process.nextTick(() => {
       throw error

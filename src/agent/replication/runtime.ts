@@ -9,6 +9,7 @@ import { SessionCore, type WorldEffect } from './core.ts'
 import { Greeting } from './hello.ts'
 import { IntentClearing } from './intent-clearing.ts'
 import type { AcceptedLink } from './link.ts'
+import { BootTrust } from './boot-trust.ts'
 import { KeptCopy } from './kept-copy.ts'
 import { LinkSilence } from './link-silence.ts'
 import { Members, saveRound } from './members.ts'
@@ -46,6 +47,7 @@ export class SessionRuntime {
   readonly session: Session
   readonly #deps: SessionHostDeps
   readonly #files: SessionFiles
+  readonly #trust: BootTrust
   readonly #core: SessionCore
   readonly #members: Members
   readonly #names: ServedNames
@@ -62,12 +64,20 @@ export class SessionRuntime {
   readonly #onEnded: () => void
   #writer: Writer | null = null
 
-  private constructor(id: string, deps: SessionHostDeps, files: SessionFiles, onEnded: () => void) {
-    const { site, clock, volumes, exports, settings, bootId, runId } = deps
+  private constructor(
+    id: string,
+    deps: SessionHostDeps,
+    files: SessionFiles,
+    trust: BootTrust,
+    onEnded: () => void,
+  ) {
+    const { site, clock, volumes, exports, settings, runId } = deps
+    const { bootId } = trust
     const { peerSilenceMs, renewMs, syncRateBytes } = settings
     this.id = id
     this.#deps = deps
     this.#files = files
+    this.#trust = trust
     this.#onEnded = onEnded
     const { soloDelayMs } = settings
     const { snapshots, divergences } = deps
@@ -94,6 +104,7 @@ export class SessionRuntime {
         becomeWriter: () => this.#becomeWriter(),
         carryOut: (effect) => this.#carryOut(effect),
         broken: () => this.#stopAll(),
+        failed: (error) => this.#trust.failed(error, clock.wallMs()),
       },
     })
     this.session = session
@@ -159,9 +170,17 @@ export class SessionRuntime {
     deps: SessionHostDeps,
     onEnded: () => void,
   ): Promise<SessionRuntime> {
-    const { dataDir, bootId, clock, log } = deps
+    const { dataDir, clock, log } = deps
+    const trust = new BootTrust(id, deps.bootId, deps.marks, log)
+    const { bootId } = trust
+    if (bootId !== deps.bootId) {
+      log.warn(
+        { session: id },
+        'the disk of this session failed in this boot: taken for another boot',
+      )
+    }
     const files = await SessionFiles.open({ id, dataDir, bootId, clock, log })
-    const runtime = new SessionRuntime(id, deps, files, onEnded)
+    const runtime = new SessionRuntime(id, deps, files, trust, onEnded)
     await runtime.#members.openAll()
     await runtime.#verifying.load()
     await runtime.#keptCopy?.dropStray()
@@ -307,6 +326,7 @@ export class SessionRuntime {
       frameLogBytes: this.#deps.settings.frameLogBytes ?? FRAME_LOG_BYTES,
       onLocalError: (member, error) => {
         this.#core.log.error({ member, err: error }, 'local write failed')
+        this.#trust.failed(error, this.#deps.clock.wallMs())
         this.#copying.kick()
       },
       // After the loss of the link that may have brought it about.
@@ -355,6 +375,7 @@ export class SessionRuntime {
     await this.#verifying.close(false)
     await this.#closeFiles()
     await this.#files.forgetButEpoch()
+    this.#trust.forget()
     this.#onEnded()
   }
 

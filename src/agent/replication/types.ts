@@ -8,7 +8,6 @@ import type { Divergences } from '#agent/divergence/divergences.ts'
 import type { Snapshots } from '#agent/snapshots/snapshots.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import type { PeerBeats } from './link-silence.ts'
-import type { Role } from './phases.ts'
 
 /* Public face of replication towards the agent. */
 
@@ -86,8 +85,6 @@ export interface SessionHost {
   /** Replaces the copy of a volume at the replica by an empty one; see rebuild.ts. Rejects as `command`. */
   rebuild(request: CommandRequest<'volume.rebuild'>): Promise<SessionStatus>
   statuses(): SessionStatus[]
-  /** What this site is in a session, and since which epoch; undefined: the session is not loaded. Costs nothing. */
-  roleAt(session: string): { readonly role: Role; readonly epoch: number } | undefined
   /** Sessions that have ended at this site, with the records that ended them. Known again after a restart. */
   ended(): EndedSession[]
   /** True while a session uses the volume: it must not be served, extended or deleted by others. */

@@ -14,6 +14,7 @@ import { openDivergences } from '#agent/divergence/divergences.ts'
 import { createSessionHost } from '#agent/replication/host.ts'
 import type { SessionCommand, SessionHostDeps } from '#agent/replication/types.ts'
 import { openSnapshots } from '#agent/snapshots/store/snapshot-store.ts'
+import { BootMarks } from '#agent/volumes/file/boot-marks.ts'
 import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
 import type { Volume } from '#agent/volumes/volume.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
@@ -127,6 +128,11 @@ const host = createSessionHost({
   exports,
   snapshots,
   divergences,
+  marks: new BootMarks({
+    directories: [`${options.directory}-boot`],
+    store: join(options.directory, 'sessions'),
+    log,
+  }),
   askWitness: (session, ask) =>
     new Promise((resolve) => {
       const id = ++askId
