@@ -2,17 +2,15 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Netdev } from '#agent/compute/driver.ts'
 import { definitionOf } from '#agent/compute/switch/nic.test-kit.ts'
-import { openLibrary } from '#agent/images/library.ts'
-import { isFault } from '#base/fault.ts'
-import { createLog } from '#base/log.ts'
 import type { ServerNic } from '#wire/site/servers.ts'
+import { testImages } from '../support/images.ts'
 
 const QEMU = 'qemu-system-x86_64'
 const BOOT_LIMIT_MS = 60_000
@@ -71,17 +69,19 @@ while :; do echo "FRAMES $(cat /sys/class/net/eth0/statistics/rx_packets)"; slee
 `
 
 test('guests of two VPCs with the same addresses never reach each other, and a killed agent only pauses the network', async (t) => {
-  const missing = await prerequisite()
-  if (missing !== undefined) return t.skip(missing)
+  if (spawnSync(QEMU, ['--version']).status !== 0) return t.skip(`${QEMU} is not installed`)
+  const images = await testImages()
+  if ('skip' in images) return t.skip(images.skip)
   const directory = await mkdtemp(join(tmpdir(), 'holdfast-guests-'))
   t.after(() => rm(directory, { recursive: true, force: true }))
 
   const agent = await startSwitch(t, directory)
   const [ownEnd, neighbourEnd, outsiderEnd] = agent.netdevs as [Netdev, Netdev, Netdev]
+  const places = { directory, image: join(images.directory, 'holdfast-tiny.raw') }
   const guests = [
-    await startGuest(t, directory, own, ownEnd, INQUISITIVE),
-    await startGuest(t, directory, neighbour, neighbourEnd),
-    await startGuest(t, directory, outsider, outsiderEnd, OUTSIDER),
+    await startGuest(t, places, own, ownEnd, INQUISITIVE),
+    await startGuest(t, places, neighbour, neighbourEnd),
+    await startGuest(t, places, outsider, outsiderEnd, OUTSIDER),
   ] as const
   const [inquisitive, , apart] = guests
 
@@ -125,18 +125,19 @@ interface Guest {
 
 async function startGuest(
   t: TestContext,
-  directory: string,
+  { directory, image }: { readonly directory: string; readonly image: string },
   { port, mac }: ServerNic,
   netdev: Netdev,
   script?: string,
 ): Promise<Guest> {
-  const disks = [join(directory, `${port}.raw`)]
-  await copyFile(join(IMAGES, 'holdfast-tiny.raw'), disks[0] ?? '')
+  // What the guest writes goes to a temporary file: the image stays as it is.
+  const disks = [`file=${image},snapshot=on`]
   if (script !== undefined) {
-    disks.push(join(directory, `${port}.script`))
+    const file = join(directory, `${port}.script`)
     const bytes = Buffer.alloc(SCRIPT_BYTES)
     bytes.write(script)
-    await writeFile(disks[1] ?? '', bytes)
+    await writeFile(file, bytes)
+    disks.push(`file=${file}`)
   }
   const console = join(directory, `${port}.console`)
   await writeFile(console, '')
@@ -146,7 +147,7 @@ async function startGuest(
     ...machine.split(' '),
     '-serial',
     `file:${console}`,
-    ...disks.flatMap((disk) => ['-drive', `file=${disk},format=raw,if=virtio`]),
+    ...disks.flatMap((disk) => ['-drive', `${disk},format=raw,if=virtio`]),
     '-netdev',
     JSON.stringify({ ...netdev, id: 'net' }),
     '-device',
@@ -181,21 +182,4 @@ async function startSwitch(
   t.after(() => child.kill('SIGKILL'))
   const [line] = (await once(child.stdout, 'data')) as [Buffer]
   return { process: child, netdevs: JSON.parse(line.toString()) as Netdev[] }
-}
-
-const IMAGES = join(tmpdir(), 'holdfast-test-images')
-
-/** What is missing, as the reason of a skip. */
-async function prerequisite(): Promise<string | undefined> {
-  if (spawnSync(QEMU, ['--version']).status !== 0) return `${QEMU} is not installed`
-  const library = openLibrary({ directory: IMAGES, log: createLog('images') })
-  try {
-    await library.provide('holdfast-tiny')
-    return undefined
-  } catch (error) {
-    if (isFault(error)) return error.message
-    throw error
-  } finally {
-    await library.close()
-  }
 }
