@@ -181,15 +181,16 @@ onBoth('ports asked for side by side get an address each, until there is none', 
   const [lab] = planes
   const project = await newProject(lab)
   const subnet = await smallSubnet(lab, project)
+  for (let at = 0; at < 8; at++) made(await port(lab, project, { subnet }))
   const outcomes = await Promise.all(
-    Array.from({ length: 16 }, async (_, at) => {
+    Array.from({ length: 8 }, async (_, at) => {
       return await port(planes[at % planes.length] ?? lab, project, { subnet })
     }),
   )
   const ports = outcomes.flatMap((one) => (one.ok ? [one.port] : []))
-  assert.equal(new Set(ports.map(({ address }) => address)).size, 13)
-  assert.equal(new Set(ports.map(({ mac }) => mac)).size, 13)
-  assert.equal(ports.length, 13)
+  assert.equal(ports.length, 5, 'of 13 addresses eight were taken')
+  assert.equal(new Set(ports.map(({ address }) => address)).size, 5)
+  assert.equal(new Set(ports.map(({ mac }) => mac)).size, 5)
   for (const one of outcomes) if (!one.ok) assert.equal(one.refusal, 'SUBNET_FULL')
   const [gone] = ports
   assert.ok(gone !== undefined)
