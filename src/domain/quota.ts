@@ -36,8 +36,8 @@ export const QUOTAS: Record<QuotaKind, QuotaRule> = {
   instances: { fallback: 2000, min: 0, max: UNLIMITED },
   vpcs: { fallback: 100, min: 0, max: UNLIMITED },
   subnets: { fallback: 200, min: 0, max: UNLIMITED },
-  // Eight for each of a project's servers and of their doubles at the other site, in round numbers.
-  ports: { fallback: 2000, min: 0, max: UNLIMITED },
+  // Two and a half for each server that a project may have.
+  ports: { fallback: 5000, min: 0, max: UNLIMITED },
   security_groups: { fallback: 100, min: 0, max: UNLIMITED },
   security_group_rules: { fallback: 5000, min: 0, max: UNLIMITED },
 }

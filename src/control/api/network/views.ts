@@ -97,4 +97,6 @@ export const ruleObject = (rule: SecurityGroupRuleRow) => ({
   remote_group_id: rule.remote_group,
   tenant_id: rule.project,
   project_id: rule.project,
+  created_at: networkTime(rule.created_at),
+  updated_at: networkTime(rule.created_at),
 })
