@@ -724,3 +724,17 @@ test('a project has as much of each as its quota says, and not one more', async 
   )
   assert.deepEqual(outcome, { ok: false, refusal: 'QUOTA_PORTS' })
 })
+
+test('networks, security groups and tags go with their project', async () => {
+  const other = await lab.project('local-1_passing')
+  const { token: theirs } = await lab.userWith('operator', other)
+  const headers = { 'x-auth-token': theirs }
+  const url = `/v2.0/${other}/vpcs/${defaultVpcId(other)}/tags/action`
+  const body = { action: 'create', tags: [{ key: 'a', value: 'b' }] }
+  assert.equal((await lab.call({ method: 'POST', url, headers, body })).status, 204)
+  await lab.identity.management.deleteProject(await lab.domain(), other)
+  for (const table of [...TABLES, 'tags'] as const) {
+    const left = lab.store.db.selectFrom(table).select('project').where('project', '=', other)
+    assert.deepEqual(await left.execute(), [], table)
+  }
+})

@@ -58,7 +58,7 @@ export const PASSWORD_UNFIT = fault({
 export const PROJECT_IN_USE = fault({
   code: 'PROJECT_IN_USE',
   retry: 'never',
-  text: 'The project still has volumes or protection groups.',
+  text: 'The project still has volumes, servers or protection groups.',
   hint: 'Delete them first.',
 })
 export const LAST_ADMINISTRATOR = fault({
@@ -286,6 +286,9 @@ export function createManagement(options: {
           .where('scope_id', '=', id)
           .execute()
         await tx.deleteFrom('access_keys').where('project', '=', id).execute()
+        for (const table of GONE_WITH_PROJECT) {
+          await tx.deleteFrom(table).where('project', '=', id).execute()
+        }
         await tx
           .deleteFrom('tokens')
           .where('scope', '=', 'project')
@@ -432,8 +435,19 @@ async function scopeIn(
   else if (id !== domain) throw new Fault(PROJECT_UNKNOWN, `looking for domain ${id}`)
 }
 
+/** What carries no data and does nothing by itself: it is not in the way of its project's end. */
+const GONE_WITH_PROJECT = [
+  'ports',
+  'subnets',
+  'vpcs',
+  'security_group_rules',
+  'security_groups',
+  'tags',
+  'keypairs',
+] as const
+
 async function refuseIfInUse(tx: Transaction, project: string): Promise<void> {
-  for (const table of ['volumes', 'protection_groups'] as const) {
+  for (const table of ['volumes', 'servers', 'protection_groups'] as const) {
     const row = await tx
       .selectFrom(table)
       .select('id')
