@@ -201,6 +201,8 @@ export class ClientPath {
     if (!this.#agent.link.current) return
     this.#streamOpen = true
     this.#sentUpTo = after
+    // The replica has these, as it has said when the link opened.
+    this.#retained = this.#retained.filter((frame) => frame.sequence > after)
     this.#drainSent = false
     for (const one of this.#pending) one.remoteAsked = false
     this.#sendFrames()

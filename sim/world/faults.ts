@@ -168,7 +168,8 @@ export class Faults {
         })
       case 'disk-fails':
         // One at a time, at a replica that is not about to become the writer: a writer whose disk fails is failed over from.
-        if (this.#operator.busy === 'failover' || this.#operator.busy === 'reverse') return
+        if (this.#operator.busy === 'failover' && this.#operator.deciding) return
+        if (this.#operator.busy === 'reverse') return
         if (!world.sites.some(({ failing, failed }) => failing || failed)) {
           world.site(witness.stored.replica).failing = true
         }

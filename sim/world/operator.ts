@@ -49,6 +49,8 @@ export class Operator {
   #count = 0
   /** Steps of the operation that began last, as docs and code of the control plane name them. */
   readonly steps: string[] = []
+  /** A failover is being decided or carried out. */
+  deciding = false
   /** The chaos is over: what an operator may give up then, it keeps trying. */
   patient = false
 
@@ -83,6 +85,7 @@ export class Operator {
     this.#startedMs = this.#world.timeline.nowMs
     this.#world.log(() => `operation ${name} begins`)
     this.steps.length = 0
+    this.deciding = false
     this.#operation = operations[name]()
     this.#advance(null)
   }
@@ -386,8 +389,6 @@ export class Operator {
     const { writer, state: found } = this.#record
     const { here, other } = this.#sides(writer)
     this.#enter('choose_members')
-    // Two failures at once are more than is promised: from here on this disk is needed.
-    other.failing = false
     const shown = yield* this.#agent(other, { kind: 'show' })
     if (shown === null) return 'unreachable'
     // What was never copied in full is fragments.
@@ -427,6 +428,15 @@ export class Operator {
     }
 
     this.#enter('failover_record')
+    const again = yield* this.#agent(other, { kind: 'show' })
+    // Two failures at once are more than is promised: from here on this disk is needed.
+    this.deciding = true
+    other.failing = false
+    if (again?.status.failed ?? other.failed) {
+      if (this.#record.state === 'frozen') yield* this.#thaw()
+      world.coverage.count('failover refused late')
+      return 'DR_SIDE_FAILED'
+    }
     let decided: OwnershipRecord | null = null
     let lacksNothing = false
     for (let tries = 3; decided === null; tries--) {

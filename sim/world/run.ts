@@ -31,6 +31,8 @@ const TELL_MS = 5_000
 /** How long the sites' reports may take to restore the trust in a restored record before somebody vouches. */
 const DOUBT_MS = 20_000
 const QUIET_MS_MAX = 30_000
+/** By then a link that died silently has been noticed. */
+const SILENT_MS = 6_000
 const HEAL_STEP_MS = 250
 
 export function runSeed(seed: number, plan: Plan = HONEST, keepLog = false): Outcome {
@@ -110,8 +112,21 @@ function play(world: World): void {
     }
     world.timeline.runUntil(world.timeline.nowMs + HEAL_STEP_MS)
   }
+  world.timeline.runUntil(world.timeline.nowMs + SILENT_MS)
+  // A connection that went silent in the chaos looks like one that works until its silence is noticed.
+  if (!isWhole(world)) heal(world, operator)
   world.timeline.runUntil(world.timeline.nowMs + 2_000)
   same(world)
+}
+
+/** In sync, and both sides in step. */
+function isWhole(world: World): boolean {
+  const { state, writer } = world.witness.stored
+  if (state !== 'in_sync') return false
+  const site = world.site(writer)
+  const here = world.agentAt(site)?.status()
+  const there = world.agentAt(world.peerOf(site))?.status()
+  return here?.answering === true && here.phase === 'following' && there?.phase === 'following'
 }
 
 function chooseOperation(world: World, operator: Operator, random: Random): void {
@@ -177,14 +192,7 @@ function heal(world: World, operator: Operator): void {
     const site = world.site(writer)
     const here = world.agentAt(site)
     const there = world.agentAt(world.peerOf(site))
-    if (
-      state === 'in_sync' &&
-      here?.status().answering === true &&
-      here.status().phase === 'following' &&
-      there?.status().phase === 'following'
-    ) {
-      return
-    }
+    if (isWhole(world)) return
     const behind = [here, there].some(
       (agent) => agent !== null && agent.session.stored.record.epoch < witness.stored.epoch,
     )

@@ -150,7 +150,10 @@ export class World {
     const agent = this.agentAt(site)
     if (agent === null) return
     agent.process.kill()
+    const before = site.epoch.value
     site.epoch.interrupted(this.random)
+    // Written just before the end: everything that it speaks of had been made durable first.
+    if (!before.consistent && site.epoch.value.consistent) this.#overwritten.delete(site.name)
   }
 
   newSession(site: Site, known: number | null, now: number): Session {

@@ -315,6 +315,7 @@ async function switchRecord(ctx: StepContext<Failover>): Promise<Ownership> {
   )
   const switched = ({ state, writer }: Ownership) =>
     writer === to && (state === 'failed_over' || state === 'closed')
+  await refuseFailedCopy(ctx, group, switched)
   for (;;) {
     try {
       const record = await changeRecord(ctx, group.id, switched, (now) => request(ctx, now, to))
@@ -326,6 +327,28 @@ async function switchRecord(ctx: StepContext<Failover>): Promise<Ownership> {
       throw new Fault(PREFERRED_SITE_MAY_RUN, `failing over group ${group.id}`, {}, error)
     }
   }
+}
+
+/**
+ * The DR side's disk may have failed since the members were chosen: a lease takes seconds to end. Then production goes on after all. A DR side
+ * that cannot be asked at this moment is not refused: it was good, and is waited for as before.
+ */
+async function refuseFailedCopy(
+  ctx: StepContext<Failover>,
+  group: ProtectionGroupRow,
+  switched: (record: Ownership) => boolean,
+): Promise<void> {
+  const record = await theRecord(ctx.services, group.id)
+  if (switched(record) || record.writer === drAz(group)) return
+  let unfit: SessionStatus['unfit'] | undefined
+  try {
+    unfit = (await statusAt(ctx, group.id, drAz(group)))?.unfit
+  } catch (error) {
+    ctx.services.log.info({ err: error, group: group.id }, 'the DR side was not asked again')
+  }
+  if (unfit !== 'failed') return
+  await thaw(ctx, group)
+  throw new Fault(DR_SIDE_FAILED, `failing over group ${group.id}`)
 }
 
 function request(ctx: StepContext<Failover>, record: Ownership, to: string): OwnershipRequest {
