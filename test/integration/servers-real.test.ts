@@ -52,7 +52,7 @@ after(async () => {
     ? readdirSync(run).map((name) => Number.parseInt(readFileSync(join(run, name), 'utf8'), 10))
     : []
   await region.stop()
-  for (const pid of pids) process.kill(pid, 'SIGKILL')
+  for (const pid of pids) if (existsSync(`/proc/${pid}`)) process.kill(pid, 'SIGKILL')
 })
 
 function taken<T>(outcome: Outcome<T, ServerRequestRefusal>): T {

@@ -62,6 +62,12 @@ test('an error of which only the site knew better is settled; one of the making 
   assert.equal(changeBy(broken(false), brief('running', 2_000), 2_100)?.status, undefined)
 })
 
+test('a definition that is later than the row’s gives the row a number above it', () => {
+  const change = changeBy(row(), { ...brief('running', 1_000), generation: 7 }, 2_000)
+  assert.equal(change?.generation, 8)
+  assert.equal(changeBy(row(), { ...brief('running', 1_000), generation: 2 }, 2_000), null)
+})
+
 test('a hypervisor that does not answer leaves the status as it was', () => {
   for (const power of ['unknown', 'paused'] as const) {
     assert.deepEqual(changeBy(row(), brief(power, 2_000), 2_100), { power, power_at: 2_000 })

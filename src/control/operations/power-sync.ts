@@ -1,5 +1,5 @@
 import type { Clock } from '#base/clock.ts'
-import { isFault } from '#base/fault.ts'
+import { type Fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import {
   faultOf,
@@ -12,7 +12,7 @@ import {
   updateServer,
 } from '#control/resources/servers.ts'
 import type { AgentRegistry, AgentView } from '#control/sites/agents.ts'
-import { SITE_UNREACHABLE, type SiteClient } from '#control/sites/client.ts'
+import { SITE_REFUSED, SITE_UNREACHABLE, type SiteClient } from '#control/sites/client.ts'
 import { toJson } from '#control/store/json.ts'
 import type { Queries, Store, Transaction } from '#control/store/store.ts'
 import type { ServerRow } from '#control/store/tables/servers.ts'
@@ -25,6 +25,7 @@ import { released } from './definitions/server-disks.ts'
  *
  *   a guest was switched on or off, or died           its row says so: power, and the status that fits
  *   a site has an older definition, or none            it is given the present one
+ *   a site has a later definition than the row says    the row is of a backup: its definition gets a number above
  *   a disk is leaving and no operation looks after it   it is free when its site says that no guest has it
  *
  * A site that is not heard keeps its rows as they are. Reports are about the past: one that was under way while an operation ended
@@ -157,9 +158,21 @@ export function createPowerSync(options: PowerSyncOptions): PowerSync {
         if (!isFault(error)) throw error
         log.warn({ err: error, server: id, site }, 'a server was not defined again')
         if (isFault(error, SITE_UNREACHABLE)) return
+        if (isFault(error, SITE_REFUSED) && !briefs.has(id)) await recordLost(id, error)
         paused.set(id, clock.bootMs() + REFUSED_PAUSE_MS)
       }
     }
+  }
+
+  /** Its site has no such server and does not take it: whatever the row said of it, nobody runs it. */
+  async function recordLost(id: string, { code, message }: Fault): Promise<void> {
+    await store.write(async (tx) => {
+      const row = await readServer(tx, id)
+      if (row === undefined || row.task !== null || !isDefined(row)) return
+      const fault: ServerFault = { code, message, at: clock.wallMs(), passing: true }
+      const lost = { status: 'error', power: 'unknown', fault: toJson(fault) }
+      await updateServer(tx, id, lost, clock.wallMs())
+    })
   }
 
   async function defineAgain(id: string, leaving: readonly string[]): Promise<void> {
@@ -249,14 +262,18 @@ export function changeBy(
   row: Known,
   brief: ServerBrief | undefined,
   receivedMs: number,
-): Partial<Pick<ServerRow, 'status' | 'power' | 'power_at' | 'fault'>> | null {
+): Partial<Pick<ServerRow, 'status' | 'power' | 'power_at' | 'fault' | 'generation'>> | null {
   if (brief === undefined) return null
+  // Nobody else numbers definitions: the rows are of a backup, and forgot some.
+  const later: { generation?: number } =
+    brief.generation > row.generation ? { generation: brief.generation + 1 } : {}
   const sinceMs = Math.round(brief.power_since)
   if (sinceMs < row.power_at && receivedMs < row.updated_at + LATE_MS) return null
   const facts = { status: serverStatus(row), task: serverTask(row) }
   const status = statusAfterReport(facts, brief.power, wholeFault(row) !== null)
-  if (status === null && brief.power === row.power && sinceMs === row.power_at) return null
-  const power = { power: brief.power, power_at: sinceMs }
+  const same = brief.power === row.power && sinceMs === row.power_at
+  if (status === null && same && later.generation === undefined) return null
+  const power = { power: brief.power, power_at: sinceMs, ...later }
   if (status === null) return power
   return { ...power, status, fault: faultOfEnd(status, brief) }
 }

@@ -112,19 +112,34 @@ export async function defineServer(
   serverId: string,
   options: CallOptions = {},
 ): Promise<ServerInfo> {
-  const { az, definition } = await services.store.read(async (db) => ({
-    definition: await definitionOf(db, serverId),
-    az: await withoutDebts(db, (await theServer(db, serverId)).az),
-  }))
+  const { az, definition } = await services.store.read(async (db) => {
+    const definition = await definitionOf(db, serverId)
+    const { az } = await theServer(db, serverId)
+    await refuseOwedDisks(db, az, definition)
+    return { az, definition }
+  })
   return await services.sites.command(az, 'server.define', { definition }, options)
 }
 
-async function withoutDebts(db: Db, site: string): Promise<string> {
-  const chores = await listChores(db, site)
-  if (chores.some((chore) => chore.command === 'server.remove')) {
-    throw new Fault(SITE_OWES, `defining a server at ${site}`, { site })
+/** What a silent site is to do later. The agent does not look at `volumes`: disks that the guest has until then. */
+export interface RemovalChore {
+  readonly server: string
+  readonly volumes: readonly string[]
+}
+
+async function refuseOwedDisks(
+  db: Db,
+  site: string,
+  { server, disks }: ServerDefinition,
+): Promise<void> {
+  const wanted = new Set(disks.map(({ volume }) => volume))
+  for (const { command, request } of await listChores(db, site)) {
+    if (command !== 'server.remove') continue
+    const owed = fromJson<RemovalChore>(request)
+    if (owed.volumes.some((volume) => wanted.has(volume))) {
+      throw new Fault(SITE_OWES, `defining ${server} at ${site}`, { site, owed: owed.server })
+    }
   }
-  return site
 }
 
 /** How long a guest that was asked to power off may take before it is powered off. */

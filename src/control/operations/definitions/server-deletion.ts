@@ -13,7 +13,7 @@ import { refusalCode, SITE_REFUSED } from '#control/sites/client.ts'
 import type { Transaction } from '#control/store/store.ts'
 import { VOLUME_MOVES, type VolumeStatus } from '#domain/volume.ts'
 import { childrenStep, operation, step, type StepContext } from '../operation.ts'
-import { theServer } from './server-definition.ts'
+import { type RemovalChore, theServer } from './server-definition.ts'
 import { endTask, faultText } from './servers.ts'
 import { unlessSilent } from './session.ts'
 
@@ -23,7 +23,7 @@ import { unlessSilent } from './session.ts'
  *     delete_volumes   those disks that go with it; then the row
  *
  * A silent site does not hold it up: it is told when it comes back. Until then its guest may still run there with the disks, which are
- * at that site only; `defineServer` waits for such orders, so no other guest gets one of them before.
+ * at that site only; `defineServer` gives none of them to another guest before.
  */
 
 export const DISK_IN_MOTION = fault({
@@ -140,8 +140,12 @@ async function recordRemoved(
   const { resourceId: server } = ctx
   const now = ctx.services.clock.wallMs()
   const { az } = await theServer(tx, server)
-  if (!told) await addChore(tx, { site: az, command: 'server.remove', request: { server } }, now)
-  for (const { volume } of (await disksOf(tx, [server])).get(server) ?? []) {
+  const disks = (await disksOf(tx, [server])).get(server) ?? []
+  if (!told) {
+    const request: RemovalChore = { server, volumes: disks.map(({ volume }) => volume) }
+    await addChore(tx, { site: az, command: 'server.remove', request }, now)
+  }
+  for (const { volume } of disks) {
     await takeDiskOut(tx, server, volume, now)
     const row = await readVolume(tx, volume)
     if (row === undefined || row.pair !== null || !volumes.includes(volume)) continue

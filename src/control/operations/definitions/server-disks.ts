@@ -36,6 +36,8 @@ export interface DiskInput {
 const TAKE_MS = 20_000
 const RELEASE_MS = 60_000
 const POLL_MS = 200
+/** A guest that boots forgets what it was asked; the definition again is the question again. */
+const ASK_AGAIN_MS = 3_000
 
 export const attachDisk = operation<DiskInput>('server.attach', {
   version: 1,
@@ -95,10 +97,13 @@ async function defineUntil(
   const { services, signal, resourceId: server } = ctx
   const giveUpMs = services.clock.bootMs() + limitMs
   const { az } = await theServer(services.store.db, server)
-  let info = await defineServer(services, server, { signal })
-  while (!done(info) && services.clock.bootMs() < giveUpMs) {
-    await sleep(services.clock, POLL_MS, signal)
-    info = await services.sites.command(az, 'server.show', { server }, { signal })
+  for (;;) {
+    const askedMs = services.clock.bootMs()
+    let info = await defineServer(services, server, { signal })
+    while (!done(info) && services.clock.bootMs() < askedMs + ASK_AGAIN_MS) {
+      await sleep(services.clock, POLL_MS, signal)
+      info = await services.sites.command(az, 'server.show', { server }, { signal })
+    }
+    if (done(info) || services.clock.bootMs() >= giveUpMs) return info
   }
-  return info
 }
