@@ -10,7 +10,14 @@ import { bootsUnder } from '#agent/compute/qemu/accelerator.ts'
 import type { QemuOptions } from '#agent/compute/qemu/qemu-driver.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { processesWithArgumentPrefix, signalProcess } from '#base/system/process.ts'
-import { definitionOf, type GuestLab, openGuestLab, QEMU, until } from '../support/guest-lab.ts'
+import {
+  definitionOf,
+  type GuestLab,
+  NO_QEMU,
+  openGuestLab,
+  QEMU,
+  until,
+} from '../support/guest-lab.ts'
 
 async function inLab(
   work: (lab: GuestLab) => Promise<void>,
@@ -27,40 +34,46 @@ async function inLab(
   }
 }
 
-driverContract('qemu', async () => {
-  const directory = await mkdtemp(join(tmpdir(), 'holdfast-guests-'))
-  let lab = await openGuestLab(directory)
-  const pidOf = async (server: string) => Number(await readFile(lab.pidFile(server), 'utf8'))
-  return {
-    driver: lab.driver,
-    disk: async (volume, obeys) =>
-      await lab.disk(volume, obeys ? { obeys: true, releases: true } : {}),
-    folder: lab.folder,
-    restart: async () => {
-      await lab.close()
-      lab = await openGuestLab(directory)
-      return lab.driver
-    },
-    traces: async (server) => {
-      const found = await processesWithArgumentPrefix(lab.pidFile(server))
-      const socket = join(lab.folder(server), 'qmp.sock')
-      return [
-        ...found.map(({ facts }) => `process ${facts.pid}`),
-        ...[lab.pidFile(server), socket].filter((path) => existsSync(path)),
-      ]
-    },
-    crash: async (server) => {
-      signalProcess(await pidOf(server), 'SIGKILL')
-    },
-    until: (what, look) => until(what, look),
-    clean: async () => {
-      await lab.close()
-      await rm(directory, { recursive: true, force: true })
-    },
-  }
-})
+driverContract(
+  'qemu',
+  async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'holdfast-guests-'))
+    let lab = await openGuestLab(directory)
+    const pidOf = async (server: string) => Number(await readFile(lab.pidFile(server), 'utf8'))
+    return {
+      driver: lab.driver,
+      disk: async (volume, obeys) =>
+        await lab.disk(volume, obeys ? { obeys: true, releases: true } : {}),
+      folder: (server) => lab.folder(server),
+      restart: async () => {
+        await lab.close()
+        lab = await openGuestLab(directory)
+        return lab.driver
+      },
+      traces: async (server) => {
+        const found = await processesWithArgumentPrefix(lab.pidFile(server))
+        const socket = join(lab.folder(server), 'qmp.sock')
+        return [
+          ...found.map(({ facts }) => `process ${facts.pid}`),
+          ...[lab.pidFile(server), socket].filter((path) => existsSync(path)),
+        ]
+      },
+      crash: async (server) => {
+        signalProcess(await pidOf(server), 'SIGKILL')
+      },
+      until: (what, look) => until(what, look),
+      clean: async () => {
+        await lab.close()
+        await rm(directory, { recursive: true, force: true })
+      },
+    }
+  },
+  NO_QEMU,
+)
 
-test('the console keeps its newest part and stays bounded while a guest floods it', async () => {
+test('the console keeps its newest part and stays bounded while a guest floods it', {
+  skip: NO_QEMU,
+}, async () => {
   const keep = 32 * 1024
   await inLab(
     async (lab) => {
@@ -97,7 +110,9 @@ test('the console keeps its newest part and stays bounded while a guest floods i
   )
 })
 
-test('a guest goes on where it was when its disk comes back after a while', async () => {
+test('a guest goes on where it was when its disk comes back after a while', {
+  skip: NO_QEMU,
+}, async () => {
   await inLab(async (lab) => {
     const definition = definitionOf('waits', [
       await lab.disk('waits-disk', { counts: true, obeys: true }),
@@ -121,7 +136,9 @@ test('a guest goes on where it was when its disk comes back after a while', asyn
   })
 })
 
-test('an accelerator counts as working when a guest boots under it in time', async () => {
+test('an accelerator counts as working when a guest boots under it in time', {
+  skip: NO_QEMU,
+}, async () => {
   const directory = await mkdtemp(join(tmpdir(), 'holdfast-probe-'))
   try {
     const probe = { program: QEMU, directory, clock: systemClock }

@@ -1,4 +1,5 @@
 /** What the guests of one agent need, and nothing else of an agent: volumes, their NBD server, and a driver. All of it real. */
+import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ComputeDriver, DiskStanding, DiskStandings } from '#agent/compute/driver.ts'
@@ -17,6 +18,8 @@ import type { ServerDefinition, ServerDisk, ServerNic } from '#wire/site/servers
 import { type TinyHabits, tinyGuest } from './tiny-guest.ts'
 
 export const QEMU = '/usr/bin/qemu-system-x86_64'
+/** Why tests with guests are skipped here, or false. */
+export const NO_QEMU = existsSync(QEMU) ? false : `${QEMU} is not installed`
 const DISK_BYTES = 2 * 1024 * 1024
 
 export const labLog = createLog('guests', process.env['HOLDFAST_TEST_LOG'] ?? 'silent')

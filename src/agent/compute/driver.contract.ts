@@ -27,8 +27,13 @@ export interface DriverWorld {
 
 const never = new AbortController().signal
 
-export function driverContract(name: string, make: () => Promise<DriverWorld>): void {
-  suite(`driver ${name}`, () => {
+/** `skip`: why the driver cannot be tested here, or false. */
+export function driverContract(
+  name: string,
+  make: () => Promise<DriverWorld>,
+  skip: string | false = false,
+): void {
+  suite(`driver ${name}`, { skip }, () => {
     let world: DriverWorld
     let driver: ComputeDriver
     const used: string[] = []

@@ -309,7 +309,6 @@ export class Guest {
       ? `it ended ${this.#deathsMs.length} times and is not started again by itself; last: ${reason}`
       : reason
     log.warn({ server: this.id, reason, next }, 'a guest ended that should run')
-    if (next.kind === 'start_again') clock.after(next.delayMs, () => this.settle())
   }
 
   #fenceIfDue(): void {
@@ -327,6 +326,7 @@ export class Guest {
     const reason = this.exists && this.#state.power !== 'off' ? this.#mayNotRun() : undefined
     if (reason === undefined) return
     this.#deps.log.warn({ server: this.id, reason }, 'stopping a guest that may not run here')
+    this.#held = reason
     await this.#deps.driver.stop(this.id)
     await this.#observe()
     await this.#save({ wanted: 'off', reason })
