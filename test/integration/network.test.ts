@@ -1,5 +1,7 @@
 /** VPCs, subnets, ports and security groups over both network APIs; every answer is held against the contract. */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { newId } from '#base/ids.ts'
 import {
@@ -736,5 +738,32 @@ test('networks, security groups and tags go with their project', async () => {
   for (const table of [...TABLES, 'tags'] as const) {
     const left = lab.store.db.selectFrom(table).select('project').where('project', '=', other)
     assert.deepEqual(await left.execute(), [], table)
+  }
+})
+
+test('every route is on the page of its API, with its method, and nothing else is', () => {
+  for (const [page, dialects] of [
+    ['network.md', ['vpc', 'neutron']],
+    ['image.md', ['glance']],
+  ] as const) {
+    const file = join(import.meta.dirname, '../../docs/compatibility', page)
+    const served = readFileSync(file, 'utf8')
+      .split('\n')
+      .filter((line) => /^\| `\/.*\| (?:GET|POST|PUT|DELETE)/.test(line))
+      .flatMap((line) => {
+        const [, paths = '', methods = ''] = line.split('|')
+        return [...paths.matchAll(/`([^`]+)`/g)].flatMap(([, path = '']) =>
+          methods
+            .split(',')
+            .map((method) => `${method.trim()} ${path.replaceAll(/\{[^}]*\}/g, '{}')}`),
+        )
+      })
+    const mounted = lab.app.routeTable
+      .filter(({ dialect }) => dialects.some((name) => name === dialect.name))
+      .map(({ method, url }) => {
+        const path = url.replace(':project_id', 'P').replaceAll(/:[a-z_]+/g, '{}')
+        return `${method} ${path}`
+      })
+    assert.deepEqual(served.toSorted(), mounted.toSorted(), page)
   }
 })

@@ -132,6 +132,7 @@ export async function deleteVpc(
   id: string,
 ): Promise<Outcome<object, VpcDeletionRefusal>> {
   return await store.write(async (tx) => {
+    await ensureDefaults(tx, project)
     if ((await findVpc(tx, project, id)) === undefined) return refused('VPC_UNKNOWN')
     if (id === defaultVpcId(project)) return refused('VPC_IS_DEFAULT')
     for (const table of ['subnets', 'servers', 'protection_groups'] as const) {
@@ -258,6 +259,7 @@ export async function deleteSubnet(
   place: { readonly vpc: string; readonly subnet: string },
 ): Promise<Outcome<object, SubnetDeletionRefusal>> {
   return await store.write(async (tx) => {
+    await ensureDefaults(tx, project)
     const subnet = await findSubnet(tx, project, place.subnet)
     if (subnet?.id !== place.subnet || subnet.vpc !== place.vpc) return refused('SUBNET_UNKNOWN')
     if (subnet.id === defaultSubnetId(project)) return refused('SUBNET_IS_DEFAULT')
