@@ -56,7 +56,8 @@ export async function deleteInstance(
   deleteTarget: boolean,
 ): Promise<string> {
   const { job_id } = await api.delete<{ job_id: string }>(`${INSTANCES}/${id(instance)}`, {
-    protected_instance: { delete_target_server: deleteTarget, delete_target_eip: false },
+    delete_target_server: deleteTarget,
+    delete_target_eip: false,
   })
   return job_id
 }

@@ -69,6 +69,8 @@ export interface GroupSpec {
   readonly target: string
   readonly domainId: string
   readonly vpcId: string
+  /** A failover or reversal starts the servers of the new production site. Default false. */
+  readonly startServers?: boolean
 }
 
 /** Each of the calls that change something settles with the id of a job. */
@@ -82,6 +84,7 @@ export async function createGroup(api: ApiSession, spec: GroupSpec): Promise<str
       domain_id: spec.domainId,
       source_vpc_id: spec.vpcId,
       dr_type: 'migration',
+      ...(spec.startServers === true ? { start_servers: true } : {}),
     },
   })
 }

@@ -45,6 +45,7 @@ interface CreateFlags extends JobFlags {
   readonly description?: string
   readonly mode: string
   readonly preferred?: string
+  readonly startServers?: boolean
 }
 
 export function groupCommand(command: Command, context: CommandContext): void {
@@ -60,7 +61,8 @@ export function groupCommand(command: Command, context: CommandContext): void {
       .option('--vpc <id>', 'network (default: the first of the project)')
       .option('--description <text>', 'at most 64 bytes, without < and >')
       .option('--mode <mode>', 'arbitration: witness or static-priority', 'witness')
-      .option('--preferred <site>', 'site that may go on alone under static-priority'),
+      .option('--preferred <site>', 'site that may go on alone under static-priority')
+      .option('--start-servers', 'a failover or reversal starts the servers of the new production'),
   )
   apiAction<CreateFlags>(context, create, async (api, output, flags, name = '') => {
     if (flags.mode !== 'witness' && !flags.wait) {
@@ -76,6 +78,7 @@ export function groupCommand(command: Command, context: CommandContext): void {
       domainId: domain.id,
       vpcId,
       ...(flags.description === undefined ? {} : { description: flags.description }),
+      startServers: flags.startServers === true,
     })
     const ended = await followJob(api, output, job, flags, `creating group ${name}`)
     const group = ended?.entities['server_group_id']
