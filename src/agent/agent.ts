@@ -12,8 +12,9 @@ import { ExportTable } from '#agent/nbd/exports.ts'
 import { type Listening, NbdServer } from '#agent/nbd/server.ts'
 import { createSessionHost } from '#agent/replication/host.ts'
 import type { SessionHost, SessionHostDeps } from '#agent/replication/types.ts'
-import type { ServerCommands } from '#agent/compute/commands.ts'
-import { noCompute, noImages } from '#agent/compute/no-compute.ts'
+import { type ServerCommands, serverCommands } from '#agent/compute/commands.ts'
+import type { Fills } from '#agent/images/fills.ts'
+import { openImages } from '#agent/images/images.ts'
 import { openDivergences } from '#agent/divergence/divergences.ts'
 import { openSnapshots } from '#agent/snapshots/store/snapshot-store.ts'
 import { BootMarks, usualBootDirectories } from '#agent/volumes/file/boot-marks.ts'
@@ -22,6 +23,7 @@ import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
 import type { Report } from '#wire/site/witness.ts'
 import { type CommandHandler, serveCommands } from './command-server.ts'
+import { openCompute } from './compute-part.ts'
 import type { AgentConfig } from './config.ts'
 import { type ControlClient, controlClient } from './control-client.ts'
 import { LOCAL_ONLY, openLocalDoor } from './local-commands.ts'
@@ -34,9 +36,9 @@ import { type VolumeCommands, volumeCommands } from './volume-commands.ts'
 /* The composition root of a site agent: the only place that makes real clocks, disks and sockets for it.
  *
  * Order of a start: volumes (nothing can be opened yet) → snapshots (what must be preserved is guarded, what was half rolled back is finished)
- * → divergence records → sessions load their epoch files → plain exports → NBD sockets → commands
- * → reports. So a client can reach a volume only after it is settled who serves it. A stop goes the other way: no new commands,
- * clients dropped, sessions drained and marked clean, volumes closed.
+ * → divergence records → sessions load their epoch files → plain exports → NBD sockets → guests that still run are taken hold of → commands
+ * → reports. So a client can reach a volume only after it is settled who serves it. A stop goes the other way: no new commands, guests let go
+ * of or powered off, clients dropped, sessions drained and marked clean, volumes closed.
  */
 
 export interface RunningAgent {
@@ -117,6 +119,15 @@ export async function startAgent(
   const plain = volumeCommands(volumes, exports)
   await plain.start()
   await sessions.start()
+  const images = await openImages({
+    directory: config.imageDir,
+    fillDirectory: join(config.dataDir, 'fills'),
+    volumes,
+    exports,
+    hasSnapshots: (volume) => snapshots.ofVolume(volume).length > 0,
+    log,
+  })
+  await images.fills.start()
 
   const nbd = new NbdServer({
     exports,
@@ -127,7 +138,9 @@ export async function startAgent(
   })
   await nbd.listenUnix(config.nbdSocket)
   const tcp = await listenTcp(nbd, config)
-  const servers: ServerCommands = testing.servers ?? { ...noCompute(), ...noImages() }
+  // After the sockets: guests that outlived an agent wait for their disks.
+  const compute = await openCompute({ config, bootId: boot_id, volumes, exports, sessions, log })
+  const servers = testing.servers ?? serverCommands(compute.commands, images.commands)
   let reporter: Reporter | undefined
   const commands = await serveCommands({
     listen: config.commandListen,
@@ -145,6 +158,7 @@ export async function startAgent(
       }),
       divergences: divergenceCommands(divergences),
       servers,
+      fills: images.fills,
     }),
     log,
   })
@@ -190,6 +204,9 @@ export async function startAgent(
       reporting.stop()
       await door.close()
       await commands.close()
+      // While their disks are still served: a guest that powers off writes.
+      await compute.close()
+      await images.close()
       // Clients go first: a session that drains must not be given new work.
       await nbd.close()
       await sessions.close()
@@ -261,17 +278,22 @@ interface Handlers {
   readonly snapshots: SnapshotCommands
   readonly divergences: DivergenceCommands
   readonly servers: ServerCommands
+  readonly fills: Fills
 }
 
-function handlerOf({ plain, sessions, snapshots, divergences, servers }: Handlers): CommandHandler {
+function handlerOf(handlers: Handlers): CommandHandler {
+  const { plain, sessions, snapshots, divergences, servers, fills } = handlers
   const as = <N extends CommandName>(request: unknown) => request as CommandRequest<N>
   return async (name, request) => {
     snapshots.refuseWhileRolling(changedVolumes(name, request))
+    if (name !== 'volume.delete') fills.refuseWhileFilling(changedVolumes(name, request))
     switch (name) {
       case 'volume.create':
         return await plain.create(as<typeof name>(request))
       case 'volume.delete':
-        return await plain.delete(as<typeof name>(request))
+        return await fills.aroundDeletion(as<typeof name>(request).volume, () =>
+          plain.delete(as<typeof name>(request)),
+        )
       case 'volume.extend':
         return await plain.extend(as<typeof name>(request))
       case 'volume.show':
@@ -293,6 +315,7 @@ function handlerOf({ plain, sessions, snapshots, divergences, servers }: Handler
       case 'volume.rebuild':
         return await sessions.rebuild(as<typeof name>(request))
       case 'snapshot.create':
+        fills.refuseWhileFilling(as<typeof name>(request).volumes)
         return await snapshots.create(as<typeof name>(request))
       case 'snapshot.list':
         return snapshots.list(as<typeof name>(request))
