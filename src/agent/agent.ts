@@ -177,7 +177,7 @@ export async function startAgent(
     nbd_tls: config.nbdTls,
     free_bytes: freeBytes(config.dataDir),
     sessions: sessions.statuses(),
-    ended: sessions.ended(),
+    ...sessions.ended(),
     servers: [...servers.briefs()],
     compute: servers.status(),
   })

@@ -3,7 +3,8 @@ import { join } from 'node:path'
 import { assert, BrokenInvariant } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
 import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
-import type { EndedSession, SessionStatus } from '#wire/site/witness.ts'
+import type { SessionStatus } from '#wire/site/witness.ts'
+import { EndedSessions } from './ended-sessions.ts'
 import { SESSION_UNKNOWN } from './faults.ts'
 import { type LinkListener, listenForLinks } from './link.ts'
 import { SessionRuntime } from './runtime.ts'
@@ -25,7 +26,7 @@ class Host implements SessionHost {
   readonly #deps: SessionHostDeps
   readonly #sessions = new Map<string, SessionRuntime>()
   /** Sessions that are over here, of which only the epoch file is left. */
-  readonly #ended = new Map<string, EndedSession>()
+  readonly #ended = new EndedSessions()
   /** Opening of a session that is not loaded yet; a second command waits for it. */
   readonly #loading = new Map<string, Promise<SessionRuntime>>()
   #listener: LinkListener | undefined
@@ -122,7 +123,7 @@ class Host implements SessionHost {
     const { epoch, state, writer } = this.#sessions.get(id)?.session.stored.record ?? {}
     this.#sessions.delete(id)
     if (state === 'closed' && epoch !== undefined && epoch > 0 && writer !== undefined) {
-      this.#ended.set(id, { session: id, epoch, writer })
+      this.#ended.set({ session: id, epoch, writer })
     }
   }
 
@@ -218,7 +219,7 @@ class Host implements SessionHost {
   }
 
   ended() {
-    return [...this.#ended.values()]
+    return this.#ended.part()
   }
 
   usesVolume(volume: string): boolean {

@@ -2,12 +2,14 @@ import type { SecureContextOptions } from 'node:tls'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
 import type { CommandAnswer, CommandName, CommandRequest } from '#wire/site/commands.ts'
-import type { EndedSession, SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
+import type { SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
 import type { ExportTable } from '#agent/nbd/exports.ts'
 import type { Divergences } from '#agent/divergence/divergences.ts'
 import type { Snapshots } from '#agent/snapshots/snapshots.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
+import type { EndedPart } from './ended-sessions.ts'
 import type { PeerBeats } from './link-silence.ts'
+import type { Role } from './phases.ts'
 
 /* Public face of replication towards the agent. */
 
@@ -85,8 +87,11 @@ export interface SessionHost {
   /** Replaces the copy of a volume at the replica by an empty one; see rebuild.ts. Rejects as `command`. */
   rebuild(request: CommandRequest<'volume.rebuild'>): Promise<SessionStatus>
   statuses(): SessionStatus[]
-  /** Sessions that have ended at this site, with the records that ended them. Known again after a restart. */
-  ended(): EndedSession[]
+  /** What this site is in a session, and since which epoch; undefined: the session is not loaded. Costs nothing. */
+  roleAt(session: string): { readonly role: Role; readonly epoch: number } | undefined
+  /** Sessions that have ended at this site, with the records that ended them, for the next report: a part of them, when there are many.
+   *  Known again after a restart. */
+  ended(): EndedPart
   /** True while a session uses the volume: it must not be served, extended or deleted by others. */
   usesVolume(volume: string): boolean
   /** `host:port` that peers dial, once started. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { closedRecord, type Ownership } from '#domain/ownership.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
-import { adopt, type Heard, hears, leapOf } from './history.ts'
+import { adopt, type Heard, hears, leapOf, speaksOf } from './history.ts'
 
 const record = (change: Partial<Ownership> = {}): Ownership => ({
   ...closedRecord('s', 'az1', 'az2', 'i'),
@@ -137,4 +137,14 @@ test('a record that lost its end goes on above every epoch that the lost end may
   const never = adopt(record({ epoch: 0, state: 'closed' }), '{}', () => null, undefined, first)
   assert.ok(never.kind === 'trusted')
   assert.equal(never.record.epoch, 0, 'a group that was never opened')
+})
+
+test('of a session that a report does not name it is known that there is none only within the bounds of the report', () => {
+  const sessions = [{ session: 'x' } as SessionStatus]
+  assert.ok(speaksOf({ sessions: [] }, 'm'))
+  const part = { sessions, ended_after: 'd', ended_up_to: 'm' }
+  assert.deepEqual(
+    ['d', 'e', 'm', 'n', 'x'].map((id) => speaksOf(part, id)),
+    [false, true, true, false, true],
+  )
 })

@@ -2,7 +2,7 @@ import type { Ownership, OwnershipState } from '#domain/ownership.ts'
 import { OWNERSHIP_MOVES } from '#domain/ownership.ts'
 import { fromJson, toJson } from '#control/store/json.ts'
 import type { OwnershipRow } from '#control/store/tables/sites.ts'
-import type { EndedSession, SessionStatus } from '#wire/site/witness.ts'
+import type { EndedSession, Report, SessionStatus } from '#wire/site/witness.ts'
 
 /* What two sites' reports say about a record whose history is in doubt. Pure.
  *
@@ -54,6 +54,15 @@ export const provesNow = (
   mark: string,
   said: string | undefined,
 ): boolean => nextDoubt(row, mark) !== doubtOf(mark) || said === mark
+
+/** Whether the report says what its site knows of the session: even if that is nothing. */
+export function speaksOf(report: SessionWords, session: string): boolean {
+  const { sessions, ended_after: after, ended_up_to: upTo } = report
+  if (sessions.some((status) => status.session === session)) return true
+  return (after === undefined || session > after) && (upTo === undefined || session <= upTo)
+}
+
+type SessionWords = Pick<Report, 'sessions' | 'ended_after' | 'ended_up_to'>
 
 /** The words that were collected under the present mark; those of an earlier doubt count for nothing. */
 export const heardUnder = (row: OwnershipRow, mark: string): string =>

@@ -22,6 +22,7 @@ import {
   nextDoubt,
   provesNow,
   settledBy,
+  speaksOf,
   trusted,
 } from './history.ts'
 import {
@@ -389,7 +390,7 @@ export function createWitness(options: WitnessOptions): Witness {
           }
           const meta = await readMeta(tx)
           if (trusted(row, meta.history_mark) && epochOf(session) <= row.epoch) return
-          if (!provesNow(row, meta.history_mark, report.mark)) return
+          if (!provesNow(row, meta.history_mark, report.mark) || !speaksOf(report, session)) return
           await restoreTrust(
             tx,
             session,

@@ -190,6 +190,9 @@ export const Report = Type.Object({
   mark: Type.Optional(Type.String()),
   /** Left out by agents that do not say. */
   ended: Type.Optional(Type.Array(EndedSession)),
+  /** `ended` names all sessions of ids behind the first up to the second, as strings are ordered; left out: from the first, to the last. */
+  ended_after: Type.Optional(Type.String()),
+  ended_up_to: Type.Optional(Type.String()),
   /** Left out by agents without a compute driver. */
   servers: Type.Optional(Type.Array(ServerBrief)),
   compute: Type.Optional(ComputeStatus),
