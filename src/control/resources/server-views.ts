@@ -6,16 +6,35 @@ import type { ImageRow, ServerDiskRow, ServerRow } from '#control/store/tables/s
 import { findFlavor, type Flavor } from '#domain/flavor.ts'
 
 /* Servers with everything that an API shows of them. A list of any length costs the same few queries, because what belongs to one
- * project is read as a whole and put together here; of one server only its own rows are read. */
+ * project is read as a whole and put together here; of a few servers only their own rows are read. */
 type Db = Queries | Transaction
 
-export interface DiskView {
-  readonly row: ServerDiskRow
-  readonly sizeGb: number
-}
+/** Only what is shown: with a thousand servers, columns cost more than rows. */
+const DISK_COLUMNS = [
+  'volume',
+  'server',
+  'device',
+  'boot_index',
+  'state',
+  'delete_with_server',
+] as const
+const PORT_COLUMNS = [
+  'id',
+  'subnet',
+  'mac',
+  'address',
+  'server',
+  'place',
+  'security_groups',
+] as const
+
+/** Up to here, rows are asked for by the ids of their servers; beyond it by project. */
+const BY_ID_MAX = 100
+
+export type DiskView = Pick<ServerDiskRow, (typeof DISK_COLUMNS)[number]>
 
 export interface NicView {
-  readonly port: PortRow
+  readonly port: Pick<PortRow, (typeof PORT_COLUMNS)[number]>
   readonly subnet: SubnetRow
   /** Ids, in the order in which they were given. */
   readonly groups: readonly string[]
@@ -42,8 +61,8 @@ export async function viewServers(
   servers: readonly ServerRow[],
 ): Promise<ServerView[]> {
   if (servers.length === 0) return []
-  const only = servers.length === 1 ? (servers[0]?.id ?? null) : null
-  const disks = groupBy(await readDisks(db, project, only), ({ row }) => row.server)
+  const only = servers.length > BY_ID_MAX ? null : servers.map(({ id }) => id)
+  const disks = groupBy(await readDisks(db, project, only), (disk) => disk.server)
   const ports = groupBy(await readPorts(db, project, only), (port) => port.server ?? '')
   const tags = groupBy(await readTags(db, project, only), (tag) => tag.resource)
   const subnets = new Map((await readOf(db, 'subnets', project)).map((row) => [row.id, row]))
@@ -71,47 +90,44 @@ export async function viewServers(
   })
 }
 
-const groupsOf = (port: PortRow): string[] => fromJson<string[]>(port.security_groups)
+const groupsOf = (port: NicView['port']): string[] => fromJson<string[]>(port.security_groups)
 
-async function readDisks(db: Db, project: string, server: string | null): Promise<DiskView[]> {
-  let query = db
-    .selectFrom('server_disks')
-    .innerJoin('volumes', 'volumes.id', 'server_disks.volume')
-    .selectAll('server_disks')
-    .select('volumes.size_gb as sizeGb')
-    .where('server_disks.project', '=', project)
-  if (server !== null) query = query.where('server_disks.server', '=', server)
-  const rows = await query.execute()
-  const views = rows.map(({ sizeGb, ...row }) => ({ row, sizeGb }))
-  return views.sort((a, b) => diskOrder(a.row, b.row))
+async function readDisks(
+  db: Db,
+  project: string,
+  servers: readonly string[] | null,
+): Promise<DiskView[]> {
+  let query = db.selectFrom('server_disks').select(DISK_COLUMNS).where('project', '=', project)
+  if (servers !== null) query = query.where('server', 'in', servers)
+  return (await query.execute()).sort(diskOrder)
 }
 
 /** What is booted from first, then by device. */
-function diskOrder(a: ServerDiskRow, b: ServerDiskRow): number {
-  const rank = (row: ServerDiskRow) => row.boot_index ?? Number.MAX_SAFE_INTEGER
+function diskOrder(a: DiskView, b: DiskView): number {
+  const rank = (disk: DiskView) => disk.boot_index ?? Number.MAX_SAFE_INTEGER
   return rank(a) - rank(b) || (a.device < b.device ? -1 : a.device > b.device ? 1 : 0)
 }
 
-async function readPorts(db: Db, project: string, server: string | null): Promise<PortRow[]> {
-  let query = db
-    .selectFrom('ports')
-    .selectAll()
-    .where('project', '=', project)
-    .orderBy('place')
-    .orderBy('id')
+async function readPorts(
+  db: Db,
+  project: string,
+  servers: readonly string[] | null,
+): Promise<NicView['port'][]> {
+  let query = db.selectFrom('ports').select(PORT_COLUMNS).where('project', '=', project)
   query =
-    server === null ? query.where('server', 'is not', null) : query.where('server', '=', server)
-  return await query.execute()
+    servers === null ? query.where('server', 'is not', null) : query.where('server', 'in', servers)
+  const rows = await query.execute()
+  return rows.sort((a, b) => a.place - b.place || (a.id < b.id ? -1 : 1))
 }
 
-async function readTags(db: Db, project: string, server: string | null) {
+async function readTags(db: Db, project: string, servers: readonly string[] | null) {
   let query = db
     .selectFrom('tags')
     .select(['resource', 'key', 'value'])
     .where('project', '=', project)
     .where('kind', '=', 'server')
     .orderBy('key')
-  if (server !== null) query = query.where('resource', '=', server)
+  if (servers !== null) query = query.where('resource', 'in', servers)
   return await query.execute()
 }
 

@@ -43,8 +43,19 @@ export const launchTime = (ms: number | null): string | null =>
   ms === null ? null : `${new Date(ms).toISOString().slice(0, 23)}000`
 
 /** Names the host of a site to one project and nobody else. */
-export const hostId = (row: ServerRow): string =>
-  createHash('sha224').update(`${row.project} ${row.az}`).digest('hex')
+export function hostId({ project, az }: ServerRow): string {
+  const text = `${project} ${az}`
+  const known = hostIds.get(text)
+  if (known !== undefined) return known
+  const made = createHash('sha224').update(text).digest('hex')
+  if (hostIds.size >= HOST_IDS_KEPT) hostIds.clear()
+  hostIds.set(text, made)
+  return made
+}
+
+/** A list of a thousand servers has one or two of them. At the limit all are forgotten and made again. */
+const HOST_IDS_KEPT = 1_000
+const hostIds = new Map<string, string>()
 
 /** Only of a server in error: clients take its presence for that. */
 export function faultMember(row: ServerRow) {

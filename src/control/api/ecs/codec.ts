@@ -18,7 +18,7 @@ const text = (value: boolean): 'true' | 'false' => (value ? 'true' : 'false')
 
 export function cloudServer(view: ServerView) {
   const { server, flavor, disks } = view
-  const root = disks.find(({ row }) => row.boot_index === 0)
+  const root = disks.find((disk) => disk.boot_index === 0)
   return {
     id: server.id,
     name: server.name,
@@ -48,7 +48,7 @@ export function cloudServer(view: ServerView) {
     },
     metadata: metadataWith(view),
     security_groups: view.groups.map(({ id, name }) => ({ id, name })),
-    'os-extended-volumes:volumes_attached': disks.map(({ row }) => ({
+    'os-extended-volumes:volumes_attached': disks.map((row) => ({
       id: row.volume,
       delete_on_termination: text(row.delete_with_server === 1),
       bootIndex: String(bootIndex(row.boot_index)),
@@ -62,7 +62,7 @@ export function cloudServer(view: ServerView) {
     'OS-DCF:diskConfig': 'MANUAL',
     'OS-SRV-USG:launched_at': launchTime(server.launched_at),
     'OS-SRV-USG:terminated_at': null,
-    'OS-EXT-SRV-ATTR:root_device_name': root?.row.device ?? '',
+    'OS-EXT-SRV-ATTR:root_device_name': root?.device ?? '',
     'OS-EXT-SRV-ATTR:hostname': server.name,
     'OS-EXT-SRV-ATTR:host': hostId(server),
     'OS-EXT-SRV-ATTR:instance_name': server.id,
@@ -113,7 +113,7 @@ function addressesOf({ server, nics }: ServerView): Record<string, object[]> {
   }
 }
 
-export const blockDevice = ({ row, sizeGb }: DiskView) => ({
+export const blockDevice = (row: DiskView, sizeGb: number) => ({
   id: row.volume,
   volumeId: row.volume,
   serverId: row.server,

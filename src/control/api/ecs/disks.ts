@@ -3,6 +3,8 @@ import {
   requestAttachment,
   requestDetachment,
 } from '#control/operations/definitions/server-requests.ts'
+import type { DiskView } from '#control/resources/server-views.ts'
+import { readVolumes } from '#control/resources/volumes.ts'
 import { DISKS_MAX } from '#wire/site/servers.ts'
 import { inputWith } from '../compute/input.ts'
 import type { ComputeServices } from '../compute/services.ts'
@@ -20,21 +22,27 @@ const input = inputWith(badRequest)
 export function diskRoutes(app: Api, services: ComputeServices): void {
   const base = '/v1/:project_id/cloudservers/:server_id'
 
+  async function shown(disks: readonly DiskView[]) {
+    const ids = disks.map(({ volume }) => volume)
+    const volumes = await readVolumes(services.store.db, ids)
+    return disks.map((disk) => blockDevice(disk, volumes.get(disk.volume)?.size_gb ?? 0))
+  }
+
   app.get(`${base}/block_device`, { schema: { params: ServerPath } }, async (request) => {
     const view = await serverView(services, projectOf(request), request.params.server_id)
     const free = DISKS_MAX - view.disks.length
     return {
       attachableQuantity: { free_disk: free, free_blk: free, free_scsi: 0 },
-      volumeAttachments: view.disks.map(blockDevice),
+      volumeAttachments: await shown(view.disks),
     }
   })
 
   app.get(`${base}/block_device/:volume_id`, { schema: { params: DiskPath } }, async (request) => {
     const { server_id: id, volume_id: volume } = request.params
     const view = await serverView(services, projectOf(request), id)
-    const disk = view.disks.find(({ row }) => row.volume === volume)
+    const [disk] = await shown(view.disks.filter((one) => one.volume === volume))
     if (disk === undefined) throw refuse('Ecs.0404', 'The disk is not attached to the server.')
-    return { volumeAttachment: blockDevice(disk) }
+    return { volumeAttachment: disk }
   })
 
   app.post(

@@ -26,7 +26,7 @@ const ATTACH_MS = 20_000
 
 const input = inputWith(badRequest)
 
-const isThere = ({ row }: DiskView): boolean => row.state !== 'attaching'
+const isThere = ({ state }: DiskView): boolean => state !== 'attaching'
 
 export function attachmentRoutes(app: Api, services: ComputeServices): void {
   const base = '/v2.1/:project_id/servers/:server_id/os-volume_attachments'
@@ -76,7 +76,7 @@ export function attachmentRoutes(app: Api, services: ComputeServices): void {
   app.get(`${base}/:volume_id`, { schema: { params: AttachmentPath } }, async (request) => {
     const { server_id: id, volume_id: volume } = request.params
     const view = await serverView(services, projectOf(request), id)
-    const disk = view.disks.find((one) => one.row.volume === volume && isThere(one))
+    const disk = view.disks.find((one) => one.volume === volume && isThere(one))
     if (disk === undefined) throw notFound('The volume is not attached to the server.')
     return { volumeAttachment: attachmentObject(disk) }
   })

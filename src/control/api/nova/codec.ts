@@ -19,6 +19,8 @@ import {
 export interface LinkBase {
   readonly origin: string
   readonly project: string
+  /** What many servers of one answer share, made once. */
+  readonly shared: Map<string, object>
 }
 
 const links = (base: LinkBase, kind: 'servers' | 'flavors' | 'images', id: string) => [
@@ -56,21 +58,8 @@ export function serverObject(view: ServerView, base: LinkBase) {
     accessIPv6: '',
     addresses: addressesOf(view),
     // An object always: one provider reads its id without looking whether there is one.
-    image:
-      server.image === null
-        ? { id: '' }
-        : { id: server.image, links: links(base, 'images', server.image) },
-    flavor: {
-      id: flavor.name,
-      links: links(base, 'flavors', flavor.name),
-      original_name: flavor.name,
-      vcpus: flavor.vcpus,
-      ram: flavor.memoryMb,
-      disk: 0,
-      ephemeral: 0,
-      swap: 0,
-      extra_specs: EXTRA_SPECS,
-    },
+    image: once(base, server.image ?? '', () => imageMember(server.image, base)),
+    flavor: once(base, flavor.name, () => flavorMember(flavor, base)),
     metadata: metadataOf(server),
     key_name: server.key_name,
     config_drive: '',
@@ -79,7 +68,7 @@ export function serverObject(view: ServerView, base: LinkBase) {
     tags: Object.entries(view.tags).map(tagText),
     links: links(base, 'servers', server.id),
     security_groups: groupNames(view),
-    'os-extended-volumes:volumes_attached': view.disks.map(({ row }) => ({
+    'os-extended-volumes:volumes_attached': view.disks.map((row) => ({
       id: row.volume,
       delete_on_termination: row.delete_with_server === 1,
     })),
@@ -91,6 +80,29 @@ export function serverObject(view: ServerView, base: LinkBase) {
     ...faultMember(server),
   }
 }
+
+function once(base: LinkBase, key: string, make: () => object): object {
+  const known = base.shared.get(key)
+  if (known !== undefined) return known
+  const made = make()
+  base.shared.set(key, made)
+  return made
+}
+
+const imageMember = (image: string | null, base: LinkBase) =>
+  image === null ? { id: '' } : { id: image, links: links(base, 'images', image) }
+
+const flavorMember = (flavor: Flavor, base: LinkBase) => ({
+  id: flavor.name,
+  links: links(base, 'flavors', flavor.name),
+  original_name: flavor.name,
+  vcpus: flavor.vcpus,
+  ram: flavor.memoryMb,
+  disk: 0,
+  ephemeral: 0,
+  swap: 0,
+  extra_specs: EXTRA_SPECS,
+})
 
 const groupNames = (view: ServerView) => view.groups.map(({ name }) => ({ name }))
 
@@ -111,7 +123,7 @@ function addressesOf(view: ServerView): Record<string, object[]> {
 }
 
 /** The attachment is named by its volume. */
-export const attachmentObject = ({ row }: DiskView) => ({
+export const attachmentObject = (row: DiskView) => ({
   id: row.volume,
   volumeId: row.volume,
   serverId: row.server,

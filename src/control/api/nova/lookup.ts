@@ -16,6 +16,7 @@ export const ServerPath = Type.Object({ project_id: Type.String(), server_id: Ty
 export const linkBase = (request: FastifyRequest, services: ComputeServices): LinkBase => ({
   origin: originOf(request, services),
   project: projectOf(request),
+  shared: new Map(),
 })
 
 /** Throws 404, also for a name in the place of the id. */

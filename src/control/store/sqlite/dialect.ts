@@ -83,17 +83,19 @@ class SqliteDriver implements Driver {
 
 class SqliteConnection implements DatabaseConnection {
   readonly database: DatabaseSync
-  readonly #prepared = new Map<string, { statement: StatementSync; rows: boolean }>()
+  readonly #prepared = new Map<string, Prepared>()
 
   constructor(database: DatabaseSync) {
     this.database = database
   }
 
   async executeQuery<Row>(query: CompiledQuery): Promise<QueryResult<Row>> {
-    const { statement, rows } = this.#prepare(query.sql)
+    const prepared = this.#prepare(query.sql)
+    const { statement } = prepared
     const parameters = query.parameters as SQLInputValue[]
-    // node:sqlite makes rows without a prototype; copies are ordinary objects, as PostgreSQL's are.
-    if (rows) return { rows: statement.all(...parameters).map((row) => ({ ...row })) as Row[] }
+    if (prepared.columns.length > 0) return { rows: rowsOf<Row>(prepared, parameters) }
+    // What a cached statement gives back may have other columns from now on.
+    if (SCHEMA_CHANGE.test(query.sql)) this.#prepared.clear()
     const { changes, lastInsertRowid } = statement.run(...parameters)
     return { rows: [], numAffectedRows: BigInt(changes), insertId: BigInt(lastInsertRowid) }
   }
@@ -106,11 +108,13 @@ class SqliteConnection implements DatabaseConnection {
     }
   }
 
-  #prepare(sql: string): { statement: StatementSync; rows: boolean } {
+  #prepare(sql: string): Prepared {
     const known = this.#prepared.get(sql)
     if (known !== undefined) return known
     const statement = this.database.prepare(sql)
-    const prepared = { statement, rows: statement.columns().length > 0 }
+    const columns = columnsOf(statement)
+    if (columns.length > 0) statement.setReturnArrays(true)
+    const prepared = { statement, columns }
     this.#prepared.set(sql, prepared)
     if (this.#prepared.size > STATEMENTS_KEPT) {
       const [oldest] = this.#prepared.keys()
@@ -118,4 +122,33 @@ class SqliteConnection implements DatabaseConnection {
     }
     return prepared
   }
+}
+
+interface Prepared {
+  readonly statement: StatementSync
+  /** Names of what it gives back; none: it only changes something. */
+  columns: readonly string[]
+}
+
+const SCHEMA_CHANGE = /^\s*(?:alter|create|drop)\s/i
+
+const columnsOf = (statement: StatementSync): string[] =>
+  statement.columns().map(({ name }) => name)
+
+/**
+ * Rows as ordinary objects, as PostgreSQL's are. They are asked for as lists of values and put together here: those that node:sqlite
+ * makes have no prototype, and copying them costs three times as much.
+ */
+function rowsOf<Row>(prepared: Prepared, parameters: SQLInputValue[]): Row[] {
+  const lists = prepared.statement.all(...parameters) as unknown as unknown[][]
+  const [first] = lists
+  if (first !== undefined && first.length !== prepared.columns.length) {
+    prepared.columns = columnsOf(prepared.statement)
+  }
+  const { columns } = prepared
+  return lists.map((values) => {
+    const row: Record<string, unknown> = {}
+    for (let at = 0; at < columns.length; at++) row[columns[at] as string] = values[at]
+    return row as Row
+  })
 }
