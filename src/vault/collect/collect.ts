@@ -45,7 +45,8 @@ import { createMarks, inUse, type Marks } from './mark.ts'
  *   sweep     copy what is in use of them into new packs, write down where it went (`moves/P`), delete the packs, then the list.
  *
  * A condemned pack is never pardoned, so a collector that was suspended at any point and goes on later deletes only what is
- * rightly deleted. A killed one leaves lists that the next one carries on with. A backup's parent stays as long as the backup: deleted checkpoints
+ * rightly deleted. A killed one leaves lists that the next one carries on with. A pack that has been moved counts as gone from then on, there or
+ * not: what is in use of it is in use at its new place, which would pass for unused otherwise, and go as well. A backup's parent stays as long as the backup: deleted checkpoints
  * go through the same waiting, and count as in use until they are gone. Locked ones never go. */
 
 export interface CollectOptions {
@@ -160,9 +161,10 @@ async function collectRound(collecting: Collecting): Promise<void> {
   const lists = await readCondemned(store, keyring)
   const moves = await listMoves(store)
   const packs = await listPacksWithAge(store)
+  const moved = new Set(moves)
   let marks = createMarks(store, keyring)
   collecting.say('marking what the checkpoints use')
-  await marks.mark(packs)
+  await marks.mark(without(packs, moved))
 
   const condemned = new Set(lists.flatMap((list) => list.packs))
   const going = new Set(lists.flatMap((list) => list.manifests))
@@ -182,8 +184,10 @@ async function collectRound(collecting: Collecting): Promise<void> {
     for (const list of ripe) await deleteManifests(collecting, list)
     // From the beginning, so that nothing is rescued for the sake of what is gone.
     if (result.checkpointsDeleted > before) marks = createMarks(store, keyring)
-    await marks.mark(await listPacks(store))
-    for (const list of ripe) await sweep(collecting, list, marks)
+    await marks.mark(without(await listPacks(store), moved))
+    for (const list of ripe) {
+      if (!(await sweep(collecting, list, marks))) break
+    }
   }
   await tidyIndexes(collecting)
   // Only of packs that were gone before the marking began: those that went meanwhile were marked as packs.
@@ -274,12 +278,19 @@ async function deleteManifests(collecting: Collecting, list: Condemned): Promise
   }
 }
 
-async function sweep(collecting: Collecting, list: Condemned, marks: Marks): Promise<void> {
+const without = <T>(packs: ReadonlyMap<string, T>, moved: ReadonlySet<string>): Map<string, T> =>
+  new Map([...packs].filter(([hex]) => !moved.has(hex)))
+
+/** False: another collector is at it too, and the marks do not know of the places that it chose. Nothing is swept with them any more. */
+async function sweep(collecting: Collecting, list: Condemned, marks: Marks): Promise<boolean> {
   const { store, result } = collecting
   const packs = await listPacks(store)
   const there = list.packs.filter((hex) => packs.has(hex))
   const partly = there.filter((hex) => (marks.uses.get(hex)?.bytes ?? 0) > 0)
-  if (partly.length > 0) await rescue(collecting, partly, packs, marks)
+  if (partly.length > 0 && !(await rescue(collecting, partly, packs, marks))) {
+    collecting.say('another collector is at work: the rest is left to it')
+    return false
+  }
   for (const hex of there) {
     await store.delete(packKey(Buffer.from(hex, 'hex')))
     result.bytesFreed += packs.get(hex) ?? 0
@@ -288,15 +299,19 @@ async function sweep(collecting: Collecting, list: Condemned, marks: Marks): Pro
   }
   if (there.length > 0) collecting.say(`${there.length} packs deleted`)
   await removeCondemned(store, list)
+  return true
 }
 
-/** Copies what is in use of these packs into new ones, and says where it went. All durable when it settles. */
+/**
+ * Copies what is in use of these packs into new ones, and says where it went. All durable when it settles. False: somebody else has said
+ * so for one of them, since the marking.
+ */
 async function rescue(
   { store, keyring, id, result, blockBytes }: Collecting,
   hexes: readonly string[],
   packs: ReadonlyMap<string, number>,
   marks: Marks,
-): Promise<void> {
+): Promise<boolean> {
   const source = createChunkSource(store, keyring)
   const bytesMax = Math.max(NODE_BYTES_MAX, blockBytes)
   const salt = randomBytes(32)
@@ -312,7 +327,6 @@ async function rescue(
   const moves = new Map<string, Move[]>()
   for (const hex of hexes) {
     const pack = Buffer.from(hex, 'hex')
-    if ((await store.stat(movesKey(pack))) !== undefined) continue // done before, and killed then
     const records = await readFooter(store, keyring, pack, packs.get(hex) ?? 0)
     const moved: Move[] = []
     for (const [slot, record] of records.entries()) {
@@ -330,9 +344,11 @@ async function rescue(
   if (stored.length > 0) await putIndex(store, keyring, stored)
   for (const [hex, moved] of moves) {
     const key = movesKey(Buffer.from(hex, 'hex'))
-    await store.put(key, sealWith(keyring, 'moves', key, encodeMoves(moved)), { ifAbsent: true })
+    const body = sealWith(keyring, 'moves', key, encodeMoves(moved))
+    if (!(await store.put(key, body, { ifAbsent: true }))) return false
   }
   result.bytesWritten += writer.bytesStored
+  return true
 }
 
 const INDEX_OBJECTS_MAX = 32

@@ -1,0 +1,147 @@
+/** Collections that are cut off between any two requests to the store, once and again. */
+import assert from 'node:assert/strict'
+import { cp } from 'node:fs/promises'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { openDirStore } from '#vault/dir/dir-store.ts'
+import type { ObjectStore } from '#vault/object-store.ts'
+import { openVault } from '#vault/vault.ts'
+import {
+  assertRestores,
+  assertWhole,
+  backUp,
+  type BackedUp,
+  BLOCK,
+  changeBlocks,
+  deps,
+  dirVault,
+  keysOf,
+  makeImage,
+  randomFrom,
+  reopen,
+  SECRET,
+  withDirectory,
+} from './vault-kit.ts'
+
+/** Everything that can be collected is, also a pack of which only little is unused. */
+const EAGER = { graceMs: 0, leaseExpiryMs: -1, usedMin: 0.95 }
+
+/** A vault with a deleted checkpoint, whose packs are partly used by those that stay. */
+async function partlyUsed(directory: string): Promise<BackedUp[]> {
+  const vault = await dirVault(directory)
+  const random = randomFrom(11)
+  const image = makeImage(12 * BLOCK, random)
+  const done: BackedUp[] = []
+  for (let i = 0; i < 3; i++) {
+    const blocks = i === 0 ? undefined : changeBlocks(image, 0.5, random)
+    done.push(
+      await backUp(vault, image, {
+        packBytes: 100_000,
+        ...(blocks === undefined ? {} : { blocks, parent: done.at(-1)?.id ?? '' }),
+      }),
+    )
+  }
+  await vault.forget(done[0]?.id ?? '')
+  return done.slice(1)
+}
+
+const bound = (store: ObjectStore): ObjectStore => ({
+  name: store.name,
+  put: (key, body, options) => store.put(key, body, options),
+  delete: (key) => store.delete(key),
+  get: (key, range) => store.get(key, range),
+  stat: (key) => store.stat(key),
+  list: (prefix) => store.list(prefix),
+  close: () => store.close(),
+})
+
+/** Carries out so many changes of the store, and refuses everything after that, as to one who was killed. */
+function cutOff(store: ObjectStore, changes: number): { store: ObjectStore; count(): number } {
+  let count = 0
+  const gone = () => new Error('killed')
+  const change = async <T>(act: () => Promise<T>): Promise<T> => {
+    if (count >= changes) throw gone()
+    count++
+    return await act()
+  }
+  return {
+    count: () => count,
+    store: {
+      ...bound(store),
+      put: (key, body, options) => change(() => store.put(key, body, options)),
+      delete: (key) => change(() => store.delete(key)),
+    },
+  }
+}
+
+async function collectUntil(directory: string, changes: number): Promise<number> {
+  const limited = cutOff(await openDirStore(directory), changes)
+  const vault = await openVault(deps(limited.store), SECRET)
+  try {
+    await vault.collect(EAGER)
+  } catch (error) {
+    assert.match(String(error), /killed/)
+  }
+  return limited.count()
+}
+
+async function assertNothingLost(directory: string, kept: readonly BackedUp[]): Promise<void> {
+  const vault = await reopen(directory)
+  await assertWhole(vault)
+  for (const one of kept) await assertRestores(vault, one)
+}
+
+test('a collection that is killed after any of its changes is carried on with by the next, and nothing in use goes', () =>
+  withDirectory(async (directory) => {
+    const before = join(directory, 'before')
+    const kept = await partlyUsed(before)
+    const whole = join(directory, 'whole')
+    await cp(before, whole, { recursive: true })
+    const changes = await collectUntil(whole, Number.POSITIVE_INFINITY)
+    assert.ok(changes > 10, `a collection of ${changes} changes`)
+    for (let first = 0; first < changes; first++) {
+      const at = join(directory, `killed-${first}`)
+      await cp(before, at, { recursive: true })
+      await collectUntil(at, first)
+      await assertNothingLost(at, kept)
+      // The next one is killed as well, somewhere else.
+      await collectUntil(at, (first * 7) % changes)
+      await collectUntil(at, Number.POSITIVE_INFINITY)
+      await assertNothingLost(at, kept)
+      const vault = await reopen(at)
+      assert.deepEqual(await keysOf(vault.store, 'condemned/'), [], `killed after ${first}`)
+      assert.deepEqual(await keysOf(vault.store, 'leases/'), [], `killed after ${first}`)
+    }
+  }))
+
+test('a collector that was suspended at any of its changes, while another took its place, goes on without harm', () =>
+  withDirectory(async (directory) => {
+    const before = join(directory, 'before')
+    const kept = await partlyUsed(before)
+    const whole = join(directory, 'whole')
+    await cp(before, whole, { recursive: true })
+    const changes = await collectUntil(whole, Number.POSITIVE_INFINITY)
+    for (let pause = 1; pause < changes; pause++) {
+      const at = join(directory, `suspended-${pause}`)
+      await cp(before, at, { recursive: true })
+      const plain = await openDirStore(at)
+      let count = 0
+      // Its change is carried out, and then somebody else collects before it hears of that.
+      const suspending: ObjectStore = {
+        ...bound(plain),
+        async put(key, body, options) {
+          const put = await plain.put(key, body, options)
+          if (++count === pause) await collectUntil(at, Number.POSITIVE_INFINITY)
+          return put
+        },
+        async delete(key) {
+          await plain.delete(key)
+          if (++count === pause) await collectUntil(at, Number.POSITIVE_INFINITY)
+        },
+      }
+      await (await openVault(deps(suspending), SECRET)).collect(EAGER)
+      await assertNothingLost(at, kept)
+      await collectUntil(at, Number.POSITIVE_INFINITY)
+      await assertNothingLost(at, kept)
+    }
+  }))
