@@ -398,19 +398,11 @@ test('quotas count, and what exceeds them is refused', async () => {
 })
 
 test('what this server has none of answers empty, absent or not offered', async () => {
-  const instances = await region.ok('GET', '/v1/{project}/protected-instances')
-  assert.deepEqual(instances, { protected_instances: [], count: 0 })
   const drills = await region.ok('GET', '/v1/{project}/disaster-recovery-drills')
   assert.deepEqual(drills, { disaster_recovery_drills: [], count: 0 })
   const rpo = await region.ok('GET', '/v1/{project}/resource/rpo-statistics')
   assert.equal(rpo.count, 0)
-  assert.deepEqual(await region.ok('GET', '/v1/{project}/protected-instances/tags'), { tags: [] })
-  const query = '/v1/{project}/protected-instances/resource_instances/action'
-  assert.deepEqual(await region.ok('POST', query, { action: 'count' }), { total_count: 0 })
-  await refused('POST', query, { action: 'x' }, 'SDRS.2210')
-  for (const path of ['protected-instances', 'disaster-recovery-drills']) {
-    await refused('POST', `/v1/{project}/${path}`, {}, 'SDRS.0009', 501)
-  }
+  await refused('POST', '/v1/{project}/disaster-recovery-drills', {}, 'SDRS.0009', 501)
 })
 
 test('jobs are answered to their project only, and an unknown one is 404', async () => {

@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import type { OperationView } from '#control/operations/engine.ts'
 import { operationKinds } from '#control/operations/definitions/list.ts'
 import { failureJobObject, JOB_SPECS, jobObject, SUB_JOB_PREFIX, subJobObject } from './jobs.ts'
+import { isServerJob } from './server-jobs.ts'
 
 const ID = '0123456789abcdef0123456789abcdef'
 
@@ -46,7 +47,8 @@ const NATIVE = new Set([
 
 test('every kind of operation that a published API can start is shown as a job', () => {
   for (const { name } of operationKinds) {
-    assert.equal(JOB_SPECS[name] !== undefined, !NATIVE.has(name), name)
+    const shown = JOB_SPECS[name] !== undefined || isServerJob(operation({ kind: name }))
+    assert.equal(shown, !NATIVE.has(name), name)
   }
 })
 
@@ -90,6 +92,31 @@ test('entities of pair jobs hold nothing but text', () => {
   }
 })
 
+test('entities of jobs of one instance hold nothing but text, a batch has its children', () => {
+  const entities = { server_group_id: 'g', protected_instance_id: 'i', nic_id: 'n', name: 'x' }
+  for (const kind of ['create', 'delete', 'attach', 'detach', 'add-nic', 'delete-nic', 'resize']) {
+    const shown = jobObject(operation({ kind: `instance.${kind}`, entities }))
+    const { name: _, ...text } = entities
+    assert.deepEqual(shown?.entities, text, kind)
+  }
+  const child = operation({ kind: 'instance.create', entities })
+  const parent = operation({ kind: 'instance.create-many', entities: { server_group_id: 'g' } })
+  const shown = jobObject(parent, [child])
+  assert.equal(shown?.job_type, 'batchCreateProtectedInstanceNoCG')
+  assert.deepEqual(shown?.entities, { server_group_id: 'g', sub_jobs: [jobObject(child)] })
+  const types = [
+    ['instance.create', 'createProtectedInstanceNoCG'],
+    ['instance.delete', 'deleteProtectedInstanceNoCG'],
+    ['instance.delete-many', 'batchDeleteProtectedInstanceNoCG'],
+    ['instance.attach', 'attachReplicationPairNew'],
+    ['instance.detach', 'detachReplicationPairNew'],
+    ['instance.add-nic', 'addNicNew'],
+    ['instance.delete-nic', 'deleteNicNew'],
+    ['instance.resize', 'resizeProtectedInstanceNew'],
+  ] as const
+  for (const [kind, type] of types) assert.equal(jobObject(operation({ kind }))?.job_type, type)
+})
+
 test('a failure has a published code and a reason that one client takes apart', () => {
   const failed = operation({
     status: 'failed',
@@ -110,10 +137,19 @@ test('a failure has a published code and a reason that one client takes apart', 
   assert.equal(unsynced?.error_code, 'SDRS.1830')
 })
 
-test('only failures of groups and pairs stand in the list of failed tasks', () => {
+test('only failures of groups, pairs and instances stand in the list of failed tasks', () => {
   const failed = operation({ status: 'failed', errorCode: 'X', failReason: 'r', endAt: 1 })
   assert.equal(failureJobObject(failed)?.failure_status, 'stopFail')
   assert.equal(failureJobObject(failed)?.resource_name, 'group')
   assert.equal(failureJobObject(operation()), null)
   assert.equal(failureJobObject({ ...failed, kind: 'volume.create' }), null)
+  const resized = failureJobObject({ ...failed, kind: 'instance.resize' })
+  assert.deepEqual(
+    [resized?.resource_type, resized?.failure_status],
+    ['protected_instances', 'resizeFail'],
+  )
+  // There is no class for NICs, and a batch fails by its children.
+  for (const kind of ['instance.add-nic', 'instance.delete-nic', 'instance.create-many']) {
+    assert.equal(failureJobObject({ ...failed, kind }), null)
+  }
 })
