@@ -201,16 +201,21 @@ export class Guest {
     }
   }
 
+  /** Disks and NICs in the order of the definition, then what it does not have any more. */
   info(): ServerInfo {
     const { definition } = this.#known
-    const off = this.#state.power === 'off'
+    const { power, disks, nics, releasing } = this.#state
+    const defined = definition.disks.map(({ volume }) => volume)
+    const wired = definition.nics.map(({ port, mac }) => ({ port, mac }))
+    const volumes = power === 'off' ? defined : inOrder(disks, (one) => defined.indexOf(one))
     return {
       ...this.brief(),
-      disks: off
-        ? definition.disks.map(({ volume, device }) => ({ volume, device }))
-        : this.#state.disks.map((volume) => ({ volume, device: this.#devices.get(volume) ?? '' })),
-      nics: off ? definition.nics.map(({ port, mac }) => ({ port, mac })) : [...this.#state.nics],
-      releasing: [...this.#state.releasing],
+      disks: volumes.map((volume) => ({ volume, device: this.#devices.get(volume) ?? '' })),
+      nics:
+        power === 'off'
+          ? wired
+          : inOrder(nics, ({ port }) => wired.findIndex((one) => one.port === port)),
+      releasing: [...releasing],
     }
   }
 
@@ -539,6 +544,12 @@ export class Guest {
 
 const wordsOf = (standing: ReturnType<DiskStandings['of']>): string =>
   'reason' in standing ? standing.reason : `this site does not know it`
+
+/** Those without a place come last. */
+const inOrder = <T>(all: readonly T[], placeOf: (one: T) => number): T[] => {
+  const place = (one: T) => (placeOf(one) < 0 ? all.length + 1 : placeOf(one))
+  return [...all].sort((a, b) => place(a) - place(b))
+}
 
 const newRecord = (definition: ServerDefinition, since_ms: number): ServerRecord => ({
   version: 1,
