@@ -382,8 +382,29 @@ test('a disk comes and goes, and the volume says so at every moment', async () =
     (await disks(id)).map(({ device, boot_index }) => [device, boot_index]),
     [['/dev/vda', 0]],
   )
+
+  // Several at once queue, and have names of their own.
+  const more = [volume, await region.volume('more')]
+  const requests = await Promise.all(
+    more.map((one) =>
+      requestAttachment(services, PROJECT, id, {
+        volume: one,
+        device: null,
+        deleteWithServer: true,
+      }),
+    ),
+  )
+  for (const request of requests) await ended(taken(request).operation)
+  assert.deepEqual(
+    (await disks(id)).map(({ device, state }) => [device, state]),
+    [
+      ['/dev/vda', 'attached'],
+      ['/dev/vdb', 'attached'],
+      ['/dev/vdc', 'attached'],
+    ],
+  )
   await remove([id], false)
-  await region.ok('DELETE', `/v2/{project}/volumes/${volume}`, undefined, 202)
+  for (const one of more) assert.equal(await readVolume(services.store.db, one), undefined)
 })
 
 test('a disk that could not be attached is free as soon as the guest is known not to have it', async () => {

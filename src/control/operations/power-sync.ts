@@ -61,6 +61,7 @@ const COMMAND_MS = 5_000
 const DEFINITIONS_MAX = 50
 /** A site that refused a definition is asked again after this time. */
 const REFUSED_PAUSE_MS = 15_000
+const STRAY_REPORTS = 10
 
 /** The columns that reports are compared with. */
 type Known = Pick<
@@ -74,6 +75,8 @@ export function createPowerSync(options: PowerSyncOptions): PowerSync {
   const seen = new Map<string, AgentView['report']>()
   /** Servers that the report before found behind: one report may be older than the definition. */
   const lagging = new Map<string, ReadonlySet<string>>()
+  /** By site, servers that no row knows, and in how many reports in a row they stood. */
+  const strays = new Map<string, ReadonlyMap<string, number>>()
   /** CLOCK_BOOTTIME before which a server is not defined again. */
   const paused = new Map<string, number>()
   let stopping = false
@@ -102,10 +105,30 @@ export function createPowerSync(options: PowerSyncOptions): PowerSync {
     const briefs = new Map(view.report.servers.map((brief) => [brief.server, brief]))
     const receivedMs = clock.wallMs() - view.ageMs
     const rows = await knownAt(store.db, site)
+    warnOfStrays(site, rows, briefs)
     const told = rows.filter((row) => changeBy(row, briefs.get(row.id), receivedMs) !== null)
     if (told.length > 0) await record(told, briefs, receivedMs)
     if (view.report.compute?.driver !== 'none') await defineAt(site, rows, briefs)
     seen.set(site, view.report)
+  }
+
+  /** Guests of servers that no row knows, as after a restore of an older backup. They are left alone: their disks may be all there is. */
+  function warnOfStrays(
+    site: string,
+    rows: readonly Known[],
+    briefs: ReadonlyMap<string, ServerBrief>,
+  ): void {
+    const known = new Set(rows.map(({ id }) => id))
+    const before = strays.get(site)
+    const now = new Map<string, number>()
+    for (const [server, { power }] of briefs) {
+      if (known.has(server)) continue
+      const reports = (before?.get(server) ?? 0) + 1
+      now.set(server, reports)
+      // A few reports may be older than a deletion, or than the last order of one.
+      if (reports === STRAY_REPORTS) log.warn({ site, server, power }, 'nobody knows this server')
+    }
+    strays.set(site, now)
   }
 
   async function record(

@@ -147,6 +147,10 @@ async function recordRemoved(
   }
   for (const { volume } of disks) {
     await takeDiskOut(tx, server, volume, now)
+    // Its creation was overtaken while it waited, and will find no server.
+    if ((await readVolume(tx, volume))?.status === 'creating') {
+      await moveVolume(tx, volume, 'error', now)
+    }
     const row = await readVolume(tx, volume)
     if (row === undefined || row.pair !== null || !volumes.includes(volume)) continue
     if (VOLUME_MOVES[row.status as VolumeStatus].includes('deleting')) {
