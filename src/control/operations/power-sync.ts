@@ -176,7 +176,7 @@ export function createPowerSync(options: PowerSyncOptions): PowerSync {
     for (const id of some) {
       if (busy.has(id) || stopping) continue
       try {
-        await defineAgain(id, leaving.get(id) ?? [])
+        await defineAgain(site, id, leaving.get(id) ?? [])
       } catch (error) {
         if (!isFault(error)) throw error
         log.warn({ err: error, server: id, site }, 'a server was not defined again')
@@ -198,8 +198,14 @@ export function createPowerSync(options: PowerSyncOptions): PowerSync {
     })
   }
 
-  async function defineAgain(id: string, leaving: readonly string[]): Promise<void> {
+  async function defineAgain(site: string, id: string, leaving: readonly string[]): Promise<void> {
     const info = await defineServer({ store, sites }, id, { timeoutMs: COMMAND_MS })
+    const after = await readServer(store.db, id)
+    if (after === undefined || after.task === 'deleting') {
+      // A deletion passed by, and may have been at the site first.
+      await sites.command(site, 'server.remove', { server: id }, { timeoutMs: COMMAND_MS })
+      return
+    }
     const free = leaving.filter((volume) => released(info, volume))
     log.info({ server: id, generation: info.generation, free }, 'a server was defined again')
     if (free.length === 0) return
