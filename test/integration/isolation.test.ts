@@ -416,6 +416,7 @@ test('what belongs to another project does not exist, by id and in lists', async
       `/v1/${project}/subnets`,
       { subnet: { name: 'n', cidr: '10.7.8.0/24', gateway_ip: '10.7.8.1', vpc_id: ID } },
     ],
+    ['/v2.0/ports', { port: { network_id: ID } }],
     [
       '/v2.0/security-group-rules',
       { security_group_rule: { security_group_id: ID, direction: 'egress' } },

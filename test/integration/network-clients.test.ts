@@ -93,6 +93,9 @@ test('the openstack command shows networks and images, and manages security grou
     'subnet show default -f json',
     'port list -f json',
     'port show nic -f json',
+    'port create --network default --fixed-ip ip-address=192.168.4.4 made -f json',
+    'port set --name renamed --security-group default made',
+    'port delete renamed',
     'security group list -f json',
     'security group create web -f json',
     'security group rule create --proto tcp --dst-port 22 --remote-ip 10.0.0.0/8 web -f json',
@@ -104,17 +107,19 @@ test('the openstack command shows networks and images, and manages security grou
     'availability zone list -f json',
   ])
   assert.equal(err, '')
-  assert.equal(answers.length, 15)
-  const [networks, network, subnets, subnet, ports, port, groups, web, ssh, ping] = answers as [
-    Record<string, unknown>[],
-    Record<string, unknown>,
-    Record<string, unknown>[],
-    Record<string, unknown>,
-    Record<string, unknown>[],
-    Record<string, unknown>,
-    Record<string, unknown>[],
-    ...Record<string, unknown>[],
-  ]
+  assert.equal(answers.length, 16)
+  const [networks, network, subnets, subnet, ports, port, own, groups, web, ssh, ping] =
+    answers as [
+      Record<string, unknown>[],
+      Record<string, unknown>,
+      Record<string, unknown>[],
+      Record<string, unknown>,
+      Record<string, unknown>[],
+      Record<string, unknown>,
+      { readonly fixed_ips: readonly { readonly ip_address: string }[] },
+      Record<string, unknown>[],
+      ...Record<string, unknown>[],
+    ]
   const home = defaultSubnetId(project)
   assert.deepEqual(
     networks.map((one) => [one['ID'], one['Name']]),
@@ -134,6 +139,7 @@ test('the openstack command shows networks and images, and manages security grou
     [port['id'], port['security_group_ids']],
     [nic.id, [defaultSecurityGroupId(project)]],
   )
+  assert.equal(own.fixed_ips[0]?.ip_address, '192.168.4.4')
   assert.deepEqual(
     groups.map((one) => one['Name']),
     ['default'],
@@ -141,7 +147,7 @@ test('the openstack command shows networks and images, and manages security grou
   assert.equal((web?.['rules'] as unknown[] | undefined)?.length, 4)
   assert.deepEqual([ssh?.['protocol'], ssh?.['port_range_max']], ['tcp', 22])
   assert.equal(ping?.['remote_group_id'], defaultSecurityGroupId(project))
-  const [shown, rules, images, tiny] = answers.slice(10) as [
+  const [shown, rules, images, tiny] = answers.slice(11) as [
     Record<string, unknown>,
     unknown[],
     Record<string, unknown>[],

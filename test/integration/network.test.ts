@@ -32,6 +32,7 @@ const BEYOND = [
   /^POST \/v2\.0\/security-groups$/,
   /^DELETE \/v2\.0\/security-groups\/[^/]+$/,
   / \/v2\.0\/security-group-rules/,
+  /^(?:POST|PUT|DELETE) \/v2\.0\/ports/,
   /^(?:GET|POST) \/v1\/[^/]+\/security-group-rules/,
 ]
 
@@ -385,6 +386,58 @@ test('a port has an address of its subnet, a MAC and groups, and keeps its subne
   await ok('DELETE', `${VPCS}/${home}`, undefined, 204)
 })
 
+test('a port that is made over Neutron waits for a server, with the address that was asked for', async () => {
+  const {
+    id: network,
+    neutron_subnet_id: subnetId,
+    ...net
+  } = (await ok('GET', `${SUBNETS}/${defaultSubnetId(project)}`)).subnet
+  const wish = { network_id: network, name: 'fixed', admin_state_up: true, device_id: '' }
+  const fixed = { subnet_id: subnetId, ip_address: '192.168.7.7' }
+  const { port: first } = await ok(
+    'POST',
+    '/v2.0/ports',
+    {
+      port: { ...wish, fixed_ips: [fixed], security_groups: ['default'] },
+    },
+    201,
+  )
+  assert.deepEqual(first.fixed_ips, [fixed])
+  assert.deepEqual([first.device_id, first.status, first.name], ['', 'DOWN', 'fixed'])
+  const { port: second } = await ok('POST', '/v2.0/ports', { port: wish }, 201)
+  assert.notEqual(second.fixed_ips[0].ip_address, first.fixed_ips[0].ip_address)
+  for (const [over, status, type] of [
+    [{ network_id: newId() }, 404, 'NetworkNotFound'],
+    [{ network_id: 'default' }, 404, 'NetworkNotFound'],
+    [{ fixed_ips: [fixed] }, 409, 'IpAddressAlreadyAllocated'],
+    [{ fixed_ips: [{ ip_address: net.gateway_ip }] }, 409, 'IpAddressAlreadyAllocated'],
+    [{ fixed_ips: [{ ip_address: '10.0.0.1' }] }, 400, 'InvalidInput'],
+    [{ fixed_ips: [{ subnet_id: newId() }] }, 400, 'InvalidInput'],
+    [{ fixed_ips: [{}, {}] }, 400, 'InvalidInput'],
+    [{ security_groups: [newId()] }, 404, 'SecurityGroupNotFound'],
+    [{ mac_address: 'fa:16:3e:00:00:00' }, 400, 'InvalidInput'],
+    [{ device_id: newId() }, 400, 'InvalidInput'],
+    [{ port_security_enabled: false }, 400, 'InvalidInput'],
+    [{ admin_state_up: false }, 400, 'InvalidInput'],
+  ] as const) {
+    await refused('POST', '/v2.0/ports', { port: { ...wish, ...over } }, status, type)
+  }
+  const url = `/v2.0/ports/${second.id}`
+  const { port: changed } = await ok('PUT', url, { port: { name: 'x', security_groups: [] } })
+  assert.deepEqual([changed.name, changed.security_groups.length], ['x', 1])
+  const pairs = { port: { allowed_address_pairs: [{ ip_address: '1.1.1.1' }] } }
+  await refused('PUT', url, pairs, 400, 'InvalidInput')
+  await refused('PUT', `/v2.0/ports/${newId()}`, { port: {} }, 404, 'PortNotFound')
+  for (const { id } of [first, second]) await ok('DELETE', `/v2.0/ports/${id}`, undefined, 204)
+  await refused('DELETE', url, undefined, 404, 'PortNotFound')
+  // Those of a server are the server's, even while nobody wears them.
+  for (const over of [{ server: newId(), deleteWithServer: false }, {}]) {
+    const kept = await port(network, over)
+    await refused('DELETE', `/v2.0/ports/${kept.id}`, undefined, 409, 'PortInUse')
+    await dropPort(kept.id)
+  }
+})
+
 test('a security group comes with four rules that can be deleted, and takes others once each', async () => {
   const made = (
     await ok('POST', GROUPS, {
@@ -603,7 +656,6 @@ test('what clients must be told is absent is absent, and what is not offered say
     ['GET', '/v2.0/routers', 404],
     ['POST', '/v2.0/networks', 405],
     ['POST', '/v2.0/subnets', 405],
-    ['POST', '/v2.0/ports', 405],
     ['DELETE', `/v2.0/networks/${newId()}`, 405],
   ] as const) {
     const reply = await lab.call({

@@ -222,13 +222,17 @@ const chunksOf = (ids: readonly string[]): string[][] =>
 /** Ids of the security groups of a port, in the order in which they were given. */
 export const securityGroupsOf = (row: PortRow): string[] => fromJson<string[]>(row.security_groups)
 
+/** A caller made it and no server wears it: the others belong to a server or an instance, also while nobody wears them. */
+export const isFreePort = (row: PortRow): boolean =>
+  row.server === null && row.delete_with_server === 0
+
 export interface NewPort {
   readonly project: string
   /** Id of a subnet, or of Neutron's subnet; null: the project's default one, which is made when needed. */
   readonly subnet: string | null
   /** Null: the lowest one that is free. */
   readonly address: string | null
-  /** Left out: one that nobody in the region has. */
+  /** One that no port has. Left out: such a one is found. */
   readonly mac?: string
   readonly server: string | null
   readonly place: number

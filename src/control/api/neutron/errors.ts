@@ -19,6 +19,9 @@ export const NEUTRON_TYPES = {
   SecurityGroupNotFound: [404, 'The security group does not exist.'],
   SecurityGroupRuleNotFound: [404, 'The security group rule does not exist.'],
   ResourceNotFound: [404, 'There is no such resource.'],
+  PortInUse: [409, 'A server wears the port, or it belongs to one.'],
+  IpAddressAlreadyAllocated: [409, 'Another port of the subnet, or its gateway, has the address.'],
+  IpAddressGenerationFailure: [409, 'The subnet has no free address.'],
   SecurityGroupInUse: [409, 'The security group is in use: a port has it, or a rule refers to it.'],
   SecurityGroupCannotRemoveDefault: [
     409,

@@ -1,8 +1,10 @@
 import { newId } from '#base/ids.ts'
 import {
   cidrOf,
+  createPort,
   defaultSubnetId,
   defaultVpcId,
+  deletePort,
   deleteSubnetRow,
   deleteVpcRow,
   ensureDefaults,
@@ -12,7 +14,9 @@ import {
   groupIds,
   insertSubnet,
   insertVpc,
+  isFreePort,
   listSubnets,
+  type NewPortOutcome,
   readPort,
   updatePort,
   updateSubnet,
@@ -277,6 +281,39 @@ export async function deleteSubnet(
 }
 
 // ---------------------------------------------------------------- ports
+
+export interface NewPortRequest {
+  readonly project: string
+  readonly subnet: string
+  /** Null: the lowest one that is free. */
+  readonly address: string | null
+  readonly securityGroups: readonly string[]
+  readonly name: string
+}
+
+/** Makes a port that waits for a server, and outlives it. */
+export async function requestPort(
+  { store, clock }: Services,
+  request: NewPortRequest,
+): Promise<NewPortOutcome> {
+  const port = { ...request, server: null, place: 0, deleteWithServer: false }
+  return await store.write((tx) => createPort(tx, port, clock.wallMs()))
+}
+
+/** In use: a server wears it, or it belongs to one. */
+export async function deleteFreePort(
+  { store }: Services,
+  project: string,
+  id: string,
+): Promise<Outcome<object, 'PORT_UNKNOWN' | 'PORT_IN_USE'>> {
+  return await store.write(async (tx) => {
+    const port = await findPort(tx, project, id)
+    if (port === undefined) return refused('PORT_UNKNOWN')
+    if (!isFreePort(port)) return refused('PORT_IN_USE')
+    await deletePort(tx, id)
+    return { ok: true }
+  })
+}
 
 export interface PortChange {
   readonly name?: string

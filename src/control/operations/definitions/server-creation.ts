@@ -1,6 +1,6 @@
 import { newId } from '#base/ids.ts'
 import { findImage } from '#control/resources/images.ts'
-import { createPort, findPort, movePort } from '#control/resources/networks.ts'
+import { createPort, findPort, isFreePort, movePort } from '#control/resources/networks.ts'
 import {
   findKeypair,
   insertServer,
@@ -425,7 +425,7 @@ async function makeNics(
       continue
     }
     const port = (await findPort(tx, project, nic.port)) ?? refuse('PORT_UNKNOWN')
-    if (port.server !== null) refuse('PORT_TAKEN')
+    if (!isFreePort(port)) refuse('PORT_TAKEN')
     await movePort(tx, port.id, server, place)
     subnets.push(port.subnet)
   }
