@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { newId } from '#base/ids.ts'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { createVerify, createPrivateKey, createPublicKey, createSign } from 'node:crypto'
 import { findImageByName } from '#control/resources/images.ts'
 import { defaultSecurityGroupId, defaultSubnetId } from '#control/resources/networks.ts'
@@ -521,4 +523,37 @@ test('actions that are not offered, and more than one at once, are refused', asy
     assert.equal(reply.status, 501, path)
     assert.ok(reply.body.notImplemented.message)
   }
+})
+
+test('every route is on the page of these APIs, and the page names no other', () => {
+  const file = join(import.meta.dirname, '../../docs/compatibility/compute.md')
+  const page = readFileSync(file, 'utf8')
+  const plain = (path: string) => path.replaceAll(/\{[^}]*\}/g, '{}')
+  const named = new Set([...page.matchAll(/`(\/v[^`\s]*)`/g)].map(([, path = '']) => plain(path)))
+  const served = page
+    .split('\n')
+    .filter((line) => /^\| `\/.*\| (?:GET|POST|PUT|DELETE)/.test(line))
+    .flatMap((line) => {
+      const [, paths = '', methods = ''] = line.split('|')
+      return [...paths.matchAll(/`([^`]+)`/g)].flatMap(([, path = '']) =>
+        methods.split(',').map((method) => `${method.trim()} ${plain(path)}`),
+      )
+    })
+  const mounted = (names: readonly string[]) =>
+    lab.app.routeTable
+      .filter(({ dialect }) => names.includes(dialect.name))
+      .map(({ method, url }) => {
+        const path = url.replace(':project_id', 'P').replaceAll(/:[a-z_]+/g, '{}')
+        return { path, line: `${method} ${path}` }
+      })
+  const own = mounted(['nova', 'ecs'])
+  assert.deepEqual(
+    own.filter(({ path }) => !named.has(path)),
+    [],
+  )
+  const known = new Set(mounted(['nova', 'ecs', 'glance', 'sdrs']).map(({ line }) => line))
+  assert.deepEqual(
+    served.filter((line) => !known.has(line)),
+    [],
+  )
 })
