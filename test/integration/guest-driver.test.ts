@@ -8,6 +8,8 @@ import { test } from 'node:test'
 import { driverContract } from '#agent/compute/driver.contract.ts'
 import { bootsUnder } from '#agent/compute/qemu/accelerator.ts'
 import type { QemuOptions } from '#agent/compute/qemu/qemu-driver.ts'
+import { IO_ERRORS } from '#agent/nbd/device.ts'
+import { localDevice } from '#agent/nbd/local-device.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { processesWithArgumentPrefix, signalProcess } from '#base/system/process.ts'
 import {
@@ -133,6 +135,41 @@ test('a guest goes on where it was when its disk comes back after a while', {
     await until('it counts on', async () => (await count()) > frozen + 1)
     assert.doesNotMatch(await lab.driver.console('waits'), /DISK ERROR/)
     await lab.driver.stop('waits')
+  })
+})
+
+test('a guest whose site has no space is paused with the reason, and goes on when there is space', {
+  skip: NO_QEMU,
+}, async () => {
+  await inLab(async (lab) => {
+    const definition = definitionOf('full', [await lab.disk('full-disk', { counts: true })])
+    const served = localDevice(await lab.volumes.open('full-disk'))
+    let full = true
+    await lab.exports.hold('full-disk')
+    lab.exports.serve('full-disk', {
+      sizeBytes: served.sizeBytes,
+      submit: (batch, count) => {
+        for (const io of batch.slice(0, count)) {
+          if (full && io.kind === 'write') io.complete(IO_ERRORS.ENOSPC)
+          else served.submit([io], 1)
+        }
+      },
+    })
+    lab.exports.release('full-disk')
+    await mkdir(lab.folder('full'))
+    await lab.driver.start(definition)
+    const state = await until('it is paused', async () => {
+      const seen = await lab.driver.state('full')
+      return seen.power === 'paused' && seen.reason !== null ? seen : undefined
+    })
+    assert.match(state.reason ?? '', /a disk has no space left/)
+    full = false
+    await until('it runs again', async () => {
+      const { power, reason } = await lab.driver.state('full')
+      return power === 'running' && reason === null
+    })
+    assert.doesNotMatch(await lab.driver.console('full'), /DISK ERROR/)
+    await lab.driver.stop('full')
   })
 })
 

@@ -1,4 +1,4 @@
-import { assert } from '#base/assert.ts'
+import { assert, BrokenInvariant } from '#base/assert.ts'
 import { type Clock, sleep } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
@@ -246,6 +246,7 @@ export class Guest {
       this.#settling = false
       if (this.exists) await this.#settle()
     }).catch((error: unknown) => {
+      if (error instanceof BrokenInvariant) throw error
       if (error instanceof Fault) this.#held = error.message
       this.#deps.log.warn({ server: this.id, err: error }, 'a guest is not as it should be')
     })
@@ -284,10 +285,10 @@ export class Guest {
   async #startAgain(): Promise<void> {
     const problem = this.#problem()
     if (problem !== undefined) {
-      if (problem.lasting) {
-        await this.#save({ wanted: 'off', reason: problem.text })
-        this.#held = null
-      } else this.#held = problem.text
+      this.#held = problem.text
+      if (!problem.lasting) return
+      await this.#save({ wanted: 'off', reason: problem.text })
+      this.#held = null
       return
     }
     const memory = this.#memoryProblem()
@@ -321,9 +322,10 @@ export class Guest {
     const reason = this.#mayNotRun()
     if (reason === undefined) return
     this.#hurry?.abort()
-    this.#queued(async () => await this.#fence()).catch((error: unknown) =>
-      this.#deps.log.error({ server: this.id, err: error }, 'a guest could not be fenced'),
-    )
+    this.#queued(async () => await this.#fence()).catch((error: unknown) => {
+      if (error instanceof BrokenInvariant) throw error
+      this.#deps.log.error({ server: this.id, err: error }, 'a guest could not be fenced')
+    })
   }
 
   /** The standing may have changed back while this waited for its turn: then nothing is done. */

@@ -84,6 +84,8 @@ class QemuDriver implements ComputeDriver {
   #accelerator: Promise<Accelerator> | undefined
   #known: Accelerator | undefined
   #changed: (server: string) => void = () => undefined
+  /** Guests that ran when this agent began; looked for once. */
+  #found: readonly { readonly server: string; readonly facts: ProcessFacts }[] | undefined
   #closed = false
 
   constructor(options: QemuOptions) {
@@ -102,7 +104,8 @@ class QemuDriver implements ComputeDriver {
   }
 
   async endStrays(servers: ReadonlySet<string>): Promise<void> {
-    for (const { server, facts } of await this.#processes()) {
+    this.#found = await this.#processes()
+    for (const { server, facts } of this.#found) {
       if (servers.has(server)) continue
       this.#log.warn({ server, pid: facts.pid }, 'ending a guest that no definition names')
       await this.#end(facts, server)
@@ -113,7 +116,8 @@ class QemuDriver implements ComputeDriver {
   async adopt(definition: ServerDefinition): Promise<GuestState> {
     const { server } = definition
     if (this.#running(server) !== undefined) return await this.state(server)
-    for (const { facts } of (await this.#processes()).filter((one) => one.server === server)) {
+    const found = this.#found ?? (await this.#processes())
+    for (const { facts } of found.filter((one) => one.server === server)) {
       await this.#plugAll(definition, await this.#heldNetdevs(server))
       const machine = await Machine.hold(facts, this.#machineDeps(server), ADOPT_LIMIT_MS)
       if (machine === undefined) continue
