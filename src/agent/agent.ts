@@ -141,12 +141,12 @@ export async function startAgent(
   // After the sockets: guests that outlived an agent wait for their disks.
   const compute = await openCompute({ config, bootId: boot_id, volumes, exports, sessions, log })
   const servers = testing.servers ?? serverCommands(compute.commands, images.commands)
-  let reporter: Reporter | undefined
+  const late: { reporter?: Reporter } = {}
   const commands = await serveCommands({
     listen: config.commandListen,
     pki: config.pki,
     caller: `control:${config.region}`,
-    history: () => reporter?.history(),
+    history: () => late.reporter?.history(),
     handle: handlerOf({
       plain,
       sessions,
@@ -188,7 +188,7 @@ export async function startAgent(
     log,
     everyMs: config.reportMs,
   })
-  reporter = reporting
+  late.reporter = reporting
   const door = await openLocalDoor({
     dataDir: config.dataDir,
     site: config.site,
