@@ -1,5 +1,6 @@
 /** Failing disks under a running session: thin disks whose backing store is full, so that the kernel loses written pages; two site processes. */
 import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, test } from 'node:test'
 import type { NbdClient } from '#client/nbd/client.ts'
@@ -146,3 +147,32 @@ test(
     assert.deepEqual(lost(lab.a.data('a-1'), resultOf(acknowledged)), [])
   },
 )
+
+test('a writer that starts again with one failed volume goes on with the others, and its replica has all of that one', async () => {
+  lab = await Lab.make()
+  await lab.start([
+    { index: 1, sizeBytes: SIZE, blank: true },
+    { index: 2, sizeBytes: SIZE, blank: true },
+  ])
+  await lab.protect()
+  for (const name of ['pair-1', 'pair-2']) {
+    const one = await lab.a.connect(name)
+    await one.write(0, stamp(0, 7))
+    one.destroy()
+  }
+  await lab.a.kill()
+  // Its last flush failed, and the kernel threw away what it could not write.
+  writeFileSync(join(lab.a.directory, 'volumes', 'a-1', 'failed'), 'fdatasync failed\n')
+  lab.a.damage('a-1', 0, LOAD_BLOCK)
+  lab.a.damage('a-2', 0, LOAD_BLOCK)
+  await lab.a.start()
+  await until(async () => (await lab?.a.status())?.phase === 'following', 'in step')
+  assert.deepEqual(lab.b.data('b-1').subarray(0, LOAD_BLOCK), stamp(0, 7))
+  const failed = await lab.a.connect('pair-1')
+  await assert.rejects(failed.write(0, stamp(0, 8)))
+  failed.destroy()
+  client = await lab.a.connect('pair-2')
+  assert.deepEqual(await client.read(0, LOAD_BLOCK), stamp(0, 7), 'fetched from the replica')
+  await client.write(LOAD_BLOCK, stamp(1, 9))
+  assert.deepEqual(lab.b.data('b-2').subarray(LOAD_BLOCK, 2 * LOAD_BLOCK), stamp(1, 9))
+})

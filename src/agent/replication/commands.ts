@@ -104,6 +104,10 @@ export class SessionCommands {
     const { session } = core
     const { epoch, hold_ms: holdMs } = request
     const endMs = core.now() + holdMs
+    if (session.phase === 'following' && !this.#parts.copying.wholeAtPeer) {
+      // After a switch the fragments of a first copy would be the truth.
+      throw new Fault(NOT_YET, `holding session ${core.id}: a first copy is not complete`)
+    }
     if (epoch === session.stored.record.epoch) await this.#flushAhead(core.now() + holdMs / 2)
     await core.inTurn(() =>
       core.command({ kind: 'hold', now: core.now(), epoch, holdMs }, 'holding'),

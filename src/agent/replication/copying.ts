@@ -1,4 +1,5 @@
 import { isFault } from '#base/fault.ts'
+import { VOLUME_FAILED } from '#agent/volumes/faults.ts'
 import { BLOCK_BYTES } from '#wire/link/frame.ts'
 import { FEATURES } from '#wire/link/messages.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
@@ -250,9 +251,18 @@ export class Copying {
     return member.todo.count * BLOCK_BYTES + (this.#copy?.openBytes(member) ?? 0)
   }
 
+  /** The replica has every member in full. */
+  get wholeAtPeer(): boolean {
+    const { link, writer } = this.#parts
+    return [...(writer()?.members.keys() ?? [])].every((index) => link.peerJoined.has(index))
+  }
+
   // -- reconcile and drain --------------------------------------------------------------------------------------------
 
-  /** Fetches what differs from the replica. */
+  /**
+   * Fetches what differs from the replica. A volume that has failed is left as it is: it answers every request with an error, and what it
+   * lacks is safe at the replica.
+   */
   reconcile(scope: 'all' | 'dirty'): void {
     const core = this.#core
     const { link } = this.#parts
@@ -260,7 +270,9 @@ export class Copying {
     const writer = this.#parts.writer()
     if (queries === null || writer === null) return
     const work = ++this.#work
-    const members = [...writer.members.values()].filter(({ index }) => link.peerJoined.has(index))
+    const members = [...writer.members.values()].filter(
+      ({ index, volume }) => link.peerJoined.has(index) && volume.failed === undefined,
+    )
     const run = async (): Promise<void> => {
       let fetched = 0
       for (const member of members) {
@@ -277,7 +289,13 @@ export class Copying {
         if (link.sender !== null && work === this.#work) link.broken(link.sender, error.message)
         return
       }
-      core.fatal(error)
+      if (!isFault(error)) return core.fatal(error)
+      // A disk of this side: it is no reason to end the process, which has other groups to serve.
+      core.log.error({ err: error }, 'could not be reconciled from the replica')
+      if (work !== this.#work) return
+      const { message } = error
+      if (isFault(error, VOLUME_FAILED)) this.reconcile(scope)
+      else if (link.sender !== null) link.broken(link.sender, message)
     })
   }
 
