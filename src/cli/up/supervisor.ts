@@ -129,7 +129,9 @@ export class Supervisor {
   /** SIGKILL to every process of a site, guests included; they stay down until `startSite`. Settles when they are gone. */
   async killSite(site: string): Promise<readonly string[]> {
     const down = this.#bringDown(this.#siteParts(site), 'SIGKILL')
-    return (await Promise.all([down, this.#tools.killGuests(site)])).flat()
+    const ended = (await Promise.all([down, this.#tools.killGuests(site)])).flat()
+    // One that was being started when its agent died.
+    return [...ended, ...(await this.#tools.killGuests(site))]
   }
 
   /** SIGTERM to every process of a site, SIGKILL after the grace period; they stay down until `startSite`. The agent powers its guests
