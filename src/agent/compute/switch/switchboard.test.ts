@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { isFault } from '#base/fault.ts'
-import { createLog } from '#base/log.ts'
+import { createLog, type Log } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { ACK, DISCOVER, OFFER } from './dhcp.ts'
 import { MAC_BROADCAST } from './ethernet.ts'
@@ -34,10 +34,13 @@ interface Lab {
   readonly plug: (domain: number, network: number, host: number) => Promise<SocketNic>
 }
 
-async function lab(t: TestContext, pace?: Pace): Promise<Lab> {
+async function lab(
+  t: TestContext,
+  more: { readonly pace?: Pace; readonly thread?: URL; readonly log?: Log } = {},
+): Promise<Lab> {
   const directory = await temporary(t)
   const log = createLog('test', 'silent')
-  const options = { directory, clock: systemClock, log, ...(pace === undefined ? {} : { pace }) }
+  const options = { directory, clock: systemClock, log, ...more }
   const switchboard = await openSwitchboard(options)
   t.after(() => switchboard.close())
   const plug: Lab['plug'] = async (...place) => {
@@ -151,8 +154,29 @@ test('guests go on when the agent is killed and started again', async (t) => {
   assert.equal(stranger.take(), undefined)
 })
 
+test('a switch that breaks is started again with all that was plugged', async (t) => {
+  const thread = new URL('./breaking.test-thread.ts', import.meta.url)
+  let broke: () => void = () => undefined
+  const broken = new Promise<void>((resolve) => (broke = resolve))
+  const log = createLog('test', 'error', { write: () => broke() })
+  const { plug, switchboard } = await lab(t, { thread, log })
+  const a = await plug(1, 0, 10)
+  const b = await plug(1, 0, 11)
+  // Asked just so: what it answers before it breaks is of no interest, nor whether it does.
+  await Promise.allSettled([switchboard.counters()])
+  await broken
+  const endMs = performance.now() + 10_000
+  const frame = udpFrame(to(a, b), [1, 2], 'after the break')
+  for (;;) {
+    await a.send(frame)
+    const arrived = await b.receive((one) => one.equals(frame), 100).catch(() => undefined)
+    if (arrived !== undefined) break
+    assert.ok(performance.now() < endMs, 'the network is back')
+  }
+})
+
 test('a NIC that floods is slowed, and others go on meanwhile', async (t) => {
-  const { plug, switchboard } = await lab(t, { perSecond: 2_000, burst: 50 })
+  const { plug, switchboard } = await lab(t, { pace: { perSecond: 2_000, burst: 50 } })
   const flooder = await plug(1, 0, 10)
   const a = await plug(1, 0, 11)
   const b = await plug(1, 0, 12)

@@ -33,6 +33,8 @@ export interface SwitchboardOptions {
   readonly clock: Clock
   readonly log: Log
   readonly pace?: Pace
+  /** What runs as the thread of the switch; for tests. */
+  readonly thread?: URL
 }
 
 /** The network of one site. A network whose guests are at two sites is two networks: frames do not leave the agent. */
@@ -43,6 +45,7 @@ export interface LocalSwitchboard extends Switchboard {
   close(): Promise<void>
 }
 
+const THREAD = new URL('./thread.ts', import.meta.url)
 const RESTART_MS_MIN = 100
 const RESTART_MS_MAX = 30_000
 
@@ -146,7 +149,7 @@ class ThreadedSwitchboard implements LocalSwitchboard {
 
   #start(): Worker {
     const { pace, log } = this.#options
-    const thread = new Worker(new URL('./thread.ts', import.meta.url), {
+    const thread = new Worker(this.#options.thread ?? THREAD, {
       workerData: { pace: pace ?? PACE } satisfies ThreadData,
       execArgv: [], // flags of the main thread (profiling, input types) are not meant for this one
       resourceLimits: { maxOldGenerationSizeMb: 128, maxYoungGenerationSizeMb: 16 },

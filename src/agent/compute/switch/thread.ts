@@ -14,7 +14,7 @@ export type ToThread = { readonly id: number } & (
   | { readonly kind: 'plug'; readonly nic: Nic; readonly paths: Paths }
   | { readonly kind: 'unplug'; readonly key: string }
   | { readonly kind: 'counters' }
-  /** The descriptors are the process's, not the thread's: ending the thread does not close them. */
+  /** Ending the thread does not close its descriptors. */
   | { readonly kind: 'close' }
 )
 
@@ -32,15 +32,12 @@ const { pace } = workerData as ThreadData
 const engine = new Engine(pace, () => systemClock.bootMs())
 let running = false
 
+// The descriptors are the process's and outlive the thread; the next one begins with descriptors of its own.
+process.on('uncaughtExceptionMonitor', () => engine.close())
+
 /** Returns to the event loop each time, because only there requests arrive and the thread notices that it has been ended. */
 function step(): void {
-  try {
-    engine.turn(WAIT_MS)
-  } catch (error) {
-    // The next thread begins with descriptors of its own.
-    engine.close()
-    throw error
-  }
+  engine.turn(WAIT_MS)
   running = !engine.idle
   if (running) setImmediate(step)
 }
