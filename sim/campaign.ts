@@ -6,7 +6,7 @@ import { NEXT_PHASES } from '#agent/replication/phases.ts'
 import { PLANTS } from './plants/plants.ts'
 import { SELDOM } from './seldom.ts'
 import { Coverage } from './world/coverage.ts'
-import { FAULTS } from './world/faults.ts'
+import { FAULTS, FAULTS_MIN } from './world/faults.ts'
 import { HONEST, type Plan } from './world/plan.ts'
 import { runSeed } from './world/run.ts'
 
@@ -26,6 +26,16 @@ export interface Campaign {
   readonly missing: readonly string[]
   readonly events: number
   readonly virtualMs: number
+  /** Faults that broke something, per seed. */
+  readonly faults: FaultCounts
+}
+
+export interface FaultCounts {
+  readonly least: number
+  /** A seed that had so few. */
+  readonly leastSeed: number
+  readonly most: number
+  readonly all: number
 }
 
 export interface Broken {
@@ -61,6 +71,20 @@ export interface Batch {
   readonly counts: ReadonlyMap<string, number>
   readonly events: number
   readonly virtualMs: number
+  readonly faults: FaultCounts
+}
+
+const NO_FAULTS: FaultCounts = {
+  least: Number.POSITIVE_INFINITY,
+  leastSeed: 0,
+  most: 0,
+  all: 0,
+}
+
+const addFaults = (one: FaultCounts, other: FaultCounts): FaultCounts => {
+  const fewest = other.least < one.least ? other : one
+  const { least, leastSeed } = fewest
+  return { least, leastSeed, most: Math.max(one.most, other.most), all: one.all + other.all }
 }
 
 /** Each seed is a run of its own, so neither the order nor the number of workers changes what is found. */
@@ -73,6 +97,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Campaign> {
   let handedOut = 0
   let events = 0
   let virtualMs = 0
+  let faults = NO_FAULTS
   const next = (): Work | null => {
     if (handedOut >= seeds || broken.length >= brokenMax) return null
     // One by one when the first mistake ends the run.
@@ -86,6 +111,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Campaign> {
     done += batch.seeds
     events += batch.events
     virtualMs += batch.virtualMs
+    faults = addFaults(faults, batch.faults)
     broken.push(...batch.broken)
     for (const [what, count] of batch.counts) coverage.count(what, count)
   }
@@ -96,7 +122,10 @@ export async function runCampaign(options: CampaignOptions): Promise<Campaign> {
   }
   broken.sort((one, other) => one.seed - other.seed)
   const missing = done >= COVERAGE_SEEDS_MIN ? coverage.missing(wantedCoverage(done)) : []
-  return { seeds: done, firstSeed, broken, coverage, missing, events, virtualMs }
+  if (faults.least < FAULTS_MIN && broken.length === 0) {
+    missing.push(`seed ${faults.leastSeed} with ${FAULTS_MIN} faults: it had ${faults.least}`)
+  }
+  return { seeds: done, firstSeed, broken, coverage, missing, events, virtualMs, faults }
 }
 
 export function runBatch({ firstSeed, seeds, plan }: Work): Batch {
@@ -104,14 +133,19 @@ export function runBatch({ firstSeed, seeds, plan }: Work): Batch {
   const broken: Broken[] = []
   let events = 0
   let virtualMs = 0
+  let faults = NO_FAULTS
   for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
     const outcome = runSeed(seed, planOf(plan))
     coverage.add(outcome.coverage)
     events += outcome.events
     virtualMs += outcome.virtualMs
     if (outcome.broken !== null) broken.push({ seed, what: outcome.broken })
+    else {
+      const count = outcome.faults
+      faults = addFaults(faults, { least: count, leastSeed: seed, most: count, all: count })
+    }
   }
-  return { seeds, broken, counts: coverage.counts, events, virtualMs }
+  return { seeds, broken, counts: coverage.counts, events, virtualMs, faults }
 }
 
 /** @throws Error when there is no plan of this name. */
@@ -183,7 +217,16 @@ const EVENTS = [
   'answer beside break-glass',
   'break-glass ok',
   'disk failed',
+  'disk failed at the writer',
   'disk replaced',
+  'copy rebuilt',
+  'copy joining',
+  'copy joined',
+  'verify complete',
+  'verify found',
+  'verify rechecked',
+  'verify repaired',
+  'rot taken over',
   'copy all',
   'copy delta',
   'copy delta with regions',

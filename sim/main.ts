@@ -12,6 +12,7 @@
  */
 import { parseArgs } from 'node:util'
 import { COVERAGE_SEEDS_MIN, planOf, runCampaign, wantedCoverage } from './campaign.ts'
+import { FAULTS_MIN } from './world/faults.ts'
 import { HONEST } from './world/plan.ts'
 import { runSeed } from './world/run.ts'
 
@@ -52,6 +53,7 @@ async function main(): Promise<number> {
         virtualHours: virtualMs / 3_600_000,
         broken: broken.map((one) => ({ ...one, replay: replay(one.seed) })),
         missing,
+        faults: campaign.faults,
         coverage: Object.fromEntries(coverage.counts),
       }),
     )
@@ -62,8 +64,13 @@ async function main(): Promise<number> {
   if (logged !== undefined) console.log(runSeed(logged, plan, true).log.join('\n'))
   if (!single) {
     console.log(campaign.coverage.table(wantedCoverage()))
+    const { least, leastSeed, most, all } = campaign.faults
     console.log(
-      `\n${campaign.seeds} seeds from ${firstSeed} in ${seconds.toFixed(1)} s, ` +
+      `\nfaults per seed: least ${least} (seed ${leastSeed}, ${FAULTS_MIN} are demanded), ` +
+        `mean ${(all / campaign.seeds).toFixed(1)}, most ${most}`,
+    )
+    console.log(
+      `${campaign.seeds} seeds from ${firstSeed} in ${seconds.toFixed(1)} s, ` +
         `${(campaign.seeds / seconds).toFixed(0)} seeds/s, ${campaign.events} events, ` +
         `${(campaign.virtualMs / 3_600_000).toFixed(1)} hours of virtual time`,
     )

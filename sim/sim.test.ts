@@ -15,6 +15,8 @@ test(`${SEEDS} seeds of crashes, cuts and failovers keep every promise and exerc
   const campaign = await runCampaign({ firstSeed: 1, seeds: SEEDS })
   const seconds = (performance.now() - startedMs) / 1000
   console.log(campaign.coverage.table(wantedCoverage()))
+  const { least, most, all } = campaign.faults
+  console.log(`faults per seed: least ${least}, mean ${all / campaign.seeds}, most ${most}`)
   console.log(`${campaign.seeds} seeds in ${seconds.toFixed(1)} s`)
   assert.deepEqual(
     campaign.broken.map(({ seed, what }) => `npm run sim -- --seed ${seed}  # ${what}`),

@@ -437,4 +437,10 @@ export const PLANTS: readonly Plant[] = [
         return event.kind === 'witness' ? handle({ ...event, answer: null }) : []
       }),
   },
+  {
+    name: 'verification-looks-once',
+    about: 'A block that differs in the first look of a verification is called different at once.',
+    foundWithin: 300,
+    verifiesOnce: true,
+  },
 ]

@@ -43,6 +43,10 @@ export type AgentCommand =
     }
   | { readonly kind: 'hold'; readonly epoch: number; readonly holdMs: number }
   | { readonly kind: 'release' }
+  /** Answered when it has gone over everything, or cannot. */
+  | { readonly kind: 'verify' }
+  /** The failed copy of this replica is replaced by an empty one. */
+  | { readonly kind: 'rebuild'; readonly epoch: number }
   | { readonly kind: 'promote'; readonly force: boolean }
   | {
       readonly kind: 'arbitrate'
@@ -137,6 +141,13 @@ export class Agent {
       reply({ ok: code === null, code: code ?? '', status: this.status() })
     if (this.#stopping) return
     if (command.kind === 'show') return answer(null)
+    if (command.kind === 'verify') {
+      return this.clients.verify.start((complete) => answer(complete ? null : 'NOT_YET'))
+    }
+    // As commands.ts does.
+    const draws = command.kind === 'hold' && this.session.phase === 'following'
+    if (draws && !this.link.peerJoined) return answer('NOT_YET')
+    if (command.kind === 'rebuild') return this.#rebuild(command.epoch, answer)
     // Closed already, or never opened here: there is nothing left to end.
     if (command.kind === 'close' && this.session.stored.record.epoch === 0) return answer(null)
     // As the command server of the agent does.
@@ -275,7 +286,7 @@ export class Agent {
       }
       case 'mark_joined':
         return this.#takes(world.syncMs(site), () => {
-          site.joined = true
+          if (effect.members.length > 0) site.joined = true
         })
       case 'serve':
         // What a writer has is whole by definition.
@@ -354,6 +365,26 @@ export class Agent {
         if (this.#command) this.#refusal = effect.code
         return
     }
+  }
+
+  /** As rebuild.ts: the link goes, the copy counts as never made, then it is replaced. It joins by a first copy. */
+  #rebuild(epoch: number, answer: (code: string | null) => void): void {
+    const { site, world } = this
+    const ready = () =>
+      this.session.role === 'replica' && epoch >= this.session.stored.record.epoch && site.failed
+    if (!ready()) return answer('WRONG_STATE')
+    this.link.lose()
+    this.feed(
+      () => ({ kind: 'link_down', now: this.now() }),
+      () => {
+        if (!ready()) return answer('WRONG_STATE')
+        world.coverage.count('copy rebuilt')
+        world.rebuilds(site)
+        // One that was let in meanwhile has said that the copy is failed.
+        this.link.lose()
+        answer(null)
+      },
+    )
   }
 
   #keep(id: string): void {

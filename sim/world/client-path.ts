@@ -10,6 +10,7 @@ import {
   VOLUMES,
   volumeOf,
 } from './site.ts'
+import { Verify } from './verify.ts'
 
 /* The writer's hot path: intent bit, number, local write, frame; and the gate asked with a fresh clock reading before
  * anything is answered.
@@ -54,6 +55,7 @@ const CAUGHT_UP_FRAMES = 2
 export class ClientPath {
   readonly #agent: Agent
   readonly copy: CopyJob
+  readonly verify: Verify
   #exported = false
   #plain: boolean
   #input = false
@@ -79,6 +81,7 @@ export class ClientPath {
   constructor(agent: Agent) {
     this.#agent = agent
     this.copy = new CopyJob(agent, this)
+    this.verify = new Verify(agent, this)
     this.#plain = agent.site.plain === 'standalone' && agent.session.stored.record.epoch === 0
     this.#clearLater()
   }
@@ -214,6 +217,7 @@ export class ClientPath {
     this.#flushes.clear()
     this.#watching = false
     this.copy.stop()
+    this.verify.stop()
   }
 
   forgetFrames(mark: boolean): void {
@@ -252,6 +256,7 @@ export class ClientPath {
 
   #take(io: ClientIo): void {
     const { process, site, world } = this.#agent
+    if (site.failed && io.kind !== 'write') return io.done(false)
     switch (io.kind) {
       case 'write':
         return this.#write(io)
@@ -322,7 +327,7 @@ export class ClientPath {
     const number = world.truth.ordered(site.name, io.blocks)
     if (session.marks && !world.plan.forgetsMarks) site.changes.mark(io.blocks)
     session.gate.bytes += io.blocks.length
-    for (const block of io.blocks) site.disk.write(block, number)
+    if (!site.failed) for (const block of io.blocks) site.disk.write(block, number)
     this.copy.touched(io.blocks)
     site.run = { bootId: site.host.bootId, sequence }
     const one = this.#add(io, sequence, number)
@@ -332,6 +337,8 @@ export class ClientPath {
       values: io.blocks.map(() => number),
       copy: false,
     })
+    // The replica has it all the same.
+    if (site.failed) return this.#fails(one)
     if (io.fua) this.#syncFor(one)
     else one.localDone = true
     this.pump()
@@ -379,11 +386,20 @@ export class ClientPath {
     const mark = site.disk.syncMark()
     const { from, to } = volumeOf(one.io.blocks[0] as number)
     process.after(world.syncMs(site), () => {
+      if (world.syncFails(site)) return this.#fails(one)
       site.disk.syncDone(mark, from, to)
       one.localDone = true
       this.pump()
     })
     this.#askRemote(one)
+  }
+
+  /** EIO. */
+  #fails(one: Pending): void {
+    const at = this.#pending.indexOf(one)
+    if (at < 0) return
+    this.#pending.splice(at, 1)
+    one.io.done(false)
   }
 
   /** The replica makes durable what was sent so far, then `done`. False while no stream is open. */
@@ -473,6 +489,7 @@ export class ClientPath {
     this.#drainSent = this.remoteFlush(ALL_BLOCKS, done)
     const mark = site.disk.syncMark()
     process.after(world.syncMs(site), () => {
+      if (site.failed) return
       site.disk.syncDone(mark)
       done()
     })
@@ -489,6 +506,7 @@ export class ClientPath {
   #clear(): void {
     const { session, site, process, world } = this.#agent
     if (session.role !== 'writer' || session.phase !== 'following' || !this.#streamOpen) return
+    if (site.failed) return
     const candidates: number[] = []
     for (let region = 0; region < REGIONS; region++) {
       if (this.#bitDurable[region] === 1) candidates.push(region)

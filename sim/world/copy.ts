@@ -32,6 +32,9 @@ export class CopyJob {
   #hit = false
   #lastSequence = 0
   #sentAll = false
+  #joining = false
+  /** The resync that runs, or ran last on this link, makes the copy whole. */
+  copiesAll = false
 
   constructor(agent: Agent, path: ClientPath) {
     this.#agent = agent
@@ -40,14 +43,15 @@ export class CopyJob {
 
   start(scope: CopyScope, regions: boolean): void {
     const { session, link, site, world } = this.#agent
-    if (scope === 'joining') return
+    if (scope === 'joining') return this.#join()
     // The stream begins here: copy_begin went out just before.
     this.#begin('copy')
     world.coverage.count(`copy ${scope}${regions ? ' with regions' : ''}`)
     this.#lastSequence = session.gate.sequence
     this.#path.openStream(session.gate.acknowledged)
     const run = this.#run
-    if (scope !== 'delta') {
+    this.copiesAll = true
+    if (scope !== 'delta' || !link.peerJoined) {
       this.#plan(ALL_REGIONS, [])
       return this.#next(run)
     }
@@ -63,6 +67,18 @@ export class CopyJob {
     link.send({ t: 'ask_map', id })
   }
 
+  /** A replica whose copy was begun anew, in sync: everything is compared beside the stream. */
+  #join(): void {
+    const { link, session, world } = this.#agent
+    if (link.peerJoined || this.#kind === 'copy') return
+    this.#begin('copy')
+    this.#joining = true
+    world.coverage.count('copy joining')
+    this.#lastSequence = session.gate.sequence
+    this.#plan(ALL_REGIONS, [])
+    this.#next(this.#run)
+  }
+
   mapped(id: number, changed: readonly number[] | null, regions: readonly number[]): void {
     if (id !== this.#lookId) return
     const on = this.#onMap
@@ -73,12 +89,16 @@ export class CopyJob {
   reconcile(scope: 'all' | 'dirty'): void {
     this.#agent.world.coverage.count(`reconcile ${scope}`)
     this.#begin('reconcile')
-    this.#plan(scope === 'all' ? ALL_REGIONS : setOf(this.#agent.site.intent.current), [])
+    const { link, site } = this.#agent
+    const regions = scope === 'all' ? ALL_REGIONS : setOf(site.intent.current)
+    // Nothing is fetched from a copy that is not whole, or into one that has failed.
+    this.#plan(link.peerJoined && !site.failed ? regions : [], [])
     this.#next(this.#run)
   }
 
   stop(): void {
     this.#kind = 'none'
+    this.#joining = false
     this.#run++
     this.#onSeen = null
     this.#onMap = null
@@ -100,7 +120,12 @@ export class CopyJob {
   /** The replica acknowledged everything up to `sequence`. */
   applied(sequence: number): void {
     if (this.#kind !== 'copy' || !this.#sentAll || sequence < this.#lastSequence) return
+    const joining = this.#joining
     this.stop()
+    if (joining) {
+      this.#agent.link.peerJoined = true
+      return this.#agent.link.send({ t: 'join' })
+    }
     this.#agent.feed(() => ({ kind: 'copied', now: this.#agent.now(), members: [1, 2, 3] }))
   }
 
@@ -135,12 +160,16 @@ export class CopyJob {
     const { process, site, world } = this.#agent
     if (this.#kind === 'reconcile') {
       blocks.forEach((block, index) => {
-        const value = theirs?.[index] as number
+        const seen = theirs?.[index] as number
+        // What has changed by itself at the replica is taken for what it was: no promise covers both failures at once.
+        const value = seen < 0 ? -1 - seen : seen
         if (site.disk.current[block] !== value) site.disk.write(block, value)
       })
       process.after(world.copyMs(), () => this.#next(run))
       return
     }
+    // It cannot be read: tried again for ever.
+    if (site.failed) return
     this.#reading = new Set(blocks)
     this.#hit = false
     const mine = blocks.map((block) => site.disk.current[block] as number)

@@ -20,6 +20,8 @@ export class BlockDisk {
   readonly current: Int32Array
   /** What is sure to be there after power was lost. */
   readonly synced: Int32Array
+  /** Blocks whose content has changed by itself. What they held is still in `current`: who reads one sees something else. */
+  readonly rot = new Set<number>()
   readonly #unsynced = new Map<number, Version[]>()
   #order = 0
 
@@ -30,10 +32,17 @@ export class BlockDisk {
 
   write(block: number, value: number): void {
     this.current[block] = value
+    this.rot.delete(block)
     const version = { order: ++this.#order, value }
     const versions = this.#unsynced.get(block)
     if (versions === undefined) this.#unsynced.set(block, [version])
     else versions.push(version)
+  }
+
+  /** What somebody reads who compares: no write is negative. */
+  read(block: number): number {
+    const value = this.current[block] as number
+    return this.rot.has(block) ? -1 - value : value
   }
 
   /** An fdatasync begins: its end makes everything up to here durable. */
@@ -60,6 +69,7 @@ export class BlockDisk {
   replace(): void {
     this.current.fill(0)
     this.synced.fill(0)
+    this.rot.clear()
     this.#unsynced.clear()
   }
 

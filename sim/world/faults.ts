@@ -1,6 +1,6 @@
 import type { Operator } from './operator.ts'
 import type { Random } from './random.ts'
-import type { Site } from './site.ts'
+import { BLOCKS, type Site } from './site.ts'
 import type { World } from './world.ts'
 
 /* What goes wrong. Each seed enables some kinds with some intensity, because faults that always come together hide what
@@ -29,9 +29,13 @@ export const FAULTS = [
   'wall-clock-jump',
   'no-space',
   'disk-fails',
+  'bit-flip',
   'link-flaps',
 ] as const
 export type FaultKind = (typeof FAULTS)[number]
+
+/** So many faults that broke something every seed has to have had; a run with a seed that had fewer fails. */
+export const FAULTS_MIN = 5
 
 /** What looks to an operator as if a whole site had gone. */
 const SITE_GONE: ReadonlySet<FaultKind> = new Set([
@@ -50,6 +54,8 @@ export class Faults {
   readonly #enabled: readonly FaultKind[]
   readonly #gapMs: number
   #running = true
+  /** Faults that found something to break. */
+  struck = 0
   /** A site cannot be reached any more, by the looks of it. */
   onSiteGone: (site: Site) => void = () => undefined
 
@@ -82,14 +88,76 @@ export class Faults {
     })
   }
 
+  /** One of any kind, for a seed that has had too few. */
+  strikeAny(): void {
+    this.strike(this.#random.pick(this.#world.plan.faults ?? FAULTS))
+  }
+
   strike(kind: FaultKind): void {
     const world = this.#world
-    const { network, witness } = world
     const site = this.#random.pick(world.sites)
-    const peer = world.peerOf(site)
-    world.coverage.count(`fault ${kind}`)
+    const hits = this.#hits(kind, site)
+    world.coverage.count(hits ? `fault ${kind}` : `fault in vain`)
+    if (hits) this.struck++
     world.log(() => `fault ${kind} (${site.name})`)
     if (SITE_GONE.has(kind)) this.onSiteGone(site)
+    this.#break(kind, site)
+  }
+
+  /** Whether there is something to break. */
+  #hits(kind: FaultKind, site: Site): boolean {
+    const { network, witness } = this.#world
+    const agent = this.#world.agentAt(site)
+    switch (kind) {
+      case 'agent-crash':
+      case 'agent-clean-stop':
+        return agent !== null
+      case 'agent-pause':
+        return agent !== null && !agent.process.paused
+      case 'power-loss':
+      case 'power-loss-both':
+      case 'site-loss':
+        return site.host.powered
+      case 'link-reset':
+      case 'link-silence':
+        return network.streams.size > 0
+      case 'witness-crash':
+      case 'witness-power-loss':
+      case 'witness-restored':
+        return witness.process.alive
+      case 'witness-pause':
+        return witness.process.alive && !witness.process.paused
+      case 'disk-fails':
+        return this.#mayFail() !== null
+      case 'bit-flip':
+        return this.#flips() !== null
+      default:
+        return true
+    }
+  }
+
+  /** The copy that a disk may fail under: one at a time. */
+  #mayFail(): Site | null {
+    const world = this.#world
+    const { busy, deciding } = this.#operator
+    // A copy that fails when a failover to it has been decided, or a switch is under way, is the second failure.
+    if ((busy === 'failover' && deciding) || busy === 'reverse' || busy === 'close') return null
+    if (world.sites.some(({ failing, failed }) => failing || failed)) return null
+    return world.site(world.witness.stored.replica)
+  }
+
+  /** The replica that a bit may flip at: where a verification can see it. */
+  #flips(): Site | null {
+    const world = this.#world
+    const { state, replica } = world.witness.stored
+    const agent = world.agentAt(world.site(replica))
+    return state === 'in_sync' && agent?.session.role === 'replica' ? world.site(replica) : null
+  }
+
+  #break(kind: FaultKind, site: Site): void {
+    const world = this.#world
+    const { network, witness } = world
+    const peer = world.peerOf(site)
     switch (kind) {
       case 'agent-crash':
         world.killAgent(site)
@@ -166,13 +234,16 @@ export class Faults {
         return this.#later(500, 15_000, () => {
           site.full = false
         })
-      case 'disk-fails':
-        // One at a time, at a replica that is not about to become the writer: a writer whose disk fails is failed over from.
-        if (this.#operator.busy === 'failover' && this.#operator.deciding) return
-        if (this.#operator.busy === 'reverse') return
-        if (!world.sites.some(({ failing, failed }) => failing || failed)) {
-          world.site(witness.stored.replica).failing = true
-        }
+      case 'disk-fails': {
+        const copy = this.#mayFail()
+        if (copy === null) return
+        const writer = world.peerOf(copy)
+        const victim = this.#random.chance(0.3) && world.mayFailAsWriter(writer) ? writer : copy
+        victim.failing = true
+        return
+      }
+      case 'bit-flip':
+        this.#flips()?.disk.rot.add(this.#random.below(BLOCKS))
         return
       case 'link-flaps':
         for (let count = 0; count < 4; count++) {

@@ -14,7 +14,10 @@ import type { BlockRange } from './site.ts'
  */
 
 export type LinkMessage =
-  | { readonly t: 'hello'; readonly hello: PeerHello }
+  /** `joined`: the volumes there have had their first copy in full. */
+  | { readonly t: 'hello'; readonly hello: PeerHello; readonly joined: boolean }
+  /** A first copy beside the stream is complete: the replica makes it durable and remembers. */
+  | { readonly t: 'join' }
   | { readonly t: 'record'; readonly record: OwnershipRecord }
   | { readonly t: 'session'; readonly message: SessionMessage }
   /** A numbered write: of a client (`value` is its number in the order), or of a copy (several values). */
@@ -51,6 +54,8 @@ export class Link {
   #dialling = false
   #connecting = 0
   #end: Endpoint | null = null
+  /** The volumes at the peer have had their first copy in full. */
+  peerJoined = true
   /** The connection that the session knows of; effects about the link mean this one. */
   #sessionEnd: Endpoint | null = null
   #dialled = false
@@ -84,6 +89,11 @@ export class Link {
     if (on === this.#dialling) return
     this.#dialling = on
     if (on) this.#dialNow()
+  }
+
+  /** Given up by the shell. */
+  lose(): void {
+    if (this.#end !== null) this.#lost()
   }
 
   drop(tell: boolean): void {
@@ -146,7 +156,8 @@ export class Link {
 
   #hello(): void {
     const { session, site } = this.#agent
-    this.send({ t: 'hello', hello: session.hello(site.intent.any, site.failed) })
+    const { joined } = site
+    this.send({ t: 'hello', hello: session.hello(site.intent.any, site.failed), joined })
   }
 
   /** A newer connection replaces the older. */
@@ -228,6 +239,8 @@ export class Link {
           this.#hello()
         }
         this.#helloed = true
+        this.peerJoined = message.joined
+        clients.copy.copiesAll = false
         const end = this.#end
         return this.#turn(
           () => {
@@ -246,7 +259,21 @@ export class Link {
       }
       case 'session': {
         const { message: inner } = message
+        if (inner.kind === 'risen' && clients.copy.copiesAll) this.peerJoined = true
         return this.#turn(() => ({ kind: 'message', now: agent.now(), message: inner }))
+      }
+      case 'join': {
+        const { site, world } = agent
+        if (!session.applies || world.syncFails(site)) return
+        const mark = site.disk.syncMark()
+        const end = this.#end
+        agent.process.after(world.syncMs(site), () => {
+          if (this.#end !== end || !session.applies || site.failed) return
+          site.disk.syncDone(mark)
+          site.joined = true
+          world.coverage.count('copy joined')
+        })
+        return
       }
       case 'beat':
         if (!session.linked && !agent.world.plan.echoesAnybody) return
@@ -283,7 +310,7 @@ export class Link {
         return this.send({
           t: 'seen',
           id: message.id,
-          values: message.blocks.map((block) => agent.site.disk.current[block] as number),
+          values: message.blocks.map((block) => agent.site.disk.read(block)),
         })
       case 'ask_map': {
         if (!session.linked) return
@@ -300,7 +327,9 @@ export class Link {
         if (session.linked) clients.copy.mapped(message.id, message.changed, message.regions)
         return
       case 'seen':
-        if (session.linked) clients.copy.seen(message.id, message.values)
+        if (!session.linked) return
+        clients.copy.seen(message.id, message.values)
+        clients.verify.seen(message.id, message.values)
         return
     }
   }

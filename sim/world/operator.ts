@@ -31,6 +31,8 @@ export type OperationName =
   | 'freeze'
   | 'thaw'
   | 'arbitrate'
+  | 'verify'
+  | 'rebuild'
 
 const STEP_TIMEOUT_MS = 4_000
 const HOLD_MS = 5_000
@@ -49,6 +51,11 @@ export class Operator {
   #count = 0
   /** Steps of the operation that began last, as docs and code of the control plane name them. */
   readonly steps: string[] = []
+  /** The last operation that was begun, and how it ended. */
+  last: OperationName | null = null
+  result = ''
+  /** Of a heal: how often a refused rebuild was followed up. */
+  tells = 0
   /** A failover is being decided or carried out. */
   deciding = false
   /** The chaos is over: what an operator may give up then, it keeps trying. */
@@ -79,9 +86,12 @@ export class Operator {
       freeze: () => this.#freeze(),
       thaw: () => this.#thaw(),
       arbitrate: () => this.#arbitrate(),
+      verify: () => this.#verify(),
+      rebuild: () => this.#rebuild(),
     }
     this.#count++
     this.#name = name
+    this.last = name
     this.#startedMs = this.#world.timeline.nowMs
     this.#world.log(() => `operation ${name} begins`)
     this.steps.length = 0
@@ -132,6 +142,7 @@ export class Operator {
     if (next.done === true) {
       this.#world.log(() => `operation ${this.#name} ends: ${next.value}`)
       this.#world.coverage.count(`operation ${this.#name} ${next.value}`)
+      this.result = next.value
       this.#operation = null
       this.#name = null
       this.#step = null
@@ -239,6 +250,7 @@ export class Operator {
 
   *#open(): Operation {
     const failed = this.world.sites.find((site) => site.failed)
+    if (failed?.name === this.#record.writer) return 'writer failed'
     if (failed !== undefined) {
       // As long as the old session is known there, its disk is its copy.
       if (failed.epoch.value.record.state !== 'closed') yield* this.#tell()
@@ -286,8 +298,12 @@ export class Operator {
   *#close(): Operation {
     const { epoch, state, writer } = this.#record
     // In sync and the writer silent: stopping would give up the only copy that can be started.
-    const shown = yield* this.#agent(this.#world.site(writer), { kind: 'show' })
+    const production = this.#world.site(writer)
+    const shown = yield* this.#agent(production, { kind: 'show' })
     if (shown === null && state === 'in_sync') return 'writer silent'
+    // What it has is worth nothing: it is failed over from.
+    if (production.failed) return 'writer failed'
+    production.failing = false
     this.#enter('close_record')
     const answer = yield* this.#witness({ kind: 'close', epoch, attempt: this.#attempt('close') })
     if (!answer.ok) return answer.refusal
@@ -373,6 +389,20 @@ export class Operator {
     if (told !== 'NOT_CONSISTENT') return told
     this.world.allowLoss(site.name)
     return yield* this.#openAt(site, record, true, true)
+  }
+
+  *#verify(): Operation {
+    const answer = yield* this.#agent(this.world.site(this.#record.writer), { kind: 'verify' })
+    return answer === null ? 'goes on' : answer.ok ? 'ok' : answer.code
+  }
+
+  /** The failed copy at the replica is begun anew while the session goes on. */
+  *#rebuild(): Operation {
+    const { replica, epoch } = this.#record
+    const site = this.world.site(replica)
+    if (!site.failed) return 'nothing to rebuild'
+    const answer = yield* this.#agent(site, { kind: 'rebuild', epoch })
+    return answer === null ? 'unreachable' : answer.ok ? 'ok' : answer.code
   }
 
   *#arbitrate(): Operation {

@@ -29,6 +29,8 @@ export interface Plan {
   readonly logHole?: boolean
   /** Writes of a writer that answers alone are not marked in its change map. */
   readonly forgetsMarks?: boolean
+  /** A verification takes the first look for the truth. */
+  readonly verifiesOnce?: boolean
   /** The shell takes the run file of another boot for good. */
   readonly trustsOldRunFile?: boolean
 }

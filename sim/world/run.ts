@@ -1,5 +1,5 @@
 import type { Coverage } from './coverage.ts'
-import { Faults } from './faults.ts'
+import { Faults, FAULTS_MIN } from './faults.ts'
 import { Load } from './load.ts'
 import { Operator, type OperationName } from './operator.ts'
 import type { OwnershipState } from '#domain/ownership.ts'
@@ -19,6 +19,8 @@ export interface Outcome {
   readonly coverage: Coverage
   readonly events: number
   readonly virtualMs: number
+  /** Faults that found something to break. */
+  readonly faults: number
   readonly log: readonly string[]
 }
 
@@ -37,9 +39,10 @@ const HEAL_STEP_MS = 250
 
 export function runSeed(seed: number, plan: Plan = HONEST, keepLog = false): Outcome {
   const world = new World(seed, plan, keepLog)
+  const counted = { faults: 0 }
   let broken: string | null = null
   try {
-    play(world)
+    play(world, counted)
   } catch (error) {
     if (!(error instanceof Error)) throw error
     // An assertion of the product that fails is found by the simulator like any other broken promise.
@@ -55,11 +58,12 @@ export function runSeed(seed: number, plan: Plan = HONEST, keepLog = false): Out
     coverage: world.coverage,
     events: world.timeline.events,
     virtualMs: world.timeline.nowMs,
+    faults: counted.faults,
     log: world.logLines,
   }
 }
 
-function play(world: World): void {
+function play(world: World, counted: { faults: number }): void {
   const random = world.random.fork()
   world.copyStepMs = random.pick([1, 5, 60, 300, 1_500, 4_000])
   const operator = new Operator(world)
@@ -97,6 +101,11 @@ function play(world: World): void {
     })
   }
   world.timeline.runUntil(chaosMs)
+  while (faults.struck < FAULTS_MIN) {
+    faults.strikeAny()
+    world.timeline.runUntil(world.timeline.nowMs + random.between(50, 1_000))
+  }
+  counted.faults = faults.struck
 
   world.log(() => 'the chaos ends')
   faults.healAll()
@@ -115,8 +124,26 @@ function play(world: World): void {
   world.timeline.runUntil(world.timeline.nowMs + SILENT_MS)
   // A connection that went silent in the chaos looks like one that works until its silence is noticed.
   if (!isWhole(world)) heal(world, operator)
+  verifyAll(world)
   world.timeline.runUntil(world.timeline.nowMs + 2_000)
   same(world)
+}
+
+/** A verification of everything, with repair, while nothing is broken. */
+function verifyAll(world: World): void {
+  const writer = world.agentAt(world.site(world.witness.stored.writer))
+  let complete: boolean | null = null
+  const begin = () =>
+    writer?.clients.verify.start((all) => {
+      complete = all
+    })
+  const limit = world.timeline.nowMs + QUIET_MS_MAX
+  begin()
+  while (complete !== true) {
+    if (world.timeline.nowMs > limit) throw new Violation('liveness: a verification does not end')
+    world.timeline.runUntil(world.timeline.nowMs + HEAL_STEP_MS)
+    if (complete === false) begin()
+  }
 }
 
 /** In sync, and both sides in step. */
@@ -126,6 +153,7 @@ function isWhole(world: World): boolean {
   const site = world.site(writer)
   const here = world.agentAt(site)?.status()
   const there = world.agentAt(world.peerOf(site))?.status()
+  if (!world.sites.every(({ joined, failed }) => joined && !failed)) return false
   return here?.answering === true && here.phase === 'following' && there?.phase === 'following'
 }
 
@@ -133,7 +161,14 @@ function chooseOperation(world: World, operator: Operator, random: Random): void
   if (operator.busy !== null) return
   const weights: Record<string, Partial<Record<OperationName, number>>> = {
     closed: { open: 1 },
-    in_sync: { reverse: 0.35, failover: 0.25, close: 0.04, arbitrate: 0.15, freeze: 0.06 },
+    in_sync: {
+      reverse: 0.3,
+      failover: 0.25,
+      close: 0.04,
+      arbitrate: 0.15,
+      freeze: 0.06,
+      verify: 0.15,
+    },
     resyncing: { failover: 0.3, close: 0.04, freeze: 0.06 },
     solo: { failover: 0.25, close: 0.04, freeze: 0.06, reprotect: 0.05 },
     frozen: { thaw: 0.4, failover: 0.4, close: 0.1 },
@@ -141,7 +176,9 @@ function chooseOperation(world: World, operator: Operator, random: Random): void
   }
   if (random.chance(0.15)) return operator.start('tell')
   const failed = world.sites.some((site) => site.failed)
-  if (failed && random.chance(0.2)) return operator.start('close')
+  if (failed && random.chance(0.5)) {
+    return operator.start(random.chance(0.3) ? 'close' : 'rebuild')
+  }
   let dice = random.next()
   for (const [name, weight] of Object.entries(weights[world.witness.stored.state] ?? {})) {
     dice -= weight
@@ -154,6 +191,14 @@ const FIRST_STEP: Partial<Record<OwnershipState, OperationName>> = {
   closed: 'open',
   failed_over: 'reprotect',
   frozen: 'thaw',
+}
+
+/** Production with a failed disk is failed over from. A failed copy is begun anew, and where that is refused (what was kept for the time of a
+ *  resync lives from it) replaced while the group is stopped. */
+function stepAgainst(failedIsWriter: boolean, operator: Operator): OperationName {
+  if (failedIsWriter) return 'failover'
+  const refused = operator.last === 'rebuild' && operator.result !== 'ok'
+  return refused ? (operator.tells++ % 2 === 0 ? 'tell' : 'close') : 'rebuild'
 }
 
 /** Drives the group to in_sync, as an operator would, and demands that it gets there. */
@@ -175,12 +220,15 @@ function heal(world: World, operator: Operator): void {
       if (timeline.nowMs - since <= HEALED_MS_MAX) continue
     }
     const { state, writer } = witness.stored
-    if (state !== 'closed' && world.sites.some(({ failed }) => failed)) {
-      // A failed copy is replaced while the group is stopped.
+    const failed = world.sites.find((one) => one.failed)
+    const linkable = state === 'in_sync' || state === 'resyncing' || state === 'solo'
+    if (failed !== undefined && (failed.name === writer || linkable)) {
       if (!replacing) since = timeline.nowMs
       replacing = true
-      if (timeline.nowMs - since <= HEALED_MS_MAX) operator.start('close')
-      else throw new Violation(`liveness: ${state} with a failed disk cannot be stopped`)
+      if (timeline.nowMs - since > HEALED_MS_MAX) {
+        throw new Violation(`liveness: ${state} with a failed disk at ${failed.name} does not end`)
+      }
+      operator.start(stepAgainst(failed.name === writer, operator))
       continue
     }
     const first = FIRST_STEP[state]

@@ -337,6 +337,8 @@ export class World {
     if (this.witness.stored.state !== 'in_sync' || !this.witness.trusted) return
     if (agent.session.gate.mode === 'unwitnessed') return
     const peer = this.peerOf(agent.site)
+    // Nobody fails over to a copy that is still being made.
+    if (!peer.joined) return
     values?.forEach((value, index) => {
       const there = peer.disk.current[io.blocks[index] as number] as number
       if (there < value && !this.#powerLost.has(peer.name)) {
@@ -370,7 +372,7 @@ export class World {
       })
     }
     for (const site of this.sites) {
-      if (!this.#powerLost.has(site.name)) continue
+      if (!this.#powerLost.has(site.name) || site.failed || !site.joined) continue
       const following = this.agentAt(site)?.session.phase === 'following'
       if (following && this.truth.lacks(site.disk.current) === null) {
         this.#powerLost.delete(site.name)
@@ -395,6 +397,15 @@ export class World {
     const { site } = agent
     if (agent.began) return
     agent.began = true
+    if (site.failed) {
+      // It answers every request with an error. Where nothing is kept for the other site any more, the order goes on from what that has.
+      const { current } = this.peerOf(site).disk
+      if (agent.clients.quiet) this.truth.serves(site.name, current, false)
+      return
+    }
+    // Nobody has compared before it became the truth.
+    if (site.disk.rot.size > 0) this.coverage.count('rot taken over')
+    site.disk.rot.clear()
     if (this.#overwritten.has(site.name) && this.#usable.has(site.name)) {
       throw new Violation(`promise 5: ${site.name} begins to serve the middle of a resync`)
     }
@@ -453,7 +464,7 @@ export class World {
   keeps(agent: Agent, id: string): void {
     const { site, session } = agent
     const { consistent, divergent } = session.stored
-    if (consistent && !divergent && session.hello(site.intent.any).clean) {
+    if (consistent && !divergent && site.joined && session.hello(site.intent.any).clean) {
       this.truth.consistent(site.name, site.disk.current)
     }
     site.kept.set(id, site.disk.current.slice())
@@ -482,8 +493,8 @@ export class World {
   }
 
   #claims(agent: Agent): void {
-    // Its hello and its status say that it is none.
-    if (agent.site.failed) return
+    // Its hello and its status say that it is none, or not yet.
+    if (agent.site.failed || !agent.site.joined) return
     if (agent.status().consistent && !agent.session.stored.divergent) {
       this.truth.consistent(agent.site.name, agent.site.disk.current)
       this.#usable.add(agent.site.name)
@@ -529,13 +540,15 @@ export class World {
   }
 
   /**
-   * Whether an fdatasync fails now at `site`, a replica. The kernel has dropped what was not durable and will say so only this once, so
+   * Whether an fdatasync fails now at `site`. The kernel has dropped what was not durable and will say so only this once, so
    * the copy counts as failed for ever.
    */
   syncFails(site: Site): boolean {
     if (site.failed) return true
     if (!site.failing || this.#powerLost.has(this.peerOf(site).name)) return false
-    this.coverage.count('disk failed')
+    const writes = this.agentAt(site)?.session.role === 'writer'
+    if (writes && !this.mayFailAsWriter(site)) return false
+    this.coverage.count(writes ? 'disk failed at the writer' : 'disk failed')
     this.log(() => `${site.name}: its disk fails`)
     site.failing = false
     site.failed = true
@@ -545,12 +558,39 @@ export class World {
     return true
   }
 
+  /** Whether the disk of `site`, the writer, may fail: everything that was acknowledged is at the other site, which lacks nothing. */
+  mayFailAsWriter(site: Site): boolean {
+    const peer = this.peerOf(site)
+    const { record, unwitnessed } = site.epoch.value
+    const { stored, trusted } = this.witness
+    return (
+      trusted &&
+      this.#glass === null &&
+      stored.state === 'in_sync' &&
+      stored.writer === site.name &&
+      record.epoch === stored.epoch &&
+      !unwitnessed &&
+      peer.joined &&
+      !peer.failed &&
+      !this.#powerLost.has(peer.name) &&
+      this.truth.server === site.name &&
+      this.truth.lacks(peer.disk.current) === null
+    )
+  }
+
   /** The failed disk of `site` is replaced by an empty one. */
   replaceDisk(site: Site): void {
     this.coverage.count('disk replaced')
     site.failed = false
     site.disk.replace()
     this.#nothingLeft(site)
+  }
+
+  /** As `replaceDisk`, while the session goes on: the copy counts as never made. */
+  rebuilds(site: Site): void {
+    site.joined = false
+    this.replaceDisk(site)
+    this.#overwritten.delete(site.name)
   }
 
   #nothingLeft(site: Site): void {
