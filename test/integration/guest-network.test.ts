@@ -1,20 +1,21 @@
-/** Real guests on the switch of a site: who reaches whom, and what a killed agent does to it. */
+/** Real guests under a real driver on the switch of a site: who reaches whom, and what a killed agent does to it. */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, open, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
-import type { Netdev } from '#agent/compute/driver.ts'
+import { fileURLToPath } from 'node:url'
 import { definitionOf } from '#agent/compute/switch/nic.test-kit.ts'
-import type { ServerNic } from '#wire/site/servers.ts'
+import { knock } from '#base/system/door.ts'
+import type { ServerDefinition, ServerNic } from '#wire/site/servers.ts'
+import { type GuestLab, openGuestLab, QEMU, until } from '../support/guest-lab.ts'
 import { testImages } from '../support/images.ts'
 
-const QEMU = 'qemu-system-x86_64'
-const BOOT_LIMIT_MS = 60_000
-const SCRIPT_BYTES = 65_536
+const CHILD = fileURLToPath(new URL('../support/guest-agent-child.ts', import.meta.url))
+const LIMIT_MS = 90_000
+const MIB = 1024 * 1024
 
 /* `outsider` is in a domain of its own that uses the very same addresses. */
 const own = { ...definitionOf(1, 0, 10), port: 'inquisitive' }
@@ -72,26 +73,15 @@ test('guests of two VPCs with the same addresses never reach each other, and a k
   if (spawnSync(QEMU, ['--version']).status !== 0) return t.skip(`${QEMU} is not installed`)
   const images = await testImages()
   if ('skip' in images) return t.skip(images.skip)
-  const directory = await mkdtemp(join(tmpdir(), 'holdfast-guests-'))
-  t.after(() => rm(directory, { recursive: true, force: true }))
+  const site = await startSite(t, join(images.directory, 'holdfast-tiny.raw'))
+  const inquisitive = await site.startGuest(own, INQUISITIVE)
+  await site.startGuest(neighbour)
+  const apart = await site.startGuest(outsider, OUTSIDER)
 
-  const agent = await startSwitch(t, directory)
-  const [ownEnd, neighbourEnd, outsiderEnd] = agent.netdevs as [Netdev, Netdev, Netdev]
-  const places = { directory, image: join(images.directory, 'holdfast-tiny.raw') }
-  const guests = [
-    await startGuest(t, places, own, ownEnd, INQUISITIVE),
-    await startGuest(t, places, neighbour, neighbourEnd),
-    await startGuest(t, places, outsider, outsiderEnd, OUTSIDER),
-  ] as const
-  const [inquisitive, , apart] = guests
-
-  await Promise.all([
-    inquisitive.says(`NET eth0 ${own.address}/24`),
-    apart.says(`NET eth0 ${outsider.address}/24`),
-    apart.says('FRAMES'),
-  ])
+  await apart.says(`NET eth0 ${outsider.address}/24`)
+  await apart.says('FRAMES')
   const framesBefore = (await apart.lines('FRAMES')).at(0)
-
+  await inquisitive.says(`NET eth0 ${own.address}/24`)
   await inquisitive.says('GATEWAY')
   await inquisitive.says('NEIGHBOUR')
   await inquisitive.says('TRIED ALL')
@@ -103,83 +93,125 @@ test('guests of two VPCs with the same addresses never reach each other, and a k
   )
 
   await inquisitive.says('PONG 2')
-  agent.process.kill('SIGKILL')
-  await once(agent.process, 'exit')
+  await site.killAgent()
   const answered = (await inquisitive.lines('PONG')).length
-  const again = await startSwitch(t, directory)
-  assert.deepEqual(again.netdevs, agent.netdevs)
+  await site.startAgent()
   await inquisitive.says(`PONG ${answered + 3}`)
 
   // Two DHCP answers at its boot, and nothing since.
   const seen = (await apart.lines('FRAMES')).length
-  await apart.saysOften('FRAMES', seen + 1)
+  await apart.says('FRAMES', seen + 1)
   assert.equal((await apart.lines('FRAMES')).at(-1), framesBefore)
 })
 
 interface Guest {
-  says(text: string): Promise<void>
-  saysOften(text: string, times: number): Promise<void>
-  /** That begin so. */
+  /** Waits for so many lines that begin so. */
+  says(text: string, times?: number): Promise<void>
   lines(text: string): Promise<string[]>
 }
 
-async function startGuest(
-  t: TestContext,
-  { directory, image }: { readonly directory: string; readonly image: string },
-  { port, mac }: ServerNic,
-  netdev: Netdev,
-  script?: string,
-): Promise<Guest> {
-  // What the guest writes goes to a temporary file: the image stays as it is.
-  const disks = [`file=${image},snapshot=on`]
-  if (script !== undefined) {
-    const file = join(directory, `${port}.script`)
-    const bytes = Buffer.alloc(SCRIPT_BYTES)
-    bytes.write(script)
-    await writeFile(file, bytes)
-    disks.push(`file=${file}`)
-  }
-  const console = join(directory, `${port}.console`)
-  await writeFile(console, '')
-  const machine =
-    '-machine q35 -accel tcg -cpu max -m 128 -nodefaults -no-user-config -display none'
-  const args = [
-    ...machine.split(' '),
-    '-serial',
-    `file:${console}`,
-    ...disks.flatMap((disk) => ['-drive', `${disk},format=raw,if=virtio`]),
-    '-netdev',
-    JSON.stringify({ ...netdev, id: 'net' }),
-    '-device',
-    `virtio-net-pci,netdev=net,mac=${mac},romfile=`,
-  ]
-  const guest = spawn(QEMU, args, { stdio: ['ignore', 'ignore', 'inherit'] })
-  t.after(() => guest.kill('SIGKILL'))
-  const lines = async (text: string) =>
-    (await readFile(console, 'latin1')).split(/\r?\n/).filter((line) => line.startsWith(text))
-  const saysOften = async (text: string, times: number) => {
-    const endMs = performance.now() + BOOT_LIMIT_MS
-    while ((await lines(text)).length < times) {
-      if (guest.exitCode !== null || performance.now() > endMs) {
-        assert.fail(`${port} did not say "${text}":\n${await readFile(console, 'latin1')}`)
-      }
-      await sleep(100)
-    }
-  }
-  return { saysOften, says: (text) => saysOften(text, 1), lines }
+interface Site {
+  startAgent(): Promise<void>
+  killAgent(): Promise<void>
+  /** A server named after its port, from the image; `script` on a further disk. */
+  startGuest(nic: ServerNic, script?: string): Promise<Guest>
 }
 
-async function startSwitch(
-  t: TestContext,
-  directory: string,
-): Promise<{ process: ChildProcess; netdevs: Netdev[] }> {
-  const script = join(
-    import.meta.dirname,
-    '../../src/agent/compute/switch/switchboard.test-child.ts',
-  )
-  const args = [script, join(directory, 'net'), JSON.stringify([own, neighbour, outsider])]
-  const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] })
-  t.after(() => child.kill('SIGKILL'))
-  const [line] = (await once(child.stdout, 'data')) as [Buffer]
-  return { process: child, netdevs: JSON.parse(line.toString()) as Netdev[] }
+/** An agent's half for guests, in a process of its own, with volumes for three guests. */
+async function startSite(t: TestContext, image: string): Promise<Site> {
+  const directory = await mkdtemp(join(tmpdir(), 'holdfast-guests-'))
+  let agent: ChildProcess | undefined
+  const killAgent = async () => {
+    const gone = agent?.signalCode === null ? once(agent, 'exit') : null
+    agent?.kill('SIGKILL')
+    await gone
+    agent = undefined
+  }
+  const startAgent = async () => {
+    agent = spawn(process.execPath, [CHILD, directory], { stdio: ['ignore', 'pipe', 'inherit'] })
+    assert.ok(agent.stdout)
+    await once(agent.stdout, 'data')
+  }
+  t.after(async () => {
+    await killAgent()
+    const lab = await openGuestLab(directory)
+    await lab.driver.endStrays(new Set())
+    await lab.close()
+    await rm(directory, { recursive: true, force: true })
+  })
+
+  const lab = await openGuestLab(directory)
+  for (const { port } of [own, neighbour, outsider]) await fillFrom(lab, port, image)
+  await fillWith(lab, `${own.port}-script`, INQUISITIVE)
+  await fillWith(lab, `${outsider.port}-script`, OUTSIDER)
+  await lab.close()
+  await startAgent()
+
+  const ask = async (command: string, request: object) => {
+    const answer = await knock(join(directory, 'door'), { command, request })
+    assert.ok(!JSON.stringify(answer).startsWith('{"error"'), JSON.stringify(answer))
+  }
+  return {
+    startAgent,
+    killAgent,
+    async startGuest(nic, script) {
+      const disk = (volume: string, place: number) => ({
+        volume,
+        device: `/dev/vd${'ab'[place]}`,
+        boot_index: place === 0 ? 0 : null,
+      })
+      const definition: ServerDefinition = {
+        server: nic.port,
+        generation: 1,
+        name: nic.port,
+        vcpus: 1,
+        memory_mb: 128,
+        disks: [nic.port, ...(script === undefined ? [] : [`${nic.port}-script`])].map(disk),
+        nics: [nic],
+      }
+      await ask('define', { definition })
+      await ask('start', { server: nic.port })
+      return guestOf(join(directory, 'servers', nic.port, 'console.log'))
+    },
+  }
+}
+
+function guestOf(console: string): Guest {
+  const lines = async (text: string) =>
+    (await readFile(console, 'latin1')).split(/\r?\n/).filter((line) => line.startsWith(text))
+  return {
+    lines,
+    async says(text, times = 1) {
+      const come = async () => (await lines(text)).length >= times
+      await until(`"${text}" in ${console}`, come, LIMIT_MS).catch(async (error: unknown) => {
+        throw new Error(`the console says:\n${await readFile(console, 'latin1')}`, {
+          cause: error,
+        })
+      })
+    },
+  }
+}
+
+async function fillFrom(lab: GuestLab, volume: string, image: string): Promise<void> {
+  const file = await open(image)
+  try {
+    const { size } = await file.stat()
+    await lab.volumes.create(volume, size, { mode: 'standalone' }, 'lab', async (data) => {
+      const zeroes = Buffer.alloc(MIB)
+      for (let at = 0; at < size; at += MIB) {
+        const { buffer } = await file.read(Buffer.alloc(MIB), 0, MIB, at)
+        if (!buffer.equals(zeroes)) await data.write(buffer, 0, MIB, at)
+      }
+    })
+  } finally {
+    await file.close()
+  }
+}
+
+async function fillWith(lab: GuestLab, volume: string, text: string): Promise<void> {
+  const content = Buffer.alloc(MIB)
+  content.write(text)
+  await lab.volumes.create(volume, MIB, { mode: 'standalone' }, 'lab', async (data) => {
+    await data.write(content, 0, MIB, 0)
+  })
 }
