@@ -15,6 +15,7 @@ import {
 } from '#control/operations/definitions/server-requests.ts'
 import { imageId } from '#control/resources/images.ts'
 import { readServer } from '#control/resources/servers.ts'
+import { NO_QEMU } from '../support/guest-lab.ts'
 import { testImages } from '../support/images.ts'
 import { PROJECT, Region } from '../support/region.ts'
 
@@ -22,14 +23,14 @@ import { PROJECT, Region } from '../support/region.ts'
 const BOOT_MS = 120_000
 
 const images = await testImages()
-const skip = 'skip' in images ? images.skip : false
+const skip = 'skip' in images ? images.skip : NO_QEMU
 
 let region: Region
 let started = false
 let services: RequestServices
 
 before(async () => {
-  if ('skip' in images) return
+  if ('skip' in images || skip !== false) return
   region = await Region.start({
     agent: { imageDir: images.directory, computeDriver: 'qemu', qemuAccelerator: 'tcg' },
   })

@@ -272,7 +272,8 @@ async function disagreements(): Promise<string[]> {
   }
   for (const site of SITES) {
     for (const id of sites[site].guests.keys()) {
-      say(!servers.some((one) => one.id === id && one.az === site), `a guest of nobody at ${site}`)
+      const known = servers.some((one) => one.id === id && one.az === site)
+      if (!known) say(true, `a guest of nobody at ${site}: ${await historyOf(site, id)}`)
     }
   }
   const ports = await db.selectFrom('ports').select('server').execute()
@@ -281,4 +282,19 @@ async function disagreements(): Promise<string[]> {
     'a port of nobody',
   )
   return found
+}
+
+/** What was done to a server, for whoever has to find out why. */
+async function historyOf(site: 'az1' | 'az2', id: string): Promise<string> {
+  const operations = await region.plane.operations.list({ resourceId: id })
+  const commands = sites[site].log.filter(({ server }) => server === id)
+  return [
+    ...commands.map(({ command, at }) => `${at} ${command}`),
+    ...operations.map(
+      ({ kind, status, beginAt, endAt, failReason }) =>
+        `${beginAt}-${endAt} ${kind} ${status} ${failReason ?? ''}`,
+    ),
+  ]
+    .toSorted()
+    .join('; ')
 }

@@ -22,7 +22,7 @@ export interface FakeGuests extends ServerCommands {
   /** Commands that are refused with NO_MEMORY, as many times as it says. */
   readonly refusing: Map<CommandName, number>
   /** Commands that came, in order. */
-  readonly log: { readonly command: CommandName; readonly server: string }[]
+  readonly log: { readonly command: CommandName; readonly server: string; readonly at: number }[]
   /** The guest ends, or begins, by itself. */
   turn(server: string, power: Power, reason?: string): void
 }
@@ -39,7 +39,7 @@ export function fakeGuests(): FakeGuests {
   const nowMs = () => (lastMs = Math.max(lastMs + 1, systemClock.wallMs()))
 
   function came(command: CommandName, server: string): void {
-    log.push({ command, server })
+    log.push({ command, server, at: systemClock.wallMs() })
     const left = refusing.get(command) ?? 0
     if (left === 0) return
     refusing.set(command, left - 1)

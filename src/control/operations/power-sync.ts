@@ -19,6 +19,7 @@ import type { ServerRow } from '#control/store/tables/servers.ts'
 import { statusAfterReport } from '#domain/server.ts'
 import type { ServerBrief } from '#wire/site/servers.ts'
 import { defineServer } from './definitions/server-definition.ts'
+import { deleteServer } from './definitions/server-deletion.ts'
 import { released } from './definitions/server-disks.ts'
 
 /* Keeps the rows of servers and the guests at the sites together, from the reports of the agents.
@@ -26,6 +27,7 @@ import { released } from './definitions/server-disks.ts'
  *   a guest was switched on or off, or died           its row says so: power, and the status that fits
  *   a site has an older definition, or none            it is given the present one
  *   a site has a later definition than the row says    the row is of a backup: its definition gets a number above
+ *   a site has a server that was deleted                it is removed again
  *   a disk is leaving and no operation looks after it   it is free when its site says that no guest has it
  *
  * A site that is not heard keeps its rows as they are. Reports are about the past: one that was under way while an operation ended
@@ -61,7 +63,7 @@ const COMMAND_MS = 5_000
 const DEFINITIONS_MAX = 50
 /** A site that refused a definition is asked again after this time. */
 const REFUSED_PAUSE_MS = 15_000
-const STRAY_REPORTS = 10
+const STRAY_REPORTS = 4
 
 /** The columns that reports are compared with. */
 type Known = Pick<
@@ -105,30 +107,43 @@ export function createPowerSync(options: PowerSyncOptions): PowerSync {
     const briefs = new Map(view.report.servers.map((brief) => [brief.server, brief]))
     const receivedMs = clock.wallMs() - view.ageMs
     const rows = await knownAt(store.db, site)
-    warnOfStrays(site, rows, briefs)
+    await settleStrays(site, rows, briefs)
     const told = rows.filter((row) => changeBy(row, briefs.get(row.id), receivedMs) !== null)
     if (told.length > 0) await record(told, briefs, receivedMs)
     if (view.report.compute?.driver !== 'none') await defineAt(site, rows, briefs)
     seen.set(site, view.report)
   }
 
-  /** Guests of servers that no row knows, as after a restore of an older backup. They are left alone: their disks may be all there is. */
-  function warnOfStrays(
+  /**
+   * Servers that no row knows. One that was deleted here was overtaken by an older order on its way to the site, and is removed again. Of
+   * others nobody knows, as after a restore of an older backup: they are left alone, their disks may be all there is.
+   */
+  async function settleStrays(
     site: string,
     rows: readonly Known[],
     briefs: ReadonlyMap<string, ServerBrief>,
-  ): void {
+  ): Promise<void> {
     const known = new Set(rows.map(({ id }) => id))
     const before = strays.get(site)
     const now = new Map<string, number>()
-    for (const [server, { power }] of briefs) {
-      if (known.has(server)) continue
-      const reports = (before?.get(server) ?? 0) + 1
-      now.set(server, reports)
-      // A few reports may be older than a deletion, or than the last order of one.
-      if (reports === STRAY_REPORTS) log.warn({ site, server, power }, 'nobody knows this server')
-    }
+    for (const id of briefs.keys()) if (!known.has(id)) now.set(id, (before?.get(id) ?? 0) + 1)
     strays.set(site, now)
+    for (const [server, reports] of now) {
+      // A few reports may be older than the deletion.
+      if (reports % STRAY_REPORTS !== 0) continue
+      if (await wasDeleted(store.db, server)) await removeAgain(site, server)
+      else if (reports === STRAY_REPORTS) log.warn({ site, server }, 'nobody knows this server')
+    }
+  }
+
+  async function removeAgain(site: string, server: string): Promise<void> {
+    try {
+      await sites.command(site, 'server.remove', { server }, { timeoutMs: COMMAND_MS })
+      log.warn({ site, server }, 'a server that was deleted is removed from its site again')
+    } catch (error) {
+      if (!isFault(error)) throw error
+      log.warn({ err: error, site, server }, 'a server that was deleted is still at its site')
+    }
   }
 
   async function record(
@@ -243,6 +258,18 @@ async function knownAt(db: Queries, site: string): Promise<Known[]> {
     .where('az', '=', site)
     .orderBy('id')
     .execute()
+}
+
+async function wasDeleted(db: Queries, server: string): Promise<boolean> {
+  const row = await db
+    .selectFrom('operations')
+    .select('id')
+    .where('resource_type', '=', SERVER_RESOURCE)
+    .where('resource_id', '=', server)
+    .where('kind', '=', deleteServer.name)
+    .where('status', '=', 'succeeded')
+    .executeTakeFirst()
+  return row !== undefined
 }
 
 /** Servers with disks that are on their way out. */
