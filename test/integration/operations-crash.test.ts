@@ -9,6 +9,7 @@ import { operationKinds } from '#control/operations/definitions/list.ts'
 import { defaultVpcId } from '#control/resources/networks.ts'
 import { makeCertificates, PROJECT, startRegionAgent } from '../support/region-parts.ts'
 import { fakeGuests } from '../support/fake-guests.ts'
+import { ProtectedServer } from './crash/instances.ts'
 import { type Answer, Lives } from './crash/lives.ts'
 import { serverLife } from './crash/servers.ts'
 
@@ -237,11 +238,14 @@ test('every operation ends in its declared state, wherever the control plane is 
         source_vpc_id: defaultVpcId(PROJECT),
         // So that a failover freezes first: the preferred site could go on by itself.
         arbitration: { mode: 'static-priority', preferred_site: 'az1' },
+        start_servers: true,
       },
     },
     'available',
   )
   const first = await pair(group, disk, 'first', 'available')
+  const shielded = await ProtectedServer.make(lives, guests, group)
+  await shielded.change(first)
   await act(group, { 'start-server-group': {} }, 'starting', 'protected', 'source')
   await inSync(first)
   const rebuild = { force: true }
@@ -250,7 +254,7 @@ test('every operation ends in its declared state, wherever the control plane is 
   const verify = `/api/v1/groups/${group}/verify`
   const verified = await carryOut('group.verify', group, 'POST', verify, {})
   assert.equal(verified.entities['mismatched_bytes'], 0)
-  assert.equal(verified.entities['compared_bytes'], 2 * 1024 ** 3)
+  assert.equal(verified.entities['compared_bytes'], 3 * 1024 ** 3)
   const second = await pair(group, await volume('second'), 'second', 'protected')
   await inSync(second)
   await lives.change(
@@ -272,16 +276,20 @@ test('every operation ends in its declared state, wherever the control plane is 
   await mark('az1', first, 'in step')
   await act(group, { 'failover-server-group': {} }, 'failing-over', 'failed-over', 'target')
   assert.equal(await marked('az2', first), 'in step')
+  await shielded.runsAt('az2')
   await mark('az2', first, 'failed over')
   await act(group, { 'start-server-group': {} }, 'reprotecting', 'protected', 'target')
   await inSync(first)
   await inSync(second)
+  await shielded.stopAt('az2')
   const reverse = { 'reverse-server-group': { priority_station: 'source' } }
   await act(group, reverse, 'reversing', 'protected', 'source')
   assert.equal(await marked('az1', first), 'failed over')
+  await shielded.runsAt('az1')
   await mark('az1', first, 'reversed')
   await inSync(first)
   await inSync(second)
+  await shielded.remove()
   await remove(`${PAIRS}/${second}`, { replication: { delete_target_volume: true } })
   await act(group, { 'stop-server-group': {} }, 'stopping', 'available', 'source')
   assert.equal(await marked('az1', disk), 'reversed')

@@ -62,8 +62,11 @@ export const SDRS_CODES = {
   'SDRS.1340': [400, 'The server has as many NICs as it can have.'],
   'SDRS.1341': [400, 'The server has this flavor already.'],
   'SDRS.1342': [400, 'A server at the disaster recovery site is not stopped.'],
-  'SDRS.1353': [400, 'There is no such flavor for the server at the disaster recovery site.'],
-  'SDRS.1356': [400, 'There is no such flavor for the production server.'],
+  'SDRS.1353': [
+    400,
+    'The flavor for the disaster recovery site is unknown, or too small for the image.',
+  ],
+  'SDRS.1356': [400, 'The flavor for the production site is unknown, or too small for the image.'],
   'SDRS.1358': [400, 'The group holds as many protected instances as it can.'],
   'SDRS.1601': [400, 'The state of the replication pair does not allow this.'],
   'SDRS.1603': [400, 'The replication pair is attached already, or the device is taken.'],

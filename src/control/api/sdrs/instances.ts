@@ -2,12 +2,14 @@ import Type, { type Static } from 'typebox'
 import { unreachable } from '#base/assert.ts'
 import { renameInstance } from '#control/operations/definitions/instance-changes.ts'
 import {
-  type CreateInstanceRefusal,
   type DeleteInstanceRefusal,
-  requestInstance,
   requestInstanceDeletion,
-  requestInstances,
   requestInstancesDeletion,
+} from '#control/operations/definitions/instance-deletion-requests.ts'
+import {
+  type CreateInstanceRefusal,
+  requestInstance,
+  requestInstances,
 } from '#control/operations/definitions/instance-requests.ts'
 import { productionAz } from '#control/resources/groups.ts'
 import { listInstances } from '#control/resources/instances.ts'
@@ -283,7 +285,7 @@ const CREATE_CODES = {
   DISK_SHARED: 'SDRS.1806',
   DISK_NOT_AVAILABLE: 'SDRS.1801',
   DISK_PAIRED: 'SDRS.1811',
-  FLAVOR_UNKNOWN: 'SDRS.1353',
+  FLAVOR_UNSUITABLE: 'SDRS.1353',
   SUBNET_UNKNOWN: 'SDRS.1335',
   SUBNET_FULL: 'SDRS.1312',
   ADDRESS_OUTSIDE: 'SDRS.0219',

@@ -23,7 +23,6 @@ import { readVolume } from '#control/resources/volumes.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import type { ProtectedInstanceRow, ServerRow } from '#control/store/tables/servers.ts'
-import { findFlavor } from '#domain/flavor.ts'
 import {
   decideInstance,
   type InstanceCommandKind,
@@ -34,10 +33,9 @@ import { normaliseDevice, ROOT_DEVICE } from '#domain/server-disks.ts'
 import type { Tag } from '#domain/tag.ts'
 import { DISKS_MAX, NICS_MAX } from '#wire/site/servers.ts'
 import { attachPair, detachPair } from './instance-disks.ts'
-import { isOff, powerBook } from './instance-facts.ts'
+import { flavorSuits, instanceFacts, isOff, powerBook } from './instance-facts.ts'
 import { addNic, deleteNic, resizeInstance } from './instance-nics.ts'
-import { instanceEntities, instanceFacts } from './instance-requests.ts'
-import { INSTANCE_RESOURCE } from './instances.ts'
+import { INSTANCE_RESOURCE, instanceEntities } from './instances.ts'
 import { type Outcome, type RequestServices, refused } from './requests.ts'
 import { raiseGeneration } from './server-definition.ts'
 
@@ -341,8 +339,8 @@ export interface NewFlavors {
 export type ResizeRefusal =
   | 'INSTANCE_UNKNOWN'
   | InstanceRefusal
-  | 'PRODUCTION_FLAVOR_UNKNOWN'
-  | 'DR_FLAVOR_UNKNOWN'
+  | 'PRODUCTION_FLAVOR_UNSUITABLE'
+  | 'DR_FLAVOR_UNSUITABLE'
   | 'SERVER_RUNS'
   | 'FLAVOR_SAME'
 
@@ -357,9 +355,11 @@ export async function requestInstanceResize(
     const found = await ready(tx, project, id, 'resize')
     if (!found.ok) return found
     const { instance, production, dr } = found
-    const known = (flavor: string | null) => flavor === null || findFlavor(flavor) !== undefined
-    if (!known(wanted.production)) return refused('PRODUCTION_FLAVOR_UNKNOWN')
-    if (!known(wanted.dr)) return refused('DR_FLAVOR_UNKNOWN')
+    const suits = async (server: ServerRow | undefined, flavor: string | null) =>
+      flavor === null || (await flavorSuits(tx, server ?? { image: null }, flavor))
+    if (!(await suits(production, wanted.production)))
+      return refused('PRODUCTION_FLAVOR_UNSUITABLE')
+    if (!(await suits(dr, wanted.dr))) return refused('DR_FLAVOR_UNSUITABLE')
     const power = powerBook(services)
     const flavors: { server: string; flavor: string }[] = []
     for (const [server, flavor] of [

@@ -1,13 +1,34 @@
-import { instancesOfGroup, instanceStatus, productionServer } from '#control/resources/instances.ts'
+import { assert } from '#base/assert.ts'
+import {
+  groupStation,
+  groupStatus,
+  pairsOfGroup,
+  pairStatus,
+  readGroup,
+} from '#control/resources/groups.ts'
+import {
+  attachedPairs,
+  instancesOfGroup,
+  instanceStatus,
+  ownPairs,
+  productionServer,
+} from '#control/resources/instances.ts'
+import { findImage } from '#control/resources/images.ts'
+import { readServer } from '#control/resources/servers.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
-import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
+import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import type { ProtectedInstanceRow, ServerRow } from '#control/store/tables/servers.ts'
-import { INSTANCE_BUSY } from '#domain/protected-instance.ts'
+import { findFlavor } from '#domain/flavor.ts'
+import {
+  INSTANCE_BUSY,
+  type InstanceFacts,
+  shownInstanceStatus,
+} from '#domain/protected-instance.ts'
 import type { GroupFacts } from '#domain/protection-group.ts'
 import type { Power, ServerBrief } from '#wire/site/servers.ts'
 
-/* What a group's protected instances say when a command on the group is judged. */
+/* What protected instances say when a command on their group, or on one of them, is judged. */
 
 type Db = Queries | Transaction
 interface Sources {
@@ -100,3 +121,46 @@ export const isOff = (server: ServerRow, power: Power): boolean =>
   power === 'off' &&
   server.task === null &&
   (server.status === 'stopped' || server.status === 'error')
+
+// ---------------------------------------------------------------- one instance
+
+/** Everything by which a command on the instance is judged. */
+export async function instanceFacts(
+  tx: Db,
+  instance: ProtectedInstanceRow,
+): Promise<{
+  readonly facts: InstanceFacts
+  readonly group: ProtectionGroupRow
+  readonly pairs: readonly ReplicationPairRow[]
+}> {
+  const group = await readGroup(tx, instance.group_id)
+  assert(group !== undefined, 'an instance has a group')
+  const pairs = await pairsOfGroup(tx, group.id)
+  const attached = attachedPairs(pairs, instance.id).map(({ pair }) => pairStatus(pair))
+  let servers = 0
+  for (const id of [instance.source_server, instance.target_server]) {
+    if ((await readServer(tx, id)) !== undefined) servers++
+  }
+  return {
+    group,
+    pairs,
+    facts: {
+      status: shownInstanceStatus(instanceStatus(instance), attached, servers),
+      group: groupStatus(group),
+      station: groupStation(group),
+      ownPairs: ownPairs(pairs, instance.id).map(({ pair }) => pairStatus(pair)),
+    },
+  }
+}
+
+/** A flavor of the list, with the memory that the server's image needs. */
+export async function flavorSuits(
+  tx: Db,
+  server: Pick<ServerRow, 'image'>,
+  name: string,
+): Promise<boolean> {
+  const flavor = findFlavor(name)
+  if (flavor === undefined) return false
+  const image = server.image === null ? undefined : await findImage(tx, server.image)
+  return image === undefined || image.min_memory_mb <= flavor.memoryMb
+}

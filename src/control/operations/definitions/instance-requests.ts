@@ -5,33 +5,18 @@ import {
   findGroup,
   groupStation,
   groupStatus,
-  movePair,
-  pairsOfGroup,
-  pairStatus,
   productionAz,
-  readGroup,
   readPair,
   updatePair,
   volumeAt,
 } from '#control/resources/groups.ts'
-import {
-  attachedPairs,
-  drServer,
-  findInstance,
-  insertInstance,
-  instancesOfGroup,
-  instanceStatus,
-  moveInstance,
-  ownPairs,
-  pairAttachments,
-} from '#control/resources/instances.ts'
+import { insertInstance, instancesOfGroup, pairAttachments } from '#control/resources/instances.ts'
 import { createPort, findSubnet, portsOf } from '#control/resources/networks.ts'
 import {
   disksOf,
   findServer,
   insertServer,
   putDiskIn,
-  readServer,
   updateServer,
 } from '#control/resources/servers.ts'
 import { quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
@@ -39,42 +24,30 @@ import { setTags } from '#control/resources/tags.ts'
 import { readVolumes } from '#control/resources/volumes.ts'
 import { toJson } from '#control/store/json.ts'
 import type { Transaction } from '#control/store/store.ts'
-import type {
-  ProtectionGroupRow,
-  ReplicationPairRow,
-  VolumeRow,
-} from '#control/store/tables/resources.ts'
+import type { ProtectionGroupRow, VolumeRow } from '#control/store/tables/resources.ts'
 import type {
   ProtectedInstanceRow,
   ServerDiskRow,
   ServerRow,
 } from '#control/store/tables/servers.ts'
-import { findFlavor } from '#domain/flavor.ts'
-import {
-  batchName,
-  decideInstance,
-  INSTANCES_PER_GROUP,
-  type InstanceFacts,
-  type InstanceRefusal,
-  pairNameFor,
-  shownInstanceStatus,
-} from '#domain/protected-instance.ts'
+import { batchName, INSTANCES_PER_GROUP, pairNameFor } from '#domain/protected-instance.ts'
 import { fits } from '#domain/quota.ts'
 import { GROUP_STATES_FOR_CREATE } from '#domain/replication-pair.ts'
 import { ROOT_DEVICE } from '#domain/server-disks.ts'
 import type { Tag } from '#domain/tag.ts'
+import { allOrNothing } from './all-or-nothing.ts'
+import { flavorSuits } from './instance-facts.ts'
 import {
   createInstance,
   createInstances,
-  deleteInstance,
-  deleteInstances,
   INSTANCE_BATCH,
   INSTANCE_RESOURCE,
+  instanceEntities,
 } from './instances.ts'
 import { creationOf, insertNewPair, pairEntities } from './pair-requests.ts'
 import { type Outcome, type RequestServices, refused } from './requests.ts'
 
-/* Beginning and end of protected instances; what happens to them in between is in instance-changes.ts. */
+/* The beginning of protected instances. Their end is in instance-deletion-requests.ts, what happens in between in instance-changes.ts. */
 
 export interface NewInstanceRequest {
   readonly project: string
@@ -112,7 +85,7 @@ export type CreateInstanceRefusal =
   | 'DISK_SHARED'
   | 'DISK_NOT_AVAILABLE'
   | 'DISK_PAIRED'
-  | 'FLAVOR_UNKNOWN'
+  | 'FLAVOR_UNSUITABLE'
   | 'SUBNET_UNKNOWN'
   | 'SUBNET_FULL'
   | 'ADDRESS_OUTSIDE'
@@ -157,31 +130,6 @@ export async function requestInstances(
     }
     return { ok: true, instances, operation }
   })
-}
-
-/** A refusal takes back what the transaction has done so far. */
-async function allOrNothing<Accepted, Refusal>(
-  { store }: RequestServices,
-  act: (tx: Transaction) => Promise<Outcome<Accepted, Refusal>>,
-): Promise<Outcome<Accepted, Refusal>> {
-  try {
-    return await store.write(async (tx) => {
-      const outcome = await act(tx)
-      if (!outcome.ok) throw new TakenBack(outcome.refusal)
-      return outcome
-    })
-  } catch (error) {
-    if (error instanceof TakenBack) return refused(error.refusal as Refusal)
-    throw error
-  }
-}
-
-class TakenBack extends Error {
-  readonly refusal: unknown
-  constructor(refusal: unknown) {
-    super('refused')
-    this.refusal = refusal
-  }
 }
 
 // ---------------------------------------------------------------- create
@@ -304,13 +252,6 @@ async function createIn(
   return { ok: true, instance, operation }
 }
 
-/** What jobs show of an instance. Text only: typed clients decode it as a map of strings. */
-export const instanceEntities = (instance: ProtectedInstanceRow) => ({
-  server_group_id: instance.group_id,
-  protected_instance_id: instance.id,
-  name: instance.name,
-})
-
 /** Everything that speaks against it, in the documented order: what there is, its state, what it depends on, quotas. */
 async function judge(
   tx: Transaction,
@@ -345,8 +286,8 @@ async function judge(
     if (refusal !== null) return refused(refusal)
     disks.push({ row, volume })
   }
-  if (request.flavor !== null && findFlavor(request.flavor) === undefined) {
-    return refused('FLAVOR_UNKNOWN')
+  if (!(await flavorSuits(tx, server, request.flavor ?? server.flavor))) {
+    return refused('FLAVOR_UNSUITABLE')
   }
   if (request.subnet !== null) {
     const subnet = await findSubnet(tx, project, request.subnet)
@@ -416,115 +357,4 @@ async function spareFor(
   if (made.ok) return { ok: true, port: made.port.id }
   assert(made.refusal !== 'GROUP_UNKNOWN', 'the default security group exists')
   return refused(made.refusal)
-}
-
-// ---------------------------------------------------------------- delete
-
-export interface DeletionFlags {
-  readonly deleteTargetServer: boolean
-}
-
-export type DeleteInstanceRefusal =
-  | 'INSTANCE_UNKNOWN'
-  | 'INSTANCES_OF_SEVERAL_GROUPS'
-  | InstanceRefusal
-
-export async function requestInstanceDeletion(
-  services: RequestServices,
-  project: string,
-  id: string,
-  flags: DeletionFlags,
-): Promise<Outcome<AcceptedInstance, DeleteInstanceRefusal>> {
-  return await allOrNothing(services, (tx) => deleteIn(tx, services, project, id, flags, null))
-}
-
-/** All of one group, all or none. */
-export async function requestInstancesDeletion(
-  services: RequestServices,
-  project: string,
-  ids: readonly string[],
-  flags: DeletionFlags,
-): Promise<Outcome<{ readonly operation: string }, DeleteInstanceRefusal>> {
-  return await allOrNothing(services, async (tx) => {
-    const instances = await Promise.all(ids.map((id) => findInstance(tx, project, id)))
-    const [first] = instances
-    if (first === undefined) return refused('INSTANCE_UNKNOWN')
-    if (instances.some((one) => one !== undefined && one.group_id !== first.group_id)) {
-      return refused('INSTANCES_OF_SEVERAL_GROUPS')
-    }
-    const operation = await services.operations.submit(tx, deleteInstances, {
-      project,
-      resourceType: INSTANCE_BATCH,
-      resourceId: newId(),
-      input: {},
-      entities: { server_group_id: first.group_id, name: first.name },
-    })
-    for (const id of new Set(ids)) {
-      const outcome = await deleteIn(tx, services, project, id, flags, operation)
-      if (!outcome.ok) return outcome
-    }
-    return { ok: true, operation }
-  })
-}
-
-async function deleteIn(
-  tx: Transaction,
-  services: RequestServices,
-  project: string,
-  id: string,
-  { deleteTargetServer }: DeletionFlags,
-  parent: string | null,
-): Promise<Outcome<AcceptedInstance, DeleteInstanceRefusal>> {
-  const { operations, clock } = services
-  const instance = await findInstance(tx, project, id)
-  if (instance === undefined) return refused('INSTANCE_UNKNOWN')
-  const { facts, group, pairs } = await instanceFacts(tx, instance)
-  const decision = decideInstance(facts, { kind: 'delete', deleteTargetServer })
-  if (!decision.ok) return decision
-  const now = clock.wallMs()
-  const other = await readServer(tx, drServer(group, instance))
-  // Something is being done to the server that is to go.
-  if (deleteTargetServer && other !== undefined && other.task !== null) {
-    return refused('INSTANCE_DELETE_STATE')
-  }
-  await moveInstance(tx, id, 'deleting', now)
-  for (const { pair } of ownPairs(pairs, id)) await movePair(tx, pair.id, 'deleting', now)
-  const operation = await operations.submit(tx, deleteInstance, {
-    project,
-    resourceType: INSTANCE_RESOURCE,
-    resourceId: id,
-    input: { deleteTargetServer },
-    entities: instanceEntities(instance),
-    ...(parent === null ? {} : { parent }),
-  })
-  return { ok: true, instance, operation }
-}
-
-/** Everything by which a command on the instance is judged. */
-export async function instanceFacts(
-  tx: Transaction,
-  instance: ProtectedInstanceRow,
-): Promise<{
-  readonly facts: InstanceFacts
-  readonly group: ProtectionGroupRow
-  readonly pairs: readonly ReplicationPairRow[]
-}> {
-  const group = await readGroup(tx, instance.group_id)
-  assert(group !== undefined, 'an instance has a group')
-  const pairs = await pairsOfGroup(tx, group.id)
-  const attached = attachedPairs(pairs, instance.id).map(({ pair }) => pairStatus(pair))
-  let servers = 0
-  for (const id of [instance.source_server, instance.target_server]) {
-    if ((await readServer(tx, id)) !== undefined) servers++
-  }
-  return {
-    group,
-    pairs,
-    facts: {
-      status: shownInstanceStatus(instanceStatus(instance), attached, servers),
-      group: groupStatus(group),
-      station: groupStation(group),
-      ownPairs: ownPairs(pairs, instance.id).map(({ pair }) => pairStatus(pair)),
-    },
-  }
 }

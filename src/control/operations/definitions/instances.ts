@@ -53,6 +53,13 @@ export const INSTANCE_BATCH = 'protected-instance-batch'
 
 type Db = Queries | Transaction
 
+/** What jobs show of an instance. Text only: typed clients decode it as a map of strings. */
+export const instanceEntities = (instance: ProtectedInstanceRow) => ({
+  server_group_id: instance.group_id,
+  protected_instance_id: instance.id,
+  name: instance.name,
+})
+
 /** The instance of an operation and its group. Undefined: it is gone. */
 export async function theInstance(
   db: Db,
