@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util'
 import { LOADS, type LoadName } from './lib/fio.ts'
 import { benchFailover } from './failover.ts'
 import { benchLatency } from './latency.ts'
+import { benchLists } from './lists.ts'
 import { benchMemory } from './memory.ts'
 import { benchNbd } from './nbd.ts'
 import { benchReplication } from './replication.ts'
@@ -23,6 +24,7 @@ const USAGE = `npm run bench -- QUESTION [options]
   reverse        how long writes wait in a planned switch
   memory         what a group and a volume cost an agent, and an agent at rest
   scaling        the same load on 1 to 64 volumes and on 1 to 16 groups
+  lists          the 99th percentile of lists of 1000 servers
   snapshots      what taking a snapshot and preserving before-images cost the writers
 
   --json         one line of JSON per case
@@ -65,6 +67,7 @@ else if (question === 'memory') {
   await benchScaling({ ...options, volumes: Number(values.volumes) })
 } else if (question === 'latency') await benchLatency(options)
 else if (question === 'resync') await benchResync({ ...options, sizeMib: Number(values.size) })
+else if (question === 'lists') await benchLists(options)
 else if (question === 'vault') await benchVault(options)
 else if (question === 'snapshots') {
   await benchSnapshots({ ...options, directory: values.directory })
