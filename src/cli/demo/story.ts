@@ -123,7 +123,7 @@ export function tellStory(options: StoryOptions): Story {
   const limit = (limitMs: number, onState?: (state: unknown) => void) =>
     onState === undefined ? { clock, limitMs } : { clock, limitMs, onState }
 
-  const only = (...steps: Step[]): Step[] => (options.server ? steps : [])
+  const withServer = (...steps: Step[]): Step[] => (options.server ? steps : [])
 
   const steps: Step[] = [
     {
@@ -159,7 +159,7 @@ export function tellStory(options: StoryOptions): Story {
         say(stage.volumes.join(', '))
       },
     },
-    ...only({
+    ...withServer({
       title: `Create a server at ${PRODUCTION} over the Nova API; its image is made meanwhile`,
       async run(say) {
         stage.server = await DemoServer.create(running(stage).api, PRODUCTION)
@@ -176,7 +176,7 @@ export function tellStory(options: StoryOptions): Story {
         say(`${mib(bytes)} MiB written and flushed`)
       },
     },
-    ...only({
+    ...withServer({
       title:
         'Wait until the server has booted from its disk and counts on it, with an fsync each time',
       async run(say) {
@@ -276,7 +276,7 @@ export function tellStory(options: StoryOptions): Story {
         await failOver(running(stage), stage, say, limit(FAILOVER_LIMIT_MS))
       },
     },
-    ...only({
+    ...withServer({
       title: `Start the server at ${DR} and watch its console`,
       async run(say) {
         const report = await serverOf(stage).goOn(limit(SERVER_LIMIT_MS))
