@@ -7,7 +7,11 @@ import type { Log } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import type { GuestCommands } from '#agent/compute/commands.ts'
 import type { ComputeDriver, DriverDeps } from '#agent/compute/driver.ts'
+import { hooksDriver } from '#agent/compute/hooks/hooks-driver.ts'
 import { noCompute } from '#agent/compute/no-compute.ts'
+import { libvirtDriver } from '#agent/compute/libvirt/libvirt-driver.ts'
+import { findAccelerator } from '#agent/compute/qemu/accelerator.ts'
+import type { Accelerator } from '#agent/compute/qemu/arguments.ts'
 import { qemuDriver } from '#agent/compute/qemu/qemu-driver.ts'
 import { openServers } from '#agent/compute/servers.ts'
 import { openSwitchboard } from '#agent/compute/switch/switchboard.ts'
@@ -73,6 +77,37 @@ async function driverOf({
   switch (config.computeDriver) {
     case 'none':
       return undefined
+    case 'hooks': {
+      const program = findProgram(config.hooksProgram ?? '')
+      if (program === undefined) {
+        const doing = `looking for the program ${config.hooksProgram}`
+        throw new Fault(DRIVER_ABSENT, doing, { driver: 'hooks' })
+      }
+      const limitMs = config.hooksLimitMs
+      const driver = hooksDriver({ ...(await driverDeps(config, log)), program, limitMs })
+      return { driver, close: async () => {} }
+    }
+    case 'libvirt': {
+      const program = findProgram('virsh')
+      if (program === undefined) {
+        throw new Fault(DRIVER_ABSENT, 'looking for virsh', { driver: 'libvirt' })
+      }
+      const deps = await driverDeps(config, log)
+      const driver = libvirtDriver({
+        ...deps,
+        program,
+        uri: config.libvirtUri,
+        network: config.libvirtNetwork,
+        accelerator: async () => {
+          const known = accelerated(config)
+          if (known !== undefined) return known
+          const qemu = findProgram(config.qemuProgram)
+          if (qemu === undefined) return 'tcg'
+          return await findAccelerator({ ...deps, program: qemu, bootId })
+        },
+      })
+      return { driver, close: async () => {} }
+    }
     default: {
       const program = findProgram(config.qemuProgram)
       if (program === undefined) {
@@ -84,20 +119,22 @@ async function driverOf({
         clock: systemClock,
         log,
       })
-      const { qemuAccelerator } = config
       const driver = qemuDriver({
         ...(await driverDeps(config, log)),
         program,
         nice: config.guestNice,
         bootId,
-        accelerator:
-          qemuAccelerator === 'tcg' || qemuAccelerator === 'kvm' ? qemuAccelerator : undefined,
+        accelerator: accelerated(config),
         switchboard,
       })
       return { driver, close: () => switchboard.close() }
     }
   }
 }
+
+/** undefined: to be found out. */
+const accelerated = ({ qemuAccelerator }: AgentConfig): Accelerator | undefined =>
+  qemuAccelerator === 'tcg' || qemuAccelerator === 'kvm' ? qemuAccelerator : undefined
 
 /** What every driver gets. */
 async function driverDeps(config: AgentConfig, log: Log): Promise<DriverDeps> {

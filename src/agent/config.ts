@@ -207,7 +207,7 @@ export const agentOptions = {
   computeDriver: choiceOption({
     about:
       'What runs the servers of this site. auto: qemu when its program is there, else none. See docs/operating/servers.md.',
-    choices: ['auto', 'qemu', 'none'],
+    choices: ['auto', 'qemu', 'libvirt', 'hooks', 'none'],
     default: 'auto',
   }),
   qemuProgram: textOption({
@@ -221,6 +221,33 @@ export const agentOptions = {
       'auto: KVM when a guest boots under it within five seconds (tried once per boot of the host), else tcg, which needs nothing and is slower.',
     choices: ['auto', 'kvm', 'tcg'],
     default: 'auto',
+  }),
+  libvirtUri: textOption({
+    about: 'The libvirt that runs the guests of the driver libvirt. It must be on this host.',
+    accepts: 'a connection URI of libvirt',
+    pattern: /^[^\s\0]{1,1024}$/,
+    default: 'qemu:///system',
+  }),
+  libvirtNetwork: optional(
+    textOption({
+      about:
+        'Network of libvirt that the NICs of guests are plugged into. Left out: into none. Addresses and isolation are that network’s business.',
+      accepts: 'a name',
+      pattern: /^[A-Za-z0-9_.-]{1,64}$/,
+    }),
+  ),
+  hooksProgram: optional(
+    pathOption({
+      about:
+        'Your own program that runs guests, for the driver hooks. See docs/operating/compute-hooks.md.',
+    }),
+  ),
+  hooksLimitMs: integerOption({
+    about: 'Longest call of hooksProgram that starts, stops or changes a guest.',
+    unit: 'ms',
+    default: 120_000,
+    min: 1_000,
+    max: 3_600_000,
   }),
   guestMemoryMb: optional(
     integerOption({
@@ -321,6 +348,11 @@ export interface AgentConfig {
   readonly computeDriver: string
   readonly qemuProgram: string
   readonly qemuAccelerator: string
+  readonly libvirtUri: string
+  readonly libvirtNetwork: string | undefined
+  /** Defined when `computeDriver` is hooks. */
+  readonly hooksProgram: string | undefined
+  readonly hooksLimitMs: number
   /** undefined: a quarter of the host's memory. */
   readonly guestMemoryMb: number | undefined
   readonly guestNice: number
@@ -367,6 +399,9 @@ export function agentConfig(values: OptionValues<typeof agentOptions>): AgentCon
   if (!values.linkTls && values.linkKeyFile === undefined) {
     problems.push('linkKeyFile: required because linkTls is false, accepted: a path')
   }
+  if (values.computeDriver === 'hooks' && values.hooksProgram === undefined) {
+    problems.push('hooksProgram: required because computeDriver is hooks, accepted: a path')
+  }
   if (problems.length > 0) throw new Fault(OPTION_REFUSED, problems.join('; '), { problems })
 
   const { 'pki.ca': ca, 'pki.cert': cert, 'pki.key': key, ...plain } = values
@@ -376,6 +411,7 @@ export function agentConfig(values: OptionValues<typeof agentOptions>): AgentCon
     bootDir: values.bootDir === undefined ? undefined : resolve(values.bootDir),
     nbdSocket,
     imageDir: resolve(values.imageDir ?? `${dataDir}/images`),
+    hooksProgram: values.hooksProgram === undefined ? undefined : resolve(values.hooksProgram),
     runDir: resolve(values.runDir ?? `${dataDir}/run`),
     guestPrefix: values.guestPrefix ?? values.site,
     advertiseHost,
