@@ -6,13 +6,15 @@ import type { ServerBrief, ServerDefinition, ServerInfo } from '#wire/site/serve
 import { VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
 import { afterDeath, DEATHS_KEPT_MS } from './crash-loop.ts'
 import type { ServerRecord } from './definition-file.ts'
+import { missingOf, surplusOf } from './difference.ts'
 import {
   type ComputeDriver,
   type DiskStandings,
   GUEST_OFF,
-  type GuestDeviceName,
+  type GuestDevice,
   type GuestState,
 } from './driver.ts'
+import { notServed, type StartProblem, whyNotStart, whyStop } from './judgement.ts'
 import { NO_MEMORY, NOT_SERVED, SERVER_UNKNOWN, STALE_GENERATION } from './faults.ts'
 
 /* One server of the agent: its record, what its guest is known to be, and everything that happens to it, one after the other.
@@ -388,43 +390,30 @@ export class Guest {
 
   /** Everything is tried; the first failure is thrown at the end. */
   async #converge(): Promise<void> {
-    const { disks, nics } = this.#known.definition
-    const { driver } = this.#deps
-    const has = this.#state
+    const { definition } = this.#known
     const failures: unknown[] = []
     const attempt = async (work: Promise<void>) => {
       await work.catch((error: unknown) => failures.push(error))
     }
-    const gone: GuestDeviceName[] = [
-      ...has.disks
-        .filter((volume) => !disks.some((disk) => disk.volume === volume))
-        .map((volume) => ({ kind: 'disk' as const, volume })),
-      ...has.nics
-        .filter(({ port, mac }) => !nics.some((nic) => nic.port === port && nic.mac === mac))
-        .map(({ port }) => ({ kind: 'nic' as const, port })),
-    ]
-    await this.#hurried(async (hurry) => {
-      await Promise.all(gone.map((device) => attempt(driver.detach(this.id, device, hurry))))
-    })
-    if (gone.length > 0) await this.#observe()
-    for (const disk of disks) {
-      if (this.#state.disks.includes(disk.volume)) continue
-      await attempt(this.#attachDisk(disk))
+    const surplus = surplusOf(definition, this.#state)
+    if (surplus.length > 0) {
+      const { driver } = this.#deps
+      await this.#hurried(async (hurry) => {
+        await Promise.all(surplus.map((one) => attempt(driver.detach(this.id, one, hurry))))
+      })
+      await this.#observe()
     }
-    for (const nic of nics) {
-      if (this.#state.nics.some(({ port }) => port === nic.port)) continue
-      await attempt(driver.attach(this.id, { kind: 'nic', nic }))
-    }
-    await this.#observe()
+    const missing = missingOf(definition, this.#state)
+    for (const device of missing) await attempt(this.#attach(device))
+    if (missing.length > 0) await this.#observe()
     if (failures.length > 0) throw failures[0]
   }
 
-  async #attachDisk(disk: ServerDefinition['disks'][number]): Promise<void> {
-    const standing = this.#deps.disks.of(disk.volume)
-    if (standing.kind !== 'served') {
-      this.#refuseUnserved(`disk ${disk.volume} is not served here: ${wordsOf(standing)}`)
+  async #attach(device: GuestDevice): Promise<void> {
+    if (device.kind === 'disk') {
+      this.#refuseUnserved(notServed(device.disk.volume, this.#deps.disks)?.text)
     }
-    await this.#deps.driver.attach(this.id, { kind: 'disk', disk })
+    await this.#deps.driver.attach(this.id, device)
   }
 
   async #observe(): Promise<void> {
@@ -447,29 +436,15 @@ export class Guest {
 
   /** Why the guest must not go on: of the disks that it has, not of those that it should have. */
   #mayNotRun(): string | undefined {
-    const unknown = this.#state.power === 'unknown' && this.#state.disks.length === 0
-    const volumes = unknown
-      ? this.#known.definition.disks.map(({ volume }) => volume)
-      : this.#state.disks
-    for (const volume of volumes) {
-      const standing = this.#deps.disks.of(volume)
-      if (standing.kind === 'denied' || standing.kind === 'unknown') {
-        return `disk ${volume} may not be used here any more: ${wordsOf(standing)}`
-      }
-    }
-    return undefined
+    const { power, disks } = this.#state
+    // Found at the start and silent: taken for what the definition says.
+    const silent = power === 'unknown' && disks.length === 0
+    const defined = this.#known.definition.disks.map(({ volume }) => volume)
+    return whyStop(silent ? defined : disks, this.#deps.disks)
   }
 
-  /** Why it cannot be started now. `lasting`: waiting would not help. */
-  #problem(): { readonly text: string; readonly lasting: boolean } | undefined {
-    let waits: string | undefined
-    for (const { volume } of this.#known.definition.disks) {
-      const standing = this.#deps.disks.of(volume)
-      const text = `disk ${volume} is not served here: ${wordsOf(standing)}`
-      if (standing.kind === 'denied' || standing.kind === 'unknown') return { text, lasting: true }
-      if (standing.kind === 'waiting') waits ??= text
-    }
-    return waits === undefined ? undefined : { text: waits, lasting: false }
+  #problem(): StartProblem | undefined {
+    return whyNotStart(this.#known.definition.disks, this.#deps.disks)
   }
 
   async #standingProblem(): Promise<string | undefined> {
@@ -543,9 +518,6 @@ export class Guest {
     return turn
   }
 }
-
-const wordsOf = (standing: ReturnType<DiskStandings['of']>): string =>
-  'reason' in standing ? standing.reason : `this site does not know it`
 
 /** Those without a place come last. */
 const inOrder = <T>(all: readonly T[], placeOf: (one: T) => number): T[] => {

@@ -30,8 +30,14 @@ export interface StartedProcess {
 /** Starts a guest. A program that cannot be started ends at once, and says why in `ended` or in its log. */
 export function startGuestProcess(spec: GuestProcessSpec): StartedProcess {
   const log = openSync(spec.log, 'w', 0o600)
-  // The limit outlives the agent; a write beyond it fails instead of ending the guest.
-  const script = `ulimit -f ${FILE_BLOCKS_MAX} 2>&-; trap '' XFSZ; exec nice -n "$0" "$@"`
+  // The limit of files outlives the agent; a write beyond it fails instead of ending the guest.
+  const script = [
+    `ulimit -f ${FILE_BLOCKS_MAX} 2>&-`,
+    "trap '' XFSZ",
+    // Where the kernel groups processes by session, it compares nice values within a session only, and guests have one each.
+    '{ echo "$0" > /proc/self/autogroup; } 2>&-',
+    'exec nice -n "$0" "$@"',
+  ].join('; ')
   try {
     const child = spawn('/bin/sh', ['-c', script, String(spec.nice), spec.program, ...spec.args], {
       cwd: spec.folder,
