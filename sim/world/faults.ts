@@ -131,7 +131,15 @@ export class Faults {
         return this.#mayFail() !== null
       case 'bit-flip':
         return this.#flips() !== null
-      default:
+      case 'link-cut':
+      case 'link-cut-one-way':
+      case 'link-flaps':
+      case 'network-slow':
+      case 'no-space':
+      case 'site-isolated':
+      case 'slow-fsync':
+      case 'wall-clock-jump':
+      case 'witness-cut':
         return true
     }
   }

@@ -1,0 +1,90 @@
+/** Ways into another role: break-glass, starts after a loss of power. */
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { NEXT_PHASES, type Phase } from './phases.ts'
+import { record, stored, find, replicaHello, Side, AbleSide } from './session-side.ts'
+
+test('every phase but closed can end in closed, and every move leads to a phase of the table', () => {
+  const phases = Object.keys(NEXT_PHASES) as Phase[]
+  for (const phase of phases) {
+    for (const next of NEXT_PHASES[phase]) assert.ok(phases.includes(next))
+    if (phase !== 'closed') assert.ok(NEXT_PHASES[phase].includes('closed'), phase)
+  }
+})
+
+describe('break-glass', () => {
+  const replica = () => {
+    const side = new AbleSide(
+      stored({ record: record(2, 'in_sync', 'az2'), consistent: true, baseEpoch: 2 }),
+      10,
+    )
+    side.handle({ kind: 'start' })
+    return side
+  }
+
+  test('jumps the epoch, waits out the old writer, serves, and asks the witness until it answers', () => {
+    const side = replica()
+    const order = { kind: 'promote', joined: true, force: true }
+    const without = side.handle({ ...order, force: false })
+    assert.equal(find(without, 'refuse_command').code, 'WRONG_STATE')
+    side.session.silence.answered(side.now)
+    const effects = side.handle(order)
+    const { record: made, unwitnessed, promoted } = find(effects, 'persist').stored
+    assert.deepEqual(
+      [made.epoch, made.state, made.writer, unwitnessed, promoted],
+      [1_000_002, 'failed_over', 'az1', true, true],
+    )
+    side.unreachable(effects, 4_000)
+    assert.equal(side.session.gate.mayAnswer(side.now), false)
+    side.unreachable(side.tick(), 400)
+    assert.equal(side.session.gate.mode, 'unwitnessed')
+    const asked = side.tick(2_000)
+    assert.equal(find(asked, 'ask').ask.kind, 'promoted')
+    const taken = side.answer(asked, made)
+    assert.equal(side.session.gate.mayAnswer(side.now), true, 'until the lease is there')
+    side.answer(taken, made)
+    assert.equal(side.session.gate.mode, 'alone')
+    assert.equal(side.session.stored.unwitnessed, false)
+  })
+
+  test('is refused to a side without a whole copy, and not repeated by a reboot', () => {
+    const empty = new AbleSide(stored({ record: record(1, 'resyncing', 'az2') }), 10)
+    empty.handle({ kind: 'start' })
+    const order = { kind: 'promote', joined: true, force: true }
+    assert.equal(find(empty.handle(order), 'refuse_command').code, 'NOT_CONSISTENT')
+    const side = replica()
+    side.handle(order)
+    const rebooted = new AbleSide(side.session.stored, null)
+    rebooted.unreachable(rebooted.handle({ kind: 'start' }), 60_000)
+    assert.equal(rebooted.session.gate.mayAnswer(rebooted.now), false)
+    rebooted.handle(order)
+    rebooted.tick()
+    assert.equal(rebooted.session.gate.mayAnswer(rebooted.now), true)
+  })
+
+  test('beside a site whose session had ended: what that one wrote to its plain volumes is kept when it is overwritten', () => {
+    const side = new AbleSide(stored({ record: record(3, 'closed'), consistent: true }), null)
+    side.handle({ kind: 'start' })
+    const copied = record(1_000_003, 'resyncing', 'az2')
+    const { ackedAlone, divergent } = find(side.open(copied), 'persist').stored
+    assert.deepEqual([ackedAlone, divergent], [true, true])
+    const hello = replicaHello(copied, { role: 'writer' })
+    side.handle({ kind: 'link_up', hello, logFrom: null })
+    const begin = side.handle({ kind: 'message', message: { kind: 'copy_begin', sequence: 3 } })
+    const { id } = find(begin, 'keep_copy')
+    side.handle({ kind: 'kept', id, ok: true })
+    side.handle({ kind: 'message', message: { kind: 'rise', epoch: 1_000_004, members: [1] } })
+    const epoch = { kind: 'epoch', record: record(1_000_004, 'in_sync', 'az2') }
+    side.handle({ kind: 'message', message: epoch })
+    assert.equal(find(side.tick(), 'release_kept').divergence, true)
+  })
+})
+
+test('a site that loses its power while it is only becoming the writer lacks nothing; a writer of that state may', () => {
+  for (const promoting of [true, false]) {
+    const frozen = stored({ record: record(5, 'frozen'), consistent: true, promoting })
+    const side = new Side(frozen, null)
+    side.handle({ kind: 'start' })
+    assert.equal(side.session.stored.whole, promoting)
+  }
+})
