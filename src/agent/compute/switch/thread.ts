@@ -1,3 +1,4 @@
+import { setPriority } from 'node:os'
 import { parentPort, workerData } from 'node:worker_threads'
 import { systemClock } from '#base/system/clock.ts'
 import { Engine, type NicCounters, type Paths } from './engine.ts'
@@ -27,6 +28,11 @@ export type FromThread = { readonly id: number } & (
 /** A thread that waits in the kernel hears nothing else, and the process waits for its threads when it exits: so much later is a NIC
  *  plugged at worst, and so much later does the process end. */
 const WAIT_MS = 50
+
+/** Below the disks and the replication of the agent (0), above its guests (5): frames wait for disks, and guests for their frames. */
+const NICE = 3
+// On Linux this is the thread's own, not the process's.
+setPriority(NICE)
 
 const { pace } = workerData as ThreadData
 const engine = new Engine(pace, () => systemClock.bootMs())
