@@ -65,6 +65,22 @@ export function surroundingRoutes(app: Api, services: EvsServices, version: 'v2'
     },
   )
 
+  // The same for a command line that shows the limits of servers and disks together.
+  app.get(`${base}/limits`, async (request) => {
+    const { volumes, gigabytes } = await quotaSet(services, projectOf(request))
+    return {
+      limits: {
+        rate: [],
+        absolute: {
+          maxTotalVolumes: volumes.limit,
+          totalVolumesUsed: volumes.in_use,
+          maxTotalVolumeGigabytes: gigabytes.limit,
+          totalGigabytesUsed: gigabytes.in_use,
+        },
+      },
+    }
+  })
+
   app.get(`${base}/extensions`, async () => ({ extensions: [] }))
 }
 
