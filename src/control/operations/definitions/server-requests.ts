@@ -1,4 +1,3 @@
-import { isFault } from '#base/fault.ts'
 import { newId } from '#base/ids.ts'
 import { fromJson, toJson } from '#control/store/json.ts'
 import { bit } from '#control/store/bit.ts'
@@ -18,21 +17,13 @@ import { findVolume } from '#control/resources/volumes.ts'
 import { decideServer, type ServerRefusal } from '#domain/server.ts'
 import { nextDevice, normaliseDevice, ROOT_DEVICE } from '#domain/server-disks.ts'
 import { DISKS_MAX } from '#wire/site/servers.ts'
-import { OPERATION_NOT_CANCELLABLE, OPERATION_UNKNOWN } from '../engine.ts'
 import { type Outcome, type RequestServices, refused } from './requests.ts'
 import type { ServerCreationRefusal } from './server-creation.ts'
 import { raiseGeneration } from './server-definition.ts'
 import { deleteServer, deleteServers } from './server-deletion.ts'
 import { attachDisk, detachDisk } from './server-disks.ts'
 import { attachable } from './server-volumes.ts'
-import {
-  createServer,
-  powerServers,
-  rebootServer,
-  SERVER_BATCH,
-  startServer,
-  stopServer,
-} from './servers.ts'
+import { powerServers, rebootServer, SERVER_BATCH, startServer, stopServer } from './servers.ts'
 
 /* What the dialects call to change servers. See requests.ts for what a request promises. Creation is in server-creation.ts. */
 
@@ -60,7 +51,7 @@ const about = (server: ServerRow) => ({
 // ---------------------------------------------------------------- deletion
 
 /**
- * All or none. One that is being deleted already is not deleted twice. A creation under way is given up. `deleteVolumes`: also disks
+ * All or none. One that is being deleted already is not deleted twice. A creation under way gives up. `deleteVolumes`: also disks
  * that were not marked to go with the server. The operation has a sub-operation for each server.
  */
 export async function requestServerDeletion(
@@ -70,8 +61,7 @@ export async function requestServerDeletion(
   { deleteVolumes }: { readonly deleteVolumes: boolean },
 ): Promise<Outcome<{ readonly operation: string }, ServerRequestRefusal>> {
   const { store, operations, clock } = services
-  let creations: readonly string[] = []
-  const outcome = await store.write(
+  return await store.write(
     async (tx): Promise<Outcome<{ readonly operation: string }, ServerRequestRefusal>> => {
       const going: ServerRow[] = []
       for (const id of new Set(ids)) {
@@ -92,16 +82,9 @@ export async function requestServerDeletion(
         const request = { ...about(server), parent: operation, input: { deleteVolumes } }
         await operations.submit(tx, deleteServer, request)
       }
-      creations = await underWay(
-        tx,
-        createServer.name,
-        going.map(({ id }) => id),
-      )
       return { ok: true, operation }
     },
   )
-  if (outcome.ok) for (const id of creations) await giveUp(services, id)
-  return outcome
 }
 
 /** Operations of a kind on these servers that have not ended. */
@@ -120,16 +103,6 @@ async function underWay(
     .where('status', 'in', ['pending', 'running'])
     .execute()
   return rows.map(({ id }) => id)
-}
-
-/** It only saves time: a creation that is not given up is waited for. */
-async function giveUp({ operations }: RequestServices, id: string): Promise<void> {
-  try {
-    await operations.cancel(id)
-  } catch (error) {
-    if (!isFault(error, OPERATION_NOT_CANCELLABLE) && !isFault(error, OPERATION_UNKNOWN))
-      throw error
-  }
 }
 
 // ---------------------------------------------------------------- power

@@ -22,6 +22,7 @@ import {
   defineServer,
   GRACE_MS,
   powerOffServer,
+  SERVER_GONE,
   SITE_OWES,
   theServer,
 } from './server-definition.ts'
@@ -132,17 +133,14 @@ export interface CreateServer {
   }[]
 }
 
-/** A step of a creation may be given up for a deletion. */
-const cancellable = true
 const FILL_POLL_MS = 300
 
 export const createServer = operation<CreateServer>('server.create', {
   version: 1,
   steps: [
     step('create_volumes', {
-      cancellable,
       act: async (ctx) => {
-        const { az } = await theServer(ctx.services.store.db, ctx.resourceId)
+        const { az } = await wantedServer(ctx)
         for (const { volume, sizeGb } of ctx.input.volumes) {
           await ctx.services.sites.command(
             az,
@@ -164,7 +162,7 @@ export const createServer = operation<CreateServer>('server.create', {
       },
     }),
     step('fill_volumes', {
-      cancellable,
+      cancellable: true,
       weight: 10,
       act: (ctx) => fillAll(ctx),
       record: async (tx, ctx) => {
@@ -174,13 +172,17 @@ export const createServer = operation<CreateServer>('server.create', {
       },
     }),
     step('define', {
-      cancellable,
-      act: (ctx) => defineServer(ctx.services, ctx.resourceId, { signal: ctx.signal }),
+      act: async (ctx) => {
+        await wantedServer(ctx)
+        return await defineServer(ctx.services, ctx.resourceId, { signal: ctx.signal })
+      },
     }),
     step<CreateServer, ServerInfo>('start', {
-      cancellable,
       weight: 2,
-      act: (ctx) => start(ctx),
+      act: async (ctx) => {
+        await wantedServer(ctx)
+        return await start(ctx)
+      },
       record: (tx, ctx, info) => recordRunning(tx, ctx, info),
     }),
   ],
@@ -197,6 +199,16 @@ export const createServer = operation<CreateServer>('server.create', {
   },
 })
 
+/**
+ * The server of a creation that is to go on. A deletion waits for it, so it gives up by itself; between two orders to the site, for one
+ * that was left alone under way could come to the site after the deletion's.
+ */
+async function wantedServer(ctx: Context): Promise<ServerRow> {
+  const row = await theServer(ctx.services.store.db, ctx.resourceId)
+  if (row.task === 'deleting') throw new Fault(SERVER_GONE, `creating server ${row.id}`)
+  return row
+}
+
 async function recordMade(tx: Transaction, ctx: Context, volume: string): Promise<void> {
   const now = ctx.services.clock.wallMs()
   if ((await readVolume(tx, volume))?.status === 'creating') {
@@ -208,13 +220,13 @@ async function recordMade(tx: Transaction, ctx: Context, volume: string): Promis
 /** An agent that has to build the image first says `filling` all the while. */
 async function fillAll(ctx: StepContext<CreateServer>): Promise<void> {
   const { services, signal } = ctx
-  const { az } = await theServer(services.store.db, ctx.resourceId)
   const wanted = ctx.input.volumes.flatMap(({ volume, content }) =>
     content === null ? [] : [{ volume, image: content }],
   )
   for (const [index, one] of wanted.entries()) {
     const request = { ...one, fill: `${ctx.id}-${index}` }
     for (;;) {
+      const { az } = await wantedServer(ctx)
       const info = await services.sites.command(az, 'volume.fill', request, { signal })
       const share = info.state === 'filled' ? 1 : info.done_bytes / Math.max(1, info.total_bytes)
       await ctx.progress((100 * (index + Math.min(1, share))) / wanted.length)
