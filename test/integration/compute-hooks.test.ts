@@ -196,6 +196,12 @@ test('a program that fails, talks nonsense or cannot be run is quoted', async ()
     const state = await driver.state('s1')
     assert.equal(state.power, 'unknown')
     assert.match(state.reason ?? '', /not of the form/)
+    // What is not known is neither done nor taken for done.
+    const server = 's1'
+    await assert.rejects(driver.start({ ...PLAIN, server }), /hook start .* not of the form/)
+    const disk = { kind: 'disk' as const, volume: 'd1' }
+    await assert.rejects(driver.detach(server, disk, never), /hook detach .* not of the form/)
+    await assert.rejects(driver.stop(server), /it is unknown afterwards/)
   })
   const refusing = STAND_IN.replace(
     'echo on > $2.power',

@@ -118,11 +118,13 @@ class HooksDriver implements ComputeDriver {
   async start(definition: ServerDefinition): Promise<void> {
     const { server } = definition
     this.#definitions.set(server, definition)
-    if (isOn(await this.state(server))) return
+    if (isOn(await this.#known(server, 'start'))) return
     try {
       await this.#tell('start', server)
     } catch (error) {
-      await this.stop(server)
+      await this.stop(server).catch((problem: unknown) =>
+        this.#log.error({ server, err: problem }, 'what a failed start left could not be stopped'),
+      )
       throw error
     }
     this.#changed(server)
@@ -157,14 +159,14 @@ class HooksDriver implements ComputeDriver {
   }
 
   async attach(server: string, device: GuestDevice): Promise<void> {
-    const before = await this.state(server)
+    const before = await this.#known(server, 'attach')
     if (!isOn(before) || has(before, nameOf(device))) return
     await this.#tell('attach', server, { device })
     this.#changed(server)
   }
 
   async detach(server: string, device: GuestDeviceName, hurry: AbortSignal): Promise<void> {
-    const before = await this.state(server)
+    const before = await this.#known(server, 'detach')
     if (!isOn(before) || !has(before, device)) return
     await this.#tell('detach', server, { device })
     await this.#waitUntil(server, (state) => !isOn(state) || !has(state, device), RELEASE_MS, hurry)
@@ -192,6 +194,14 @@ class HooksDriver implements ComputeDriver {
   }
 
   // ---------------------------------------------------------------- calls
+
+  /** For what must not be done, or left out, by guess. */
+  async #known(server: string, verb: Verb): Promise<GuestState> {
+    const state = await this.state(server)
+    if (state.power !== 'unknown') return state
+    const doing = `hook ${verb} of server ${server}: ${state.reason ?? 'its state is not known'}`
+    throw new Fault(GUEST_FAILED, doing, { server, verb })
+  }
 
   /** Looks at the guest until it is as wanted, the time is over, or there is a hurry. */
   async #waitUntil(

@@ -59,6 +59,11 @@ export function libvirtDriver(options: LibvirtOptions): ComputeDriver {
   return new LibvirtDriver(options)
 }
 
+interface Look {
+  readonly state: GuestState
+  readonly targets: DomainDevices['targets']
+}
+
 /** `virsh domstate --reason`: the words of a domain that is off. */
 const ENDS: Readonly<Record<string, GuestEnd>> = {
   shutdown: 'itself',
@@ -115,7 +120,8 @@ class LibvirtDriver implements ComputeDriver {
 
   async start(definition: ServerDefinition): Promise<void> {
     const { server } = definition
-    if ((await this.state(server)).power !== 'off') return
+    const doing = `starting server ${server}`
+    if ((await this.#known(server, doing)).state.power !== 'off') return
     this.#accelerator ??= await this.#options.accelerator()
     await rm(this.#file(server, 'releasing.json'), { force: true })
     const xml = domainXml(definition, {
@@ -126,7 +132,6 @@ class LibvirtDriver implements ComputeDriver {
       network: this.#options.network,
     })
     const file = await this.#give(server, xml)
-    const doing = `starting server ${server}`
     await this.#tell(doing, server, 'define', '--file', file)
     try {
       await this.#tell(doing, server, 'start', '--domain', this.#domain(server))
@@ -171,7 +176,8 @@ class LibvirtDriver implements ComputeDriver {
   }
 
   async attach(server: string, device: GuestDevice): Promise<void> {
-    const seen = await this.#look(server)
+    const doing = `plugging a ${device.kind} into server ${server}`
+    const seen = await this.#known(server, doing)
     if (seen.state.power === 'off' || has(seen.state, nameOf(device))) return
     const { nbdSocket, network } = this.#options
     // Notes of volumes that were released since would be true again.
@@ -181,12 +187,12 @@ class LibvirtDriver implements ComputeDriver {
         ? diskXml(device.disk, null, freePlace(seen.targets), nbdSocket)
         : nicXml(device.nic, network)
     const file = await this.#give(server, xml)
-    const doing = `plugging a ${device.kind} into server ${server}`
     await this.#tell(doing, server, 'attach-device', this.#domain(server), file, '--live')
   }
 
   async detach(server: string, device: GuestDeviceName, hurry: AbortSignal): Promise<void> {
-    const before = await this.state(server)
+    const doing = `taking a ${device.kind} from server ${server}`
+    const before = (await this.#known(server, doing)).state
     if (before.power === 'off' || !has(before, device)) return
     if (device.kind === 'disk') await this.#noteReleasing(server, before.disks, device.volume)
     const alias = device.kind === 'disk' ? diskAlias(device.volume) : nicAlias(device.port)
@@ -235,9 +241,15 @@ class LibvirtDriver implements ComputeDriver {
 
   // ---------------------------------------------------------------- what libvirt says
 
-  async #look(
-    server: string,
-  ): Promise<{ readonly state: GuestState; readonly targets: DomainDevices['targets'] }> {
+  /** For what must not be done, or left out, by guess. */
+  async #known(server: string, doing: string): Promise<Look> {
+    const look = await this.#look(server)
+    if (look.state.power !== 'unknown') return look
+    const reason = look.state.reason ?? 'its state is not known'
+    throw new Fault(GUEST_FAILED, `${doing}: ${reason}`, { server })
+  }
+
+  async #look(server: string): Promise<Look> {
     const domain = this.#domain(server)
     const answer = await this.#virsh.call(`domstate ${domain} --reason; dumpxml ${domain}`)
     if (answer.kind === 'failed') {
@@ -257,7 +269,7 @@ class LibvirtDriver implements ComputeDriver {
     const asked = await this.#releasing(server)
     const isRunning = word === 'running' || word === 'idle' || word === 'in shutdown'
     const state: GuestState = {
-      power: isRunning ? 'running' : word === '' ? 'unknown' : 'paused',
+      power: isRunning ? 'running' : word === '' || word === 'no state' ? 'unknown' : 'paused',
       end: 'stopped',
       reason: isRunning ? null : `libvirt says: ${word}, ${reason}`,
       disks,
