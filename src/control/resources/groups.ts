@@ -9,7 +9,8 @@ type Db = Queries | Transaction
 
 export const groupStatus = (row: ProtectionGroupRow): GroupStatus => row.status as GroupStatus
 export const groupStation = (row: ProtectionGroupRow): Station => row.station as Station
-export const pairStatus = (row: ReplicationPairRow): PairStatus => row.status as PairStatus
+export const pairStatus = (row: Pick<ReplicationPairRow, 'status'>): PairStatus =>
+  row.status as PairStatus
 
 /** The site that the group's records name as production, and the other one. */
 export const productionAz = (row: ProtectionGroupRow): string =>

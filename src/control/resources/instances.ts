@@ -163,16 +163,43 @@ export interface PairAttachment {
 export const pairAttachments = (pair: Pick<ReplicationPairRow, 'attachments'>): PairAttachment[] =>
   pair.attachments === '[]' ? [] : fromJson<PairAttachment[]>(pair.attachments)
 
-export interface AttachedPair {
-  readonly pair: ReplicationPairRow
+export interface AttachedPair<Pair = ReplicationPairRow> {
+  readonly pair: Pair
   readonly device: string
 }
 
+/** What a list of instances needs of their pairs. */
+export type PairGist = Pick<
+  ReplicationPairRow,
+  'id' | 'group_id' | 'status' | 'attachments' | 'in_session' | 'progress' | 'added_epoch'
+>
+
+export async function listPairGists(db: Db, project: string): Promise<PairGist[]> {
+  return await db
+    .selectFrom('replication_pairs')
+    .select(['id', 'group_id', 'status', 'attachments', 'in_session', 'progress', 'added_epoch'])
+    .where('project', '=', project)
+    .execute()
+}
+
+/** Ids of a project's instances of which a server is gone. */
+export async function brokenInstances(db: Db, project: string): Promise<ReadonlySet<string>> {
+  const rows = await db
+    .selectFrom('protected_instances')
+    .leftJoin('servers as source', 'source.id', 'protected_instances.source_server')
+    .leftJoin('servers as target', 'target.id', 'protected_instances.target_server')
+    .select('protected_instances.id')
+    .where('protected_instances.project', '=', project)
+    .where((eb) => eb.or([eb('source.id', 'is', null), eb('target.id', 'is', null)]))
+    .execute()
+  return new Set(rows.map(({ id }) => id))
+}
+
 /** Attached pairs by instance, each in the order of the device names. */
-export function pairsByInstance(
-  pairs: readonly ReplicationPairRow[],
-): ReadonlyMap<string, readonly AttachedPair[]> {
-  const found = new Map<string, AttachedPair[]>()
+export function pairsByInstance<Pair extends Pick<ReplicationPairRow, 'attachments'>>(
+  pairs: readonly Pair[],
+): ReadonlyMap<string, readonly AttachedPair<Pair>[]> {
+  const found = new Map<string, AttachedPair<Pair>[]>()
   for (const pair of pairs) {
     for (const { instance, device } of pairAttachments(pair)) {
       const list = found.get(instance) ?? []

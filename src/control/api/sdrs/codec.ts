@@ -1,5 +1,5 @@
 import { pairStatus } from '#control/resources/groups.ts'
-import { type AttachedPair, instanceStatus } from '#control/resources/instances.ts'
+import { type AttachedPair, instanceStatus, type PairGist } from '#control/resources/instances.ts'
 import { fromJson } from '#control/store/json.ts'
 import type {
   ActiveDomainRow,
@@ -30,8 +30,10 @@ const ID = /^(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]
 export const isId = (value: unknown): value is string => typeof value === 'string' && ID.test(value)
 
 /** Progress of one pair: what is known now, or where it stood when replication last stopped. */
-export const pairProgress = (pair: ReplicationPairRow, view: SyncView): number =>
-  view.pairs.get(pair.id)?.progress ?? pair.progress
+export const pairProgress = (
+  pair: Pick<ReplicationPairRow, 'id' | 'progress'>,
+  view: SyncView,
+): number => view.pairs.get(pair.id)?.progress ?? pair.progress
 
 export function groupObject(
   group: ProtectionGroupRow,
@@ -108,7 +110,7 @@ export function pairObject(
 /** What is shown of an instance besides its own row. */
 export interface InstanceParts {
   readonly group: ProtectionGroupRow
-  readonly attached: readonly AttachedPair[]
+  readonly attached: readonly AttachedPair<PairGist>[]
   readonly tags: readonly Tag[]
   /** How many of its two servers exist. */
   readonly servers: number

@@ -1,10 +1,16 @@
 import { assert } from '#base/assert.ts'
-import { listGroups, listPairs, readGroup } from '#control/resources/groups.ts'
-import { findInstance, pairsByInstance } from '#control/resources/instances.ts'
-import { pairsOfGroup } from '#control/resources/groups.ts'
+import { readServers } from '#control/operations/definitions/instance-facts.ts'
+import { listGroups, pairsOfGroup, readGroup } from '#control/resources/groups.ts'
+import {
+  brokenInstances,
+  findInstance,
+  listPairGists,
+  type PairGist,
+  pairsByInstance,
+} from '#control/resources/instances.ts'
 import { tagsByResource, tagsOf } from '#control/resources/tags.ts'
 import type { Queries } from '#control/store/store.ts'
-import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import type { ProtectedInstanceRow } from '#control/store/tables/servers.ts'
 import type { Tag } from '#domain/tag.ts'
 import { type InstanceParts, instanceObject } from './codec.ts'
@@ -15,27 +21,22 @@ import { type SdrsServices, viewsOf } from './services.ts'
 /** Everything of a project that instances are shown with. */
 export interface InstanceSurroundings {
   readonly groups: ReadonlyMap<string, ProtectionGroupRow>
-  readonly pairs: readonly ReplicationPairRow[]
+  readonly pairs: readonly PairGist[]
   partsOf(instance: ProtectedInstanceRow): InstanceParts
 }
 
 export async function surroundingsOf(db: Queries, project: string): Promise<InstanceSurroundings> {
   const groups = new Map((await listGroups(db, project)).map((group) => [group.id, group]))
-  const pairs = await listPairs(db, project)
-  const servers = await db
-    .selectFrom('servers')
-    .select('id')
-    .where('project', '=', project)
-    .where('instance', 'is not', null)
-    .execute()
+  const pairs = await listPairGists(db, project)
+  const broken = await brokenInstances(db, project)
   const tags = await tagsByResource(db, project, 'instance')
-  return surroundings(groups, pairs, new Set(servers.map(({ id }) => id)), tags)
+  return surroundings(groups, pairs, broken, tags)
 }
 
 function surroundings(
   groups: ReadonlyMap<string, ProtectionGroupRow>,
-  pairs: readonly ReplicationPairRow[],
-  servers: ReadonlySet<string>,
+  pairs: readonly PairGist[],
+  broken: ReadonlySet<string>,
   tags: ReadonlyMap<string, readonly Tag[]>,
 ): InstanceSurroundings {
   const attached = pairsByInstance(pairs)
@@ -45,12 +46,11 @@ function surroundings(
     partsOf(instance) {
       const group = groups.get(instance.group_id)
       assert(group !== undefined, 'an instance has a group')
-      const here = [instance.source_server, instance.target_server].filter((id) => servers.has(id))
       return {
         group,
         attached: attached.get(instance.id) ?? [],
         tags: tags.get(instance.id) ?? [],
-        servers: here.length,
+        servers: broken.has(instance.id) ? 1 : 2,
       }
     },
   }
@@ -83,11 +83,11 @@ export async function showInstance(
   if (instance === undefined) return null
   const group = await readGroup(db, instance.group_id)
   assert(group !== undefined, 'an instance has a group')
-  const servers = await db.selectFrom('servers').select('id').where('instance', '=', id).execute()
+  const servers = await readServers(db, [instance.source_server, instance.target_server])
   const around = surroundings(
     new Map([[group.id, group]]),
     await pairsOfGroup(db, group.id),
-    new Set(servers.map((server) => server.id)),
+    new Set(servers.size < 2 ? [id] : []),
     new Map([[id, await tagsOf(db, 'instance', id)]]),
   )
   const [shown] = await instanceObjects(db, services, around, [instance])

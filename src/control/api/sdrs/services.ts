@@ -1,7 +1,7 @@
 import type { RequestServices } from '#control/operations/definitions/requests.ts'
-import { loadSyncViews } from '#control/operations/definitions/sync-views.ts'
+import { loadSyncViews, type SyncedPair } from '#control/operations/definitions/sync-views.ts'
 import type { Queries } from '#control/store/store.ts'
-import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import type { SyncView } from '#domain/sync-view.ts'
 import type { RefuseWith } from './errors.ts'
 
@@ -22,7 +22,7 @@ export async function viewsOf(
   db: Queries,
   services: SdrsServices,
   groups: readonly ProtectionGroupRow[],
-  pairs: readonly ReplicationPairRow[],
+  pairs: readonly SyncedPair[],
 ): Promise<(group: string) => SyncView> {
   const views = await loadSyncViews(db, services, groups, pairs)
   return (group) => views.get(group) ?? NOTHING_KNOWN

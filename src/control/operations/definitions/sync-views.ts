@@ -19,12 +19,15 @@ export interface SyncSources {
 
 type Db = Queries | Transaction
 
+/** What the view of a group needs of its pairs. */
+export type SyncedPair = Pick<ReplicationPairRow, 'id' | 'group_id' | 'in_session' | 'added_epoch'>
+
 /** By group id. */
 export async function loadSyncViews(
   db: Db,
   sources: SyncSources,
   groups: readonly ProtectionGroupRow[],
-  pairs: readonly ReplicationPairRow[],
+  pairs: readonly SyncedPair[],
 ): Promise<Map<string, SyncView>> {
   const records = await readOwnership(
     db,
