@@ -73,7 +73,9 @@ async function crashing(boundaries: number, command: () => Promise<unknown>): Pr
 }
 
 const pids = async (): Promise<number[]> =>
-  (await processesWithArgumentPrefix(join(directory, 'run'))).map(({ facts }) => facts.pid)
+  (await processesWithArgumentPrefix(join(directory, 'run'), '-pidfile')).map(
+    ({ facts }) => facts.pid,
+  )
 const power = async () => (await ask('show', { server: SERVER }))?.power
 const define = async (generation = 1, disks: readonly string[] = ['disk-1']) =>
   await ask('define', {
@@ -112,6 +114,26 @@ test('a guest outlives kill -9 of its agent and is adopted by the next one, with
   const stopped = await ask('stop', { server: SERVER, hard: false, grace_ms: 60_000 })
   assert.equal(stopped?.power, 'off')
   assert.deepEqual(await pids(), [])
+})
+
+test('a process that only looks at the pid file of a guest is not taken for one', {
+  skip: NO_QEMU,
+}, async () => {
+  await startAgent()
+  await define()
+  await kill()
+  const onlooker = spawn('tail', ['-F', join(directory, 'run', `lab-guest-${SERVER}.pid`)], {
+    stdio: 'ignore',
+  })
+  try {
+    await once(onlooker, 'spawn')
+    await startAgent()
+    assert.equal(await power(), 'off')
+    await ask('remove', { server: SERVER })
+    assert.equal(onlooker.exitCode ?? onlooker.signalCode, null)
+  } finally {
+    onlooker.kill('SIGKILL')
+  }
 })
 
 test('an agent killed while it starts a guest is followed by one that has it, once', {

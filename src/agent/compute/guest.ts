@@ -233,8 +233,8 @@ export class Guest {
     await this.#queued(async () => {
       const { definition } = this.#known
       const state = await this.#deps.driver.adopt(definition)
-      // What is unknown is taken for what the definition says, so that fencing has something to go by.
       if (state.power !== 'off') this.#memoryMb = definition.memory_mb
+      else if (this.#known.wanted === 'running') this.#sinceMs = this.#deps.clock.wallMs()
       this.#state = state
     })
   }

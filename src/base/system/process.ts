@@ -46,14 +46,19 @@ export async function processesWithArgument(argument: string): Promise<ProcessFa
   return found.filter((facts) => facts?.commandLine.includes(argument) === true) as ProcessFacts[]
 }
 
-/** Every process with an argument that begins with `prefix`, and the rest of that argument. Those that have ended are left out. */
+/** Every process with an argument that begins with `prefix`, right after the argument `option` when one is named, and the rest of that
+ *  argument. Those that have ended are left out. */
 export async function processesWithArgumentPrefix(
   prefix: string,
+  option?: string,
 ): Promise<{ readonly rest: string; readonly facts: ProcessFacts }[]> {
   const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name)).map(Number)
   const found = await Promise.all(pids.map((pid) => readProcess(pid).catch(() => undefined)))
   return found.flatMap((facts) => {
-    const argument = facts?.commandLine.find((one) => one.startsWith(prefix))
+    const argument = facts?.commandLine.find(
+      (one, index, all) =>
+        one.startsWith(prefix) && (option === undefined || all[index - 1] === option),
+    )
     if (facts === undefined || argument === undefined || facts.state === 'Z') return []
     return [{ rest: argument.slice(prefix.length), facts }]
   })

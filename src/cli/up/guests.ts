@@ -40,7 +40,7 @@ export async function killGuests(
   site: string,
 ): Promise<readonly string[]> {
   const prefix = `${site}-guest-`
-  const byCommand = await processesWithArgumentPrefix(join(paths.run, prefix))
+  const byCommand = await processesWithArgumentPrefix(join(paths.run, prefix), '-pidfile')
   const guests = new Map(byCommand.map(({ rest, facts }) => [`${prefix}${rest}`, facts]))
   for (const file of await filesIn(paths.run)) {
     if (!file.startsWith(prefix) || !file.endsWith('.pid') || guests.has(file)) continue

@@ -36,6 +36,8 @@ const FUNCTIONS = 8
 const FIRST_PORT_DEVICE = 2
 const RANDOM_DEVICE = '0x1e'
 
+/** What stands before the path that a guest's process is recognised by; somebody who looks at the file has the path only. */
+export const PID_FILE_OPTION = '-pidfile'
 export const QMP_SOCKET = 'qmp.sock'
 export const CONSOLE_LOG = 'console.log'
 export const CONSOLE_OLD = 'console.old'
@@ -126,7 +128,7 @@ export function guestArguments(definition: ServerDefinition, places: GuestPlaces
     ['-nodefaults', '-no-user-config', '-display', 'none'],
     // A guest that powers itself off stays until it was seen: off by its own will is not the same as gone.
     ['-no-shutdown'],
-    ['-pidfile', places.pidFile],
+    [PID_FILE_OPTION, places.pidFile],
     ['-qmp', `unix:${QMP_SOCKET},server=on,wait=off`],
     ['-chardev', `file,id=${CONSOLE_ID},path=${CONSOLE_LOG},append=on`],
     ['-serial', `chardev:${CONSOLE_ID}`],

@@ -24,7 +24,14 @@ import {
 } from '../driver.ts'
 import { GUEST_FAILED } from '../faults.ts'
 import { findAccelerator } from './accelerator.ts'
-import { type Accelerator, diskId, guestArguments, nicId, QMP_SOCKET } from './arguments.ts'
+import {
+  type Accelerator,
+  diskId,
+  guestArguments,
+  nicId,
+  PID_FILE_OPTION,
+  QMP_SOCKET,
+} from './arguments.ts'
 import { readConsole } from './console-log.ts'
 import { Machine, type MachineDeps } from './machine.ts'
 import { startGuestProcess } from './process.ts'
@@ -259,7 +266,7 @@ class QemuDriver implements ComputeDriver {
   }
 
   async #processes(): Promise<{ readonly server: string; readonly facts: ProcessFacts }[]> {
-    const found = await processesWithArgumentPrefix(this.#pidPrefix)
+    const found = await processesWithArgumentPrefix(this.#pidPrefix, PID_FILE_OPTION)
     return found
       .filter(({ rest }) => rest.endsWith('.pid'))
       .map(({ rest, facts }) => ({ server: rest.slice(0, -'.pid'.length), facts }))
