@@ -1,12 +1,10 @@
 import type { Duplex } from 'node:stream'
-import { assert, unreachable } from '#base/assert.ts'
+import { unreachable } from '#base/assert.ts'
 import type { ByteStream } from '#base/system/byte-stream.ts'
 import { CMD, CMD_FLAG, ERROR } from '#wire/nbd/constants.ts'
 import {
   DATA_CHUNK_BYTES,
   emptyRequest,
-  encodeBlockStatus,
-  encodeErrorChunk,
   readRequest,
   REQUEST_BYTES,
   type Request,
@@ -15,10 +13,18 @@ import {
   writeSimpleReply,
 } from '#wire/nbd/transmission.ts'
 import type { MemoryBudget } from './budget.ts'
-import { HEADER_BYTES, Io, type IoError, type IoOwner, WRITE_PART_BYTES_MAX } from './device.ts'
+import {
+  HEADER_BYTES,
+  type Io,
+  type IoError,
+  type IoOwner,
+  WRITE_PART_BYTES_MAX,
+} from './device.ts'
 import type { ExportConnection } from './exports.ts'
-import { type Agreement, ALLOCATION_CONTEXT_ID, REQUEST_BYTES_MAX } from './negotiation.ts'
+import { forEachPart, IoPool, releaseSlab } from './io-pool.ts'
+import { type Agreement, REQUEST_BYTES_MAX } from './negotiation.ts'
 import type { ReceiveSlabs } from './receive-slabs.ts'
+import { Replies } from './replies.ts'
 import type { Slab } from './slab.ts'
 
 /* The transmission phase of one connection. This is the hot path: a request costs a few microseconds in all, so
@@ -49,8 +55,6 @@ const REQUESTS_IN_FLIGHT_MAX = 1024
 const BYTES_IN_FLIGHT_MAX = 64 * 1024 * 1024
 /** Replies the client has not fetched. Beyond it no further request is taken from this client. */
 const UNSENT_BYTES_MAX = 8 * 1024 * 1024
-/** Replies without data are collected here; a fresh one is taken when it is used up. */
-const REPLIES_BYTES = 64 * 1024
 
 const KNOWN_FLAGS = CMD_FLAG.FUA | CMD_FLAG.NO_HOLE | CMD_FLAG.REQ_ONE
 
@@ -100,23 +104,21 @@ export class Connection implements IoOwner, ExportConnection {
   #batchCount = 0
   #inFlight = 0
   #inFlightBytes = 0
-  readonly #free: Io[] = []
+  readonly #ios = new IoPool(this)
   #slab: Slab | undefined
   #slabAt = 0
 
   // Answering
   #parsing = false
   #flushPlanned = false
-  #replies = Buffer.allocUnsafeSlow(REPLIES_BYTES)
-  #repliesStart = 0
-  #repliesEnd = 0
-  readonly #longReplies: Buffer[] = []
+  readonly #replies: Replies
   readonly #readsDone: Io[] = []
 
   constructor({ stream, early, agreement, slabs, budget, onClosed }: ConnectionParts) {
     this.#bytes = stream
     this.#stream = stream.duplex
     this.#agreement = agreement
+    this.#replies = new Replies(agreement.structured)
     this.#slabs = slabs
     this.#budget = budget
     budget.connected()
@@ -142,17 +144,17 @@ export class Connection implements IoOwner, ExportConnection {
     // What the device has comes back through `done`, what is on its way to the client through the stream. The rest goes now.
     const never = new Set<Io>(this.#readsDone)
     if (this.#receiving !== undefined) {
-      this.#releaseSlab(this.#receiving)
+      releaseSlab(this.#receiving)
       never.add(this.#parent ?? this.#receiving)
     }
-    for (const part of this.#parts) this.#releaseSlab(part)
+    for (const part of this.#parts) releaseSlab(part)
     for (let i = 0; i < this.#batchCount; i++) {
       const io = this.#batch[i] as Io
-      this.#releaseSlab(io)
+      releaseSlab(io)
       never.add(io.parent ?? io)
     }
     this.#batchCount = 0
-    for (const io of this.#readsDone) this.#forEachPart(io, (part) => this.#releaseSlab(part))
+    for (const io of this.#readsDone) forEachPart(io, (part) => releaseSlab(part))
     for (const io of never) this.#account(io, -1)
     this.#readsDone.length = 0
     this.#slab?.release()
@@ -314,10 +316,10 @@ export class Connection implements IoOwner, ExportConnection {
         if (length > REQUEST_BYTES_MAX) return false
         this.#skipBytes = length
       }
-      this.#refuse(type, problem, request)
+      this.#replies.refuse(type, problem, request)
       return true
     }
-    const io = this.#takeIo()
+    const io = this.#ios.take()
     io.offset = offset
     io.length = length
     io.fua = (flags & CMD_FLAG.FUA) !== 0
@@ -398,7 +400,7 @@ export class Connection implements IoOwner, ExportConnection {
 
   /** The next part of a large request. */
   #part(parent: Io, offset: number, left: number): Io {
-    const part = this.#takeIo()
+    const part = this.#ios.take()
     part.kind = parent.kind
     part.fua = parent.fua
     part.parent = parent
@@ -452,8 +454,8 @@ export class Connection implements IoOwner, ExportConnection {
     if (parent === undefined) return this.#answer(io, error)
     if (error !== 0) parent.partsError = error
     if (io.kind === 'write') {
-      this.#releaseSlab(io)
-      this.#giveIo(io)
+      releaseSlab(io)
+      this.#ios.give(io)
     }
     if (--parent.partsLeft === 0) this.#answer(parent, parent.partsError)
   }
@@ -461,7 +463,7 @@ export class Connection implements IoOwner, ExportConnection {
   #answer(io: Io, error: IoError): void {
     this.#inFlight--
     if (this.#closed) {
-      this.#forEachPart(io, (part) => this.#releaseSlab(part))
+      forEachPart(io, (part) => releaseSlab(part))
       this.#account(io, -1)
       return
     }
@@ -472,24 +474,24 @@ export class Connection implements IoOwner, ExportConnection {
           this.#readsDone.push(io)
         } else {
           this.#account(io, -1)
-          this.#refuseRead(error, cookieHigh, cookieLow)
-          this.#giveRead(io)
+          this.#replies.refuseRead(error, cookieHigh, cookieLow)
+          this.#ios.giveRead(io)
         }
         break
       case 'write':
         this.#account(io, -1)
-        this.#releaseSlab(io)
-        this.#simple(error, cookieHigh, cookieLow)
-        this.#giveIo(io)
+        releaseSlab(io)
+        this.#replies.simple(error, cookieHigh, cookieLow)
+        this.#ios.give(io)
         break
       case 'zero':
       case 'flush':
-        this.#simple(error, cookieHigh, cookieLow)
-        this.#giveIo(io)
+        this.#replies.simple(error, cookieHigh, cookieLow)
+        this.#ios.give(io)
         break
       case 'extents':
-        this.#answerExtents(io, error)
-        this.#giveIo(io)
+        this.#replies.extents(io, error)
+        this.#ios.give(io)
         break
       default:
         unreachable(kind)
@@ -499,46 +501,6 @@ export class Connection implements IoOwner, ExportConnection {
     // are not taken here: the device that is calling would be called back in the middle of its own work.
     if (this.#inFlight === 0) this.#flush()
     else this.#planFlush()
-  }
-
-  #answerExtents(io: Io, error: IoError): void {
-    const { cookieHigh, cookieLow } = io
-    if (error !== 0) {
-      this.#longReplies.push(encodeErrorChunk(error, cookieHigh, cookieLow))
-      return
-    }
-    const found = io.extents ?? []
-    assert(found.length > 0, 'a device tells at least one extent')
-    const extents = io.single ? found.slice(0, 1) : found
-    this.#longReplies.push(encodeBlockStatus(ALLOCATION_CONTEXT_ID, extents, cookieHigh, cookieLow))
-  }
-
-  #refuse(type: number, error: number, { cookieHigh, cookieLow }: Request): void {
-    if (type === CMD.READ) this.#refuseRead(error, cookieHigh, cookieLow)
-    else if (type === CMD.BLOCK_STATUS && this.#agreement.structured) {
-      this.#longReplies.push(encodeErrorChunk(error, cookieHigh, cookieLow))
-    } else this.#simple(error, cookieHigh, cookieLow)
-  }
-
-  /** Where structured replies were agreed on, a READ may be answered in no other way. */
-  #refuseRead(error: number, cookieHigh: number, cookieLow: number): void {
-    if (this.#agreement.structured) {
-      this.#longReplies.push(encodeErrorChunk(error, cookieHigh, cookieLow))
-    } else this.#simple(error, cookieHigh, cookieLow)
-  }
-
-  #simple(error: number, cookieHigh: number, cookieLow: number): void {
-    if (this.#repliesEnd + SIMPLE_REPLY_BYTES > this.#replies.length) {
-      if (this.#repliesEnd > this.#repliesStart) {
-        this.#longReplies.push(this.#replies.subarray(this.#repliesStart, this.#repliesEnd))
-      }
-      // The old buffer may still be on its way into the socket, so it is left to it.
-      this.#replies = Buffer.allocUnsafeSlow(REPLIES_BYTES)
-      this.#repliesStart = 0
-      this.#repliesEnd = 0
-    }
-    writeSimpleReply(this.#replies, this.#repliesEnd, error, cookieHigh, cookieLow)
-    this.#repliesEnd += SIMPLE_REPLY_BYTES
   }
 
   /** Once per turn, however many requests complete in it. */
@@ -557,19 +519,9 @@ export class Connection implements IoOwner, ExportConnection {
   #flush(): void {
     if (this.#closed) return
     const stream = this.#stream
-    const short = this.#repliesEnd > this.#repliesStart
-    const pieces = (short ? 1 : 0) + this.#longReplies.length + this.#readsDone.length
+    const pieces = this.#replies.pieces + this.#readsDone.length
     if (pieces > 1) stream.cork()
-    if (short) {
-      const replies = this.#replies.subarray(this.#repliesStart, this.#repliesEnd)
-      if (pieces === 1) this.#bytes.send(replies)
-      else stream.write(replies)
-      this.#repliesStart = this.#repliesEnd
-    }
-    if (this.#longReplies.length > 0) {
-      for (const reply of this.#longReplies) stream.write(reply)
-      this.#longReplies.length = 0
-    }
+    this.#replies.send(this.#bytes, stream, pieces === 1)
     if (this.#readsDone.length > 0) this.#sendReads()
     if (pieces > 1) stream.uncork()
     if (this.#inFlight === 0 && this.#slab !== undefined && this.#slabs.wantsBack(this.#slab)) {
@@ -590,7 +542,7 @@ export class Connection implements IoOwner, ExportConnection {
       bytes += io.length
       this.#writeReadHeader(io)
       let first = true
-      this.#forEachPart(io, (part) => {
+      forEachPart(io, (part) => {
         const slab = part.slab as Slab
         const start = first ? part.at - this.#readHeaderBytes : part.at
         first = false
@@ -598,7 +550,7 @@ export class Connection implements IoOwner, ExportConnection {
         slabs.push(slab)
         part.slab = undefined
       })
-      this.#giveRead(io)
+      this.#ios.giveRead(io)
     }
     this.#readsDone.length = 0
     // An empty write is called back when everything before it has been handed to the kernel, or will never be.
@@ -622,46 +574,6 @@ export class Connection implements IoOwner, ExportConnection {
       const at = first.at - DATA_CHUNK_BYTES
       writeDataChunkHeader(bytes, at, cookieHigh, cookieLow, io.offset, io.length)
     } else writeSimpleReply(bytes, first.at - SIMPLE_REPLY_BYTES, 0, cookieHigh, cookieLow)
-  }
-
-  // ── Requests as objects ────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #takeIo(): Io {
-    return this.#free.pop() ?? new Io(this)
-  }
-
-  #giveIo(io: Io): void {
-    io.slab = undefined
-    io.extents = undefined
-    io.parent = undefined
-    io.partsLeft = 0
-    io.partsError = 0
-    io.fua = false
-    io.mayUnmap = false
-    io.more = false
-    io.single = false
-    this.#free.push(io)
-  }
-
-  #giveRead(io: Io): void {
-    for (const part of io.parts) {
-      this.#releaseSlab(part)
-      this.#giveIo(part)
-    }
-    io.parts.length = 0
-    this.#releaseSlab(io)
-    this.#giveIo(io)
-  }
-
-  #releaseSlab(io: Io): void {
-    const { slab } = io
-    io.slab = undefined
-    slab?.release()
-  }
-
-  #forEachPart(io: Io, visit: (part: Io) => void): void {
-    if (io.parts.length === 0) visit(io)
-    else for (const part of io.parts) visit(part)
   }
 }
 
