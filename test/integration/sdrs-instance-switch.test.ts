@@ -90,6 +90,20 @@ test('the identity of a server goes where production goes, and nothing runs at t
   await inSync(id)
   await region.act(group, 'stop-server-group')
   assert.equal((await show(id)).status, 'available')
+  // As after a restored database, whose row follows the record.
+  for (const [writer, replica, station] of [
+    ['az2', 'az1', 'target'],
+    ['az1', 'az2', 'source'],
+  ] as const) {
+    await services.store.write((tx) =>
+      tx.updateTable('ownership').set({ writer, replica }).where('session', '=', group).execute(),
+    )
+    await region.until('the group follows its record', async () => {
+      return (await show(id)).priority_station === station
+    })
+    const [production, other] = station === 'source' ? [web.id, dr] : [dr, web.id]
+    assert.deepEqual([await worn(production), await worn(other)], [identity, spare])
+  }
   await region.job('DELETE', `${INSTANCES}/${id}`, { delete_target_server: true })
   await dropGroup(group)
   await dropServers(web.id)

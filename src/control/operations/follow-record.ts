@@ -18,7 +18,7 @@ import type { Store } from '#control/store/store.ts'
 import type { OwnershipState } from '#domain/ownership.ts'
 import { GROUP_TRANSIENT, type GroupStatus, type Station } from '#domain/protection-group.ts'
 import { PAIR_BUSY, type PairStatus } from '#domain/replication-pair.ts'
-import { moveIdentities } from './definitions/instance-identity.ts'
+import { moveIdentities, wearSpares } from './definitions/instance-identity.ts'
 
 /* A group's row says what the record says.
  *
@@ -105,6 +105,7 @@ export async function followRecord(
       const spare = wanted.status === 'failed-over' ? 'waits' : 'swapped'
       await moveIdentities(tx, { ...group, ...wanted }, spare, now)
     }
+    if (wanted.status !== 'failed-over') await wearSpares(tx, { ...group, ...wanted })
     for (const instance of await instancesOfGroup(tx, id)) {
       if (!SETTLED.has(instance.status) || !SETTLED.has(wanted.status)) continue
       await updateInstance(tx, instance.id, { status: wanted.status }, now)

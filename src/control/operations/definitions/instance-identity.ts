@@ -47,15 +47,26 @@ export async function moveIdentities(
     for (const port of ports.get(from) ?? []) {
       if (port.id !== instance.spare_port) await movePort(tx, port.id, to, port.place)
     }
-    const worn = (ports.get(to) ?? []).some((port) => port.id === instance.spare_port)
-    if (instance.spare_port !== null && worn) {
-      await movePort(tx, instance.spare_port, spare === 'swapped' ? from : null, 0)
-    }
+    await placeSpare(tx, instance, to, from, spare)
     await standDown(tx, from, nowMs)
     await forgetStops(tx, [to])
     await raiseGeneration(tx, from)
     await raiseGeneration(tx, to)
   }
+}
+
+/** From the server that is production now, or from nobody. Where it is already, it stays. */
+async function placeSpare(
+  tx: Transaction,
+  instance: ProtectedInstanceRow,
+  production: string,
+  other: string,
+  spare: 'swapped' | 'waits',
+): Promise<void> {
+  if (instance.spare_port === null) return
+  const port = await readPort(tx, instance.spare_port)
+  if (port === undefined || (port.server !== production && port.server !== null)) return
+  await movePort(tx, port.id, spare === 'swapped' ? other : null, 0)
 }
 
 /** It is not to run any more, whether its site hears that now or later. */
