@@ -102,7 +102,7 @@ The witness's truth about one replicated group: one row of the control plane's d
 | Field | Type | Meaning |
 |---|---|---|
 | session | text | opaque id of the group's session |
-| epoch | integer ≥ 0 | raised by one with every change of state; 0 means never opened |
+| epoch | integer ≥ 0 | raised by one with every change of state, by more when a restored database is trusted again or after break-glass; 0 means never opened |
 | state | one of ${STATES.map((state) => `\`${state}\``).join(', ')} | see below |
 | writer, replica | site names, different | who may write (last did, in \`closed\`), and the other one |
 | lease | null, or holder and end | who may acknowledge alone, until when; milliseconds of the witness host's CLOCK_BOOTTIME, meaningless on another boot |
@@ -152,7 +152,7 @@ In the order in which they are decided:
 | STALE_EPOCH | the request names another epoch than the record | the record comes along: still named as writer, it adopts the record; else it fences itself |
 | NOT_WRITER | an agent asks for a site that is not the recorded writer | fences itself |
 | WRONG_STATE | the table above has no such move; a renewal where nobody is alone | adopts the record |
-| WITNESS_WAITING | the database was restored, or promoted, and not both agents have reported | asks again |
+| WITNESS_WAITING | the database was restored, or promoted, and not both agents have reported since | asks again |
 | NOT_IN_SYNC | failover without force, and the replica lacks writes | an operator decides |
 | PREFERRED_MAY_RUN | failover from the preferred site of \`static-priority\`, without its consent or the statement that it is off | an operator decides |
 | LEASE_HELD | another site would become writer while a lease lives | asks again after the time told |
