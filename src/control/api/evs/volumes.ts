@@ -264,7 +264,12 @@ export async function newVolume(
   const [source] = sources
   if (sources.length > 1) throw refuse('EVS.1016')
   if (source === 'snapshot_id') throw refuse('EVS.2045')
-  if (source === 'imageRef') throw refuse('EVS.2046')
+  if (source === 'imageRef') {
+    throw refuse(
+      'EVS.2046',
+      'imageRef: a disk is made from an image together with its server; map the image there.',
+    )
+  }
   if (source === 'backup_id') throw refuse('EVS.1006')
   // An empty disk where a copy was ordered would look like success.
   if (source !== undefined) throw refuse('EVS.5400', `${source}: disks are not cloned here.`)
