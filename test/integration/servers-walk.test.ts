@@ -17,7 +17,7 @@ import {
   requestServers,
 } from '#control/operations/definitions/server-requests.ts'
 import { imageId } from '#control/resources/images.ts'
-import { faultOf, listServerDisks, listServers } from '#control/resources/servers.ts'
+import { disksOf, faultOf, listServers } from '#control/resources/servers.ts'
 import { attachmentsOf, listVolumes } from '#control/resources/volumes.ts'
 import { fakeGuests } from '../support/fake-guests.ts'
 import { PROJECT, Region } from '../support/region.ts'
@@ -118,7 +118,11 @@ async function step(pick: <T>(from: readonly T[]) => T, name: string): Promise<v
       })
       return
     case 'detach': {
-      const disks = [...(await listServerDisks(services.store.db, PROJECT)).values()].flat()
+      const all = await disksOf(
+        services.store.db,
+        servers.map(({ id }) => id),
+      )
+      const disks = [...all.values()].flat()
       if (disks.length === 0) return
       const disk = pick(disks)
       await requestDetachment(services, PROJECT, disk.server, { volume: disk.volume })
@@ -212,7 +216,10 @@ async function disagreements(): Promise<string[]> {
     if (wrong) found.push(text)
   }
   const servers = await listServers(db, PROJECT)
-  const all = await listServerDisks(db, PROJECT)
+  const all = await disksOf(
+    db,
+    servers.map(({ id }) => id),
+  )
   const volumes = new Map((await listVolumes(db, PROJECT)).map((one) => [one.id, one]))
   const placed = new Map<string, string>()
   for (const server of servers) {

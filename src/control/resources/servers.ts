@@ -91,27 +91,6 @@ export async function disksOf(
 /** Both engines limit the number of parameters of a statement. */
 const IDS_PER_QUERY = 500
 
-/** All disks of a project's servers in one query, for lists. */
-export async function listServerDisks(
-  db: Db,
-  project: string,
-): Promise<Map<string, ServerDiskRow[]>> {
-  const rows = await db
-    .selectFrom('server_disks')
-    .selectAll()
-    .where('project', '=', project)
-    .orderBy('server')
-    .orderBy('device')
-    .execute()
-  const found = new Map<string, ServerDiskRow[]>()
-  for (const row of rows) {
-    const list = found.get(row.server)
-    if (list === undefined) found.set(row.server, [row])
-    else list.push(row)
-  }
-  return found
-}
-
 export async function serversOfVolume(db: Db, volume: string): Promise<ServerDiskRow[]> {
   return await db
     .selectFrom('server_disks')
