@@ -366,3 +366,115 @@ test('a server that could not be made says why, and its job fails', async () => 
   go.assertGo(go.CLOUD_SERVER, (await get(`${ECS}/${id}`)).server)
   await ecsDelete(id as string)
 })
+
+test('a root disk outlives its server, and another server boots from it', async () => {
+  const first = await region.ok(
+    'POST',
+    NOVA,
+    {
+      server: {
+        name: 'first',
+        flavorRef: 't2.micro',
+        imageRef: '',
+        networks: [{ uuid: subnet }],
+        block_device_mapping_v2: [
+          {
+            source_type: 'image',
+            destination_type: 'volume',
+            uuid: image,
+            boot_index: '0',
+            volume_size: 2,
+          },
+        ],
+      },
+    },
+    202,
+  )
+  const id = first.server.id as string
+  const active = async (server: string) => {
+    const shown = (await get(`${NOVA}/${server}`)).server
+    return shown.status === 'ACTIVE'
+  }
+  await region.until('it is active', async () => await active(id))
+  const [root] = (await get(`${NOVA}/${id}`)).server['os-extended-volumes:volumes_attached']
+  const busy = await region.call('DELETE', `/v3/{project}/volumes/${root.id}`)
+  assert.equal(busy.status, 400)
+  await region.ok('DELETE', `${NOVA}/${id}`, undefined, 204)
+  const gone = async () => (await region.call('GET', `${NOVA}/${id}`)).status === 404
+  await region.until('the first is gone', gone)
+
+  const { volumes } = await get('/v3/{project}/volumes/detail?all_tenants=1&name=first')
+  assert.deepEqual(
+    volumes.map((volume: { status: string; bootable: string; size: number }) => [
+      volume.status,
+      volume.bootable,
+      volume.size,
+    ]),
+    [['available', 'true', 2]],
+  )
+  const mapping = {
+    source_type: 'volume',
+    destination_type: 'volume',
+    uuid: root.id as string,
+    boot_index: 0,
+    delete_on_termination: true,
+  }
+  const wish = {
+    name: 'second',
+    flavorRef: 't2.micro',
+    networks: 'auto',
+    block_device_mapping_v2: [mapping],
+  }
+  const elsewhere = { server: { ...wish, availability_zone: 'az2' } }
+  assert.equal((await region.call('POST', NOVA, elsewhere)).status, 400)
+  const second = (await region.ok('POST', NOVA, { server: wish }, 202)).server.id as string
+  await region.until('it is active', async () => await active(second))
+  const { server } = await get(`${NOVA}/${second}`)
+  go.assertGo(go.NOVA_SERVER, server)
+  // An object with an empty id: one provider reads the id without looking.
+  assert.deepEqual(server.image, { id: '' })
+  assert.equal(server['OS-EXT-AZ:availability_zone'], 'az1')
+  await ecsDelete(second)
+  assert.equal((await region.call('GET', `/v3/{project}/volumes/${root.id}`)).status, 404)
+})
+
+test('a server of a protected instance is renamed and stopped, and not deleted', async () => {
+  const id = await ecsServer({ name: 'kept' })
+  const belongTo = async (instance: string | null) =>
+    await region.plane.store.write(async (tx) => {
+      await tx.updateTable('servers').set({ instance }).where('id', '=', id).execute()
+    })
+  await belongTo('00000000-0000-4000-8000-000000000001')
+  assert.equal((await region.call('DELETE', `${NOVA}/${id}`)).status, 409)
+  const refused = await region.call('POST', `${ECS}/delete`, { servers: [{ id }] })
+  assert.equal(refused.status, 409)
+  assert.equal(refused.body.error.code, 'Ecs.0100')
+  await region.ok('PUT', `${ECS}/${id}`, { server: { name: 'kept-2', description: 'text' } })
+  await region.ok('POST', `${NOVA}/${id}/action`, { 'os-stop': null }, 202)
+  await region.until('it is off', async () => {
+    return (await get(`${NOVA}/${id}`)).server.status === 'SHUTOFF'
+  })
+  const { server } = await get(`${NOVA}/${id}`)
+  assert.deepEqual([server.name, server.description], ['kept-2', 'text'])
+  assert.equal(server['OS-EXT-STS:power_state'], 4)
+  await belongTo(null)
+  await ecsDelete(id)
+})
+
+test('a disk that the hypervisor does not take is refused with the reason, and is free again', async () => {
+  const id = await ecsServer({ name: 'full', data_volumes: [] })
+  const data = await region.volume('unwanted', 1)
+  sites.az1.refusing.set('server.define', 1)
+  const body = { volumeAttachment: { volumeId: data, device: '/dev/vdq' } }
+  const refused = await region.call('POST', `${NOVA}/${id}/os-volume_attachments`, body)
+  assert.equal(refused.status, 409)
+  assert.match(refused.body.conflictingRequest.message, /could not be attached/)
+  // The guest may have it after all, so it is taken back before it is free.
+  await region.until('the disk is free', async () => {
+    return (await get(`/v3/{project}/volumes/${data}`)).volume.status === 'available'
+  })
+  assert.equal((await get(`${NOVA}/${id}/os-volume_attachments`)).volumeAttachments.length, 1)
+  const attached = await region.ok('POST', `${NOVA}/${id}/os-volume_attachments`, body)
+  assert.equal(attached.volumeAttachment.device, '/dev/vdq')
+  await ecsDelete(id)
+})
