@@ -206,6 +206,15 @@ test('whatever is asked for and whatever happens, servers, disks and guests agre
     .orderBy('kind')
     .execute()
   t.diagnostic(kinds.map(({ kind, status, count }) => `${kind} ${status} ${count}`).join(', '))
+  const ended = await region.plane.operations.list({ limit: 1000 })
+  const longest = ended
+    .map(({ kind, status, createdAt, endAt, failReason }) => ({
+      ms: (endAt ?? 0) - createdAt,
+      text: `${kind} ${status} ${failReason ?? ''}`,
+    }))
+    .toSorted((a, b) => b.ms - a.ms)
+    .slice(0, 3)
+  t.diagnostic(longest.map(({ ms, text }) => `${ms} ms: ${text}`).join('; '))
 })
 
 /** What two places say differently of one thing, in words. */
