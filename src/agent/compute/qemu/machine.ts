@@ -138,12 +138,11 @@ export class Machine {
       const held = devices.flatMap((id) => volumeOf(id) ?? [])
       const disks = [...new Set([...held, ...releasing])]
       const ports = devices.flatMap((id) => portOf(id) ?? [])
-      const nics = await Promise.all(
-        ports.map(async (port) => ({
-          port,
-          mac: String(await this.#property(nicId(port), 'mac')),
-        })),
-      )
+      const macs = await Promise.all(ports.map((port) => this.#property(nicId(port), 'mac')))
+      const nics = ports.flatMap((port, index) => {
+        const mac = macs[index]
+        return typeof mac === 'string' ? [{ port, mac }] : []
+      })
       return { ...this.#powerOf(status), disks, nics, releasing }
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
@@ -441,8 +440,14 @@ export class Machine {
     return list.map((one) => String(one['node-name']))
   }
 
+  /** Undefined: the device has gone meanwhile. */
   async #property(id: string, property: string): Promise<unknown> {
-    return await this.#ask('qom-get', { path: `/machine/peripheral/${id}`, property })
+    try {
+      return await this.#ask('qom-get', { path: `/machine/peripheral/${id}`, property })
+    } catch (error) {
+      if (error instanceof QmpError) return undefined
+      throw error
+    }
   }
 
   async #ask(command: string, args?: Readonly<Record<string, unknown>>): Promise<unknown> {

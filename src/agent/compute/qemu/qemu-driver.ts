@@ -34,6 +34,7 @@ import {
 } from './arguments.ts'
 import { readConsole } from './console-log.ts'
 import { Machine, type MachineDeps } from './machine.ts'
+import { QmpError, QmpGone } from './qmp.ts'
 import { startGuestProcess } from './process.ts'
 
 /* Guests as processes of qemu-system. A process is a Machine (machine.ts) as long as this agent holds it; what is here is the
@@ -211,19 +212,19 @@ class QemuDriver implements ComputeDriver {
   }
 
   async attach(server: string, device: GuestDevice): Promise<void> {
-    const machine = this.#running(server)
-    if (machine === undefined) return
-    if (device.kind === 'disk') return await machine.plugDisk(device.disk)
-    const { nic } = device
-    const given = (await this.#heldNetdevs(server)).get(nic.port)
-    const netdev = await this.#plug(server, nic, given)
-    await this.#changeNetdevs(server, (held) => held.set(nic.port, netdev))
-    await machine.plugNic(nic, netdev)
+    await this.#change(server, async (machine) => {
+      if (device.kind === 'disk') return await machine.plugDisk(device.disk)
+      const { nic } = device
+      const given = (await this.#heldNetdevs(server)).get(nic.port)
+      const netdev = await this.#plug(server, nic, given)
+      await this.#changeNetdevs(server, (held) => held.set(nic.port, netdev))
+      await machine.plugNic(nic, netdev)
+    })
   }
 
   async detach(server: string, device: GuestDeviceName, hurry: AbortSignal): Promise<void> {
     const id = device.kind === 'disk' ? diskId(device.volume) : nicId(device.port)
-    await this.#running(server)?.unplug(id, hurry)
+    await this.#change(server, async (machine) => await machine.unplug(id, hurry))
   }
 
   async state(server: string): Promise<GuestState> {
@@ -298,6 +299,20 @@ class QemuDriver implements ComputeDriver {
     if (this.#closed) return void machine.letGo()
     this.#machines.set(server, { machine, exit })
     void machine.gone.then(() => this.#changed(server))
+  }
+
+  /** A guest that ends meanwhile has nothing that could be changed. */
+  async #change(server: string, work: (machine: Machine) => Promise<void>): Promise<void> {
+    const machine = this.#running(server)
+    if (machine === undefined) return
+    try {
+      await work(machine)
+    } catch (error) {
+      if (machine.isGone) return
+      if (!(error instanceof QmpGone || error instanceof QmpError)) throw error
+      const doing = `changing server ${server}: ${error.message}`
+      throw new Fault(GUEST_FAILED, doing, { server }, error)
+    }
   }
 
   async #end(facts: ProcessFacts, server: string): Promise<void> {
