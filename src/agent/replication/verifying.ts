@@ -1,10 +1,9 @@
 import { sleep } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
-import { BLOCK_BYTES as BLOCK, FRAME_LENGTH_MAX } from '#wire/link/frame.ts'
+import { FRAME_LENGTH_MAX } from '#wire/link/frame.ts'
 import type { CommandRequest } from '#wire/site/commands.ts'
 import type {
   VerifiedMember,
-  VerifyRange,
   VerifyRun,
   VerifyState,
   VerifyStatus,
@@ -28,6 +27,8 @@ import {
   type VerifyFile,
   writeVerifyFile,
 } from './verify-file.ts'
+import { PAUSE_MS_MAX, VerifyPace } from './verify-pace.ts'
+import { blocksOf, markRepaired, withFaults } from './verify-ranges.ts'
 import type { Writer, WriterMember } from './writer.ts'
 import type { WriterEnd } from './writer-end.ts'
 
@@ -52,10 +53,6 @@ import type { WriterEnd } from './writer-end.ts'
 
 const STEPS_MAX = 4
 const SAVE_EVERY_MS = 2_000
-/** Clients count as active this long after their last write. */
-const ACTIVE_MS = 100
-const PAUSE_MS_MAX = 250
-const RANGES_MAX = 1_000
 
 export interface VerifyingParts {
   readonly core: SessionCore
@@ -86,10 +83,7 @@ export class Verifying {
   #closed = false
   #saving: Promise<void> = Promise.resolve()
   #savedMs = 0
-  #nextAllowedMs = 0
-  #lastSequence = 0
-  #lastWriteMs = Number.NEGATIVE_INFINITY
-  #repairedFrames = 0
+  readonly #pace: VerifyPace
   readonly #totals = {
     compared_bytes: 0,
     rechecked_blocks: 0,
@@ -99,6 +93,7 @@ export class Verifying {
 
   constructor(parts: VerifyingParts) {
     this.#parts = parts
+    this.#pace = new VerifyPace(parts.core)
   }
 
   /** Reads what an earlier process left. Its run goes on with the next `tick`. */
@@ -252,7 +247,7 @@ export class Verifying {
     const window: Step[] = []
     let next = this.#active(name)?.cursor ?? null
     for (;;) {
-      const width = this.#clientsAreActive() ? 1 : STEPS_MAX
+      const width = this.#pace.clientsAreActive() ? 1 : STEPS_MAX
       while (next !== null && window.length < width && this.#ready()) {
         const step = this.#takeStep(next)
         if (step === null) next = null
@@ -342,6 +337,7 @@ export class Verifying {
     const run = this.#active(name)
     if (run === null) return
     const end = offset + length
+    const volume = this.#parts.members.volumeId(member.stored)
     const mismatched = step.faults.reduce((sum, fault) => sum + fault.length, 0)
     this.#totals.compared_bytes += length
     this.#totals.rechecked_blocks += step.rechecked
@@ -354,7 +350,7 @@ export class Verifying {
       rechecked_blocks: run.rechecked_blocks + step.rechecked,
       mismatched_bytes: run.mismatched_bytes + mismatched,
       unrepaired: { ...run.unrepaired, [member.index]: before + mismatched },
-      ...this.#addRanges(run, member, step.faults),
+      ...withFaults(run, { pair: member.stored.pair, volume }, step.faults),
     }
     // Members may have joined or grown.
     this.#change({ ...next, total_bytes: Math.max(next.compared_bytes, this.#totalBytes()) })
@@ -379,32 +375,6 @@ export class Verifying {
       },
     }
     this.#saveLater()
-  }
-
-  #addRanges(
-    run: StoredRun,
-    member: OpenMember,
-    faults: readonly BlockFault[],
-  ): Pick<StoredRun, 'ranges' | 'ranges_left_out'> {
-    const ranges = [...run.ranges]
-    let leftOut = run.ranges_left_out
-    const { pair } = member.stored
-    const volume = this.#parts.members.volumeId(member.stored)
-    for (const { offset, length, kind } of faults) {
-      const last = ranges.at(-1)
-      if (
-        last !== undefined &&
-        last.pair === pair &&
-        last.kind === kind &&
-        !last.repaired &&
-        last.offset + last.length === offset
-      ) {
-        ranges[ranges.length - 1] = { ...last, length: last.length + length }
-      } else if (ranges.length < RANGES_MAX) {
-        ranges.push({ pair, volume, offset, length, kind, repaired: false })
-      } else leftOut++
-    }
-    return { ranges, ranges_left_out: leftOut }
   }
 
   // -- repair ---------------------------------------------------------------------------------------------------------
@@ -432,7 +402,7 @@ export class Verifying {
       for (const block of blocks) {
         if (!this.#ready()) return
         sendBlock(writer, target, block.offset, block.length)
-        this.#repairedFrames++
+        this.#pace.repaired()
         // A turn for everybody else after each block.
         await new Promise((resolve) => setImmediate(resolve))
       }
@@ -496,30 +466,12 @@ export class Verifying {
 
   // -- pace -----------------------------------------------------------------------------------------------------------
 
-  #clientsAreActive(): boolean {
-    const { core } = this.#parts
-    const now = core.now()
-    const sequence = core.session.gate.sequence - this.#repairedFrames
-    if (sequence !== this.#lastSequence) {
-      this.#lastSequence = sequence
-      this.#lastWriteMs = now
-    }
-    return now - this.#lastWriteMs < ACTIVE_MS
-  }
-
   async #pause(name: string, bytes: number, tookMs: number): Promise<void> {
-    const { core } = this.#parts
-    const now = core.now()
-    let waitMs = this.#clientsAreActive() ? Math.min(PAUSE_MS_MAX, Math.max(1, tookMs)) : 0
-    const rate = this.#active(name)?.rate_bytes ?? 0
-    if (rate > 0) {
-      this.#nextAllowedMs = Math.max(now, this.#nextAllowedMs) + (bytes / rate) * 1_000
-      waitMs = Math.max(waitMs, this.#nextAllowedMs - now)
-    }
+    const waitMs = this.#pace.waitMs(bytes, tookMs, this.#active(name)?.rate_bytes ?? 0)
     // In pieces, so that a cancellation or the end of the process does not wait for a slow rate.
     for (let left = waitMs; left > 0; left -= PAUSE_MS_MAX) {
       if (this.#closed || this.#active(name) === null) return
-      await sleep(core.clock, Math.min(left, PAUSE_MS_MAX))
+      await sleep(this.#parts.core.clock, Math.min(left, PAUSE_MS_MAX))
     }
   }
 
@@ -563,46 +515,4 @@ function shown(stored: StoredRun): VerifyRun {
   void cursor
   void unrepaired
   return run
-}
-
-/** The blocks of a range that was put together from neighbours. */
-function blocksOf({ offset, length, kind }: VerifyRange): BlockFault[] {
-  const blocks: BlockFault[] = []
-  for (let done = 0; done < length; done += BLOCK) {
-    blocks.push({ offset: offset + done, length: Math.min(BLOCK, length - done), kind })
-  }
-  return blocks
-}
-
-/** Splits the range that holds the block, unless all of it is the block. */
-function markRepaired(
-  ranges: readonly VerifyRange[],
-  pair: string,
-  { offset, length }: BlockFault,
-): VerifyRange[] {
-  const marked: VerifyRange[] = []
-  const add = (range: VerifyRange) => {
-    const last = marked.at(-1)
-    const joins =
-      last !== undefined &&
-      last.pair === range.pair &&
-      last.kind === range.kind &&
-      last.repaired === range.repaired &&
-      last.offset + last.length === range.offset
-    if (joins) marked[marked.length - 1] = { ...last, length: last.length + range.length }
-    else if (marked.length < 4 * RANGES_MAX) marked.push(range)
-  }
-  for (const range of ranges) {
-    const end = range.offset + range.length
-    if (range.pair !== pair || range.repaired || offset < range.offset || offset >= end) {
-      add(range)
-      continue
-    }
-    if (offset > range.offset) add({ ...range, length: offset - range.offset })
-    add({ ...range, offset, length, repaired: true })
-    if (offset + length < end) {
-      add({ ...range, offset: offset + length, length: end - offset - length })
-    }
-  }
-  return marked
 }
