@@ -201,6 +201,7 @@ test('a guest takes its name and address by DHCP, tells its disks, and runs the 
   await guest.line(/^NET eth0 10\.0\.2\.[0-9]+\/24$/)
   await guest.line(/^READY guest-one 1$/)
   await guest.line(/^DISK vdb 8388608 disk-script$/)
+  await guest.line(/^I am guest-one$/)
   await guest.line(/^SCRIPT vdb ENDED 0$/)
   await guest.pressPower()
   assert.equal(guest.process.exitCode, 0)
