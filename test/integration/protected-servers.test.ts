@@ -102,7 +102,10 @@ async function counting(id: string) {
   const text = await the().until(
     `${id} counts`,
     () => consoleOf(id),
-    (shown) => readFacts(shown).numbers >= 3 && readFacts(shown).address !== '',
+    (shown) => {
+      const { numbers, boots, address } = readFacts(shown)
+      return numbers >= 3 && boots > 0 && address !== ''
+    },
     BOOT_MS,
   )
   return readFacts(text)
@@ -132,7 +135,7 @@ async function inSync(id: string): Promise<void> {
 const act = async (group: string, body: object) =>
   await job('POST', `${GROUPS}/${group}/action`, body)
 
-test('a running server is protected, gets a disk, loses its site, and goes on at the other one with all that it was promised', {
+test('a running server joins a protected group, gets a disk, loses its site, and goes on at the other one with all that it was promised', {
   skip,
 }, async (t) => {
   const { server } = await the().ok<{ server: Server }>(202, 'POST', SERVERS, {
@@ -163,12 +166,16 @@ test('a running server is protected, gets a disk, loses its site, and goes on at
       start_servers: true,
     },
   })
+  const volume = await the().volume(1, 'az1', 'data')
+  const { replication_pair_id: pair = '' } = await job('POST', PAIRS, {
+    replication: { server_group_id: group, volume_id: volume, name: 'data' },
+  })
+  await act(group, { 'start-server-group': {} })
   const beganMs = systemClock.bootMs()
   const made = await job('POST', INSTANCES, {
     protected_instance: { name: 'counter', server_group_id: group, server_id: id },
   })
   const inst = made['protected_instance_id'] ?? ''
-  await act(group, { 'start-server-group': {} })
   await inSync(inst)
   t.diagnostic(
     `protected and in sync ${Math.round(systemClock.bootMs() - beganMs)} ms after the wish`,
@@ -178,10 +185,6 @@ test('a running server is protected, gets a disk, loses its site, and goes on at
   const identity = await identityOf(id)
   assert.equal(identity.length, 1)
 
-  const volume = await the().volume(1, 'az1', 'data')
-  const { replication_id: _, replication_pair_id: pair = '' } = await job('POST', PAIRS, {
-    replication: { server_group_id: group, volume_id: volume, name: 'data' },
-  })
   const pluggedMs = systemClock.bootMs()
   const { job_id } = await the().ok<{ job_id: string }>(
     200,
