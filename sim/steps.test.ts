@@ -10,6 +10,14 @@ import {
 } from '#control/operations/definitions/groups.ts'
 import { calmWorld } from './calm-world.ts'
 
+/** Steps about the servers of a group, which the world does not have, in whichever operations they are. */
+const OF_SERVERS: readonly string[] = [
+  'servers_are_off',
+  'fence_servers',
+  'define_servers',
+  'start_servers',
+]
+
 /** Steps that only watch, or that are about pairs and rows, which the world does not have. */
 const ABSENT: Readonly<Record<string, readonly string[]>> = {
   open: ['choose_members', 'establish'],
@@ -20,7 +28,7 @@ const ABSENT: Readonly<Record<string, readonly string[]>> = {
 }
 
 const stepsOf = (kind: { readonly steps: readonly { readonly name: string }[] }) =>
-  kind.steps.map(({ name }) => name)
+  kind.steps.map(({ name }) => name).filter((name) => !OF_SERVERS.includes(name))
 
 const REAL = {
   open: stepsOf(startGroup),

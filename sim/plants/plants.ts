@@ -162,7 +162,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'contact-not-looked-at',
     about: 'The writer in sync answers reads although it has not heard the replica for long.',
-    foundWithin: 200,
+    foundWithin: 600,
     session: ({ contact }) => {
       contact.valid = () => true
     },
@@ -353,7 +353,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'preferred-site-believed-off',
     about: 'A failover away from the preferred site needs nobody to state that it is off.',
-    foundWithin: 300,
+    foundWithin: 1_500,
     staticShare: 1,
     faults: ['link-cut', 'witness-cut', 'site-isolated', 'agent-pause'],
     witness: (witness) => {
