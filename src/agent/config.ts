@@ -262,7 +262,7 @@ export const agentOptions = {
   guestNice: integerOption({
     about:
       'Nice value of guests. Above that of the agent (0), so that guests do not keep it from answering their disks.',
-    default: 5,
+    default: 2,
     min: 0,
     max: 19,
   }),

@@ -72,7 +72,7 @@ export async function openGuestLab(
     clock,
     log,
     program: QEMU,
-    nice: 5,
+    nice: 0,
     bootId: 'lab',
     accelerator: 'tcg',
     switchboard: unconnected(),
