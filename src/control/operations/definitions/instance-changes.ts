@@ -10,7 +10,14 @@ import {
   productionServer,
   updateInstance,
 } from '#control/resources/instances.ts'
-import { createPort, findPort, findSubnet, movePort, portsOf } from '#control/resources/networks.ts'
+import {
+  createPort,
+  findPort,
+  findSubnet,
+  movePort,
+  portsOf,
+  updatePort,
+} from '#control/resources/networks.ts'
 import {
   disksOf,
   putDiskIn,
@@ -287,7 +294,7 @@ export async function requestNic(
       project,
       resourceType: INSTANCE_RESOURCE,
       resourceId: id,
-      input: { port: made.port.id, place },
+      input: { port: made.port.id, place, callers: false },
       entities: { ...instanceEntities(instance), nic_id: made.port.id },
     })
     return { ok: true, operation, port: made.port.id }
@@ -315,13 +322,15 @@ export async function requestNicDeletion(
     if (primary?.id === port.id) return refused('NIC_PRIMARY')
     // The row keeps the address until the guest has released the NIC.
     await movePort(tx, port.id, null, port.place)
+    // Nobody else takes it meanwhile.
+    await updatePort(tx, port.id, { deleteWithServer: true })
     await raiseGeneration(tx, production.id)
     await moveInstance(tx, id, 'nic-deleting', clock.wallMs())
     const operation = await operations.submit(tx, deleteNic, {
       project,
       resourceType: INSTANCE_RESOURCE,
       resourceId: id,
-      input: { port: port.id, place: port.place },
+      input: { port: port.id, place: port.place, callers: port.delete_with_server === 0 },
       entities: { ...instanceEntities(instance), nic_id: port.id },
     })
     return { ok: true, operation }

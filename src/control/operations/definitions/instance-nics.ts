@@ -1,6 +1,6 @@
 import { Fault, fault } from '#base/fault.ts'
 import { moveInstance, productionServer, readInstance } from '#control/resources/instances.ts'
-import { deletePort, movePort, readPort } from '#control/resources/networks.ts'
+import { deletePort, movePort, readPort, updatePort } from '#control/resources/networks.ts'
 import { readServer, updateServer } from '#control/resources/servers.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { ServerInfo } from '#wire/site/servers.ts'
@@ -32,6 +32,8 @@ export interface NicOfInstance {
   readonly port: string
   /** Its place, to put it back. */
   readonly place: number
+  /** A caller made the port before its server. */
+  readonly callers: boolean
 }
 
 export const addNic = operation<NicOfInstance>('instance.add-nic', {
@@ -89,6 +91,7 @@ export const deleteNic = operation<NicOfInstance>('instance.delete-nic', {
     const server = productionServer(group, instance)
     if ((await readPort(tx, ctx.input.port)) !== undefined) {
       await movePort(tx, ctx.input.port, server, ctx.input.place)
+      await updatePort(tx, ctx.input.port, { deleteWithServer: !ctx.input.callers })
       await raiseGeneration(tx, server)
     }
     await restIfThere(tx, ctx)
