@@ -204,7 +204,7 @@ class FillStore implements Fills {
     const { library, volumes, log } = this.#options
     const { volume } = record
     await this.#persist(record)
-    const ready = await unlessStopped(library.provide(record.image), signal)
+    const ready = await unlessStopped(() => library.provide(record.image), signal)
     const { sizeBytes, sha256 } = ready.record
     this.#checkSize(volume, sizeBytes)
     await this.#takeTurn(signal)
@@ -369,10 +369,10 @@ const earlierOf = (known: FillRecord | undefined): readonly string[] => {
 const isOfSystem = (error: unknown): boolean => error instanceof Error && 'code' in error
 
 /** The image goes on being made when the fill is stopped: others may want it. */
-async function unlessStopped<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+async function unlessStopped<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted()
   return await new Promise<T>((resolve, reject) => {
     signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })
-    work.then(resolve, reject)
+    work().then(resolve, reject)
   })
 }

@@ -1,3 +1,4 @@
+import { mkdir } from 'node:fs/promises'
 import type { Log } from '#base/log.ts'
 import type { ImageCommands } from '#agent/compute/commands.ts'
 import type { ExportTable } from '#agent/nbd/exports.ts'
@@ -31,6 +32,10 @@ export interface ImagesOptions {
 
 export async function openImages(options: ImagesOptions): Promise<Images> {
   const { directory, fillDirectory, log } = options
+  // There for an operator's own images. An agent without it stores volumes as well as ever.
+  await mkdir(directory, { recursive: true, mode: 0o700 }).catch((error: unknown) =>
+    log.warn({ directory, err: error }, 'the directory of images cannot be made'),
+  )
   const library = openLibrary({ directory, log })
   const fills = await openFills({ ...options, directory: fillDirectory, library })
   return {
