@@ -139,8 +139,9 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'lease-counted-from-the-answer',
     about: 'The holder counts its lease from when the answer came, not from before it asked.',
-    foundWithin: 3_000,
-    faults: ['network-slow', 'witness-cut', 'site-isolated', 'agent-pause'],
+    foundWithin: 1_500,
+    faults: ['network-slow', 'agent-pause', 'link-cut'],
+    staticShare: 0,
     session: ({ lease }, world) => {
       const granted = lease.granted.bind(lease)
       const process = () => world.sites.map((site) => world.agentAt(site))

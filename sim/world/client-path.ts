@@ -263,6 +263,7 @@ export class ClientPath {
       case 'read': {
         const one = this.#add(io, 0, 0)
         process.after(world.random.between(0.05, 0.6), () => {
+          if (site.failed) return this.#fails(one)
           one.values = io.blocks.map((block) => site.disk.current[block] as number)
           // Nobody may see what a failover could take back: the answer waits for what it shows.
           one.sequence = this.#lastTouching(io.blocks)

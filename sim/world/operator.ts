@@ -431,7 +431,7 @@ export class Operator {
     // Out of sync an operator gives something up on purpose; in sync some are just as impatient.
     const force = !wasInSync || this.#random.chance(0.2)
     // The witness's rules allow it without as well: then the lease alone ends the old writer.
-    const direct = !wasInSync && this.#random.chance(0.4)
+    const direct = !wasInSync && this.#random.chance(0.4) && !this.patient
     const mustFreeze = !direct && freezesFirst(this.#record, other.name, force)
     let frozenEpoch = found === 'frozen' ? this.#record.epoch : 0
     if (mustFreeze && !force) {

@@ -175,7 +175,8 @@ export class FileVolume implements Volume {
     this.#running++
     read(this.#fd, buf, bufOffset, length, offset, (error, got) => {
       this.#leave()
-      if (error === null && got === length) done(null)
+      // What a failed disk shows by now may be older than what was acknowledged.
+      if (error === null && got === length) done(this.#refusal() ?? null)
       else if (error === null && got > 0) {
         this.readThen(buf, bufOffset + got, length - got, offset + got, done)
       } else {
