@@ -69,7 +69,8 @@ test('the identity of a server goes where production goes, and nothing runs at t
   assert.equal(guestAt('az1', web.id)?.power, 'off')
   assert.deepEqual([await worn(dr), await worn(web.id)], [identity, []])
   assert.deepEqual([nicsAt('az2', dr), nicsAt('az1', web.id)], [identity, []])
-  assert.equal((await row(web.id)).status, 'stopped')
+  const old = await row(web.id)
+  assert.deepEqual([old.status, old.power], ['stopped', 'off'])
   assert.equal(await power(web.id, 'start'), 'SERVER_NOT_PRODUCTION')
   assert.equal(await power(dr, 'start'), null)
   await refused(

@@ -70,7 +70,7 @@ async function placeSpare(
 }
 
 /** It is not to run any more, whether its site hears that now or later. */
-async function standDown(tx: Transaction, server: string, nowMs: number): Promise<void> {
+export async function standDown(tx: Transaction, server: string, nowMs: number): Promise<void> {
   const row = await readServer(tx, server)
   if (row === undefined || !RUNS.has(row.status)) return
   await updateServer(tx, server, { status: 'stopped' }, nowMs)

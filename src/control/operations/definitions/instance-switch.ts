@@ -10,11 +10,11 @@ import {
 import { addChore } from '#control/resources/surroundings.ts'
 import { refusalCode, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
 import { decideServer } from '#domain/server.ts'
-import type { Power } from '#wire/site/servers.ts'
+import type { Power, ServerInfo } from '#wire/site/servers.ts'
 import { childrenStep, type Step, step, type StepContext } from '../operation.ts'
-import { switchingInstances } from './instance-identity.ts'
+import { standDown, switchingInstances } from './instance-identity.ts'
 import { defineServer, powerOffServer } from './server-definition.ts'
-import { startServer } from './servers.ts'
+import { powerOf, startServer } from './servers.ts'
 import { theGroup } from './session.ts'
 
 /* What a switch of a group does to its servers, once the station has moved. Nothing here fails the switch: it has happened. A site that
@@ -46,25 +46,35 @@ async function serversAt(
   }
 }
 
-interface Missed {
+interface Fenced {
   readonly site: string
   /** Those that the site did not answer for. */
-  readonly servers: readonly string[]
+  readonly missed: readonly string[]
+  /** What it said of the others. */
+  readonly told: readonly Pick<ServerInfo, 'server' | 'power' | 'power_since'>[]
 }
 
 /** The former production servers are powered off; at a silent site, as soon as it is heard. */
 export function fenceServers<Input>(): Step<Input> {
-  return step<Input, Missed>('fence_servers', {
+  return step<Input, Fenced>('fence_servers', {
     act: async (ctx) => {
       const { site, servers } = await serversAt(ctx, 'dr')
+      const told: Fenced['told'][number][] = []
       const missed = await each(ctx, site, servers, async (server, signal) => {
-        await powerOffServer(ctx.services, server, { hard: true, signal })
+        const info = await powerOffServer(ctx.services, server, { hard: true, signal })
+        told.push({ server, power: info.power, power_since: info.power_since })
       })
-      return { site, servers: missed }
+      return { site, missed, told }
     },
-    record: async (tx, ctx, { site, servers }) => {
+    record: async (tx, ctx, { site, missed, told }) => {
       const now = ctx.services.clock.wallMs()
-      for (const server of servers) {
+      // A report from before it was switched off may still come, and must not pass for news.
+      for (const { server, ...info } of told) {
+        if (info.power !== 'off') continue
+        await updateServer(tx, server, powerOf(info), now)
+        await standDown(tx, server, now)
+      }
+      for (const server of missed) {
         const request = { server, hard: true, grace_ms: 0 }
         await addChore(tx, { site, command: 'server.stop', request }, now)
       }
