@@ -1,4 +1,4 @@
-/* Question: how long does a list of 1,000 servers take?
+/* Question: how long does a list of 1,000 servers take, and of 1,000 protected instances with two pairs each?
  *
  * The public API over SQLite in this process, with 1,000 rows of servers that nobody made, each with a disk and a NIC. Every list is asked for 200
  * times, one after the other, by a caller with a token; the figure is the 99th percentile from the request to the last byte of the answer, without
@@ -7,7 +7,9 @@
  * What would make it meaningless: other processes (weighed; a batch that was disturbed is repeated, and marked when that did not help); lists
  * that are shorter than asked for (checked). */
 import { tmpdir } from 'node:os'
+import { newId } from '#base/ids.ts'
 import { findImageByName } from '#control/resources/images.ts'
+import type { Store } from '#control/store/store.ts'
 import { ApiLab } from '../test/support/api.ts'
 import { insertServers } from '../test/support/server-rows.ts'
 import { disturbedOf, Lines, round, undisturbed, weighed } from './lib/lines.ts'
@@ -27,11 +29,14 @@ export async function benchLists(options: { readonly json: boolean }): Promise<v
     const image = await findImageByName(lab.store.db, 'holdfast-tiny')
     await lab.call({ url: `/v1/${project}/vpcs`, headers })
     await insertServers(lab.store, project, SERVERS, image?.id ?? '')
+    await insertInstances(lab.store, project)
     for (const [name, path, count] of [
       ['servers, everything about each', `/v2.1/${project}/servers/detail`, SERVERS],
       ['servers, names', `/v2.1/${project}/servers`, SERVERS],
       ['cloudservers, 1000 on a page', `/v1/${project}/cloudservers/detail?limit=1000`, SERVERS],
       ['cloudservers, 25 on a page', `/v1/${project}/cloudservers/detail`, 25],
+      ['protected instances', `/v1/${project}/protected-instances`, SERVERS],
+      ['protected instances, 50 of them', `/v1/${project}/protected-instances?limit=50`, 50],
     ] as const) {
       const ask = async () => {
         const startMs = performance.now()
@@ -41,8 +46,9 @@ export async function benchLists(options: { readonly json: boolean }): Promise<v
         return { ms, body: reply.body }
       }
       const { body } = await ask()
-      const { servers } = JSON.parse(body) as { servers: unknown[] }
-      if (servers.length !== count) throw new Error(`${servers.length} servers`)
+      const lists = JSON.parse(body) as Record<string, unknown>
+      const rows = (lists['servers'] ?? lists['protected_instances']) as unknown[]
+      if (rows.length !== count) throw new Error(`${rows.length} rows`)
       const sample = await undisturbed(() =>
         weighed([], async () => {
           for (let i = 0; i < WARM_UP; i++) await ask()
@@ -68,4 +74,76 @@ export async function benchLists(options: { readonly json: boolean }): Promise<v
   } finally {
     await lab.stop()
   }
+}
+
+/** One group with an instance for each server that is there, and two pairs in each. */
+async function insertInstances(store: Store, project: string): Promise<void> {
+  const group = newId()
+  const times = { created_at: 1, updated_at: 1 }
+  await store.write(async (tx) => {
+    await tx
+      .insertInto('protection_groups')
+      .values({
+        id: group,
+        project,
+        name: 'bench',
+        description: null,
+        status: 'protected',
+        station: 'source',
+        reversing_to: null,
+        source_az: 'az1',
+        target_az: 'az2',
+        domain: newId(),
+        vpc: newId(),
+        start_servers: 0,
+        next_member: 1,
+        ...times,
+      })
+      .execute()
+    const servers = await tx.selectFrom('servers').select(['id', 'name']).execute()
+    for (const [at, { id: server, name }] of servers.entries()) {
+      const instance = newId()
+      await tx
+        .insertInto('protected_instances')
+        .values({
+          id: instance,
+          project,
+          group_id: group,
+          name,
+          description: null,
+          status: 'protected',
+          source_server: server,
+          target_server: newId(),
+          spare_port: null,
+          failure_detail: null,
+          ...times,
+        })
+        .execute()
+      for (const [disk, device] of ['/dev/vda', '/dev/vdb'].entries()) {
+        await tx
+          .insertInto('replication_pairs')
+          .values({
+            id: newId(),
+            project,
+            group_id: group,
+            name: `${name}-${disk}`,
+            description: null,
+            status: 'protected',
+            source_volume: newId(),
+            target_volume: newId(),
+            member: 2 * at + disk + 1,
+            in_session: 1,
+            added_epoch: 1,
+            blank_epoch: null,
+            never_replicated: 0,
+            progress: 100,
+            attachments: JSON.stringify([{ instance, device }]),
+            failure_detail: null,
+            made_by: instance,
+            ...times,
+          })
+          .execute()
+      }
+    }
+  })
 }

@@ -10,6 +10,7 @@ import { benchReplication } from './replication.ts'
 import { benchResync } from './resync.ts'
 import { benchReverse } from './reverse.ts'
 import { benchScaling } from './scaling.ts'
+import { benchServers } from './servers.ts'
 import { benchVault } from './vault.ts'
 import { benchSnapshots } from './snapshots.ts'
 
@@ -24,6 +25,7 @@ const USAGE = `npm run bench -- QUESTION [options]
   reverse        how long writes wait in a planned switch
   memory         what a group and a volume cost an agent, and an agent at rest
   scaling        the same load on 1 to 64 volumes and on 1 to 16 groups
+  servers        how long eight protected servers are away when their site is lost
   lists          the 99th percentile of lists of 1000 servers
   snapshots      what taking a snapshot and preserving before-images cost the writers
 
@@ -68,6 +70,7 @@ else if (question === 'memory') {
 } else if (question === 'latency') await benchLatency(options)
 else if (question === 'resync') await benchResync({ ...options, sizeMib: Number(values.size) })
 else if (question === 'lists') await benchLists(options)
+else if (question === 'servers') await benchServers(options)
 else if (question === 'vault') await benchVault(options)
 else if (question === 'snapshots') {
   await benchSnapshots({ ...options, directory: values.directory })

@@ -58,8 +58,8 @@ export class System {
     await this.job('POST', `/v1/{project}/server-groups/${group}/action`, { [action]: value })
   }
 
-  /** A group of new pairs of 1 GiB, production at az1, protected; not yet in sync. */
-  async group(pairCount: number): Promise<Group> {
+  /** A group without anything, production at az1. `more`: further members of the request. */
+  async emptyGroup(more: object = {}): Promise<string> {
     const { lab } = this
     const { domains } = await lab.ok<{ domains: { id: string }[] }>(
       200,
@@ -75,9 +75,16 @@ export class System {
         domain_id: domains[0]?.id,
         source_vpc_id: vpcs[0]?.id,
         dr_type: 'migration',
+        ...more,
       },
     })
-    const id = entity(made, 'server_group_id')
+    return entity(made, 'server_group_id')
+  }
+
+  /** A group of new pairs of 1 GiB, production at az1, protected; not yet in sync. */
+  async group(pairCount: number): Promise<Group> {
+    const { lab } = this
+    const id = await this.emptyGroup()
     const pairs = await inParallel(pairCount, async (index) => {
       const volume = await lab.volume(1, 'az1', `bench-${index}`)
       const pair = await this.job('POST', '/v1/{project}/replications', {
