@@ -1,6 +1,11 @@
 import { unreachable } from '#base/assert.ts'
-import { GROUP_TRANSIENT, type GroupStatus, type Station } from './protection-group.ts'
-import { type PairStatus, restingPairStatus } from './replication-pair.ts'
+import {
+  GROUP_STATUSES,
+  GROUP_TRANSIENT,
+  type GroupStatus,
+  type Station,
+} from './protection-group.ts'
+import { PAIR_DELETE_FROM, type PairStatus, restingPairStatus } from './replication-pair.ts'
 
 /**
  * The life of a protected instance: a production server, a stopped server at the DR site, and the pairs that replicate
@@ -161,19 +166,6 @@ const QUIET_GROUPS: readonly GroupStatus[] = ['available', 'protected']
 const TAGGABLE = INSTANCE_STATUSES.filter(
   (status) => status !== 'creating' && status !== 'deleting' && status !== 'error',
 )
-const ANY_GROUP = [
-  ...GROUP_TRANSIENT,
-  'available',
-  'protected',
-  'failed-over',
-  'error',
-  'error-starting',
-  'error-stopping',
-  'error-reversing',
-  'error-failing-over',
-  'error-reprotecting',
-  'error-deleting',
-] as const
 
 /** States that an instance may be deleted from. */
 const DELETE_FROM: readonly InstanceStatus[] = [
@@ -196,7 +188,7 @@ export const INSTANCE_RULES: Record<InstanceCommandKind, InstanceRule> = {
   delete: {
     from: DELETE_FROM,
     // Nothing is published. A group in motion moves the servers and disks that a deletion takes apart.
-    groups: ANY_GROUP.filter((status) => !GROUP_TRANSIENT.has(status)),
+    groups: GROUP_STATUSES.filter((status) => !GROUP_TRANSIENT.has(status)),
     via: 'deleting',
     refusal: 'INSTANCE_DELETE_STATE',
   },
@@ -238,14 +230,19 @@ export const INSTANCE_RULES: Record<InstanceCommandKind, InstanceRule> = {
     via: null,
     refusal: 'INSTANCE_STATE',
   },
-  'add-tags': { from: TAGGABLE, groups: ANY_GROUP, via: null, refusal: 'INSTANCE_ADD_TAGS_STATE' },
+  'add-tags': {
+    from: TAGGABLE,
+    groups: GROUP_STATUSES,
+    via: null,
+    refusal: 'INSTANCE_ADD_TAGS_STATE',
+  },
   'delete-tags': {
     from: TAGGABLE,
-    groups: ANY_GROUP,
+    groups: GROUP_STATUSES,
     via: null,
     refusal: 'INSTANCE_DELETE_TAGS_STATE',
   },
-  rename: { from: INSTANCE_STATUSES, groups: ANY_GROUP, via: null, refusal: 'INSTANCE_STATE' },
+  rename: { from: INSTANCE_STATUSES, groups: GROUP_STATUSES, via: null, refusal: 'INSTANCE_STATE' },
 }
 
 export interface InstanceFacts {
@@ -265,24 +262,6 @@ export type InstanceDecision =
   | { readonly ok: true; readonly via: InstanceStatus | null }
   | { readonly ok: false; readonly refusal: InstanceRefusal }
 
-/** States of a pair in which nothing of its own is under way that a deletion would cut short. */
-const PAIR_GOES: ReadonlySet<PairStatus> = new Set([
-  'available',
-  'protected',
-  'failed-over',
-  'error',
-  'error-starting',
-  'error-stopping',
-  'error-reversing',
-  'error-failing-over',
-  'error-deleting',
-  'error-reprotecting',
-  'error-attaching',
-  'error-extending',
-  'invalid',
-  'fault',
-])
-
 /** Decides; does nothing. The caller stores the state under way together with the operation. */
 export function decideInstance(facts: InstanceFacts, command: InstanceCommand): InstanceDecision {
   const rule = INSTANCE_RULES[command.kind]
@@ -298,7 +277,7 @@ export function decideInstance(facts: InstanceFacts, command: InstanceCommand): 
       if (command.deleteTargetServer && facts.station === 'target') {
         return refuse('INSTANCE_ROLES_REVERSED')
       }
-      if (facts.ownPairs.some((status) => !PAIR_GOES.has(status))) {
+      if (facts.ownPairs.some((status) => !PAIR_DELETE_FROM.has(status))) {
         return refuse('INSTANCE_PAIR_STATE')
       }
       return { ok: true, via: rule.via }

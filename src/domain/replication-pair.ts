@@ -97,7 +97,8 @@ const GROUP_STATES_FOR_DELETE: ReadonlySet<GroupStatus> = new Set([
   'error-reprotecting',
 ])
 
-const DELETE_FROM: ReadonlySet<PairStatus> = new Set([
+/** States that a pair may be deleted from: nothing of its own is under way that a deletion would cut short. */
+export const PAIR_DELETE_FROM: ReadonlySet<PairStatus> = new Set([
   'available',
   'protected',
   'failed-over',
@@ -158,7 +159,7 @@ export function decidePair(facts: PairFacts, command: PairCommand): PairDecision
       return { ok: true, via: 'extending' }
     case 'delete':
       if (facts.attached) return refuse('PAIR_ATTACHED')
-      if (!DELETE_FROM.has(facts.status)) return refuse('PAIR_STATE')
+      if (!PAIR_DELETE_FROM.has(facts.status)) return refuse('PAIR_STATE')
       if (!GROUP_STATES_FOR_DELETE.has(facts.group)) return refuse('PAIR_GROUP_STATE')
       // The "target volume" is production now: deleting it would delete the only current copy.
       if (command.deleteTargetVolume && facts.station === 'target') {

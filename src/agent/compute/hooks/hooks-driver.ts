@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { type Clock, sleep } from '#base/clock.ts'
+import type { Clock } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import type { ServerDefinition } from '#wire/site/servers.ts'
@@ -12,6 +12,7 @@ import {
   type GuestDeviceName,
   type GuestState,
 } from '../driver.ts'
+import { lookUntil } from '../look-until.ts'
 import { GUEST_FAILED } from '../faults.ts'
 import { listOf, stateOf } from './answers.ts'
 import { type HookAnswer, type HookProgram, hookProgram } from './program.ts'
@@ -50,9 +51,6 @@ const POLL_MS = 5_000
 const QUESTION_LIMIT_MS = 15_000
 /** At a time, so that a host of a hundred guests is not busy with asking after them. */
 const QUESTIONS_MAX = 4
-/** First pause between two looks at a guest that was asked for something; each is longer, up to the second. */
-const LOOK_MS = 100
-const LOOK_MAX_MS = 1_000
 const RELEASE_MS = 5_000
 
 export function hooksDriver(options: HooksOptions): ComputeDriver {
@@ -203,21 +201,18 @@ class HooksDriver implements ComputeDriver {
     throw new Fault(GUEST_FAILED, doing, { server, verb })
   }
 
-  /** Looks at the guest until it is as wanted, the time is over, or there is a hurry. */
   async #waitUntil(
     server: string,
     wanted: (state: GuestState) => boolean,
     limitMs: number,
     hurry: AbortSignal,
   ): Promise<void> {
-    const end = this.#clock.bootMs() + limitMs
-    for (let pause = LOOK_MS; ; pause = Math.min(pause * 2, LOOK_MAX_MS)) {
-      const state = await this.state(server)
-      if (state.power !== 'unknown' && wanted(state)) return
-      const left = end - this.#clock.bootMs()
-      if (left <= 0 || hurry.aborted || this.#closed) return
-      await sleep(this.#clock, Math.min(pause, left), hurry).catch(() => undefined)
+    const looking = {
+      clock: this.#clock,
+      state: () => this.state(server),
+      closed: () => this.#closed,
     }
+    await lookUntil(looking, wanted, limitMs, hurry)
   }
 
   /** Something that changes a guest. */

@@ -1,6 +1,6 @@
 import { open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Clock, sleep } from '#base/clock.ts'
+import type { Clock } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { hasCode, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
@@ -15,6 +15,7 @@ import {
   type GuestEnd,
   type GuestState,
 } from '../driver.ts'
+import { lookUntil } from '../look-until.ts'
 import { GUEST_FAILED } from '../faults.ts'
 import {
   devicesOf,
@@ -51,8 +52,6 @@ export interface LibvirtOptions extends DriverDeps {
 }
 
 const POLL_MS = 5_000
-const LOOK_MS = 100
-const LOOK_MAX_MS = 1_000
 const RELEASE_MS = 5_000
 
 export function libvirtDriver(options: LibvirtOptions): ComputeDriver {
@@ -285,14 +284,12 @@ class LibvirtDriver implements ComputeDriver {
     limitMs: number,
     hurry: AbortSignal,
   ): Promise<void> {
-    const end = this.#clock.bootMs() + limitMs
-    for (let pause = LOOK_MS; ; pause = Math.min(pause * 2, LOOK_MAX_MS)) {
-      const state = await this.state(server)
-      if (state.power !== 'unknown' && wanted(state)) return
-      const left = end - this.#clock.bootMs()
-      if (left <= 0 || hurry.aborted || this.#closed) return
-      await sleep(this.#clock, Math.min(pause, left), hurry).catch(() => undefined)
+    const looking = {
+      clock: this.#clock,
+      state: () => this.state(server),
+      closed: () => this.#closed,
     }
+    await lookUntil(looking, wanted, limitMs, hurry)
   }
 
   // ---------------------------------------------------------------- calls and files
