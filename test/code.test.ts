@@ -80,9 +80,19 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     'agent/compute',
     'agent/replication',
   ],
+  'agent/backup': [
+    'base',
+    'wire',
+    'vault',
+    'agent/volumes',
+    'agent/nbd',
+    'agent/snapshots',
+    'agent/replication',
+  ],
   'agent/root': [
     'base',
     'wire',
+    'vault',
     'agent/volumes',
     'agent/nbd',
     'agent/snapshots',
@@ -91,6 +101,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     'agent/replication',
     'agent/compute',
     'agent/images',
+    'agent/backup',
   ],
   cli: ['base', 'client', 'vault'],
   'main.ts': ['base', 'cli', 'control/root', 'agent/root', 'client'],
@@ -146,7 +157,19 @@ test('the border check finds planted violations', () => {
 })
 
 test('dialects never import each other', () => {
-  const dialects = ['sdrs', 'evs', 'iam', 'native', 'nova', 'ecs', 'vpc', 'neutron', 'glance']
+  const dialects = [
+    'sdrs',
+    'evs',
+    'csbs',
+    'karbor',
+    'iam',
+    'native',
+    'nova',
+    'ecs',
+    'vpc',
+    'neutron',
+    'glance',
+  ]
   const faults = product.flatMap((path) => {
     const here = dialects.find((name) => path.includes(`/control/api/${name}/`))
     if (here === undefined) return []

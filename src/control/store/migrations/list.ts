@@ -6,6 +6,11 @@ import { snapshots } from './0005-snapshots.ts'
 import { operationOrder } from './0006-operation-order.ts'
 import { servers } from './0007-servers.ts'
 import { snapshotTexts } from './0008-snapshot-texts.ts'
+import { drills } from './0009-drills.ts'
+import { recovery } from './0010-recovery.ts'
+import { replicationForms } from './0011-replication-forms.ts'
+import { volumeLimits } from './0012-volume-limits.ts'
+import { checkpoints } from './0013-checkpoints.ts'
 import type { Migration } from './migration.ts'
 
 /* Migrations in the order in which they run. A released one is never edited: add another.
@@ -22,4 +27,9 @@ export const migrations: readonly Migration[] = [
   operationOrder,
   servers,
   snapshotTexts,
+  drills,
+  recovery,
+  replicationForms,
+  volumeLimits,
+  checkpoints,
 ]
