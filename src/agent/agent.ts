@@ -20,6 +20,7 @@ import { openSnapshots } from '#agent/snapshots/store/snapshot-store.ts'
 import { BootMarks, usualBootDirectories } from '#agent/volumes/file/boot-marks.ts'
 import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
+import { type BackupCommands, withoutVault } from '#agent/backup/commands.ts'
 import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
 import type { Report } from '#wire/site/witness.ts'
 import { type CommandHandler, serveCommands } from './command-server.ts'
@@ -159,6 +160,7 @@ export async function startAgent(
       divergences: divergenceCommands(divergences),
       servers,
       fills: images.fills,
+      backups: withoutVault,
     }),
     log,
   })
@@ -279,10 +281,11 @@ interface Handlers {
   readonly divergences: DivergenceCommands
   readonly servers: ServerCommands
   readonly fills: Fills
+  readonly backups: BackupCommands
 }
 
 function handlerOf(handlers: Handlers): CommandHandler {
-  const { plain, sessions, snapshots, divergences, servers, fills } = handlers
+  const { plain, sessions, snapshots, divergences, servers, fills, backups } = handlers
   const as = <N extends CommandName>(request: unknown) => request as CommandRequest<N>
   return async (name, request) => {
     snapshots.refuseWhileRolling(changedVolumes(name, request))
@@ -351,6 +354,22 @@ function handlerOf(handlers: Handlers): CommandHandler {
         return await servers.prepareImage(as<typeof name>(request))
       case 'volume.fill':
         return await servers.fillVolume(as<typeof name>(request))
+      case 'backup.start':
+      case 'backup.show':
+      case 'backup.cancel':
+      case 'restore.start':
+      case 'restore.show':
+      case 'restore.cancel':
+      case 'replica.admit':
+      case 'replica.start':
+      case 'replica.show':
+      case 'replica.cancel':
+      case 'vault.list':
+      case 'vault.forget':
+      case 'vault.lock':
+      case 'vault.collect':
+      case 'vault.verify':
+        return await backups.command(name, as<typeof name>(request))
       case 'session.promote':
         throw new Fault(LOCAL_ONLY, `promoting ${as<typeof name>(request).session}`)
     }

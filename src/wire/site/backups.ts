@@ -5,7 +5,7 @@ import Type, { type Static } from 'typebox'
  * tells how far it is, and it goes on by itself after a restart of the agent; so a caller repeats its request until `state` is an end. */
 
 const Id = Type.String({ minLength: 1, maxLength: 64, pattern: '^[0-9a-zA-Z-]+$' })
-const Uuid = Type.String({ pattern: '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' })
+export const Uuid = Type.String({ pattern: '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' })
 const Count = Type.Number({ minimum: 0 })
 const nullable = <T extends Type.TSchema>(schema: T) => Type.Union([schema, Type.Null()])
 
@@ -98,9 +98,14 @@ export const ReplicaTarget = Type.Object({
 })
 
 export const ReplicaRequest = Type.Object({
-  /** Names the work; also the id of the checkpoint in the other vault. */
+  /** Names the work. The checkpoint in the other vault has an id of its own, told as `checkpoint` of the answer. */
   replica: Uuid,
   checkpoint: Uuid,
+  /**
+   * An earlier checkpoint of the same volumes, and what it is called there: only what differs from it is looked at. Left out, null, or gone on either side:
+   * all blocks are asked for by name, which sends no more, and takes longer for large volumes.
+   */
+  base: Type.Optional(nullable(Type.Object({ checkpoint: Uuid, replica_checkpoint: Uuid }))),
   target: ReplicaTarget,
   /** Several streams at once, and stronger compression. */
   accelerate: Type.Boolean(),
@@ -113,6 +118,8 @@ export const ReplicaInfo = Type.Object({
   state: WorkState,
   code: nullable(Type.String()),
   reason: nullable(Type.String()),
+  /** Id of the checkpoint in the other vault, once it is there. */
+  checkpoint: nullable(Uuid),
   total_bytes: Count,
   done_bytes: Count,
   /** Went over the line, in all attempts together; and was missing there. */
@@ -135,3 +142,54 @@ export const VaultCheckpoint = Type.Object({
   locked_until: Type.Number(),
 })
 export type VaultCheckpoint = Static<typeof VaultCheckpoint>
+
+/** Checkpoints of a vault in the order of their ids: those behind `after`, or only `checkpoint`. */
+export const VaultListRequest = Type.Object({
+  checkpoint: Type.Optional(Uuid),
+  after: Type.Optional(Uuid),
+  limit: Type.Integer({ minimum: 1, maximum: 1000 }),
+})
+export type VaultListRequest = Static<typeof VaultListRequest>
+
+export const VaultList = Type.Object({
+  checkpoints: Type.Array(VaultCheckpoint),
+  /** Ids whose manifest cannot be read; `vault.verify` says more. */
+  damaged: Type.Array(Uuid),
+  /** There are more behind the last one. */
+  more: Type.Boolean(),
+})
+export type VaultList = Static<typeof VaultList>
+
+/** Gives back the space of what was forgotten. Named work, as backups. */
+export const CollectInfo = Type.Object({
+  collect: Uuid,
+  state: WorkState,
+  code: nullable(Type.String()),
+  reason: nullable(Type.String()),
+  checkpoints_deleted: Count,
+  freed_bytes: Count,
+  /** Goes with a later collection, when the backups that run now have ended. */
+  waiting_bytes: Count,
+  duration_ms: Count,
+})
+export type CollectInfo = Static<typeof CollectInfo>
+
+/** Structure, with `data` every byte. Named work; begins anew after a restart of the agent. */
+export const VaultVerifyRequest = Type.Object({ verify: Uuid, data: Type.Boolean() })
+export type VaultVerifyRequest = Static<typeof VaultVerifyRequest>
+
+export const VAULT_DAMAGES_MAX = 100
+
+export const VaultVerifyInfo = Type.Object({
+  verify: Uuid,
+  state: WorkState,
+  code: nullable(Type.String()),
+  reason: nullable(Type.String()),
+  checkpoints: Count,
+  /** Sentences that name what is damaged, at most VAULT_DAMAGES_MAX of them. */
+  damages: Type.Array(Type.String()),
+  /** Checkpoints that cannot be restored whole because of it. */
+  damaged_checkpoints: Type.Array(Uuid),
+  duration_ms: Count,
+})
+export type VaultVerifyInfo = Static<typeof VaultVerifyInfo>

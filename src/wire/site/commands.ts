@@ -1,5 +1,20 @@
 import Type, { type Static, type TSchema } from 'typebox'
 import {
+  BackupInfo,
+  BackupRequest,
+  CollectInfo,
+  ReplicaAdmission,
+  ReplicaInfo,
+  ReplicaRequest,
+  RestoreInfo,
+  RestoreRequest,
+  VaultList,
+  VaultListRequest,
+  VaultVerifyInfo,
+  VaultVerifyRequest,
+  Uuid,
+} from './backups.ts'
+import {
   DIVERGENCE_RANGES_MAX,
   DIVERGENCE_READ_BYTES_MAX,
   DivergenceInfo,
@@ -265,6 +280,39 @@ export const COMMANDS = {
    * agent. Repeat it until `state` is filled. Refused: VOLUME_BUSY, IMAGE_UNKNOWN, IMAGE_FAILED, SIZE_MISMATCH (the volume is too small).
    */
   'volume.fill': command(FillRequest, FillInfo),
+  /**
+   * Named work of the vault: the same request again tells how far it is, and of one that failed what went wrong; another request is another attempt. All of
+   * them are refused with NO_VAULT where none is configured, and `show` and `cancel` with WORK_UNKNOWN for a name that was never started here. Refused at
+   * once: VOLUME_UNKNOWN, VOLUME_FAILED, NOT_CONSISTENT.
+   */
+  'backup.start': command(BackupRequest, BackupInfo),
+  'backup.show': command(Type.Object({ backup: Uuid }), BackupInfo),
+  /** Answers when it has ended; one that is done stays done. */
+  'backup.cancel': command(Type.Object({ backup: Uuid }), BackupInfo),
+  /**
+   * Volumes are written at their writer. Their clients are kept out until it is done; refused (VOLUME_BUSY) while one has a volume open, NOT_WRITER, SIZE_MISMATCH (the volume is
+   * smaller), CHECKPOINT_UNKNOWN.
+   */
+  'restore.start': command(RestoreRequest, RestoreInfo),
+  'restore.show': command(Type.Object({ restore: Uuid }), RestoreInfo),
+  /** Leaves volumes half written. */
+  'restore.cancel': command(Type.Object({ restore: Uuid }), RestoreInfo),
+  /** At the destination: what the source needs to send one replica here. Each call makes another ticket. Refused: NO_VAULT, NO_REPLICA_DOOR. */
+  'replica.admit': command(Type.Object({ replica: Uuid }), ReplicaAdmission),
+  /** At the source. The same request with another ticket goes on with it. */
+  'replica.start': command(ReplicaRequest, ReplicaInfo),
+  'replica.show': command(Type.Object({ replica: Uuid }), ReplicaInfo),
+  'replica.cancel': command(Type.Object({ replica: Uuid }), ReplicaInfo),
+  'vault.list': command(VaultListRequest, VaultList),
+  /** Unknown: no change. Refused: CHECKPOINT_LOCKED. Its space comes back with `vault.collect`. */
+  'vault.forget': command(Type.Object({ checkpoint: Uuid }), Empty),
+  /** Never shortens; answers what holds now. */
+  'vault.lock': command(
+    Type.Object({ checkpoint: Uuid, until: Type.Integer({ minimum: 0 }) }),
+    Type.Object({ locked_until: Type.Number() }),
+  ),
+  'vault.collect': command(Type.Object({ collect: Uuid }), CollectInfo),
+  'vault.verify': command(VaultVerifyRequest, VaultVerifyInfo),
 } as const
 
 export type CommandName = keyof typeof COMMANDS
