@@ -86,6 +86,7 @@ async function insertInstances(store: Store, project: string): Promise<void> {
       .values({
         id: group,
         project,
+        form: 'sdrs',
         name: 'bench',
         description: null,
         status: 'protected',
@@ -97,6 +98,7 @@ async function insertInstances(store: Store, project: string): Promise<void> {
         vpc: newId(),
         start_servers: 0,
         next_member: 1,
+        failure_detail: null,
         ...times,
       })
       .execute()
@@ -131,6 +133,7 @@ async function insertInstances(store: Store, project: string): Promise<void> {
             status: 'protected',
             source_volume: newId(),
             target_volume: newId(),
+            target_first: 0,
             member: 2 * at + disk + 1,
             in_session: 1,
             added_epoch: 1,

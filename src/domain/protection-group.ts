@@ -37,6 +37,16 @@ export type GroupStatus =
   | 'failed-over'
   | 'error-failing-over'
 
+/**
+ * The API that a group was made with. One domain stands behind all of them; an API shows and manages its own.
+ *
+ * - `sdrs`: a protection group
+ * - `evs`: a consistency group of the volume API
+ * - `lone`: what a pair of the volume API replicates with while it is in no consistency group. It has exactly that pair, is made and
+ *   ends with its being alone, and that API does not show it.
+ */
+export type GroupForm = 'sdrs' | 'evs' | 'lone'
+
 /** Which of the two configured sites is production. The configured roles (source, target) themselves never change. */
 export type Station = 'source' | 'target'
 

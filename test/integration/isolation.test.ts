@@ -203,6 +203,7 @@ test('what belongs to another project does not exist, by id and in lists', async
   const group = {
     id: ID,
     project: foreign,
+    form: 'sdrs',
     name: 'theirs',
     description: null,
     status: 'available',
@@ -214,6 +215,7 @@ test('what belongs to another project does not exist, by id and in lists', async
     vpc: 'v',
     start_servers: 0,
     next_member: 1,
+    failure_detail: null,
     created_at: 1,
     updated_at: 1,
   } as const

@@ -15,6 +15,7 @@ before(async () => {
       .values({
         id: group,
         project: lab.admin.project_id,
+        form: 'sdrs',
         name: 'group',
         description: null,
         status: 'protected',
@@ -26,6 +27,7 @@ before(async () => {
         vpc: newId(),
         start_servers: 0,
         next_member: 1,
+        failure_detail: null,
         created_at: now,
         updated_at: now,
       })

@@ -1,13 +1,19 @@
 import { assert } from '#base/assert.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
-import { GROUP_MOVES, type GroupStatus, type Station } from '#domain/protection-group.ts'
+import {
+  GROUP_MOVES,
+  type GroupForm,
+  type GroupStatus,
+  type Station,
+} from '#domain/protection-group.ts'
 import { PAIR_MOVES, type PairStatus } from '#domain/replication-pair.ts'
 
 /** Queries about protection groups and their pairs. Every one that serves a caller is bound to the caller's project. */
 type Db = Queries | Transaction
 
 export const groupStatus = (row: ProtectionGroupRow): GroupStatus => row.status as GroupStatus
+export const groupForm = (row: Pick<ProtectionGroupRow, 'form'>): GroupForm => row.form as GroupForm
 export const groupStation = (row: ProtectionGroupRow): Station => row.station as Station
 export const pairStatus = (row: Pick<ReplicationPairRow, 'status'>): PairStatus =>
   row.status as PairStatus
@@ -25,17 +31,20 @@ export const volumeAt = (
   az: string,
 ): string => (az === group.source_az ? pair.source_volume : pair.target_volume)
 
+/** `form`: groups of other APIs are not found. Default: all. */
 export async function findGroup(
   db: Db,
   project: string,
   id: string,
+  form?: GroupForm,
 ): Promise<ProtectionGroupRow | undefined> {
-  return await db
+  const row = await db
     .selectFrom('protection_groups')
     .selectAll()
     .where('project', '=', project)
     .where('id', '=', id)
     .executeTakeFirst()
+  return form === undefined || row?.form === form ? row : undefined
 }
 
 /** For operations, which know the group and not the caller. */
@@ -47,12 +56,14 @@ export async function readGroup(db: Db, id: string): Promise<ProtectionGroupRow 
     .executeTakeFirst()
 }
 
-export async function listGroups(db: Db, project: string): Promise<ProtectionGroupRow[]> {
-  return await db
-    .selectFrom('protection_groups')
-    .selectAll()
-    .where('project', '=', project)
-    .execute()
+/** `form`: groups of other APIs are left out. Default: all. */
+export async function listGroups(
+  db: Db,
+  project: string,
+  form?: GroupForm,
+): Promise<ProtectionGroupRow[]> {
+  const query = db.selectFrom('protection_groups').selectAll().where('project', '=', project)
+  return await (form === undefined ? query : query.where('form', '=', form)).execute()
 }
 
 /** Of all projects, for the reconciler. */
@@ -100,6 +111,7 @@ export async function deleteGroupRow(tx: Transaction, id: string): Promise<void>
 
 // ---------------------------------------------------------------- pairs
 
+/** A pair's API is its group's, see `findPairOf`. */
 export async function findPair(
   db: Db,
   project: string,
@@ -111,6 +123,19 @@ export async function findPair(
     .where('project', '=', project)
     .where('id', '=', id)
     .executeTakeFirst()
+}
+
+/** A pair and its group, if that is of one of the forms. */
+export async function findPairOf(
+  db: Db,
+  project: string,
+  id: string,
+  forms: readonly GroupForm[],
+): Promise<{ readonly pair: ReplicationPairRow; readonly group: ProtectionGroupRow } | undefined> {
+  const pair = await findPair(db, project, id)
+  const group = pair === undefined ? undefined : await readGroup(db, pair.group_id)
+  if (pair === undefined || group === undefined) return undefined
+  return forms.includes(groupForm(group)) ? { pair, group } : undefined
 }
 
 export async function readPair(db: Db, id: string): Promise<ReplicationPairRow | undefined> {

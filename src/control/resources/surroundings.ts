@@ -85,7 +85,7 @@ export async function setQuotaLimit(
 export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promise<number> {
   switch (kind) {
     case 'server_groups':
-      return await count(db, 'protection_groups', project)
+      return await countGroups(db, project)
     case 'replications':
       return await count(db, 'replication_pairs', project)
     case 'instances':
@@ -108,9 +108,20 @@ export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promi
   }
 }
 
+/** The group of a pair that works alone is no group to anybody. */
+async function countGroups(db: Db, project: string): Promise<number> {
+  const row = await db
+    .selectFrom('protection_groups')
+    .select((eb) => eb.fn.countAll<number>().as('count'))
+    .where('project', '=', project)
+    .where('form', '!=', 'lone')
+    .executeTakeFirst()
+  return Number(row?.count ?? 0)
+}
+
 async function count(
   db: Db,
-  table: 'protection_groups' | 'replication_pairs' | 'volumes' | 'servers' | NetworkQuotaKind,
+  table: 'replication_pairs' | 'volumes' | 'servers' | NetworkQuotaKind,
   project: string,
 ): Promise<number> {
   const row = await db

@@ -70,7 +70,7 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
   async function show(project: string, id: string) {
     const { store } = services
     return await store.read(async (db) => {
-      const group = await findGroup(db, project, id)
+      const group = await findGroup(db, project, id, 'sdrs')
       if (group === undefined) throw refuse('SDRS.1013')
       const pairs = await pairsOfGroup(db, id)
       const view = (await viewsOf(db, services, [group], pairs))(id)
@@ -121,7 +121,7 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
     const az = one(query, 'availability_zone')
     const project = projectOf(request)
     return await services.store.read(async (db) => {
-      const rows = newestFirst(await listGroups(db, project)).filter(
+      const rows = newestFirst(await listGroups(db, project, 'sdrs')).filter(
         (group) =>
           (status === undefined || group.status === status) &&
           nameMatches(group.name, name) &&
@@ -195,7 +195,7 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
     id: string,
     wanted: Exclude<GroupCommand, { readonly kind: 'rename' }>,
   ) {
-    const outcome = await requestGroupCommand(services, project, id, wanted)
+    const outcome = await requestGroupCommand(services, project, id, wanted, 'sdrs')
     if (!outcome.ok) throw commandRefusal(outcome.refusal, wanted.kind, context)
     return { job_id: outcome.operation }
   }

@@ -26,7 +26,7 @@ export interface InstanceSurroundings {
 }
 
 export async function surroundingsOf(db: Queries, project: string): Promise<InstanceSurroundings> {
-  const groups = new Map((await listGroups(db, project)).map((group) => [group.id, group]))
+  const groups = new Map((await listGroups(db, project, 'sdrs')).map((group) => [group.id, group]))
   const pairs = await listPairGists(db, project)
   const broken = await brokenInstances(db, project)
   const tags = await tagsByResource(db, project, 'instance')

@@ -9,11 +9,10 @@ import {
   requestPairExpansion,
 } from '#control/operations/definitions/pair-requests.ts'
 import {
-  findPair,
+  findPairOf,
   listGroups,
   listPairs,
   productionAz,
-  readGroup,
   volumeAt,
 } from '#control/resources/groups.ts'
 import { readVolumes } from '#control/resources/volumes.ts'
@@ -101,10 +100,9 @@ export function pairRoutes(app: Api, context: SdrsContext): void {
 
   async function show(project: string, id: string) {
     return await services.store.read(async (db) => {
-      const pair = await findPair(db, project, id)
-      if (pair === undefined) throw refuse('SDRS.1608')
-      const group = await readGroup(db, pair.group_id)
-      assert(group !== undefined, 'a pair has a group')
+      const found = await findPairOf(db, project, id, ['sdrs'])
+      if (found === undefined) throw refuse('SDRS.1608')
+      const { pair, group } = found
       const [replication] = await objects(db, [pair], new Map([[group.id, group]]))
       return { replication }
     })
@@ -145,7 +143,9 @@ export function pairRoutes(app: Api, context: SdrsContext): void {
     const instanceIds = wantedIds(query, 'protected_instance_id', context)
     const project = projectOf(request)
     return await services.store.read(async (db) => {
-      const groups = new Map((await listGroups(db, project)).map((group) => [group.id, group]))
+      const groups = new Map(
+        (await listGroups(db, project, 'sdrs')).map((group) => [group.id, group]),
+      )
       const rows = newestFirst(await listPairs(db, project)).filter((pair) => {
         const group = groups.get(pair.group_id)
         return (

@@ -15,6 +15,7 @@ import {
   decideGroup,
   GROUP_TRANSITIONS,
   type GroupCommand,
+  type GroupForm,
   type GroupRefusal,
   type GroupTransitionName,
 } from '#domain/protection-group.ts'
@@ -81,6 +82,7 @@ export async function requestGroup(
     const group: ProtectionGroupRow = {
       id: newId(),
       project,
+      form: 'sdrs',
       name: request.name,
       description: request.description,
       status: 'creating',
@@ -92,6 +94,7 @@ export async function requestGroup(
       vpc: request.vpc,
       start_servers: request.startServers === true ? 1 : 0,
       next_member: 1,
+      failure_detail: null,
       created_at: now,
       updated_at: now,
     }
@@ -109,16 +112,20 @@ export async function requestGroup(
 
 export type GroupRequestRefusal = 'GROUP_UNKNOWN' | GroupRefusal
 
-/** Every command but rename: judges it, moves group and pairs to the transient state, submits the operation. */
+/**
+ * Every command but rename: judges it, moves group and pairs to the transient state, submits the operation.
+ * `form`: groups of other APIs are unknown. Default: all are known.
+ */
 export async function requestGroupCommand(
   services: RequestServices,
   project: string,
   id: string,
   command: Exclude<GroupCommand, { readonly kind: 'rename' }>,
+  form?: GroupForm,
 ): Promise<Outcome<AcceptedGroup, GroupRequestRefusal>> {
   const { store, operations, clock } = services
   return await store.write(async (tx) => {
-    const group = await findGroup(tx, project, id)
+    const group = await findGroup(tx, project, id, form)
     if (group === undefined) return refused('GROUP_UNKNOWN')
     const { facts, pairs, instances } = await groupFacts(tx, services, group)
     const decision = decideGroup(facts, command)
@@ -174,7 +181,7 @@ export async function renameGroup(
   name: string,
 ): Promise<Outcome<object, 'GROUP_UNKNOWN'>> {
   return await services.store.write(async (tx) => {
-    if ((await findGroup(tx, project, id)) === undefined) return refused('GROUP_UNKNOWN')
+    if ((await findGroup(tx, project, id, 'sdrs')) === undefined) return refused('GROUP_UNKNOWN')
     await updateGroup(tx, id, { name }, services.clock.wallMs())
     return { ok: true }
   })

@@ -1,6 +1,13 @@
 import { assert } from '#base/assert.ts'
 import { toJson } from '#control/store/json.ts'
-import { findPair, movePair, pairStatus, updatePair, volumeAt } from '#control/resources/groups.ts'
+import {
+  findPair,
+  findPairOf,
+  movePair,
+  pairStatus,
+  updatePair,
+  volumeAt,
+} from '#control/resources/groups.ts'
 import {
   drServer,
   findInstance,
@@ -106,7 +113,7 @@ export async function requestPairAttachment(
   return await store.write(async (tx) => {
     const instance = await findInstance(tx, project, id)
     if (instance === undefined) return refused('INSTANCE_UNKNOWN')
-    const pair = await findPair(tx, project, wanted.pair)
+    const pair = (await findPairOf(tx, project, wanted.pair, ['sdrs']))?.pair
     if (pair === undefined) return refused('PAIR_UNKNOWN')
     const device = normaliseDevice(wanted.device)
     if (device === null) return refused('DEVICE_WRONG')

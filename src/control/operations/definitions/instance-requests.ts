@@ -258,7 +258,7 @@ async function judge(
   request: NewInstanceRequest,
 ): Promise<Outcome<Found, CreateInstanceRefusal>> {
   const { project } = request
-  const group = await findGroup(tx, project, request.group)
+  const group = await findGroup(tx, project, request.group, 'sdrs')
   if (group === undefined) return refused('GROUP_UNKNOWN')
   const server = await findServer(tx, project, request.server)
   if (server === undefined) return refused('SERVER_UNKNOWN')

@@ -4,7 +4,7 @@ import { fromJson, toJson } from '#control/store/json.ts'
 import {
   drAz,
   findGroup,
-  findPair,
+  findPairOf,
   groupStation,
   groupStatus,
   insertPair,
@@ -67,7 +67,7 @@ export async function requestPair(
   const { store, operations, clock } = services
   const { project } = request
   return await store.write(async (tx) => {
-    const group = await findGroup(tx, project, request.group)
+    const group = await findGroup(tx, project, request.group, 'sdrs')
     if (group === undefined) return refused('GROUP_UNKNOWN')
     const volume = await findVolume(tx, project, request.volume)
     if (volume === undefined) return refused('VOLUME_UNKNOWN')
@@ -148,6 +148,7 @@ export async function insertNewPair(
     status: 'creating',
     source_volume: fromSource ? volume.id : dr.id,
     target_volume: fromSource ? dr.id : volume.id,
+    target_first: 0,
     member: group.next_member,
     in_session: 0,
     added_epoch: 0,
@@ -190,10 +191,9 @@ interface Found {
 }
 
 async function load(tx: Transaction, project: string, id: string): Promise<Found | undefined> {
-  const pair = await findPair(tx, project, id)
-  if (pair === undefined) return undefined
-  const group = await readGroup(tx, pair.group_id)
-  assert(group !== undefined, 'a pair has a group')
+  const found = await findPairOf(tx, project, id, ['sdrs'])
+  if (found === undefined) return undefined
+  const { pair, group } = found
   const volumes = await readVolumes(tx, [pair.source_volume, pair.target_volume])
   const production = volumes.get(volumeAt(group, pair, productionAz(group)))
   const sizes = [...volumes.values()].map((volume) => volume.size_gb)
@@ -272,7 +272,9 @@ export async function renamePair(
   name: string,
 ): Promise<Outcome<object, 'PAIR_UNKNOWN'>> {
   return await services.store.write(async (tx) => {
-    if ((await findPair(tx, project, id)) === undefined) return refused('PAIR_UNKNOWN')
+    if ((await findPairOf(tx, project, id, ['sdrs'])) === undefined) {
+      return refused('PAIR_UNKNOWN')
+    }
     await updatePair(tx, id, { name }, services.clock.wallMs())
     return { ok: true }
   })

@@ -50,6 +50,8 @@ export interface ProtectionGroupRow {
   /** UUID; also the id of the replication session and of the witness's record. */
   id: string
   project: string
+  /** The API that it was made with, see src/domain/protection-group.ts. */
+  form: string
   name: string
   description: string | null
   /** See src/domain/protection-group.ts. */
@@ -67,6 +69,8 @@ export interface ProtectionGroupRow {
   start_servers: Bit
   /** Number for the next pair's place in the session. Only ever grows, so that no number is given twice. */
   next_member: number
+  /** Why the last thing that was asked of it failed; null: it did not, or it is shown elsewhere. */
+  failure_detail: string | null
   created_at: number
   updated_at: number
 }
@@ -83,6 +87,8 @@ export interface ReplicationPairRow {
   /** The disks in the group's source and target site. */
   source_volume: string
   target_volume: string
+  /** 1: whoever made the pair named the target disk first, and is answered in that order. */
+  target_first: Bit
   /** Place in the session's stream; unique in the group for ever. */
   member: number
   /** 1: it belongs to the session that runs or should run. */
