@@ -33,6 +33,7 @@ import { type DivergenceCommands, divergenceCommands } from './divergence-comman
 import { type SnapshotCommands, snapshotCommands } from './snapshot-commands.ts'
 import { endSnapshotExports, offerSnapshots, snapshotOfExport } from './snapshot-exports.ts'
 import { type VolumeCommands, volumeCommands } from './volume-commands.ts'
+import { type VolumeLimits, volumeLimits } from './volume-limits.ts'
 
 /* The composition root of a site agent: the only place that makes real clocks, disks and sockets for it.
  *
@@ -66,6 +67,7 @@ export async function startAgent(
     bootDirectories,
   })
   const exports = new ExportTable()
+  const limits = volumeLimits({ volumes, exports, clock: systemClock })
   const snapshots = await openSnapshots({
     directory: join(config.dataDir, 'snapshots'),
     volumes,
@@ -159,6 +161,7 @@ export async function startAgent(
       }),
       divergences: divergenceCommands(divergences),
       servers,
+      limits,
       fills: images.fills,
       backups: withoutVault,
     }),
@@ -280,12 +283,13 @@ interface Handlers {
   readonly snapshots: SnapshotCommands
   readonly divergences: DivergenceCommands
   readonly servers: ServerCommands
+  readonly limits: VolumeLimits
   readonly fills: Fills
   readonly backups: BackupCommands
 }
 
 function handlerOf(handlers: Handlers): CommandHandler {
-  const { plain, sessions, snapshots, divergences, servers, fills, backups } = handlers
+  const { plain, sessions, snapshots, divergences, servers, limits, fills, backups } = handlers
   const as = <N extends CommandName>(request: unknown) => request as CommandRequest<N>
   return async (name, request) => {
     snapshots.refuseWhileRolling(changedVolumes(name, request))
@@ -303,6 +307,8 @@ function handlerOf(handlers: Handlers): CommandHandler {
         return await plain.show(as<typeof name>(request))
       case 'volume.serve':
         return await plain.serve(as<typeof name>(request))
+      case 'volume.limit':
+        return await limits.set(as<typeof name>(request))
       case 'session.open':
       case 'session.hold':
       case 'session.release':

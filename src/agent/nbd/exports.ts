@@ -1,5 +1,6 @@
 import { assert } from '#base/assert.ts'
 import type { Device } from './device.ts'
+import { type Bucket, isNoLimit, LimitedDevice } from './throttle.ts'
 
 /* The exports of one agent: name → device, or the reason why the name may not be opened.
  *
@@ -8,6 +9,8 @@ import type { Device } from './device.ts'
  *                     └──► refuse / remove: connections are dropped at once
  *
  * A name may stand for the same device as another name: a pair and its volume.
+ *
+ * A name with a limit (throttle.ts) has a limiting device in front of the one that serves it, whichever that is.
  *
  * Names with an offered prefix come into being when somebody opens them, and go with `remove`.
  */
@@ -25,15 +28,49 @@ export interface ExportConnection {
 
 export class Export {
   readonly name: string
+  /** What connections talk to: the device that serves, or the limit in front of it. */
   device: Device
+  #served: Device
+  #bucket: Bucket | undefined
   readonly connections = new Set<ExportConnection>()
   #held = false
   #inFlight = 0
   readonly #drained: (() => void)[] = []
 
-  constructor(name: string, device: Device) {
+  constructor(name: string, device: Device, bucket: Bucket | undefined) {
     this.name = name
-    this.device = device
+    this.#served = device
+    this.#bucket = bucket
+    this.device = this.#front()
+  }
+
+  /** The device that serves. */
+  get served(): Device {
+    return this.#served
+  }
+
+  /** Gives it another device. The old one must be drained. */
+  replace(device: Device): void {
+    assert(this.#inFlight === 0, 'an export changes its device only when drained')
+    this.#served = device
+    this.device = this.#front()
+  }
+
+  /** Takes effect for the next request; what waited for the limit before is carried out now. */
+  limit(bucket: Bucket | undefined): void {
+    this.#unthrottle()
+    this.#bucket = bucket
+    this.device = this.#front()
+  }
+
+  #front(): Device {
+    const bucket = this.#bucket
+    const free = bucket === undefined || isNoLimit(bucket.limit)
+    return free ? this.#served : new LimitedDevice(this.#served, bucket)
+  }
+
+  #unthrottle(): void {
+    if (this.device instanceof LimitedDevice) this.device.release()
   }
 
   /** While true, connections take no further requests; what they have taken runs to its end. */
@@ -59,6 +96,7 @@ export class Export {
   /** Resolves when no request is in flight any more. */
   async hold(): Promise<void> {
     this.#held = true
+    this.#unthrottle()
     if (this.#inFlight > 0) await new Promise<void>((resolve) => this.#drained.push(resolve))
   }
 
@@ -69,6 +107,7 @@ export class Export {
   }
 
   drop(reason: string): void {
+    this.#unthrottle()
     for (const connection of this.connections) connection.drop(reason)
   }
 }
@@ -85,6 +124,7 @@ export class ExportTable {
   readonly #refusals = new Map<string, string>()
   readonly #offers = new Map<string, Offer>()
   readonly #watchers = new Set<(name: string) => void>()
+  #bucketOf: (name: string) => Bucket | undefined = () => undefined
 
   /** `changed` is called after a name began or ceased to be served, or is refused for another reason. */
   watch(changed: (name: string) => void): void {
@@ -95,21 +135,28 @@ export class ExportTable {
     for (const watcher of this.#watchers) watcher(name)
   }
 
+  /** Who knows which names have a limit. Asked when a name begins to be served. */
+  limitBy(bucketOf: (name: string) => Bucket | undefined): void {
+    this.#bucketOf = bucketOf
+  }
+
+  /** The limits of these names have changed. */
+  relimit(names: readonly string[]): void {
+    for (const name of names) this.#exports.get(name)?.limit(this.#bucketOf(name))
+  }
+
   /** Opens `name`, or gives an open one another device. The old device must have been drained with `hold` unless no
    *  connection is open; a hold stays until `release`. */
   serve(name: string, device: Device): Export {
     this.#refusals.delete(name)
     const known = this.#exports.get(name)
     if (known === undefined) {
-      const made = new Export(name, device)
+      const made = new Export(name, device, this.#bucketOf(name))
       this.#exports.set(name, made)
       this.#tell(name)
       return made
     }
-    if (known.device !== device) {
-      assert(known.inFlight === 0, 'an export changes its device only when drained')
-      known.device = device
-    }
+    if (known.served !== device) known.replace(device)
     return known
   }
 

@@ -38,7 +38,7 @@ export class ServedNames {
   async serve(member: OpenMember, device: Device): Promise<void> {
     for (const name of this.#of(member)) {
       const known = this.#exports.open(name)
-      if ('device' in known && known.device === device) continue
+      if ('device' in known && known.served === device) continue
       await this.#swap(name, device)
     }
   }

@@ -8,6 +8,17 @@ export type Serving =
   | { readonly mode: 'standby'; readonly reason: string }
   | { readonly mode: 'session'; readonly session: string; readonly pair: string }
 
+/** What the clients of a volume may do, at whichever site and in whatever role it is served. */
+export interface VolumeLimit {
+  /** Of the order that set it; an older order changes nothing. */
+  readonly revision: number
+  /** Requests per second; null: no limit. */
+  readonly iops: number | null
+  /** null: no limit. */
+  readonly bytesPerSecond: number | null
+  readonly readOnly: boolean
+}
+
 export interface VolumeRecord {
   readonly id: string
   readonly sizeBytes: number
@@ -16,6 +27,8 @@ export interface VolumeRecord {
   readonly serving: Serving
   /** Whose client certificates may open the volume over TLS; empty: nobody's. */
   readonly owner: string
+  /** Absent: none was ever set. */
+  readonly limit?: VolumeLimit
   /** Why the copy is failed for good; null while it is good. */
   readonly failed: string | null
 }
@@ -38,6 +51,8 @@ export interface VolumeStore {
   record(id: string): VolumeRecord | undefined
   list(): readonly VolumeRecord[]
   setServing(id: string, serving: Serving): Promise<VolumeRecord>
+  /** An older one than the volume has changes nothing. */
+  setLimit(id: string, limit: VolumeLimit): Promise<VolumeRecord>
   /** Grows a volume; a smaller or equal size changes nothing. */
   extend(id: string, sizeBytes: number): Promise<VolumeRecord>
   /** Gone with its data. The caller has ended its exports. An unknown id changes nothing. Rejects with the Fault of the keeper. */

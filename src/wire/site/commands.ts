@@ -63,6 +63,25 @@ export const VolumeInfo = Type.Object({
 })
 export type VolumeInfo = Static<typeof VolumeInfo>
 
+/** Limits in one command. */
+export const LIMITS_MAX = 1024
+const Rate = Type.Union([
+  Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+  Type.Null(),
+])
+
+export const VolumeLimit = Type.Object({
+  volume: Id,
+  /** Of the order; orders may overtake each other on their way. */
+  revision: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+  /** Requests per second; null: no limit. */
+  iops: Rate,
+  bytes_per_second: Rate,
+  /** Clients that change anything get EPERM. */
+  read_only: Type.Boolean(),
+})
+export type VolumeLimit = Static<typeof VolumeLimit>
+
 export const SessionMember = Type.Object({
   /** Index of the volume in the link's frames: unique in the session, never given to another volume. */
   index: Type.Integer({ minimum: 1, maximum: 4_294_967_295 }),
@@ -108,6 +127,17 @@ export const COMMANDS = {
       reason: Type.String({ maxLength: 200 }),
     }),
     VolumeInfo,
+  ),
+  /**
+   * What clients of volumes may do per second, kept with the volumes and in force at whichever site serves them. An order of a lower revision
+   * than the volume has changes nothing, and the volume is named in the answer; so are volumes that this site does not have.
+   */
+  'volume.limit': command(
+    Type.Object({ limits: Type.Array(VolumeLimit, { minItems: 1, maxItems: LIMITS_MAX }) }),
+    Type.Object({
+      unknown: Type.Array(Id),
+      newer: Type.Array(Type.Object({ volume: Id, revision: Type.Number() })),
+    }),
   ),
   /**
    * Brings this site to `record`: opens the session if it is new, takes the role that the record gives this

@@ -13,6 +13,7 @@ import type {
   Serving,
   VolumeFiller,
   VolumeKeeper,
+  VolumeLimit,
   VolumeRecord,
   VolumeStore,
 } from '../volume-store.ts'
@@ -248,6 +249,15 @@ class FileVolumeStore implements VolumeStore {
       this.#entry(id)
       if (JSON.stringify(entry.record.serving) === JSON.stringify(serving)) return entry.record
       return this.#replace(entry, { ...entry.record, serving })
+    })
+  }
+
+  setLimit(id: string, limit: VolumeLimit): Promise<VolumeRecord> {
+    const entry = this.#entry(id)
+    return this.#inTurn(entry, async () => {
+      this.#entry(id)
+      if ((entry.record.limit?.revision ?? -1) >= limit.revision) return entry.record
+      return this.#replace(entry, { ...entry.record, limit })
     })
   }
 

@@ -101,6 +101,18 @@ test('records survive a restart', async () => {
   assert.deepEqual(record.serving, serving)
 })
 
+test('a limit is kept through restarts, growth and changes of serving, and an older order changes nothing', async () => {
+  await store.create(ID, MIB, standalone)
+  assert.equal(store.record(ID)?.limit, undefined)
+  const limit = { revision: 7, iops: 100, bytesPerSecond: null, readOnly: true }
+  await store.setLimit(ID, limit)
+  await store.setLimit(ID, { revision: 6, iops: null, bytesPerSecond: 5, readOnly: false })
+  await store.setServing(ID, { mode: 'standby', reason: 'elsewhere' })
+  await store.extend(ID, 2 * MIB)
+  await restart()
+  assert.deepEqual(store.record(ID)?.limit, limit)
+})
+
 test('a volume can be opened by many and is one object', async () => {
   await store.create(ID, MIB, standalone)
   const [one, two] = await Promise.all([store.open(ID), store.open(ID)])

@@ -1,11 +1,11 @@
-import type { Serving, VolumeRecord } from '../volume-store.ts'
+import type { Serving, VolumeLimit, VolumeRecord } from '../volume-store.ts'
 
 /* meta.json of a volume; docs/formats/volume-files.md describes it for readers. Failure has a file of its own. */
 
 export const META_FORMAT = 1
 
 export function encodeMeta(record: VolumeRecord): string {
-  const { id, sizeBytes, createdMs, owner, serving } = record
+  const { id, sizeBytes, createdMs, owner, serving, limit } = record
   const meta = {
     format: META_FORMAT,
     id,
@@ -13,6 +13,7 @@ export function encodeMeta(record: VolumeRecord): string {
     created: new Date(createdMs).toISOString(),
     owner,
     serving,
+    ...(limit === undefined ? {} : { limit: encodeLimit(limit) }),
   }
   return `${JSON.stringify(meta, null, 2)}\n`
 }
@@ -39,8 +40,29 @@ export function decodeMeta(text: string): VolumeRecord | { readonly problem: str
   if (typeof owner !== 'string') return { problem: 'owner is no text' }
   if (Number.isNaN(createdMs)) return { problem: 'created is no time' }
   if (serving === undefined) return { problem: 'serving is unknown' }
-  return { id, sizeBytes, createdMs, owner, serving, failed: null }
+  const record = { id, sizeBytes, createdMs, owner, serving, failed: null }
+  if (meta['limit'] === undefined) return record
+  const limit = decodeLimit(meta['limit'])
+  return limit === undefined ? { problem: 'limit is unknown' } : { ...record, limit }
 }
+
+const encodeLimit = ({ revision, iops, bytesPerSecond, readOnly }: VolumeLimit) => ({
+  revision,
+  iops,
+  bytes_per_second: bytesPerSecond,
+  read_only: readOnly,
+})
+
+function decodeLimit(value: unknown): VolumeLimit | undefined {
+  if (!isRecord(value)) return undefined
+  const { revision, iops, bytes_per_second: bytesPerSecond, read_only: readOnly } = value
+  if (typeof revision !== 'number' || !Number.isSafeInteger(revision)) return undefined
+  if (!isRate(iops) || !isRate(bytesPerSecond) || typeof readOnly !== 'boolean') return undefined
+  return { revision, iops, bytesPerSecond, readOnly }
+}
+
+const isRate = (value: unknown): value is number | null =>
+  value === null || (typeof value === 'number' && Number.isSafeInteger(value) && value > 0)
 
 function decodeServing(value: unknown): Serving | undefined {
   if (!isRecord(value)) return undefined
