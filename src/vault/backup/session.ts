@@ -60,6 +60,10 @@ export interface BackupOptions {
   readonly packBytes?: number
   /** Slots of the table of known chunks, 32 bytes each. */
   readonly knownSlotsMax?: number
+  /** Moment that the checkpoint shows, ms since 1970. Default: when the backup began. */
+  readonly createdMs?: number
+  /** Batches that the caller's own thread does before threads are started; 0 where it must not stand still. Default: a few, as threads take time to start. */
+  readonly inlineBatches?: number
   /** Told of index objects and footers that could not be read; the backup goes on without them. */
   readonly damaged?: (fault: Fault) => void
 }
@@ -82,6 +86,8 @@ export interface BackupSession {
   /** Whether the vault holds a chunk of this name (as entries of another checkpoint of the same origin tell). */
   known(id: Buffer): boolean
   progress(): BackupProgress
+  /** What was taken over until now is durable when it settles, and found again by whoever continues. Each call ends a pack: not too often. */
+  flush(): Promise<void>
   /** Makes the checkpoint. Durable, with all it needs, when it settles. All volumes must be finished. */
   commit(labels?: Readonly<Record<string, string>>): Promise<Manifest>
   /** Ends the session without a checkpoint. What was stored may be used by later backups. Safe to call after commit. */
@@ -157,6 +163,7 @@ export async function beginBackup(
       recordKey: secret,
       known: table.memory,
       ...(options.threads === undefined ? {} : { threads: options.threads }),
+      ...(options.inlineBatches === undefined ? {} : { inlineBatches: options.inlineBatches }),
     })
     started.pool = pool
     return createSession({
@@ -327,6 +334,11 @@ function createSession(parts: SessionParts): BackupSession {
     id,
     known: (chunk) => table.has(chunk),
     progress: () => ({ ...counts, bytesStored: writer.bytesStored }),
+    async flush() {
+      check()
+      await core.inOrder(async () => await writer.flush())
+      check()
+    },
     async openVolume({ id: volumeId, sizeBytes }) {
       check()
       refuseBadVolume(volumeId, sizeBytes)
@@ -375,7 +387,7 @@ function createSession(parts: SessionParts): BackupSession {
       check()
       const manifest: Manifest = {
         id,
-        createdMs: parts.startedMs,
+        createdMs: parts.options.createdMs ?? parts.startedMs,
         blockBytes,
         ...(parent === undefined ? {} : { parent: parent.id }),
         labels: { ...parts.options.labels, ...labels },

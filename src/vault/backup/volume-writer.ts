@@ -19,6 +19,8 @@ export interface VolumeWriter {
   zero(offset: number, length: number): Promise<void>
   /** Takes a block that the vault holds under this name already; false when it does not. */
   reference(offset: number, id: Buffer): Promise<boolean>
+  /** Settles when everything given so far has been taken over: the session knows its chunks. */
+  drain(): Promise<void>
   /** Settles when all blocks have been taken over. Blocks that were never given are as in the parent, or zero. */
   finish(): Promise<void>
 }
@@ -95,13 +97,15 @@ export function createVolumeWriter(
     async zero(offset, length) {
       refuse(offset, length)
       await send()
-      await core.inOrder(async () => {
-        for (let at = offset; at < offset + length; at += blockBytes) {
-          const block = at / blockBytes
-          await builder.seek(block)
-          if (!builder.holdsZero(block)) builder.zero(block)
-        }
-      })
+      await core.inOrder(() =>
+        builder.zeroRun(offset / blockBytes, Math.ceil((offset + length) / blockBytes)),
+      )
+      core.check()
+    },
+    async drain() {
+      core.check()
+      await send()
+      await core.inOrder(async () => undefined)
       core.check()
     },
     async reference(offset, id) {

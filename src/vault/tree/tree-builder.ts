@@ -35,6 +35,8 @@ export interface TreeBuilder {
   holdsZero(block: number): boolean
   set(block: number, entry: Entry): void
   zero(block: number): void
+  /** Blocks [first, end). Where the tree has nothing, no node is opened: a hole of terabytes takes milliseconds. */
+  zeroRun(first: number, end: number): Promise<void>
   /** The entry of the root. The builder must not be used any more. */
   finish(): Promise<Buffer>
 }
@@ -126,11 +128,38 @@ export function createTreeBuilder(setup: TreeBuilderSetup): TreeBuilder {
 
   const placeOf = (block: number): number => (block % NODE_ENTRIES) * ENTRY_BYTES
 
+  async function seek(block: number): Promise<void> {
+    assert(block >= 0 && block < setup.blocks, 'the block lies in the volume')
+    if (!started) await start()
+    await descend(0, Math.floor(block / NODE_ENTRIES))
+  }
+
+  /** Whether all blocks of a leaf are zero, told by the node above it. */
+  async function leafIsZero(index: number): Promise<boolean> {
+    if (!started) await start()
+    if (depth === 1 || open[0]?.index === index) return false
+    await descend(1, Math.floor(index / NODE_ENTRIES))
+    const above = open[1]
+    assert(above !== undefined, 'the node above was opened')
+    return isZeroEntry(above.entries, (index % NODE_ENTRIES) * ENTRY_BYTES)
+  }
+
   return {
-    async seek(block) {
-      assert(block >= 0 && block < setup.blocks, 'the block lies in the volume')
-      if (!started) await start()
-      await descend(0, Math.floor(block / NODE_ENTRIES))
+    seek,
+    async zeroRun(first, end) {
+      assert(first >= 0 && end <= setup.blocks, 'the blocks lie in the volume')
+      for (let block = first; block < end; ) {
+        const index = Math.floor(block / NODE_ENTRIES)
+        const next = Math.min(end, (index + 1) * NODE_ENTRIES)
+        if (!(await leafIsZero(index))) {
+          await seek(block)
+          for (let one = block; one < next; one++) {
+            if (isZeroEntry(page(one).entries, placeOf(one))) continue
+            writeZeroEntry(change(page(one)), placeOf(one))
+          }
+        }
+        block = next
+      }
     },
     holds: (block, id) => hasId(page(block).entries, placeOf(block), id),
     holdsZero: (block) => isZeroEntry(page(block).entries, placeOf(block)),
