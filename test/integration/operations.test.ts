@@ -8,7 +8,7 @@ import { BrokenInvariant } from '#base/assert.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { createEngine, type EngineOptions, type OperationView } from '#control/operations/engine.ts'
-import { operation, step } from '#control/operations/operation.ts'
+import { operation, step, StepWaits } from '#control/operations/operation.ts'
 import { forgetEnded } from '#control/operations/records.ts'
 import type { OperationServices } from '#control/operations/services.ts'
 import { openStore } from '#control/store/open.ts'
@@ -444,4 +444,54 @@ test('listing is newest first, filtered, and goes on after an id', async (t) => 
   )
   assert.deepEqual(await engine.list({ project: 'other' }), [])
   assert.deepEqual(await engine.list({ status: ['succeeded'] }), [])
+})
+
+test('a step that waits for somebody gives its place back, counts no try, and goes on at once when it is woken', async (t) => {
+  const looks: string[] = []
+  let open = false
+  /** Runs between the look that found nothing and the moment in which the place is given back. */
+  let between = async () => {}
+  const patient = operation<SampleInput>('patient', {
+    version: 1,
+    steps: [
+      step('wait', {
+        retry: { attemptsMax: 2 },
+        act: async (ctx) => {
+          looks.push(ctx.id)
+          assert.equal(ctx.attempt, 1)
+          if (open) return
+          await between()
+          throw new StepWaits(3_600_000)
+        },
+      }),
+    ],
+    failed: async () => {},
+  })
+  const { store, engine, submit } = await lab(t, { kinds: [...kinds, patient], concurrency: 1 })
+  engine.start()
+  const waiting = await store.write((tx) =>
+    engine.submit(tx, patient, {
+      project: 'p',
+      input: { trace: '' },
+      resourceType: 'sample',
+      resourceId: 'patient',
+    }),
+  )
+  const other = await submit()
+  assert.equal((await engine.waitFor(other)).status, 'succeeded', 'the only place was free')
+  const wake = () => store.write((tx) => engine.wake(tx, [waiting]))
+  for (let turn = looks.length; turn < 4; turn++) {
+    await wake()
+    while (looks.length <= turn) await new Promise((resolve) => setImmediate(resolve))
+  }
+  // Woken in the moment in which it has looked and not yet given its place back.
+  let woken = false
+  between = async () => {
+    if (woken) return
+    woken = true
+    open = true
+    await wake()
+  }
+  await wake()
+  assert.equal((await engine.waitFor(waiting)).status, 'succeeded')
 })

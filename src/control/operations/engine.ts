@@ -18,6 +18,7 @@ import {
   foreignLeases,
   forgetEnded,
   nextOrdinal,
+  wakeOperations,
   wantCancel,
 } from './records.ts'
 import {
@@ -112,6 +113,8 @@ export interface OperationEngine {
   ): Promise<string>
   get(id: string): Promise<OperationView | null>
   list(filter: OperationFilter): Promise<OperationView[]>
+  /** When the transaction has committed, these look again whether they can go on; see `StepWaits`. */
+  wake(tx: Transaction, ids: readonly string[]): Promise<void>
   /** Asks to cancel. Throws OPERATION_NOT_CANCELLABLE when the present step does not allow it or it has ended. */
   cancel(id: string): Promise<void>
   /** Resolves with the operation once it has ended. */
@@ -352,7 +355,7 @@ export function createEngine(options: EngineOptions): OperationEngine {
     assert(byKey.has(key), `operation ${key} is registered`)
     let root: string | null = null
     if (request.parent === undefined) {
-      if ((await countWaiting(tx)) >= queueMax) {
+      if (request.admitted !== true && (await countWaiting(tx)) >= queueMax) {
         throw new Fault(OPERATIONS_FULL, `submitting ${kind.name}`, { queueMax })
       }
     } else {
@@ -482,6 +485,11 @@ export function createEngine(options: EngineOptions): OperationEngine {
         )
       }
       return (await query.execute()).map(toView)
+    },
+    async wake(tx, ids) {
+      if (ids.length === 0) return
+      await wakeOperations(tx, ids)
+      store.afterCommit(tx, look)
     },
     async cancel(id) {
       await store.write(async (tx) => {

@@ -40,6 +40,22 @@ export interface StepContext<Input> {
   readonly signal: AbortSignal
   /** Share of this step that is done, 0 to 100. Stored at most twice a second; never goes back. */
   progress(percent: number): Promise<void>
+  /** When the transaction has committed, these operations look again whether they can go on: see `StepWaits`. */
+  wake(tx: Transaction, operations: readonly string[]): Promise<void>
+}
+
+/**
+ * Thrown by `act` or `record` of a step that cannot go on before somebody else has done something. The operation gives its place back, for
+ * hours if need be, and the step is begun again when it is woken, and after `pauseMs` in any case (at most an hour). That is no failed try.
+ */
+export class StepWaits extends Error {
+  override readonly name = 'StepWaits'
+  readonly pauseMs: number
+  constructor(pauseMs: number) {
+    super('the step waits for somebody else')
+    assert(pauseMs > 0 && pauseMs <= 3_600_000, 'a wait is at most an hour')
+    this.pauseMs = pauseMs
+  }
 }
 
 export interface StepSpec<Input, Result> {
@@ -104,7 +120,10 @@ export interface ChildrenSpec<Input> {
 
 export type SubmitChild = <ChildInput>(
   kind: OperationKind<ChildInput>,
-  request: Omit<SubmitRequest<ChildInput>, 'parent'>,
+  request: Omit<SubmitRequest<ChildInput>, 'parent' | 'admitted'> & {
+    /** It is nobody's child: this operation does not wait for it. */
+    readonly apart?: boolean
+  },
 ) => Promise<string>
 
 export interface SubmitRequest<Input> {
@@ -116,6 +135,8 @@ export interface SubmitRequest<Input> {
   readonly resourceId: string
   /** The operation that waits for this one, if any. */
   readonly parent?: string
+  /** It is what another operation leads to, so it is let in although too many wait. */
+  readonly admitted?: boolean
   /** First entities, e.g. the ids that were already given out. */
   readonly entities?: Readonly<Record<string, unknown>>
 }

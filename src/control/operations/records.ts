@@ -1,5 +1,5 @@
 import { type SqlBool, sql } from 'kysely'
-import { fromJson } from '#control/store/json.ts'
+import { fromJson, toJson } from '#control/store/json.ts'
 import { bit } from '#control/store/bit.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { OperationRow } from '#control/store/tables/operations.ts'
@@ -91,6 +91,7 @@ export async function claim(tx: Transaction, id: string, token: string, now: num
       lease_beat: eb('lease_beat', '+', 1),
       lease_beat_at: now,
       attempts: eb('attempts', '+', 1),
+      run_at: 0,
       begin_at: eb.fn.coalesce('begin_at', eb.val(now)),
     }))
     .where('id', '=', id)
@@ -210,6 +211,49 @@ export async function countWaiting(tx: Transaction): Promise<number> {
     .where('parent', 'is', null)
     .executeTakeFirstOrThrow()
   return count
+}
+
+/** `run_at` of an operation that was woken since it was claimed. */
+const WOKEN = -1
+
+/** Those that back off or wait may run now. One that runs at this moment, and finds that it has to wait, looks once more. */
+export async function wakeOperations(
+  tx: Transaction,
+  operations: readonly string[],
+): Promise<void> {
+  for (let from = 0; from < operations.length; from += 500) {
+    await tx
+      .updateTable('operations')
+      .set({ run_at: WOKEN })
+      .where('id', 'in', operations.slice(from, from + 500))
+      .where('status', 'in', ['pending', 'running'])
+      .execute()
+  }
+}
+
+/** Releases a claim as if it had not been made. Woken meanwhile, the operation is due at once. */
+export async function giveBack(tx: Transaction, token: string, runAt: number): Promise<void> {
+  await tx
+    .updateTable('operations')
+    .set((eb) => ({
+      lease_owner: null,
+      run_at: eb.case().when('run_at', '=', WOKEN).then(0).else(runAt).end(),
+      attempts: eb('attempts', '-', 1),
+    }))
+    .where('lease_owner', '=', token)
+    .execute()
+}
+
+/** What others are to see of an operation before its present step has ended. */
+export async function addEntities(
+  tx: Transaction,
+  id: string,
+  more: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  const row = await findOperation(tx, id)
+  if (row === undefined) return
+  const entities = toJson({ ...fromJson<object>(row.entities), ...more })
+  await tx.updateTable('operations').set({ entities }).where('id', '=', id).execute()
 }
 
 export async function wantCancel(tx: Transaction, id: string) {

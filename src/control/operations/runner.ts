@@ -5,21 +5,24 @@ import { fromJson, toJson } from '#control/store/json.ts'
 import { bit } from '#control/store/bit.ts'
 import type { Store, Transaction } from '#control/store/store.ts'
 import type { OperationRow } from '#control/store/tables/operations.ts'
-import type {
-  Failure,
-  OperationKind,
-  Step,
-  StepContext,
-  SubmitChild,
-  SubmitRequest,
+import {
+  type Failure,
+  type OperationKind,
+  type Step,
+  type StepContext,
+  StepWaits,
+  type SubmitChild,
+  type SubmitRequest,
 } from './operation.ts'
 import {
   childOutcomes,
   findHeld,
   findOperation,
+  giveBack,
   release,
   stepResults,
   toOutcome,
+  wakeOperations,
 } from './records.ts'
 import { judge } from './retry.ts'
 import type { OperationServices } from './services.ts'
@@ -238,8 +241,11 @@ async function joinChildren(
     engine.crashPoint(claim.kind.name, step.name, 'before-act')
     await engine.store.write(async (tx) => {
       if ((await findHeld(tx, claim.id, claim.token, row.step)) === undefined) throw new LeaseLost()
-      const submit: SubmitChild = (kind, request) =>
-        engine.submit(tx, kind, { ...request, parent: claim.id })
+      const submit: SubmitChild = (kind, { apart = false, ...request }) =>
+        engine.submit(tx, kind, {
+          ...request,
+          ...(apart ? { admitted: true } : { parent: claim.id }),
+        })
       await children.submit(tx, ctx, submit)
       await release(tx, claim.token, { joining: bit(true), run_at: 0 })
       engine.store.afterCommit(tx, () => engine.wake(0))
@@ -356,6 +362,11 @@ async function settle(
       await engine.store.write((tx) => giveBack(tx, claim.token, engine.now()))
       return
     }
+    if (error instanceof StepWaits) {
+      const { pauseMs } = error
+      await engine.store.write((tx) => giveBack(tx, claim.token, engine.now() + pauseMs))
+      return engine.wake(pauseMs)
+    }
     const step = stepAt(claim.kind, row)
     if (row.error_code !== null) {
       log.error({ err: error }, 'recording the failure failed; it is tried again')
@@ -418,15 +429,6 @@ async function settleFailed(
   }
 }
 
-/** Releases a claim as if it had not been made. */
-async function giveBack(tx: Transaction, token: string, now: number): Promise<void> {
-  await tx
-    .updateTable('operations')
-    .set((eb) => ({ lease_owner: null, run_at: now, attempts: eb('attempts', '-', 1) }))
-    .where('lease_owner', '=', token)
-    .execute()
-}
-
 export async function contextOf(
   engine: RunnerContext,
   claim: Pick<Claim, 'token' | 'kind'>,
@@ -461,6 +463,11 @@ export async function contextOf(
           .execute()
         if (row.parent !== null) await bubble(engine, tx, row.parent)
       })
+    },
+    async wake(tx, operations) {
+      if (operations.length === 0) return
+      await wakeOperations(tx, operations)
+      engine.store.afterCommit(tx, () => engine.wake(0))
     },
   }
 }
