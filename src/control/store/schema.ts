@@ -2,6 +2,7 @@ import type { IdentityTables } from './tables/identity.ts'
 import type { MetaTables } from './tables/meta.ts'
 import type { NetworkTables } from './tables/networks.ts'
 import type { OperationTables } from './tables/operations.ts'
+import type { RecoveryTables } from './tables/recovery.ts'
 import type { ResourceTables } from './tables/resources.ts'
 import type { ServerTables } from './tables/servers.ts'
 import type { SiteTables } from './tables/sites.ts'
@@ -29,6 +30,7 @@ export interface Database
     MetaTables,
     NetworkTables,
     OperationTables,
+    RecoveryTables,
     ResourceTables,
     ServerTables,
     SiteTables,
