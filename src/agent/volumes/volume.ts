@@ -63,6 +63,9 @@ export interface Volume {
   /** Data and holes of the range in order, without gaps, clipped to it. A backend that cannot tell says data.
    *  With `countMax` only the first so many are found and the rest of the range is left out. */
   extents(offset: number, length: number, countMax?: number): Promise<readonly Extent[]>
+  /** Differs from that of an earlier time when the volume was changed in between, also while no agent had it open. Only where nothing is written to it
+   *  meanwhile. */
+  stamp(): Promise<string>
   /** Bytes of disk taken. */
   allocatedBytes(): Promise<number>
   /** Makes the new, empty file of this descriptor a copy that shares the volume's space, as the volume is. The caller keeps writers away.
@@ -78,6 +81,19 @@ export interface Volume {
 export interface VolumeGuard {
   /** As `Volume.guard`. */
   before(offset: number, length: number): Promise<void> | null
+}
+
+/** Is told of every change of one volume, in the step that makes it or before: writes, zeroes and trims, whoever makes them and for whatever reason. */
+export interface ChangeWatch {
+  changed(offset: number, length: number): void
+}
+
+/** Watches the volumes of a store. */
+export interface ChangeWatcher {
+  /** Before anybody can change the volume. */
+  opened(volume: string): ChangeWatch
+  /** What was said of a volume of this name is not of the next one. */
+  deleted(volume: string): void
 }
 
 export interface Extent {

@@ -114,6 +114,7 @@ function memoryVolume(world: World): Volume {
     guard: (offset, length) => guard?.before(offset, length) ?? null,
     attachGuard: (next) => (guard = next),
     changesEnded: () => null,
+    stamp: async () => '',
     writeSync: (buf, bufOffset, length, offset) =>
       write(Buffer.from(buf.subarray(bufOffset, bufOffset + length)), offset),
     zeroSync: (offset, length) => write(Buffer.alloc(length), offset),

@@ -8,7 +8,7 @@ import { cannotClone, cloneFile } from '#base/system/clone.ts'
 import { type FileRanges, systemFileRanges } from '#base/system/libc.ts'
 import type { Log } from '#base/log.ts'
 import { SIZE_MISMATCH, VOLUME_FAILED, VOLUME_NO_SPACE, VOLUME_UNKNOWN } from '../faults.ts'
-import type { Volume } from '../volume.ts'
+import type { ChangeWatcher, Volume } from '../volume.ts'
 import type {
   Serving,
   VolumeFiller,
@@ -45,6 +45,8 @@ export interface FileVolumeStoreOptions {
   readonly ranges?: FileRanges
   /** Where a failure is noted that the volume's own disk does not take: places in memory. Default: the usual ones. */
   readonly bootDirectories?: readonly string[]
+  /** Is told of every change of a volume. */
+  readonly watcher?: ChangeWatcher
 }
 
 interface Entry {
@@ -111,6 +113,7 @@ class FileVolumeStore implements VolumeStore {
   readonly #entries: Map<string, Entry>
   readonly #marks: BootMarks
   readonly #unlock: () => void
+  readonly #watcher: ChangeWatcher | undefined
   #keeper: VolumeKeeper | undefined
   #closed = false
 
@@ -127,6 +130,7 @@ class FileVolumeStore implements VolumeStore {
     this.#entries = entries
     this.#marks = marks
     this.#unlock = unlock
+    this.#watcher = options.watcher
     this.#takeMarks()
   }
 
@@ -239,6 +243,7 @@ class FileVolumeStore implements VolumeStore {
       failed: reason ?? undefined,
       ranges: this.#ranges,
       onFailed: (cause) => this.#persistFailure(entry, cause),
+      ...(this.#watcher === undefined ? {} : { watch: this.#watcher.opened(id) }),
     })
     return entry.volume
   }
@@ -285,6 +290,7 @@ class FileVolumeStore implements VolumeStore {
       await rm(gone, { recursive: true, force: true })
       await rename(this.#path(id), gone)
       this.#entries.delete(id)
+      this.#watcher?.deleted(id)
       await syncDirectory(this.#directory)
       this.#marks.remove(id)
       await rm(gone, { recursive: true, force: true })

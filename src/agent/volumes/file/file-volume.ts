@@ -1,4 +1,14 @@
-import { close, fdatasync, fstat, fsync, ftruncate, read, readSync, writeSync } from 'node:fs'
+import {
+  type BigIntStats,
+  close,
+  fdatasync,
+  fstat,
+  fsync,
+  ftruncate,
+  read,
+  readSync,
+  writeSync,
+} from 'node:fs'
 import { promisify } from 'node:util'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
@@ -6,7 +16,13 @@ import { hasCode } from '#base/system/files.ts'
 import { cloneFile } from '#base/system/clone.ts'
 import type { FileRanges } from '#base/system/libc.ts'
 import { VOLUME_CLOSED, VOLUME_FAILED, VOLUME_NO_SPACE, VOLUME_READ_ERROR } from '../faults.ts'
-import { type Extent, type Volume, type VolumeGuard, ZERO_SYNC_BYTES_MAX } from '../volume.ts'
+import {
+  type ChangeWatch,
+  type Extent,
+  type Volume,
+  type VolumeGuard,
+  ZERO_SYNC_BYTES_MAX,
+} from '../volume.ts'
 
 /* A volume on one sparse file.
  *
@@ -26,6 +42,11 @@ const fdatasyncInPool = promisify(fdatasync)
 const fsyncInPool = promisify(fsync)
 const ftruncateInPool = promisify(ftruncate)
 const fstatInPool = promisify(fstat)
+/** With times of nanoseconds. */
+const bigFstatInPool = (fd: number): Promise<BigIntStats> =>
+  new Promise((resolve, reject) => {
+    fstat(fd, { bigint: true }, (error, stats) => (error === null ? resolve(stats) : reject(error)))
+  })
 const closeInPool = promisify(close)
 
 /** One step of `zero` off the loop. A fallocate holds the file's lock, and so delays writes to it, for some 10 ms at this
@@ -49,6 +70,7 @@ export interface FileVolumeParts {
   readonly ranges: FileRanges
   /** Makes the failure durable before anything else happens. Synchronous: nothing may overtake it. Must not throw. */
   readonly onFailed: (reason: string) => void
+  readonly watch?: ChangeWatch
 }
 
 export class FileVolume implements Volume {
@@ -56,6 +78,7 @@ export class FileVolume implements Volume {
   readonly #fd: number
   readonly #ranges: FileRanges
   readonly #onFailed: (reason: string) => void
+  readonly #watch: ChangeWatch | undefined
   #sizeBytes: number
   #failed: string | undefined
   #closed = false
@@ -80,6 +103,7 @@ export class FileVolume implements Volume {
     this.#failed = parts.failed
     this.#ranges = parts.ranges
     this.#onFailed = parts.onFailed
+    this.#watch = parts.watch
     this.#ranges.adviseRandom(parts.fd)
   }
 
@@ -110,6 +134,7 @@ export class FileVolume implements Volume {
 
   writeSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void {
     this.#check(offset, length)
+    this.#watch?.changed(offset, length)
     this.#dirtyBytes += length
     let done = 0
     try {
@@ -191,6 +216,7 @@ export class FileVolume implements Volume {
     assert(length <= ZERO_SYNC_BYTES_MAX, 'long ranges are zeroed off the loop')
     if (length === 0) return
     if (this.#holes) {
+      this.#watch?.changed(offset, length)
       try {
         if (mayUnmap) this.#ranges.punchHoleSync(this.#fd, offset, length)
         else this.#ranges.zeroRangeSync(this.#fd, offset, length)
@@ -225,6 +251,7 @@ export class FileVolume implements Volume {
         await nextTurn()
         continue
       }
+      this.#watch?.changed(at, step)
       this.#running++
       this.#changing++
       try {
@@ -348,6 +375,17 @@ export class FileVolume implements Volume {
     }
   }
 
+  async stamp(): Promise<string> {
+    this.#check(0, 0)
+    this.#running++
+    try {
+      const { ino, size, ctimeNs } = await bigFstatInPool(this.#fd)
+      return `${ino}.${size}.${ctimeNs}`
+    } finally {
+      this.#leave()
+    }
+  }
+
   async cloneTo(fd: number): Promise<void> {
     this.#check(0, 0)
     this.#running++
@@ -360,6 +398,7 @@ export class FileVolume implements Volume {
 
   async cloneFrom(fd: number, length: number): Promise<void> {
     this.#check(0, length)
+    this.#watch?.changed(0, length)
     this.#running++
     try {
       await cloneFile(this.#fd, fd, length)

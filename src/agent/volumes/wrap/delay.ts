@@ -28,6 +28,7 @@ export function delayedVolume(inner: Volume, clock: Clock, delays: Delays): Volu
     guard: (offset, length) => inner.guard(offset, length),
     attachGuard: (guard) => inner.attachGuard(guard),
     changesEnded: () => inner.changesEnded(),
+    stamp: () => inner.stamp(),
     writeSync: (buf, bufOffset, length, offset) => inner.writeSync(buf, bufOffset, length, offset),
     readSync: (buf, bufOffset, length, offset) => inner.readSync(buf, bufOffset, length, offset),
     readCached: (buf, bufOffset, length, offset) =>

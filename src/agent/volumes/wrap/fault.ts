@@ -30,6 +30,7 @@ export function faultyVolume(inner: Volume, plan: FaultPlan): Volume {
     guard: (offset, length) => inner.guard(offset, length),
     attachGuard: (guard) => inner.attachGuard(guard),
     changesEnded: () => inner.changesEnded(),
+    stamp: () => inner.stamp(),
     writeSync(buf, bufOffset, length, offset) {
       check('write', offset, length)
       inner.writeSync(buf, bufOffset, length, offset)
