@@ -16,4 +16,34 @@ export interface OperationServices {
   readonly agents: AgentRegistry
   /** The ownership records. */
   readonly witness: Witness
+  /** Left out: this control plane has no directory of scripts. */
+  readonly scripts?: RecoveryScripts
+}
+
+/** Executables that the operator of this control plane has put in one directory for recovery plans. */
+export interface RecoveryScripts {
+  /** Why the executable of this name cannot be run, in words for people; null: it can. */
+  unfit(name: string): Promise<string | null>
+  /**
+   * Runs it and waits for its end. One that an earlier call with the same key left running is ended first. Never rejects for what the
+   * script does; rejects with the signal's reason.
+   */
+  run(name: string, call: ScriptCall): Promise<ScriptOutcome>
+}
+
+export interface ScriptCall {
+  /** Names the call: the same again is a repetition of it. */
+  readonly key: string
+  /** Nothing else of this process's environment is passed on, but for PATH. */
+  readonly environment: Readonly<Record<string, string>>
+  readonly timeoutMs: number
+  readonly signal: AbortSignal
+}
+
+export interface ScriptOutcome {
+  readonly ok: boolean
+  /** Why not, in one line; null when it ended with 0. */
+  readonly reason: string | null
+  /** The end of what it printed. */
+  readonly output: string
 }
