@@ -1,3 +1,4 @@
+import type { CheckpointTables } from './tables/checkpoints.ts'
 import type { IdentityTables } from './tables/identity.ts'
 import type { MetaTables } from './tables/meta.ts'
 import type { NetworkTables } from './tables/networks.ts'
@@ -26,7 +27,8 @@ import type { SnapshotTables } from './tables/snapshots.ts'
  * are snake_case; absent values are null, never ''. No column has a default: the code that inserts a row says all of it.
  */
 export interface Database
-  extends IdentityTables,
+  extends CheckpointTables,
+    IdentityTables,
     MetaTables,
     NetworkTables,
     OperationTables,
