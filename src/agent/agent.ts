@@ -354,6 +354,8 @@ function handlerOf(handlers: Handlers): CommandHandler {
         return await servers.show(as<typeof name>(request))
       case 'server.console':
         return await servers.console(as<typeof name>(request))
+      case 'server.probe':
+        return await servers.probe(as<typeof name>(request))
       case 'image.list':
         return await servers.images()
       case 'image.prepare':

@@ -1,4 +1,4 @@
-/** Real guests under a real driver on the switch of a site: who reaches whom, and what a killed agent does to it. */
+/** Real guests under a real driver on the switch of a site: who reaches whom, what probes see, and what a killed agent does to it. */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -7,8 +7,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { Value } from 'typebox/value'
 import { definitionOf } from '#agent/compute/switch/nic.test-kit.ts'
 import { knock } from '#base/system/door.ts'
+import { type Probe, ProbeAnswer } from '#wire/site/probes.ts'
 import type { ServerDefinition, ServerNic } from '#wire/site/servers.ts'
 import { type GuestLab, openGuestLab, QEMU, until } from '../support/guest-lab.ts'
 import { testImages } from '../support/images.ts'
@@ -93,11 +95,29 @@ test('guests of two VPCs with the same addresses never reach each other, and a k
     [],
   )
 
+  const probe = async (kind: Probe, waitMs = 20_000) =>
+    await site.probe(neighbour.port, kind, waitMs)
+  const boot = await probe({ kind: 'boot' })
+  assert.equal(boot.detail, `it uses its address ${neighbour.address}`)
+  assert.equal((await probe({ kind: 'boot', marker: 'READY neighbour' })).ok, true)
+  const web = { kind: 'http', port: 80, path: '/' } as const
+  const page = await probe({ ...web, status: 200, contains: 'neighbour' })
+  assert.equal(page.detail, 'status 200')
+  assert.match(page.output, /^neighbour 1/)
+  assert.ok(page.since_start_ms !== null && page.since_start_ms > 0)
+  assert.equal((await probe({ kind: 'tcp', port: 80 })).detail, 'connection accepted')
+  assert.equal((await probe({ kind: 'tcp', port: 81 }, 0)).detail, 'connection refused')
+  assert.equal((await probe({ ...web, path: '/none' }, 0)).detail, 'status 404')
+  const command = await probe({ kind: 'command', command: ['/bin/true'] }, 0)
+  assert.match(command.detail, /^NO_GUEST_AGENT: no guest agent answers/)
+
   await inquisitive.says('PONG 2')
   await site.killAgent()
   const answered = (await inquisitive.lines('PONG')).length
   await site.startAgent()
   await inquisitive.says(`PONG ${answered + 3}`)
+  // The new agent's switch has not heard a word of the neighbour's own accord: it asks.
+  assert.equal((await probe({ kind: 'boot' })).ok, true)
 
   // Two DHCP answers at its boot, and nothing since.
   const seen = (await apart.lines('FRAMES')).length
@@ -114,6 +134,7 @@ interface Guest {
 interface Site {
   startAgent(): Promise<void>
   killAgent(): Promise<void>
+  probe(server: string, probe: Probe, waitMs: number): Promise<ProbeAnswer>
   /** A server named after its port, from the image; `script` on a further disk. */
   startGuest(nic: ServerNic, script?: string): Promise<Guest>
 }
@@ -151,10 +172,15 @@ async function startSite(t: TestContext, image: string): Promise<Site> {
   const ask = async (command: string, request: object) => {
     const answer = await knock(join(directory, 'door'), { command, request })
     assert.ok(!JSON.stringify(answer).startsWith('{"error"'), JSON.stringify(answer))
+    return answer
   }
   return {
     startAgent,
     killAgent,
+    async probe(server, probe, waitMs) {
+      const answer = await ask('probe', { server, probe, wait_ms: waitMs })
+      return Value.Parse(ProbeAnswer, answer)
+    },
     async startGuest(nic, script) {
       const disk = (volume: string, place: number) => ({
         volume,

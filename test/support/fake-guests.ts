@@ -4,6 +4,7 @@ import { SERVER_UNKNOWN, STALE_GENERATION } from '#agent/compute/faults.ts'
 import { Fault, fault } from '#base/fault.ts'
 import { systemClock } from '#base/system/clock.ts'
 import type { CommandName } from '#wire/site/commands.ts'
+import type { ProbeAnswer, ProbeRequest } from '#wire/site/probes.ts'
 import type { Power, ServerDefinition, ServerInfo } from '#wire/site/servers.ts'
 
 export interface FakeGuest {
@@ -23,6 +24,8 @@ export interface FakeGuests extends ServerCommands {
   readonly refusing: Map<CommandName, number>
   /** Commands that came, in order. */
   readonly log: { readonly command: CommandName; readonly server: string; readonly at: number }[]
+  /** What probes of running guests find; by default every one succeeds at once. */
+  found: (request: ProbeRequest) => ProbeAnswer
   /** The guest ends, or begins, by itself. */
   turn(server: string, power: Power, reason?: string): void
 }
@@ -84,6 +87,13 @@ export function fakeGuests(): FakeGuests {
     clinging: false,
     refusing,
     log,
+    found: () => ({ ok: true, detail: 'found', since_start_ms: 1, output: '' }),
+    async probe(request) {
+      came('server.probe', request.server)
+      const { power } = the(request.server)
+      if (power === 'running') return fake.found(request)
+      return { ok: false, detail: `the guest is ${power}`, since_start_ms: null, output: '' }
+    },
     turn: (server, power, reason) => turn(the(server), power, reason ?? null),
     async define({ definition }) {
       const { server, generation } = definition

@@ -67,6 +67,8 @@ await openDoor(join(directory, 'door'), async (asked) => {
       return await servers.remove(request)
     case 'show':
       return await servers.show(request)
+    case 'probe':
+      return await servers.probe(request)
     default:
       return await servers.console(request)
   }

@@ -10,6 +10,7 @@ export interface GuestCommands {
   remove(request: CommandRequest<'server.remove'>): Promise<CommandAnswer<'server.remove'>>
   show(request: CommandRequest<'server.show'>): Promise<CommandAnswer<'server.show'>>
   console(request: CommandRequest<'server.console'>): Promise<CommandAnswer<'server.console'>>
+  probe(request: CommandRequest<'server.probe'>): Promise<CommandAnswer<'server.probe'>>
   /** For reports; answers from memory. */
   briefs(): readonly ServerBrief[]
   status(): ComputeStatus
@@ -34,6 +35,7 @@ export function serverCommands(guests: GuestCommands, images: ImageCommands): Se
     remove: async (request) => await guests.remove(request),
     show: async (request) => await guests.show(request),
     console: async (request) => await guests.console(request),
+    probe: async (request) => await guests.probe(request),
     briefs: () => guests.briefs(),
     status: () => guests.status(),
     images: async () => await images.images(),

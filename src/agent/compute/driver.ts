@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
 import type { Power, ServerDefinition, ServerDisk, ServerNic } from '#wire/site/servers.ts'
@@ -97,10 +98,46 @@ export interface ComputeDriver {
   detach(server: string, device: GuestDeviceName, hurry: AbortSignal): Promise<void>
   /** From what the hypervisor says. Never throws for a guest that does not answer: that is power `unknown`. */
   state(server: string): Promise<GuestState>
-  /** What the guest wrote to its serial console, the newest CONSOLE_BYTES_MAX at least as far as it was kept; also after its end. */
-  console(server: string): Promise<string>
+  /** What the guest wrote to its serial console, the newest CONSOLE_BYTES_MAX at least as far as it was kept; also after its end. With
+   *  `start`: only since its last start, where the driver can tell; else all. */
+  console(server: string, since?: 'start'): Promise<string>
+  /** A way into the guests' networks; null: there is none that would stay inside them. */
+  readonly network: GuestNetwork | null
+  /** A fresh connection to the guest agent of a running guest, which may or may not be there; undefined: this guest has no channel. */
+  guestAgent(server: string): Promise<Duplex | undefined>
   /** Lets go of the guests; they go on. */
   close(): Promise<void>
+}
+
+/** Questions to a guest from inside its own network, as the network's gateway. They change nothing there. */
+export interface GuestNetwork {
+  /** Whether the guest has used the address of its NIC since its start. When it has not, it is asked to show itself: ask again. */
+  addressed(server: string, port: string): Promise<boolean>
+  /** Connects over TCP, sends at most one segment, and reads what comes until the other side ends it. Never throws for what a guest does. */
+  ask(server: string, port: string, what: NetworkQuestion): Promise<NetworkAnswer>
+}
+
+export interface NetworkQuestion {
+  readonly port: number
+  /** At most 1460 bytes; empty: only whether the connection is accepted. */
+  readonly send: Buffer
+  readonly answerBytesMax: number
+  readonly limitMs: number
+}
+
+export interface NetworkAnswer {
+  /** See switch/tcp-client.ts; `no_gateway`: nobody in the network to ask as; `busy`: too many questions at once; `unplugged`: the NIC is off. */
+  readonly kind:
+    | 'accepted'
+    | 'answered'
+    | 'refused'
+    | 'reset'
+    | 'silent'
+    | 'late'
+    | 'no_gateway'
+    | 'busy'
+    | 'unplugged'
+  readonly answer: Buffer
 }
 
 /** What is kept of a guest's console; a driver may keep up to twice as much for a moment. */

@@ -15,6 +15,7 @@ import {
   type GuestState,
 } from './driver.ts'
 import { notServed, type StartProblem, whyNotStart, whyStop } from './judgement.ts'
+import type { Probed } from './probes/probes.ts'
 import { NO_MEMORY, NOT_SERVED, SERVER_UNKNOWN, STALE_GENERATION } from './faults.ts'
 
 /* One server of the agent: its record, what its guest is known to be, and everything that happens to it, one after the other.
@@ -190,6 +191,15 @@ export class Guest {
   /** Something is under way or to be watched. */
   get active(): boolean {
     return this.exists && (this.#state.power !== 'off' || this.#record?.wanted === 'running')
+  }
+
+  /** What a probe looks at. */
+  get probed(): Probed {
+    return {
+      definition: this.#known.definition,
+      power: this.#state.power,
+      sinceMs: this.#sinceMs,
+    }
   }
 
   brief(): ServerBrief {

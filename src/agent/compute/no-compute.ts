@@ -15,6 +15,7 @@ export function noCompute(): GuestCommands {
     remove: async () => ({}),
     show: none,
     console: none,
+    probe: none,
     briefs: () => [],
     status: () => ({ driver: 'none', accelerator: 'none', memory_mb: 0, memory_used_mb: 0 }),
   }

@@ -86,6 +86,8 @@ class MemoryDriver implements ComputeDriver {
   }
   state = async (server: string) => this.guests.get(server) ?? GUEST_OFF
   console = async () => 'one\ntwo\nthree\n'
+  network = null
+  guestAgent = async () => undefined
   close = async () => {}
 
   /** The guest comes to its end by itself. */

@@ -8,6 +8,7 @@ import { DefinitionFiles } from './definition-file.ts'
 import type { ComputeDriver, DiskStandings } from './driver.ts'
 import { SERVER_UNKNOWN } from './faults.ts'
 import { Guest, type GuestDeps } from './guest.ts'
+import { Probes } from './probes/probes.ts'
 
 /* The servers of one agent: found again at its start, watched while it runs, and the commands about them. What happens to one server
  * is in guest.ts.
@@ -45,6 +46,7 @@ class ServerTable implements Servers {
   readonly #files: DefinitionFiles
   readonly #guests = new Map<string, Guest>()
   readonly #deps: GuestDeps
+  readonly #probes: Probes
   #resting = false
   #closed = false
   #cancelPoll: () => void = () => undefined
@@ -52,6 +54,7 @@ class ServerTable implements Servers {
   constructor(options: ServersOptions) {
     this.#options = options
     const { directory, driver, disks, clock, log } = options
+    this.#probes = new Probes(driver, clock)
     this.#files = new DefinitionFiles(directory)
     this.#deps = {
       driver,
@@ -143,6 +146,9 @@ class ServerTable implements Servers {
     const output = await this.#known(server).console()
     return { output: lines === 0 ? output : lastLines(output, lines) }
   }
+
+  probe: GuestCommands['probe'] = async ({ server, probe, wait_ms }) =>
+    await this.#probes.probe(() => this.#known(server).probed, probe, wait_ms)
 
   briefs(): ReturnType<GuestCommands['briefs']> {
     return [...this.#guests.values()].filter(({ exists }) => exists).map((guest) => guest.brief())

@@ -22,6 +22,7 @@ import {
   SnapshotInfo,
   SnapshotMoment,
 } from './snapshots.ts'
+import { ProbeAnswer, ProbeRequest } from './probes.ts'
 import {
   ConsoleRequest,
   FillInfo,
@@ -301,6 +302,11 @@ export const COMMANDS = {
   'server.show': command(ServerRequest, ServerInfo),
   /** What the guest wrote to its serial console, oldest line first. */
   'server.console': command(ConsoleRequest, Type.Object({ output: Type.String() })),
+  /**
+   * Looks at a running guest until the probe succeeds or the wait is over; see probes.ts. Changes nothing. Refused (SERVER_UNKNOWN) for one that
+   * this agent does not know.
+   */
+  'server.probe': command(ProbeRequest, ProbeAnswer),
   /** Known images of this site. */
   'image.list': command(Type.Object({}), Type.Object({ images: Type.Array(ImageInfo) })),
   /** Begins to make the image available if it is not. */

@@ -11,10 +11,14 @@ const Text = Type.String({ minLength: 1, maxLength: 1024 })
 export const PROBE_MS_MAX = 20_000
 
 /**
- * boot     the serial console shows `marker` (plain text) since the guest's last start; without one: the guest's DHCP client has an address
+ * boot     the serial console shows `marker` (plain text) since the guest's last start; without one: the guest uses the address of its first NIC
  * tcp      a connection to the port is accepted at the guest's first NIC, from inside its own network
- * http     GET answers with the status, and with `contains` in the first 64 KiB of the body when it is given
- * command  the guest agent runs it and it exits with 0; guests without an agent answer NO_GUEST_AGENT
+ * http     GET answers with the status (any of 200 to 399 when none is given), and with `contains` in the first 64 KiB of the body
+ * command  the guest agent runs it and it exits with 0; it is run again until it does, so it must be one that may be repeated
+ *
+ * `detail` begins with NO_GUEST_AGENT for a guest whose agent does not answer, and with NO_NETWORK_ACCESS at sites whose driver has no way into
+ * the networks of its guests (libvirt, hooks): there only `boot` with a marker can succeed. A guest that is not running is an answer
+ * that is not ok, not a refusal.
  */
 export const Probe = Type.Union([
   Type.Object({ kind: Type.Literal('boot'), marker: Type.Optional(Text) }),

@@ -179,6 +179,9 @@ class HooksDriver implements ComputeDriver {
     return { ...GUEST_OFF, power: 'unknown', reason }
   }
 
+  readonly network = null
+  guestAgent = async () => undefined
+
   async console(server: string): Promise<string> {
     const answer = await this.#ask('console', server)
     if (answer.kind === 'unsupported') return ''

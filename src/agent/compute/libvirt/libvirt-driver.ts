@@ -16,6 +16,7 @@ import {
   type GuestState,
 } from '../driver.ts'
 import { lookUntil } from '../look-until.ts'
+import { bytesBeforeStart, noteConsoleStart } from '../console-start.ts'
 import { GUEST_FAILED } from '../faults.ts'
 import {
   devicesOf,
@@ -131,6 +132,7 @@ class LibvirtDriver implements ComputeDriver {
       network: this.#options.network,
     })
     const file = await this.#give(server, xml)
+    await noteConsoleStart(this.#options.folder(server), 'console.log')
     await this.#tell(doing, server, 'define', '--file', file)
     try {
       await this.#tell(doing, server, 'start', '--domain', this.#domain(server))
@@ -216,12 +218,18 @@ class LibvirtDriver implements ComputeDriver {
     return (await this.#look(server)).state
   }
 
-  async console(server: string): Promise<string> {
+  readonly network = null
+  guestAgent = async () => undefined
+
+  async console(server: string, since?: 'start'): Promise<string> {
     try {
-      const file = await open(this.#file(server, 'console.log'), 'r')
+      const path = this.#file(server, 'console.log')
+      const before =
+        since === 'start' ? await bytesBeforeStart(this.#options.folder(server), path) : 0
+      const file = await open(path, 'r')
       try {
         const { size } = await file.stat()
-        const buffer = Buffer.alloc(Math.min(size, CONSOLE_BYTES_MAX))
+        const buffer = Buffer.alloc(Math.min(size - (before ?? 0), CONSOLE_BYTES_MAX))
         const { bytesRead } = await file.read(buffer, 0, buffer.length, size - buffer.length)
         return buffer.toString('utf8', 0, bytesRead)
       } finally {

@@ -35,10 +35,14 @@ const FUNCTIONS = 8
 /** PCI device number of the first root ports; each carries eight as its functions. */
 const FIRST_PORT_DEVICE = 2
 const RANDOM_DEVICE = '0x1e'
+const AGENT_DEVICE = '0x1d'
 
 /** What stands before the path that a guest's process is recognised by; somebody who looks at the file has the path only. */
 export const PID_FILE_OPTION = '-pidfile'
 export const QMP_SOCKET = 'qmp.sock'
+/** The guest agent's channel; a guest without an agent leaves it silent. */
+export const AGENT_SOCKET = 'agent.sock'
+const AGENT_NAME = 'org.qemu.guest_agent.0'
 export const CONSOLE_LOG = 'console.log'
 export const CONSOLE_OLD = 'console.old'
 export const CONSOLE_ID = 'console'
@@ -132,6 +136,19 @@ export function guestArguments(definition: ServerDefinition, places: GuestPlaces
     ['-qmp', `unix:${QMP_SOCKET},server=on,wait=off`],
     ['-chardev', `file,id=${CONSOLE_ID},path=${CONSOLE_LOG},append=on`],
     ['-serial', `chardev:${CONSOLE_ID}`],
+    ['-chardev', `socket,id=agent,path=${AGENT_SOCKET},server=on,wait=off`],
+    json('-device', {
+      driver: 'virtio-serial-pci',
+      id: 'agents',
+      bus: 'pcie.0',
+      addr: AGENT_DEVICE,
+    }),
+    json('-device', {
+      driver: 'virtserialport',
+      bus: 'agents.0',
+      chardev: 'agent',
+      name: AGENT_NAME,
+    }),
     json('-device', { driver: 'virtio-rng-pci', bus: 'pcie.0', addr: RANDOM_DEVICE }),
     Array.from({ length: ROOT_PORTS }, (_, index) => json('-device', rootPort(index))).flat(),
     definition.disks.flatMap((disk, index) => [

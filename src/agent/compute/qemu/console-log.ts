@@ -1,6 +1,7 @@
 import { open, rename, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { hasCode } from '#base/system/files.ts'
+import { bytesBeforeStart } from '../console-start.ts'
 import { CONSOLE_LOG, CONSOLE_OLD } from './arguments.ts'
 
 /* What a guest wrote to its serial console: `console.log`, to which QEMU appends, and before it `console.old`.
@@ -36,6 +37,23 @@ export async function readConsole(folder: string, bytes: number): Promise<string
   const older = room > 0 ? await readEnd(join(folder, CONSOLE_OLD), room) : Buffer.alloc(0)
   return Buffer.concat([older, newer]).toString()
 }
+
+/** As `readConsole`, only what came since the last start of the guest. */
+export async function readConsoleSinceStart(folder: string, bytes: number): Promise<string> {
+  const all = await readConsole(folder, bytes)
+  const length = Buffer.byteLength(all)
+  const [newer, older] = [join(folder, CONSOLE_LOG), join(folder, CONSOLE_OLD)]
+  const newerBytes = (await sizeOf(newer)) ?? 0
+  const inNewer = await bytesBeforeStart(folder, newer)
+  if (inNewer !== undefined) return lastBytes(all, Math.min(length, newerBytes - inNewer))
+  const inOlder = await bytesBeforeStart(folder, older)
+  // Neither: the start is longer ago than what is kept.
+  if (inOlder === undefined) return all
+  return lastBytes(all, Math.min(length, newerBytes + ((await sizeOf(older)) ?? 0) - inOlder))
+}
+
+const lastBytes = (text: string, bytes: number): string =>
+  bytes <= 0 ? '' : Buffer.from(text).subarray(-bytes).toString()
 
 async function sizeOf(path: string): Promise<number | undefined> {
   try {

@@ -1,9 +1,10 @@
 import { readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
 import type { Clock } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
-import { readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
+import { hasCode, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
 import {
   killAndWait,
   type ProcessFacts,
@@ -18,23 +19,27 @@ import {
   GUEST_OFF,
   type GuestDevice,
   type GuestDeviceName,
+  type GuestNetwork,
   type GuestState,
   type Netdev,
   type Switchboard,
 } from '../driver.ts'
+import { noteConsoleStart } from '../console-start.ts'
 import { GUEST_FAILED } from '../faults.ts'
 import { findAccelerator } from './accelerator.ts'
 import {
   type Accelerator,
+  AGENT_SOCKET,
+  CONSOLE_LOG,
   diskId,
   guestArguments,
   nicId,
   PID_FILE_OPTION,
   QMP_SOCKET,
 } from './arguments.ts'
-import { readConsole } from './console-log.ts'
+import { readConsole, readConsoleSinceStart } from './console-log.ts'
 import { Machine, type MachineDeps } from './machine.ts'
-import { QmpError, QmpGone } from './qmp.ts'
+import { openSocket, QmpError, QmpGone } from './qmp.ts'
 import { startGuestProcess } from './process.ts'
 
 /* Guests as processes of qemu-system. A process is a Machine (machine.ts) as long as this agent holds it; what is here is the
@@ -42,6 +47,7 @@ import { startGuestProcess } from './process.ts'
  *
  *     RUN/SITE-guest-ID.pid      written and locked by QEMU itself; also how its process is recognised
  *     DATA/servers/ID/qmp.sock       QEMU's
+ *                     agent.sock     QEMU's, to the guest agent
  *                     console.log    see console-log.ts
  *                     guest.log      what QEMU says, since its last start
  *                     netdevs.json   network backends that the running guest was given, so that they are kept for it
@@ -53,7 +59,7 @@ export interface QemuOptions extends DriverDeps {
   readonly bootId: string
   /** undefined: found out by trying. */
   readonly accelerator: Accelerator | undefined
-  readonly switchboard: Switchboard
+  readonly switchboard: Switchboard & GuestNetwork
   /** What is kept of a console; CONSOLE_BYTES_MAX when left out. */
   readonly consoleBytes?: number
 }
@@ -160,6 +166,7 @@ class QemuDriver implements ComputeDriver {
     const accelerator = await this.#findAccelerator()
     const pidFile = this.#pidFile(server)
     if (this.#closed) return
+    await noteConsoleStart(folder, CONSOLE_LOG)
     const process = startGuestProcess({
       program,
       args: guestArguments(definition, { nbdSocket, pidFile, accelerator, netdevs }),
@@ -242,8 +249,24 @@ class QemuDriver implements ComputeDriver {
     }
   }
 
-  async console(server: string): Promise<string> {
-    return await readConsole(this.#options.folder(server), this.#consoleBytes)
+  async console(server: string, since?: 'start'): Promise<string> {
+    const read = since === 'start' ? readConsoleSinceStart : readConsole
+    return await read(this.#options.folder(server), this.#consoleBytes)
+  }
+
+  get network(): GuestNetwork {
+    return this.#options.switchboard
+  }
+
+  async guestAgent(server: string): Promise<Duplex | undefined> {
+    if (this.#running(server) === undefined) return undefined
+    try {
+      return await openSocket(join(this.#options.folder(server), AGENT_SOCKET))
+    } catch (error) {
+      // Started by an earlier release, without a channel; or it ends just now.
+      if (hasCode(error, 'ENOENT') || hasCode(error, 'ECONNREFUSED')) return undefined
+      throw error
+    }
   }
 
   async close(): Promise<void> {
@@ -331,6 +354,7 @@ class QemuDriver implements ComputeDriver {
     }
     await rm(this.#pidFile(server), { force: true })
     await rm(join(folder, QMP_SOCKET), { force: true })
+    await rm(join(folder, AGENT_SOCKET), { force: true })
     await rm(join(folder, NETDEVS), { force: true })
   }
 

@@ -181,7 +181,8 @@ export const asRecord = (value: unknown): Readonly<Record<string, unknown>> =>
 export const asList = (value: unknown): readonly Readonly<Record<string, unknown>>[] =>
   Array.isArray(value) ? value.map(asRecord) : []
 
-async function openSocket(path: string): Promise<Socket> {
+/** Also where the whole path is too long for a socket. Throws what the system says. */
+export async function openSocket(path: string): Promise<Socket> {
   const directory = openSync(dirname(path), 'r')
   try {
     const socket = connect(`/proc/self/fd/${directory}/${basename(path)}`)

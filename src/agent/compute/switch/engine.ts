@@ -12,7 +12,9 @@ import {
 import { FRAME_BYTES_MAX } from './ethernet.ts'
 import { type DropReason, forward, type Verdict } from './forward.ts'
 import { Bucket, type Pace } from './pace.ts'
+import { type Asked, Questions, usesItsAddress, whoHasItsAddress } from './questions.ts'
 import { type Nic, Table } from './table.ts'
+import type { Question } from './tcp-client.ts'
 
 /* The switch at work: sockets, queues and turns.
  *
@@ -46,6 +48,8 @@ export interface NicCounters {
   /** Frames given to the guest. */
   delivered: number
   deliveredBytes: number
+  /** The guest has sent something from its address since it was plugged. */
+  addressed: boolean
   /** By reason; only reasons that occurred. */
   dropped: Partial<Record<DropReason, number>>
 }
@@ -58,6 +62,7 @@ interface Place {
   readonly bucket: Bucket
   readonly queue: Buffer[]
   readonly counters: NicCounters
+  readonly questions: Questions
 }
 
 export class Engine {
@@ -103,6 +108,7 @@ export class Engine {
         bucket: new Bucket(this.#pace, this.#now()),
         queue: [],
         counters: noCounters(),
+        questions: new Questions(),
       })
     }
     this.#rebuild()
@@ -113,11 +119,25 @@ export class Engine {
     const place = this.#places.get(key)
     if (place === undefined) return
     this.#places.delete(key)
+    place.questions.end()
     place.inlet.close()
     place.outlet.close()
     rmSync(place.paths.inlet, { force: true })
     rmSync(place.paths.outlet, { force: true })
     this.#rebuild()
+  }
+
+  /** Asks the guest behind a NIC; `settle` is called once, in a later turn or at once. Unknown NIC: unplugged. */
+  ask(key: string, question: Question, settle: (asked: Asked) => void): void {
+    const place = this.#places.get(key)
+    if (place === undefined) return settle({ kind: 'unplugged', answer: Buffer.alloc(0) })
+    this.#send(place, place.questions.ask(place.nic, question, this.#now(), settle))
+  }
+
+  /** Lets the guest show that it has its address; `counters` tells. */
+  prod(key: string): void {
+    const place = this.#places.get(key)
+    if (place !== undefined) this.#send(place, [whoHasItsAddress(place.nic)])
   }
 
   counters(): ReadonlyMap<string, NicCounters> {
@@ -134,6 +154,9 @@ export class Engine {
       setPollEntry(this.#entries, 2 * index, pauseMs > 0 ? -1 : place.inlet.fd, POLL_IN)
       const waiting = place.queue.length > 0
       setPollEntry(this.#entries, 2 * index + 1, waiting ? place.outlet.fd : -1, POLL_OUT)
+      if (place.questions.idle) continue
+      this.#send(place, place.questions.tick(place.nic, now))
+      limitMs = Math.min(limitMs, Math.max(0, Math.ceil(place.questions.nextMs() - now)))
     }
     if (poll(this.#entries, 2 * this.#order.length, limitMs) === 0) return
     const order = this.#order
@@ -151,6 +174,7 @@ export class Engine {
 
   close(): void {
     for (const place of this.#places.values()) {
+      place.questions.end()
       place.inlet.close()
       place.outlet.close()
     }
@@ -173,13 +197,21 @@ export class Engine {
       counters.bytes += length
       const frame = this.#frame.subarray(0, Math.min(length, this.#frame.length))
       const verdict = forward(this.#table, nic, frame)
-      this.#carryOut(counters, verdict)
-      bucket.take(verdict.kind === 'dropped' ? 1 : Math.max(1, verdict.to.length))
+      counters.addressed ||= usesItsAddress(nic, frame)
+      this.#carryOut(place, verdict)
+      bucket.take('to' in verdict ? Math.max(1, verdict.to.length) : 1)
     }
   }
 
-  #carryOut(counters: NicCounters, verdict: Verdict): void {
+  #carryOut(place: Place, verdict: Verdict): void {
+    const { counters } = place
     if (verdict.kind === 'dropped') return countDrop(counters, verdict.reason)
+    if (verdict.kind === 'to_gateway') {
+      const frames = place.questions.receive(place.nic, verdict.ip, this.#now())
+      if (frames === undefined) return countDrop(counters, 'gateway')
+      counters.answered++
+      return this.#send(place, frames)
+    }
     counters[verdict.kind]++
     for (const { key } of verdict.to) {
       const receiver = this.#places.get(key)
@@ -187,6 +219,11 @@ export class Engine {
         countDrop(counters, 'receiver')
       }
     }
+  }
+
+  /** Of the switch's own; what the guest cannot take is lost, and asked again. */
+  #send(place: Place, frames: readonly Buffer[]): void {
+    for (const frame of frames) this.#deliver(place, frame)
   }
 
   /** False: dropped. */
@@ -240,5 +277,6 @@ const noCounters = (): NicCounters => ({
   answered: 0,
   delivered: 0,
   deliveredBytes: 0,
+  addressed: false,
   dropped: {},
 })

@@ -57,6 +57,8 @@ export type Verdict =
       readonly frame: Buffer
     }
   | { readonly kind: 'dropped'; readonly reason: DropReason }
+  /** TCP to the gateway: an answer to what the switch asks by itself, or nothing. */
+  | { readonly kind: 'to_gateway'; readonly ip: Ipv4 }
 
 const drop = (reason: DropReason): Verdict => ({ kind: 'dropped', reason })
 

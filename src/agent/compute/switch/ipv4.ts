@@ -2,6 +2,7 @@
 
 export const IPV4_HEADER_BYTES = 20
 export const PROTOCOL_ICMP = 1
+export const PROTOCOL_TCP = 6
 export const PROTOCOL_UDP = 17
 export const ADDRESS_ANY = 0
 export const ADDRESS_BROADCAST = 0xffff_ffff

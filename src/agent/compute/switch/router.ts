@@ -1,7 +1,14 @@
 import { buildEthernet, ETHERTYPE_IPV4 } from './ethernet.ts'
 import type { Verdict } from './forward.ts'
 import { echoReply, mayComplainAbout, timeExceeded, unreachable } from './icmp.ts'
-import { buildIpv4, IPV4_HEADER_BYTES, type Ipv4, nextHop, PROTOCOL_ICMP } from './ipv4.ts'
+import {
+  buildIpv4,
+  IPV4_HEADER_BYTES,
+  type Ipv4,
+  nextHop,
+  PROTOCOL_ICMP,
+  PROTOCOL_TCP,
+} from './ipv4.ts'
 import type { Nic, Table } from './table.ts'
 
 /* The gateways of a domain are one router with an address in each of its networks. It leads from network to network of the domain and
@@ -31,8 +38,9 @@ export function route(table: Table, nic: Nic, ip: Ipv4): Verdict {
 }
 
 function toGateway(nic: Nic, ip: Ipv4): Verdict {
-  const whole = ip.protocol === PROTOCOL_ICMP && ip.fragmentOffset === 0 && !ip.moreFragments
-  const reply = whole ? echoReply(ip.payload) : undefined
+  const whole = ip.fragmentOffset === 0 && !ip.moreFragments
+  if (whole && ip.protocol === PROTOCOL_TCP) return { kind: 'to_gateway', ip }
+  const reply = whole && ip.protocol === PROTOCOL_ICMP ? echoReply(ip.payload) : undefined
   if (reply === undefined) return { kind: 'dropped', reason: 'gateway' }
   return answer(nic, ip.destination, reply)
 }

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHash, randomInt } from 'node:crypto'
 import { chmod, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
@@ -8,11 +8,12 @@ import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { ensureDirectory } from '#base/system/files.ts'
 import type { ServerNic } from '#wire/site/servers.ts'
-import type { Netdev, PlugAbout, Switchboard } from '../driver.ts'
+import type { GuestNetwork, Netdev, PlugAbout, Switchboard } from '../driver.ts'
 import { SOCKET_PATH_BYTES_MAX } from './datagrams.ts'
 import type { NicCounters, Paths } from './engine.ts'
 import { NIC_UNUSABLE } from './faults.ts'
 import { PACE, type Pace } from './pace.ts'
+import type { Asked } from './questions.ts'
 import { type Nic, nicOf } from './table.ts'
 import type { FromThread, ThreadData, ToThread } from './thread.ts'
 
@@ -38,7 +39,7 @@ export interface SwitchboardOptions {
 }
 
 /** The network of one site. A network whose guests are at two sites is two networks: frames do not leave the agent. */
-export interface LocalSwitchboard extends Switchboard {
+export interface LocalSwitchboard extends Switchboard, GuestNetwork {
   /** By server and port, since each was plugged. */
   counters(): Promise<readonly (NicCounters & { readonly server: string; readonly port: string })[]>
   /** Ends the thread. Guests are not touched; their places are kept for the next switchboard in this folder. */
@@ -64,7 +65,11 @@ interface Plugged {
 }
 
 type Body<T> = T extends unknown ? Omit<T, 'id'> : never
-type Done = Extract<FromThread, { kind: 'done' }>
+type Answer<K extends FromThread['kind']> = Extract<FromThread, { kind: K }>
+
+/** Where the switch's own questions come from: ports that a fresh connection has anywhere. */
+const QUESTION_PORT_MIN = 49_152
+const QUESTION_PORT_MAX = 65_535
 
 class ThreadedSwitchboard implements LocalSwitchboard {
   readonly #options: SwitchboardOptions
@@ -72,6 +77,7 @@ class ThreadedSwitchboard implements LocalSwitchboard {
   readonly #asked = new Map<number, (answer: FromThread | Error) => void>()
   #thread: Worker | null = null
   #nextId = 1
+  #nextPort = QUESTION_PORT_MIN
   #closed = false
   #restartMs = RESTART_MS_MIN
   #cancelRestart: () => void = () => undefined
@@ -114,6 +120,34 @@ class ThreadedSwitchboard implements LocalSwitchboard {
     await rm(join(directory, `${key}.g`), { force: true })
   }
 
+  async addressed(server: string, port: string): Promise<boolean> {
+    const key = keyOf(server, port)
+    if (!this.#plugged.has(key)) return false
+    const { counters } = await this.#ask({ kind: 'counters' })
+    if (counters?.get(key)?.addressed === true) return true
+    await this.#ask({ kind: 'prod', key })
+    return false
+  }
+
+  async ask(
+    server: string,
+    port: string,
+    what: Parameters<GuestNetwork['ask']>[2],
+  ): Promise<Asked> {
+    const sourcePort = this.#nextPort
+    this.#nextPort = sourcePort === QUESTION_PORT_MAX ? QUESTION_PORT_MIN : sourcePort + 1
+    const question = {
+      sourcePort,
+      destinationPort: what.port,
+      sequence: randomInt(2 ** 32),
+      send: what.send,
+      answerBytesMax: what.answerBytesMax,
+      endMs: this.#options.clock.bootMs() + what.limitMs,
+    }
+    const { asked } = await this.#ask({ kind: 'ask', key: keyOf(server, port), question }, 'asked')
+    return { kind: asked.kind, answer: Buffer.from(asked.answer) }
+  }
+
   async counters(): ReturnType<LocalSwitchboard['counters']> {
     if (this.#thread === null) return []
     const { counters } = await this.#ask({ kind: 'counters' })
@@ -133,7 +167,10 @@ class ThreadedSwitchboard implements LocalSwitchboard {
     await thread?.terminate()
   }
 
-  async #ask(body: Body<ToThread>): Promise<Done> {
+  async #ask<K extends FromThread['kind'] = 'done'>(
+    body: Body<ToThread>,
+    kind?: K,
+  ): Promise<Answer<K>> {
     assert(!this.#closed, 'a switchboard that was closed is not used')
     const thread = this.#thread ?? this.#start()
     const id = this.#nextId++
@@ -143,8 +180,11 @@ class ThreadedSwitchboard implements LocalSwitchboard {
       thread.postMessage({ id, ...body } satisfies ToThread)
     })
     if (answer instanceof Error) throw answer
-    if (answer.kind === 'done') return answer
-    throw Object.assign(new Error(answer.text), { code: answer.code })
+    if (answer.kind === 'failed') {
+      throw Object.assign(new Error(answer.text), { code: answer.code })
+    }
+    assert(answer.kind === (kind ?? 'done'), 'the switch answers what it was asked')
+    return answer as Answer<K>
   }
 
   #start(): Worker {

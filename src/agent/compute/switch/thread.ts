@@ -3,7 +3,9 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { systemClock } from '#base/system/clock.ts'
 import { Engine, type NicCounters, type Paths } from './engine.ts'
 import type { Pace } from './pace.ts'
+import type { Asked } from './questions.ts'
 import type { Nic } from './table.ts'
+import type { Question } from './tcp-client.ts'
 
 /* The thread of the switch: waits for frames and, between turns, for the main thread's requests. See switchboard.ts. */
 
@@ -15,6 +17,9 @@ export type ToThread = { readonly id: number } & (
   | { readonly kind: 'plug'; readonly nic: Nic; readonly paths: Paths }
   | { readonly kind: 'unplug'; readonly key: string }
   | { readonly kind: 'counters' }
+  | { readonly kind: 'prod'; readonly key: string }
+  /** Answered when the outcome is known. `endMs` is CLOCK_BOOTTIME, as in all threads. */
+  | { readonly kind: 'ask'; readonly key: string; readonly question: Question }
   /** Ending the thread does not close its descriptors. */
   | { readonly kind: 'close' }
 )
@@ -22,6 +27,7 @@ export type ToThread = { readonly id: number } & (
 /** One answer for each request. */
 export type FromThread = { readonly id: number } & (
   | { readonly kind: 'done'; readonly counters?: ReadonlyMap<string, NicCounters> }
+  | { readonly kind: 'asked'; readonly asked: Asked }
   | { readonly kind: 'failed'; readonly code: string; readonly text: string }
 )
 
@@ -49,13 +55,21 @@ function step(): void {
 }
 
 parentPort?.on('message', (message: ToThread) => {
-  parentPort?.postMessage(carryOut(message))
+  if (message.kind === 'ask') ask(message)
+  else parentPort?.postMessage(carryOut(message))
   if (running || engine.idle) return
   running = true
   setImmediate(step)
 })
 
-function carryOut(message: ToThread): FromThread {
+function ask({ id, key, question }: Extract<ToThread, { kind: 'ask' }>): void {
+  const send = Buffer.from(question.send) // it comes as plain bytes
+  engine.ask(key, { ...question, send }, (asked) => {
+    parentPort?.postMessage({ id, kind: 'asked', asked } satisfies FromThread)
+  })
+}
+
+function carryOut(message: Exclude<ToThread, { kind: 'ask' }>): FromThread {
   const { id } = message
   try {
     switch (message.kind) {
@@ -64,6 +78,9 @@ function carryOut(message: ToThread): FromThread {
         return { id, kind: 'done' }
       case 'unplug':
         engine.unplug(message.key)
+        return { id, kind: 'done' }
+      case 'prod':
+        engine.prod(message.key)
         return { id, kind: 'done' }
       case 'close':
         engine.close()
