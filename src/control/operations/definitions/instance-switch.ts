@@ -1,20 +1,18 @@
 import { Fault, fault, isFault } from '#base/fault.ts'
 import { drAz, productionAz } from '#control/resources/groups.ts'
 import { drServer, productionServer } from '#control/resources/instances.ts'
-import {
-  readServer,
-  SERVER_RESOURCE,
-  serverFacts,
-  updateServer,
-} from '#control/resources/servers.ts'
+import { findPlan } from '#control/resources/recovery.ts'
+import { updateServer } from '#control/resources/servers.ts'
 import { addChore } from '#control/resources/surroundings.ts'
 import { refusalCode, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
-import { decideServer } from '#domain/server.ts'
 import type { Power, ServerInfo } from '#wire/site/servers.ts'
 import { childrenStep, type Step, step, type StepContext } from '../operation.ts'
+import { addEntities } from '../records.ts'
 import { standDown, switchingInstances } from './instance-identity.ts'
 import { defineServer, powerOffServer } from './server-definition.ts'
-import { powerOf, startServer } from './servers.ts'
+import { submitRecovery } from './recovery.ts'
+import { submitStart } from './server-start.ts'
+import { powerOf } from './servers.ts'
 import { theGroup } from './session.ts'
 
 /* What a switch of a group does to its servers, once the station has moved. Nothing here fails the switch: it has happened. A site that
@@ -127,26 +125,22 @@ async function powerAt(ctx: StepContext<unknown>, site: string, server: string):
   }
 }
 
-/** The new production servers, if the group wants that. One that does not start says so by itself. */
+/**
+ * The new production servers, if the group wants that: all at once, or in the order of its recovery plan, which goes on by itself
+ * (recovery.ts) when the switch has ended. One that does not start says so by itself.
+ */
 export function startServers<Input>(): Step<Input> {
   return childrenStep('start_servers', {
     submit: async (tx, ctx, submit) => {
       const group = await theGroup(tx, ctx.resourceId)
       if (group.start_servers === 0) return
-      const now = ctx.services.clock.wallMs()
+      if ((await findPlan(tx, group.id)) !== undefined) {
+        const reason = group.status === 'failed-over' ? 'failover' : 'reverse'
+        const recovery = await submitRecovery(tx, ctx, submit, group, reason)
+        return await addEntities(tx, ctx.id, { recovery })
+      }
       for (const instance of await switchingInstances(tx, group.id)) {
-        const server = await readServer(tx, productionServer(group, instance))
-        if (server === undefined) continue
-        const decision = decideServer(await serverFacts(tx, server), { kind: 'start' })
-        if (!decision.ok || decision.already) continue
-        await updateServer(tx, server.id, { status: decision.status, task: decision.task }, now)
-        await submit(startServer, {
-          project: server.project,
-          resourceType: SERVER_RESOURCE,
-          resourceId: server.id,
-          input: { already: false },
-          entities: { server_id: server.id },
-        })
+        await submitStart(tx, ctx, submit, productionServer(group, instance))
       }
     },
     ended: async (_, ctx, children) => {
