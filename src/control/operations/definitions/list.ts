@@ -13,6 +13,7 @@ import { addNic, deleteNic, resizeInstance } from './instance-nics.ts'
 import { createInstance, createInstances, deleteInstance, deleteInstances } from './instances.ts'
 import { createPair, deletePair, expandPair } from './pairs.ts'
 import { rebuildPair } from './rebuild.ts'
+import { recoverGroup, recoverServer } from './recovery.ts'
 import { deleteServer, deleteServers } from './server-deletion.ts'
 import { attachDisk, detachDisk } from './server-disks.ts'
 import {
@@ -39,6 +40,8 @@ export const operationKinds: readonly OperationKind<never>[] = [
   stopGroup,
   reverseGroup,
   failoverGroup,
+  recoverGroup,
+  recoverServer,
   createPair,
   expandPair,
   deletePair,
