@@ -23,6 +23,7 @@ import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import { type BackupCommands, withoutVault } from '#agent/backup/commands.ts'
 import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
 import type { Report } from '#wire/site/witness.ts'
+import { type CloneCommands, cloneCommands } from './clone-commands.ts'
 import { type CommandHandler, serveCommands } from './command-server.ts'
 import { openCompute } from './compute-part.ts'
 import type { AgentConfig } from './config.ts'
@@ -120,6 +121,7 @@ export async function startAgent(
     beats,
   })
   const plain = volumeCommands(volumes, exports)
+  const clones = cloneCommands({ snapshots, volumes, plain, clock: systemClock })
   await plain.start()
   await sessions.start()
   const images = await openImages({
@@ -159,6 +161,7 @@ export async function startAgent(
         exports,
         statuses: () => sessions.statuses(),
       }),
+      clones,
       divergences: divergenceCommands(divergences),
       servers,
       limits,
@@ -212,6 +215,7 @@ export async function startAgent(
       // While their disks are still served: a guest that powers off writes.
       await compute.close()
       await images.close()
+      await clones.close()
       // Clients go first: a session that drains must not be given new work.
       await nbd.close()
       await sessions.close()
@@ -281,6 +285,7 @@ interface Handlers {
   readonly plain: VolumeCommands
   readonly sessions: SessionHost
   readonly snapshots: SnapshotCommands
+  readonly clones: CloneCommands
   readonly divergences: DivergenceCommands
   readonly servers: ServerCommands
   readonly limits: VolumeLimits
@@ -289,7 +294,8 @@ interface Handlers {
 }
 
 function handlerOf(handlers: Handlers): CommandHandler {
-  const { plain, sessions, snapshots, divergences, servers, limits, fills, backups } = handlers
+  const { plain, sessions, snapshots, clones, divergences, servers, limits, fills, backups } =
+    handlers
   const as = <N extends CommandName>(request: unknown) => request as CommandRequest<N>
   return async (name, request) => {
     snapshots.refuseWhileRolling(changedVolumes(name, request))
@@ -330,6 +336,8 @@ function handlerOf(handlers: Handlers): CommandHandler {
         return snapshots.list(as<typeof name>(request))
       case 'snapshot.delete':
         return await snapshots.delete(as<typeof name>(request))
+      case 'snapshot.clone':
+        return await clones.clone(as<typeof name>(request))
       case 'snapshot.rollback':
         return await snapshots.rollback(as<typeof name>(request))
       case 'divergence.list':

@@ -18,7 +18,9 @@ import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
 import { divergenceCommands } from './divergence-commands.ts'
+import { type CloneCommands, cloneCommands } from './clone-commands.ts'
 import { type SnapshotCommands, snapshotCommands } from './snapshot-commands.ts'
+import { volumeCommands } from './volume-commands.ts'
 
 const BLOCK = 64 * 1024
 const SIZE = 2 * 1024 * 1024
@@ -30,6 +32,7 @@ let divergences: Divergences
 let exports: ExportTable
 let statuses: SessionStatus[]
 let commands: SnapshotCommands
+let clones: CloneCommands
 
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), 'holdfast-commands-'))
@@ -43,6 +46,8 @@ beforeEach(async () => {
   exports = new ExportTable()
   statuses = []
   commands = snapshotCommands({ snapshots, volumes, exports, statuses: () => statuses })
+  const plain = volumeCommands(volumes, exports)
+  clones = cloneCommands({ snapshots, volumes, plain, clock })
   await volumes.create('plain', SIZE, { mode: 'standalone' }, 'mine')
 })
 afterEach(async () => {
@@ -59,9 +64,9 @@ async function write(fill: number): Promise<void> {
   volume.writeSync(Buffer.alloc(BLOCK, fill), 0, BLOCK, 0)
 }
 
-async function first(): Promise<number> {
+async function first(id = 'plain'): Promise<number> {
   const byte = Buffer.alloc(1)
-  await (await volumes.open('plain')).read(byte, 0, 1, 0)
+  await (await volumes.open(id)).read(byte, 0, 1, 0)
   return byte[0] as number
 }
 
@@ -164,4 +169,42 @@ test('a divergence record exists for the project that owns the volumes, and for 
   await asked.delete({ divergence: 'kept', owner: 'mine' })
   await asked.delete({ divergence: 'kept', owner: 'mine' })
   assert.deepEqual(divergences.list(), [])
+})
+
+test('a clone is a volume of its own: served, writable, and free of the snapshot that it was made from', async () => {
+  await write(1)
+  await commands.create({ snapshot: 'drill', volumes: ['plain'], purpose: 'drill' })
+  const request = { snapshot: 'drill', volume: 'plain', new_volume: 'copy', owner: 'mine' }
+  await write(2)
+  const made = await clones.clone(request)
+  assert.deepEqual(made, { volume: 'copy', state: 'cloned', copied_bytes: SIZE, total_bytes: SIZE })
+  assert.equal(await first('copy'), 1)
+  assert.ok(!('refusal' in exports.open('copy')))
+  assert.equal(volumes.record('copy')?.owner, 'mine')
+  const copy = await volumes.open('copy')
+  copy.writeSync(Buffer.alloc(BLOCK, 9), 0, BLOCK, 0)
+  assert.deepEqual(await clones.clone(request), made, 'asked again it stays as it is')
+  assert.equal(await first('copy'), 9)
+  assert.equal(await first(), 2)
+  assert.equal(commands.list({ snapshot: 'drill' }).snapshots[0]?.purpose, 'drill')
+  await commands.delete({ snapshot: 'drill' })
+  assert.deepEqual(await clones.clone(request), made)
+  assert.equal(await first('copy'), 9)
+})
+
+test('a clone that was made and not served yet, when the agent died, is served by the next request', async () => {
+  await commands.create({ snapshot: 'drill', volumes: ['plain'], purpose: 'drill' })
+  await snapshots.clone('drill', 'plain', 'copy', { owner: 'mine' })
+  assert.equal(volumes.record('copy')?.serving.mode, 'standby')
+  await clones.clone({ snapshot: 'drill', volume: 'plain', new_volume: 'copy', owner: 'mine' })
+  assert.equal(volumes.record('copy')?.serving.mode, 'standalone')
+})
+
+test('what cannot be cloned is refused, and leaves nothing', async () => {
+  const request = { snapshot: 'none', volume: 'plain', new_volume: 'copy', owner: 'mine' }
+  await assert.rejects(clones.clone(request), is(SNAPSHOT_UNKNOWN))
+  await commands.create({ snapshot: 'drill', volumes: ['plain'], purpose: 'drill' })
+  const other = { ...request, snapshot: 'drill', volume: 'else' }
+  await assert.rejects(clones.clone(other), is(SNAPSHOT_UNKNOWN))
+  assert.equal(volumes.record('copy'), undefined)
 })

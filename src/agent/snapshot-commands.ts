@@ -7,11 +7,11 @@ import type { ExportTable } from '#agent/nbd/exports.ts'
 import { localDevice } from '#agent/nbd/local-device.ts'
 import { NOT_CONSISTENT, VOLUME_BUSY } from '#agent/replication/faults.ts'
 import { SNAPSHOT_BUSY, SNAPSHOT_UNKNOWN } from '#agent/snapshots/faults.ts'
-import type { Snapshot, Snapshots } from '#agent/snapshots/snapshots.ts'
+import type { Snapshot, SnapshotPurpose, Snapshots } from '#agent/snapshots/snapshots.ts'
 import { VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 
-/* Snapshots that users take of the volumes of this site.
+/* Snapshots of the volumes of this site that users take, or drills.
  *
  * A snapshot of volumes that a session serves notes the session's number at its moment. At a replica it is one of a prefix of the group's
  * writes, and therefore refused while the replica is none.
@@ -39,10 +39,10 @@ export interface SnapshotCommandsParts {
 export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands {
   const { snapshots, volumes, exports, statuses } = parts
 
-  /** The user's snapshot of this id. Kept copies and divergence records are none. */
+  /** The snapshot of this id, if commands may name it: kept copies and divergence records are the sessions' own. */
   function own(id: string): Snapshot | undefined {
     const found = snapshots.show(id)
-    return found?.purpose === 'user' ? found : undefined
+    return found !== undefined && NAMED.has(found.purpose) ? found : undefined
   }
 
   const sessionsOf = (ids: readonly string[]): SessionStatus[] =>
@@ -64,7 +64,7 @@ export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands
   }
 
   return {
-    async create({ snapshot, volumes: ids }) {
+    async create({ snapshot, volumes: ids, purpose = 'user' }) {
       for (const id of ids) {
         if (volumes.record(id) === undefined) throw new Fault(VOLUME_UNKNOWN, `volume ${id}`)
       }
@@ -75,7 +75,7 @@ export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands
       let moments: SnapshotMoment[] = []
       const taken = await snapshots.take({
         id: snapshot,
-        purpose: 'user',
+        purpose,
         volumes: ids,
         atMoment: () => {
           moments = sessionsOf(ids).map(({ session, epoch, sequence }) => ({
@@ -88,7 +88,7 @@ export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands
       return { info: infoOf(taken), moments }
     },
     list({ snapshot }) {
-      const all = snapshots.list().filter(({ purpose }) => purpose === 'user')
+      const all = snapshots.list().filter(({ purpose }) => NAMED.has(purpose))
       const found = snapshot === undefined ? all : all.filter(({ id }) => id === snapshot)
       return { snapshots: found.map(infoOf) }
     },
@@ -127,6 +127,8 @@ export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands
     refuseWhileRolling,
   }
 }
+
+const NAMED: ReadonlySet<SnapshotPurpose> = new Set(['user', 'drill'])
 
 const infoOf = (one: Snapshot): SnapshotInfo => ({
   snapshot: one.id,

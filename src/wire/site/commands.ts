@@ -15,6 +15,7 @@ import {
   Uuid,
 } from './backups.ts'
 import {
+  CloneInfo,
   DIVERGENCE_RANGES_MAX,
   DIVERGENCE_READ_BYTES_MAX,
   DivergenceInfo,
@@ -241,16 +242,30 @@ export const COMMANDS = {
   ),
   /** All volumes at one moment. Volumes of a session: at the writer, or at a replica that is consistent. Taken already: as it is. */
   'snapshot.create': command(
-    Type.Object({ snapshot: Id, volumes: Type.Array(Id, { minItems: 1, maxItems: 1024 }) }),
+    Type.Object({
+      snapshot: Id,
+      volumes: Type.Array(Id, { minItems: 1, maxItems: 1024 }),
+      /** drill: base of clones, nobody's snapshot. Default: user. */
+      purpose: Type.Optional(Type.Union([Type.Literal('user'), Type.Literal('drill')])),
+    }),
     Type.Object({ info: SnapshotInfo, moments: Type.Array(SnapshotMoment) }),
   ),
-  /** Those that users took. `snapshot`: only this one; unknown: none. */
+  /** Those that users took, and those of drills. `snapshot`: only this one; unknown: none. */
   'snapshot.list': command(
     Type.Object({ snapshot: Type.Optional(Id) }),
     Type.Object({ snapshots: Type.Array(SnapshotInfo) }),
   ),
   /** An unknown one changes nothing. */
   'snapshot.delete': command(Type.Object({ snapshot: Id }), Empty),
+  /**
+   * Makes `new_volume`, served standalone, with what the snapshot holds of `volume`; it does not follow either of them. Repeat it until `state` is
+   * cloned; a restart of the agent in between begins anew. Exists already: no change, so ids of clones are never used for anything else. Refused:
+   * SNAPSHOT_UNKNOWN, SNAPSHOT_FAILED, VOLUME_NO_SPACE.
+   */
+  'snapshot.clone': command(
+    Type.Object({ snapshot: Id, volume: Id, new_volume: Id, owner: Id }),
+    CloneInfo,
+  ),
   /** Its volumes become what it holds; their clients are disconnected first. Refused (VOLUME_BUSY) while a session has one of them. */
   'snapshot.rollback': command(Type.Object({ snapshot: Id }), SnapshotInfo),
   /** Divergence records of the volumes of `owner`; with `session`, only its. */

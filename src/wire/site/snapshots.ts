@@ -37,6 +37,15 @@ export const SnapshotMoment = Type.Object({
 })
 export type SnapshotMoment = Static<typeof SnapshotMoment>
 
+export const CloneInfo = Type.Object({
+  volume: Type.String(),
+  state: Type.Union([Type.Literal('cloning'), Type.Literal('cloned')]),
+  /** Where the file system shares blocks there is nothing to copy. */
+  copied_bytes: Count,
+  total_bytes: Count,
+})
+export type CloneInfo = Static<typeof CloneInfo>
+
 export const DivergenceVolume = Type.Object({
   volume: Type.String(),
   pair: Type.String(),
