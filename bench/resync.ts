@@ -190,9 +190,11 @@ async function copied(
           kind = seen
           beganMs = performance.now()
         }
-        if (seen !== 'none') sentBytes = status.copy_sent_bytes
-        if (kind !== 'none' && seen === 'none') throw new Error('the end of the copy was not seen')
-        return sentBytes > 0 && members.every((one) => one.copied_bytes === one.size_bytes)
+        if (kind === 'none') return false
+        sentBytes = status.copy_sent_bytes
+        // Where nothing is left to be made durable the rise may be over before anybody looks again.
+        const whole = members.every((one) => one.copied_bytes === one.size_bytes)
+        return seen === 'none' || (sentBytes > 0 && whole)
       },
       'copied',
       WAIT_MS,

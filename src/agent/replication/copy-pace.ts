@@ -21,7 +21,7 @@ const TARGET_MS = 2
 /** A client counts as writing this long after its last write, ms. */
 const FOREGROUND_MS = 250
 const STEPS_BUSY = 2
-const STEPS_MAX = 8
+export const STEPS_MAX = 8
 /** Bytes that the window grows by per round while clients write. */
 const STEP_BYTES = 128 * 1024
 /** The shortest time is forgotten at this rate per round, so that a link that has become slower is not held against it for ever. */

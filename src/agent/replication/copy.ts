@@ -4,7 +4,7 @@ import { BLOCK_BYTES, CHECKSUM_BYTES, FRAME_BYTES } from '#wire/link/frame.ts'
 import { type Slab, SlabPool } from '#agent/nbd/slab.ts'
 import type { AckGate } from './ack-gate.ts'
 import { checksums, checksumsOf, differing, isZero, zeroChecksums } from './checksums.ts'
-import { COPY_STEP_BYTES, CopyPace } from './copy-pace.ts'
+import { COPY_STEP_BYTES, CopyPace, STEPS_MAX, WINDOW_MAX } from './copy-pace.ts'
 import type { CopyRun } from './copy-todo.ts'
 import { type PeerQueries, QueryFailed } from './peer-queries.ts'
 import { REGION_BYTES } from './regions.ts'
@@ -37,8 +37,8 @@ const BACKLOG_WAIT_MS = 2
 const REREADS_MAX = 3
 /** Read from the page cache within the turn: cheaper than the trip to a thread. */
 const CACHED_BYTES_MAX = 128 * 1024
-/** Buffers kept for reuse. */
-const IDLE_SLABS = 16
+/** Buffers kept for reuse: as many as can be on their way, or each round would make new ones. */
+const IDLE_SLABS = WINDOW_MAX / COPY_STEP_BYTES + STEPS_MAX
 const RETRY_MS = 1_000
 /** Of a reconciliation: bytes of one step, and steps under way. */
 const RECONCILE_STEP_BYTES = 1024 * 1024

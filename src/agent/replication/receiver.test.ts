@@ -111,6 +111,7 @@ async function world(t: TestContext): Promise<World> {
       volume: (index) => (index === 1 ? (volume as unknown as Volume) : undefined),
       onMessage: () => Promise.resolve(),
       applies: () => true,
+      copying: () => false,
       changes: () => Buffer.alloc(0),
       onRefused: (status, reason) => refused.push(`${status} ${reason}`),
       onClosed: resolve,

@@ -56,6 +56,8 @@ export interface ReceiverParts {
   readonly onMessage: (message: LinkMessage) => Promise<void>
   /** The session takes writes of this link now. */
   readonly applies: () => boolean
+  /** Much comes and nobody waits for it to be durable: the flush at its end is to be short. */
+  readonly copying: () => boolean
   /** What this side has changed itself: the answer to CHANGES, see wire/link/changes.ts. */
   readonly changes: (index: number, offset: number, regions: number) => Buffer
   /** A frame could not be applied, or what was applied not be made durable; `onClosed` follows. */
@@ -291,7 +293,10 @@ export class Receiver {
             part.volume.writeSync(part.data, 0, part.data.length, part.offset)
           }
         }
-        if (volume !== 'removed') volume.writeSync(bytes, start, length, offset)
+        if (volume !== 'removed') {
+          volume.writeSync(bytes, start, length, offset)
+          if (this.#parts.copying()) volume.writeBehind()
+        }
       }
     } catch (error) {
       if (!isFault(error)) throw error

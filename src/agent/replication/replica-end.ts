@@ -290,6 +290,7 @@ export class ReplicaEnd {
         members.get(index)?.volume ?? (members.wasRemoved(index) ? 'removed' : undefined),
       onMessage: (message) => this.#fromWriter(message),
       applies: () => session.applies,
+      copying: () => session.phase === 'receiving',
       changes: (index, offset, regions) => this.#changes(index, offset, regions),
       onRefused: (status, reason) => {
         this.#refused(status)

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
 import { writeAtOnce } from '#base/system/byte-stream.ts'
 import {
   ACK,
@@ -12,7 +13,15 @@ import {
 } from '#wire/link/frame.ts'
 import { decodeMessage, encodeMessage, type LinkMessage } from '#wire/link/messages.ts'
 
-/* The writer's end of a live link: puts bytes on the socket, takes acknowledgements apart. Decides nothing. */
+/* The writer's end of a live link: puts bytes on the socket, takes acknowledgements apart. Decides nothing.
+ *
+ * What waits in the queue of an encrypted socket is put together in new memory before it is encrypted: right for small frames, which become one
+ * system call, and for those of a copy as expensive as the encryption. So a large frame is given to such a socket by itself, when nothing waits
+ * there, and what comes behind it waits here until it has left.
+ */
+
+/** From this size on a frame leaves an encrypted socket by itself. */
+const LARGE_BYTES = 128 * 1024
 
 export interface SenderEvents {
   /** Everything up to `sequence` is applied there. `status` not OK: and the next one cannot be. */
@@ -36,10 +45,18 @@ export class Sender {
   /** What arrived before `start`; null: started. A socket that nobody listens to throws away what comes. */
   #early: Buffer[] | null = []
   #earlyEnd: string | null = null
+  readonly #encrypted: boolean
+  /** Behind a large frame of an encrypted socket, or such a frame that waits for its turn. */
+  #waiting: Buffer[] = []
+  #waitingBytes = 0
+  /** The socket has a large one. */
+  #large = false
+  readonly #written = (): void => this.#pump()
 
   constructor(socket: Socket, events: SenderEvents) {
     this.#socket = socket
     this.#events = events
+    this.#encrypted = socket instanceof TLSSocket
     const ended = (reason: string) => {
       if (this.#early === null) this.#close(reason)
       else this.#earlyEnd ??= reason
@@ -67,7 +84,7 @@ export class Sender {
 
   /** Bytes that the kernel has not taken yet. */
   get backlogBytes(): number {
-    return this.#socket.writableLength
+    return this.#socket.writableLength + this.#waitingBytes
   }
 
   /** Several writes as one system call. */
@@ -81,7 +98,37 @@ export class Sender {
 
   /** Frames as they lie in memory; the memory must stay as it is until they are acknowledged. */
   write(bytes: Buffer): void {
-    if (this.#open) writeAtOnce(this.#socket, bytes)
+    if (!this.#open) return
+    if (!this.#encrypted) return writeAtOnce(this.#socket, bytes)
+    const free = this.#socket.writableLength === 0
+    if (this.#waiting.length === 0 && !this.#large && (free || bytes.length < LARGE_BYTES)) {
+      return this.#hand(bytes)
+    }
+    this.#waiting.push(bytes)
+    this.#waitingBytes += bytes.length
+  }
+
+  #hand(bytes: Buffer): void {
+    this.#large = bytes.length >= LARGE_BYTES
+    this.#socket.write(bytes, this.#written)
+  }
+
+  /** Something has left the socket. */
+  #pump(): void {
+    if (!this.#open || this.#socket.writableLength > 0) return
+    this.#large = false
+    if (this.#waiting.length === 0) return
+    this.#socket.cork()
+    let count = 0
+    while (count < this.#waiting.length && !this.#large) {
+      const next = this.#waiting[count] as Buffer
+      if (count > 0 && next.length >= LARGE_BYTES) break
+      this.#hand(next)
+      this.#waitingBytes -= next.length
+      count++
+    }
+    this.#waiting.splice(0, count)
+    this.#socket.uncork()
   }
 
   message(message: LinkMessage): void {
@@ -119,6 +166,7 @@ export class Sender {
   /** Sends what was written, then ends. No event follows. */
   end(): void {
     this.#open = false
+    for (const bytes of this.#waiting.splice(0)) this.#socket.write(bytes)
     this.#socket.end()
     const socket = this.#socket
     setTimeout(() => socket.destroy(), 1_000).unref()

@@ -36,6 +36,9 @@ export interface Volume {
   changesEnded(): Promise<void> | null
   /** Bytes written since the last flush began; what a flush would have to write, roughly. */
   readonly dirtyBytes: number
+  /** Call after writing when much is written without a flush, and the next flush is to be short: now and then begins to write what is dirty
+   *  to the disk, off the loop. Nothing is durable by it, and what fails is told by the flush. */
+  writeBehind(): void
   /** Writes `buf[bufOffset, bufOffset + length)` at byte `offset`, all of it or a Fault (then the range is undefined). */
   writeSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void
   /** Reads at once when everything is in the page cache and the range is short, else returns false and has read nothing

@@ -34,6 +34,8 @@ export interface FileRanges {
   /** Begins to write what is dirty to the disk and does not wait for it; nothing is durable by it. Takes some 30 us for a
    *  page, more for many. A file system that cannot do it does nothing. */
   startWriteback(fd: number): void
+  /** The same in the thread pool. Resolves when all of it has been given to the disk's queue. */
+  startWritebackInPool(fd: number): Promise<void>
   /** Reads what the page cache holds and never waits for the disk. Bytes read, from the beginning of the range; 0 when
    *  the first page is not there. `buf` must not be resizable. */
   readCached(fd: number, buf: Uint8Array, bufOffset: number, length: number, offset: number): number
@@ -43,6 +45,9 @@ type Fallocate = (fd: number, mode: number, offset: number, length: number) => n
 type Lseek = (fd: number, offset: number, whence: number) => number | bigint
 type Fadvise = (fd: number, offset: number, length: number, advice: number) => number
 type SyncFileRange = (fd: number, offset: number, length: number, flags: number) => number
+type AsynchronousSync = {
+  async(fd: number, offset: number, length: number, flags: number, done: Callback): void
+}
 type Preadv2 = (fd: number, iov: Buffer, count: number, offset: number, flags: number) => number
 type Callback = (error: Error | null, result: number) => void
 type Asynchronous = { async(fd: number, mode: number, at: number, n: number, done: Callback): void }
@@ -66,7 +71,7 @@ export function systemFileRanges(): FileRanges {
   ) as unknown as Fadvise
   const syncFileRange = library.func(
     'int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)',
-  ) as unknown as SyncFileRange
+  ) as unknown as SyncFileRange & AsynchronousSync
   const preadv2 = library.func(
     'int64_t preadv64v2(int fd, void *iov, int count, int64_t offset, int flags)',
   ) as unknown as Preadv2
@@ -110,6 +115,11 @@ export function systemFileRanges(): FileRanges {
     },
     adviseRandom: (fd) => void fadvise(fd, 0, 0, ADVICE_RANDOM),
     startWriteback: (fd) => void syncFileRange(fd, 0, 0, SYNC_FILE_RANGE_WRITE),
+    startWritebackInPool: (fd) =>
+      // Whether it could be done says the fdatasync that follows.
+      new Promise((resolve) =>
+        syncFileRange.async(fd, 0, 0, SYNC_FILE_RANGE_WRITE, () => resolve()),
+      ),
     readCached(fd, buf, bufOffset, length, offset) {
       const got = Number(preadv2(fd, vector(buf, bufOffset, length), 1, offset, RWF_NOWAIT))
       if (got >= 0) return got
@@ -166,6 +176,7 @@ export const NO_FILE_RANGES: FileRanges = {
   },
   adviseRandom() {},
   startWriteback() {},
+  startWritebackInPool: () => Promise.resolve(),
   readCached() {
     throw unsupported()
   },

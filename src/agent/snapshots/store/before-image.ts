@@ -286,8 +286,8 @@ async function isThere(
   return true
 }
 
-/** All of them have ended, then the first failure: nothing may go on writing from a buffer that the caller takes back. */
-async function settleAll(work: readonly Promise<unknown>[]): Promise<void> {
+/** All of them have ended, then the first failure: nothing may go on with memory that the caller takes back. */
+export async function settleAll(work: readonly Promise<unknown>[]): Promise<void> {
   for (const outcome of await Promise.allSettled(work)) {
     if (outcome.status === 'rejected') throw outcome.reason
   }

@@ -111,6 +111,7 @@ function memoryVolume(world: World): Volume {
     sizeBytes: SIZE,
     failed: undefined,
     dirtyBytes: 0,
+    writeBehind: () => undefined,
     guard: (offset, length) => guard?.before(offset, length) ?? null,
     attachGuard: (next) => (guard = next),
     changesEnded: () => null,
@@ -189,7 +190,7 @@ async function rehearse(seed: number, lying: string | undefined): Promise<Outcom
     volume.writeSync(bytes, 0, bytes.length, at)
   }
   const image = await BeforeImage.create(memoryDisk(world), PATHS, SIZE)
-  guard.follow({ image, reserveBytes: 0, lost: (error) => Promise.resolve(error) })
+  guard.follow({ image, reserveBytes: 0, ahead: true, lost: (error) => Promise.resolve(error) })
   const wanted = Buffer.from(world.cache.get('live') as Buffer)
   await volume.flush()
   world.lying = lying

@@ -1,11 +1,13 @@
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
 import { hasCode } from '#base/system/files.ts'
+import { type Slab, SlabPool } from '#agent/nbd/slab.ts'
 import { VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
 import type { Volume, VolumeGuard } from '#agent/volumes/volume.ts'
 import { SNAPSHOT_BROKEN } from '../faults.ts'
 import { SNAPSHOT_BLOCK_BYTES } from '../snapshots.ts'
-import type { BeforeImage, BlockImage } from './before-image.ts'
+import { type BeforeImage, type BlockImage, settleAll } from './before-image.ts'
+import { LookingAhead } from './looking-ahead.ts'
 
 /* What stands between the writers of one volume and its snapshots.
  *
@@ -18,12 +20,21 @@ import type { BeforeImage, BlockImage } from './before-image.ts'
  * takes its turn with `exclusively`.
  *
  * Followers do not share what they preserve: each can be deleted without touching the others.
+ *
+ * For followers that ask for it, the blocks that a stretch of changes will come to next are preserved ahead, in batches of their own, so that who
+ * changes them need not wait (looking-ahead.ts).
  */
 
 /** Blocks of one batch: 16 MiB, which a writer waits for at most twice. */
 const BATCH_BLOCKS_MAX = 256
+/** Blocks of one batch ahead, 8 MiB, and how many of them ahead. */
+const AHEAD_BLOCKS = 128
+const AHEAD_STEPS_MAX = 4
 /** Read and written at a time. */
 const PIECE_BYTES = 1024 * 1024
+/** One for all volumes, the pieces of two batches ahead: fresh memory for each batch would keep the garbage collector busier than the copying. */
+const pieces = new SlabPool({ slabBytes: PIECE_BYTES, idleCountMax: 16 })
+const PIECE_BLOCKS = PIECE_BYTES / SNAPSHOT_BLOCK_BYTES
 /** What `readCached` reads at once. */
 const CACHED_PIECE_BYTES = 128 * 1024
 const ZERO_BLOCK = Buffer.alloc(SNAPSHOT_BLOCK_BYTES)
@@ -33,6 +44,8 @@ export interface Follower {
   readonly image: BeforeImage
   /** Bytes of the file system that it must leave alone. */
   readonly reserveBytes: number
+  /** May hold blocks that were not changed: some are preserved ahead. */
+  readonly ahead: boolean
   /**
    * A block could not be preserved. Resolves with null when the snapshot has been given up, durably, and does not follow any more; with a Fault when
    * the volume must not be changed instead.
@@ -42,6 +55,8 @@ export interface Follower {
 
 interface Batch {
   readonly blocks: Set<number>
+  /** Nobody has asked for these blocks yet. */
+  readonly ahead: boolean
   readonly promise: Promise<void>
   resolve(): void
   reject(error: Error): void
@@ -59,6 +74,7 @@ export class SnapshotGuard implements VolumeGuard {
   readonly #nowMs: () => number
   readonly #freeBytes: () => Promise<number>
   #followers: readonly Follower[] = []
+  readonly #ahead = new LookingAhead(AHEAD_BLOCKS, AHEAD_STEPS_MAX)
   #gate: Gate | null = null
   #refusal: Error | null = null
   readonly #queue: Batch[] = []
@@ -148,16 +164,40 @@ export class SnapshotGuard implements VolumeGuard {
     if (length === 0) return null
     const first = Math.floor(offset / SNAPSHOT_BLOCK_BYTES)
     const last = Math.floor((offset + length - 1) / SNAPSHOT_BLOCK_BYTES)
-    for (const { image } of this.#followers) {
-      if (image.table.lacks(first, last)) return this.#join(first, last)
+    const lacks = this.#followers.some(({ image }) => image.table.lacks(first, last))
+    const wait = lacks ? this.#join(first, last) : null
+    // Behind what is waited for.
+    if (this.#followers.some((follower) => follower.ahead)) this.#lookAhead(first, last)
+    return wait
+  }
+
+  #lookAhead(first: number, last: number): void {
+    const stretch = this.#ahead.asked(first, last)
+    if (stretch === null) return
+    const end = Math.min(stretch.first + stretch.count, this.#blocks)
+    const batch = newBatch(true)
+    for (let block = stretch.first; block < end; block++) {
+      if (this.#batchOf.has(block) || !this.#isLacking(block, true)) continue
+      batch.blocks.add(block)
+      this.#batchOf.set(block, batch)
     }
-    return null
+    if (batch.blocks.size > 0) this.#push(batch)
+  }
+
+  get #blocks(): number {
+    return Math.ceil(this.volume.sizeBytes / SNAPSHOT_BLOCK_BYTES)
+  }
+
+  #isLacking(block: number, ahead: boolean): boolean {
+    return this.#followers.some(
+      (follower) => (!ahead || follower.ahead) && follower.image.table.lacks(block, block),
+    )
   }
 
   #join(first: number, last: number): Promise<void> {
     let batch: Batch | undefined
     for (let block = first; block <= last; block++) {
-      if (!this.#followers.some(({ image }) => image.table.lacks(block, block))) continue
+      if (!this.#isLacking(block, false)) continue
       const planned = this.#batchOf.get(block) ?? this.#enqueue(block)
       // Batches run in order, so the one that was made last ends last.
       if (batch === undefined || this.#isLater(planned, batch)) batch = planned
@@ -172,17 +212,20 @@ export class SnapshotGuard implements VolumeGuard {
 
   #enqueue(block: number): Batch {
     let batch = this.#queue.at(-1)
-    if (batch === undefined || batch.blocks.size >= BATCH_BLOCKS_MAX) {
-      batch = newBatch()
-      this.#queue.push(batch)
+    if (batch === undefined || batch.ahead || batch.blocks.size >= BATCH_BLOCKS_MAX) {
+      batch = newBatch(false)
+      this.#push(batch)
     }
     batch.blocks.add(block)
     this.#batchOf.set(block, batch)
-    if (!this.#planned) {
-      this.#planned = true
-      void this.exclusively(() => this.#runNext())
-    }
     return batch
+  }
+
+  #push(batch: Batch): void {
+    this.#queue.push(batch)
+    if (this.#planned) return
+    this.#planned = true
+    void this.exclusively(() => this.#runNext())
   }
 
   /** Runs `work` when no batch runs, and lets none begin before it has ended. */
@@ -199,7 +242,7 @@ export class SnapshotGuard implements VolumeGuard {
     const blocks = [...batch.blocks].sort((a, b) => a - b)
     let problem: Error | null = null
     try {
-      problem = await this.#carryOut(blocks)
+      problem = await this.#carryOut(blocks, batch.ahead)
     } finally {
       for (const block of blocks) this.#batchOf.delete(block)
       if (this.#queue.length > 0 && !this.#planned) {
@@ -212,19 +255,23 @@ export class SnapshotGuard implements VolumeGuard {
   }
 
   /** null, or why the blocks must not be changed. */
-  async #carryOut(blocks: readonly number[]): Promise<Error | null> {
-    const followers = this.#followers.filter(({ image }) =>
-      blocks.some((block) => image.table.lacks(block, block)),
+  async #carryOut(blocks: readonly number[], ahead: boolean): Promise<Error | null> {
+    const followers = this.#followers.filter(
+      (follower) =>
+        (!ahead || follower.ahead) &&
+        blocks.some((block) => follower.image.table.lacks(block, block)),
     )
     if (followers.length === 0) return null
-    let images: readonly BlockImage[]
-    let free: number
+    const slabs: Slab[] = []
     try {
-      ;[images, free] = await Promise.all([this.#read(blocks), this.#freeBytes()])
+      const free = await this.#freeBytes()
+      const images = await this.#read(blocks, slabs)
+      return await worst(followers.map((follower) => this.#give(follower, images, free)))
     } catch (error) {
       return await worst(followers.map((follower) => follower.lost(error as Error)))
+    } finally {
+      for (const slab of slabs) slab.release()
     }
-    return await worst(followers.map((follower) => this.#give(follower, images, free)))
   }
 
   async #give(
@@ -244,10 +291,11 @@ export class SnapshotGuard implements VolumeGuard {
     }
   }
 
-  async #read(blocks: readonly number[]): Promise<BlockImage[]> {
+  /** What the blocks hold, ascending; its bytes lie in `slabs`, which are the caller's, also when this fails. */
+  async #read(blocks: readonly number[], slabs: Slab[]): Promise<BlockImage[]> {
     const { volume } = this
     const images: BlockImage[] = []
-    const pieces: Promise<void>[] = []
+    const reads: Promise<void>[] = []
     for (const { first, count } of runsOf(blocks)) {
       const offset = first * SNAPSHOT_BLOCK_BYTES
       const length = Math.min(count * SNAPSHOT_BLOCK_BYTES, volume.sizeBytes - offset)
@@ -257,38 +305,42 @@ export class SnapshotGuard implements VolumeGuard {
             images.push({ block: extent.first + i, bytes: null })
           continue
         }
-        const start = extent.first * SNAPSHOT_BLOCK_BYTES
-        const bytes = Buffer.allocUnsafeSlow(
-          Math.min(extent.count * SNAPSHOT_BLOCK_BYTES, volume.sizeBytes - start),
-        )
-        pieces.push(this.#readRun(bytes, start))
-        for (let i = 0; i < extent.count; i++) {
-          const at = i * SNAPSHOT_BLOCK_BYTES
-          const block = extent.first + i
-          images.push({ block, bytes: bytes.subarray(at, at + SNAPSHOT_BLOCK_BYTES) })
+        const end = extent.first + extent.count
+        for (let block = extent.first; block < end; block += PIECE_BLOCKS) {
+          const slab = pieces.take()
+          slabs.push(slab)
+          const count = Math.min(PIECE_BLOCKS, end - block)
+          reads.push(this.#readPiece(slab.bytes, block, count))
+          for (let i = 0; i < count; i++) images.push(imageIn(slab.bytes, block, i, volume))
         }
       }
     }
-    await Promise.all(pieces)
+    await settleAll(reads)
     return images
       .sort((a, b) => a.block - b.block)
       .map((image) => (isZero(image.bytes) ? { block: image.block, bytes: null } : image))
   }
 
-  async #readRun(bytes: Buffer, offset: number): Promise<void> {
-    const reads: Promise<void>[] = []
-    for (let at = 0; at < bytes.length; ) {
-      const step = Math.min(CACHED_PIECE_BYTES, bytes.length - at)
-      if (this.volume.readCached(bytes, at, step, offset + at)) {
-        at += step
-        continue
-      }
-      const piece = Math.min(PIECE_BYTES, bytes.length - at)
-      reads.push(this.volume.read(bytes, at, piece, offset + at))
-      at += piece
+  async #readPiece(bytes: Buffer, block: number, count: number): Promise<void> {
+    const { volume } = this
+    const offset = block * SNAPSHOT_BLOCK_BYTES
+    const length = Math.min(count * SNAPSHOT_BLOCK_BYTES, volume.sizeBytes - offset)
+    let at = 0
+    while (at < length) {
+      const step = Math.min(CACHED_PIECE_BYTES, length - at)
+      if (!volume.readCached(bytes, at, step, offset + at)) break
+      at += step
     }
-    await Promise.all(reads)
+    if (at < length) await volume.read(bytes, at, length - at, offset + at)
   }
+}
+
+/** Block `first + index`, of those that were read into `bytes` from block `first` on. */
+function imageIn(bytes: Buffer, first: number, index: number, { sizeBytes }: Volume): BlockImage {
+  const block = first + index
+  const length = Math.min(SNAPSHOT_BLOCK_BYTES, sizeBytes - block * SNAPSHOT_BLOCK_BYTES)
+  const at = index * SNAPSHOT_BLOCK_BYTES
+  return { block, bytes: bytes.subarray(at, at + length) }
 }
 
 /** A rejection that need not be looked at: who asks early does not wait. */
@@ -298,7 +350,7 @@ function refused(error: Error): Promise<void> {
   return promise
 }
 
-function newBatch(): Batch {
+function newBatch(ahead: boolean): Batch {
   let resolve: () => void = noop
   let reject: (error: Error) => void = noop
   const promise = new Promise<void>((done, failed) => {
@@ -307,7 +359,7 @@ function newBatch(): Batch {
   })
   // Who asks early does not wait; whoever writes asks again.
   promise.catch(noop)
-  return { blocks: new Set(), promise, resolve, reject }
+  return { blocks: new Set(), ahead, promise, resolve, reject }
 }
 
 const noop = () => {}

@@ -457,6 +457,8 @@ class SnapshotStore implements Snapshots {
     guard.follow({
       image,
       reserveBytes: entry.stored.purpose === 'kept' ? 0 : this.#reserveBytes,
+      // What a kept copy holds besides what was changed goes with it; a snapshot of a user tells from it what was changed.
+      ahead: entry.stored.purpose === 'kept',
       lost: (error) => this.#lost(entry, image, error),
     })
   }

@@ -60,6 +60,8 @@ const EXTENTS_PER_TURN = 500
 const CACHED_READ_BYTES_MAX = 128 * 1024
 /** Given to the disk by the loop itself; more would make the loop wait for the disk's queue. */
 const EARLY_WRITEBACK_BYTES_MAX = 64 * 1024
+/** Dirty bytes between two beginnings of `writeBehind`. */
+const WRITE_BEHIND_BYTES = 8 * 1024 * 1024
 const ZEROES = Buffer.alloc(ZERO_SYNC_BYTES_MAX)
 
 export interface FileVolumeParts {
@@ -89,6 +91,9 @@ export class FileVolume implements Volume {
   #idle: (() => void) | undefined
   /** Written since the last fdatasync began. */
   #dirtyBytes = 0
+  /** Of these, what `writeBehind` has given to the disk. */
+  #behindBytes = 0
+  #writingBehind = false
   #syncing: Promise<void> | undefined
   #syncNext: Promise<void> | undefined
   #guard: VolumeGuard | null = null
@@ -117,6 +122,18 @@ export class FileVolume implements Volume {
 
   get dirtyBytes(): number {
     return this.#dirtyBytes
+  }
+
+  writeBehind(): void {
+    const enough = this.#dirtyBytes - this.#behindBytes >= WRITE_BEHIND_BYTES
+    if (!enough || this.#writingBehind || this.#refusal() !== undefined) return
+    this.#behindBytes = this.#dirtyBytes
+    this.#writingBehind = true
+    this.#running++
+    void this.#ranges.startWritebackInPool(this.#fd).then(() => {
+      this.#writingBehind = false
+      this.#leave()
+    })
   }
 
   guard(offset: number, length: number): Promise<void> | null {
@@ -296,6 +313,7 @@ export class FileVolume implements Volume {
     this.#running++
     const dirtyBytes = this.#dirtyBytes
     this.#dirtyBytes = 0
+    this.#behindBytes = 0
     if (dirtyBytes > 0 && dirtyBytes <= EARLY_WRITEBACK_BYTES_MAX) {
       this.#ranges.startWriteback(this.#fd)
     }

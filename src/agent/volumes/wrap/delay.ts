@@ -25,6 +25,7 @@ export function delayedVolume(inner: Volume, clock: Clock, delays: Delays): Volu
     get dirtyBytes() {
       return inner.dirtyBytes
     },
+    writeBehind: () => inner.writeBehind(),
     guard: (offset, length) => inner.guard(offset, length),
     attachGuard: (guard) => inner.attachGuard(guard),
     changesEnded: () => inner.changesEnded(),

@@ -27,6 +27,7 @@ export function faultyVolume(inner: Volume, plan: FaultPlan): Volume {
     get dirtyBytes() {
       return inner.dirtyBytes
     },
+    writeBehind: () => inner.writeBehind(),
     guard: (offset, length) => inner.guard(offset, length),
     attachGuard: (guard) => inner.attachGuard(guard),
     changesEnded: () => inner.changesEnded(),
