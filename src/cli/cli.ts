@@ -22,6 +22,7 @@ import { userCommand } from './commands/user.ts'
 import { vaultCommand } from './commands/vault.ts'
 import { versionCommand } from './commands/version.ts'
 import { volumeCommand } from './commands/volume.ts'
+import { volumeTypeCommand } from './commands/volume-type.ts'
 import type { CommandContext } from './context.ts'
 import { createOutput, EXIT, reportError, type Streams } from './output.ts'
 import type { PartStarter } from './part.ts'
@@ -84,6 +85,7 @@ export function buildProgram(setup: CliSetup): Command {
   siteCommand(program.command('site'), context)
   statusCommand(program, context)
   volumeCommand(program.command('volume'), context)
+  volumeTypeCommand(program.command('volume-type'), context)
   serverCommand(program.command('server'), context)
   instanceCommand(program.command('instance'), context)
   groupCommand(program.command('group'), context)

@@ -4,6 +4,7 @@ import { isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { createEngine, type OperationEngine } from '#control/operations/engine.ts'
 import { operationKinds } from '#control/operations/definitions/list.ts'
+import { createLimitSync } from '#control/operations/limit-sync.ts'
 import { createPowerSync } from '#control/operations/power-sync.ts'
 import type { CrashPoint } from '#control/operations/runner.ts'
 import type { OperationServices } from '#control/operations/services.ts'
@@ -125,6 +126,9 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
     const powerSync = createPowerSync({ store, clock, log, agents, sites })
     powerSync.start()
     undo.push(() => powerSync.stop())
+    const limitSync = createLimitSync({ store, clock, log, agents, sites })
+    limitSync.start()
+    undo.push(() => limitSync.stop())
     return { store, agents, sites, witness, operations, services, internal, close }
   } catch (error) {
     await close()

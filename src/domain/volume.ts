@@ -53,6 +53,7 @@ export type VolumeCommand =
   | { readonly kind: 'attach' }
   | { readonly kind: 'detach' }
   | { readonly kind: 'rename' }
+  | { readonly kind: 'retype' }
 
 export type VolumeRefusal =
   | 'VOLUME_EXTEND_STATE'
@@ -63,6 +64,7 @@ export type VolumeRefusal =
   | 'VOLUME_NOT_LARGER'
   | 'VOLUME_TOO_LARGE'
   | 'VOLUME_PAIRED'
+  | 'VOLUME_RETYPE_STATE'
 
 export type VolumeDecision =
   | { readonly ok: true; readonly via: VolumeStatus | null }
@@ -90,6 +92,11 @@ export function decideVolume(facts: VolumeFacts, command: VolumeCommand): Volume
         return refuse('VOLUME_TOO_LARGE')
       }
       return { ok: true, via: 'extending' }
+    case 'retype':
+      if (facts.paired) return refuse('VOLUME_PAIRED')
+      return facts.status === 'available' || facts.status === 'in-use'
+        ? { ok: true, via: null }
+        : refuse('VOLUME_RETYPE_STATE')
     case 'reserve':
       return facts.status === 'available'
         ? { ok: true, via: 'attaching' }

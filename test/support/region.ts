@@ -60,7 +60,7 @@ function checkContract(
   reply: { statusCode: number; headers: Readonly<Record<string, unknown>>; body: string },
 ): void {
   const url = path.replace('{project}', PROJECT)
-  const volumeJob = /"job_type":"(create|delete|extend)Volume"/.test(reply.body)
+  const volumeJob = /"job_type":"(create|batchCreate|delete|extend|retype)Volume"/.test(reply.body)
   const ofServers =
     OF_SERVERS.some((path) => path.test(url)) ||
     /"job_type":"\w*(Server\w*|attachVolume|detachVolume)"/.test(reply.body)
@@ -206,11 +206,11 @@ export class Region {
     return await this.ok('GET', `/v1/{project}/jobs/${job_id}`)
   }
 
-  async volume(name: string, size = 1, az = 'az1'): Promise<string> {
+  async volume(name: string, size = 1, az = 'az1', volume_type = 'SSD'): Promise<string> {
     const { volume } = await this.ok(
       'POST',
       '/v2/{project}/volumes',
-      { volume: { name, size, availability_zone: az, volume_type: 'SSD' } },
+      { volume: { name, size, availability_zone: az, volume_type } },
       202,
     )
     await this.until(`${name} is available`, async () => {

@@ -3,16 +3,11 @@ import { toJson } from '#control/store/json.ts'
 import type { Queries, Store, Transaction } from '#control/store/store.ts'
 import type { ActiveDomainRow, SiteChoreRow } from '#control/store/tables/resources.ts'
 import { type NetworkQuotaKind, QUOTAS, type QuotaKind } from '#domain/quota.ts'
+import { VOLUME_TYPES } from '#domain/volume-type.ts'
 import { seedImages } from './images.ts'
 
 /** What volumes and groups refer to: volume types, domains, quotas; and what silent sites still have to do. */
 type Db = Queries | Transaction
-
-/** Names that existing automation asks for. One class of storage stands behind all of them. */
-const VOLUME_TYPES = ['ESSD', 'GPSSD', 'SAS', 'SATA', 'SSD'] as const
-
-/** The type of a volume that names none. */
-export const DEFAULT_VOLUME_TYPE = 'SSD'
 
 /** Fills the tables that every installation has, once; ids stay for its life. Run at every start. */
 export async function seedResources(
@@ -23,7 +18,7 @@ export async function seedResources(
   await store.write(async (tx) => {
     await seedImages(tx, nowMs)
     const types = await tx.selectFrom('volume_types').select('name').execute()
-    for (const name of VOLUME_TYPES) {
+    for (const name of Object.keys(VOLUME_TYPES)) {
       if (types.some((one) => one.name === name)) continue
       const row = { id: newId(), name, description: `Files at the site's agent`, created_at: nowMs }
       await tx.insertInto('volume_types').values(row).execute()

@@ -77,6 +77,8 @@ export interface NewVolume {
   readonly pair: string | null
   /** The image that it is filled with. Default: none. */
   readonly image?: string | null
+  /** The snapshot that it is filled from. Default: none. */
+  readonly snapshot?: string | null
   readonly user: string
 }
 
@@ -100,6 +102,7 @@ export async function insertVolume(
     attachments: toJson([]),
     pair: volume.pair,
     image: volume.image ?? null,
+    snapshot: volume.snapshot ?? null,
     user_id: volume.user,
     created_at: nowMs,
     updated_at: nowMs,
@@ -137,9 +140,10 @@ export async function updateVolume(
     .execute()
 }
 
-/** The row and its tags. */
+/** The row, its tags, and what was ordered about it. */
 export async function deleteVolumeRow(tx: Transaction, id: string): Promise<void> {
   await tx.deleteFrom('tags').where('kind', '=', 'volume').where('resource', '=', id).execute()
+  await tx.deleteFrom('volume_limits').where('volume', '=', id).execute()
   await tx.deleteFrom('volumes').where('id', '=', id).execute()
 }
 

@@ -32,15 +32,13 @@ export function cloudVolumeRoutes(app: Api, services: EvsServices): void {
       async (request, reply) => {
         const members = envelope(request.body, 'volume', 'EVS.1008', 'EVS.1009')
         const { count, ...wanted } = await newVolume(request, members, services)
-        // A job of several disks would need children that no client of this server asks for.
-        if (count !== 1) throw refuse('EVS.1021')
         const tags = tagMap(members)
         const outcome = await requestVolumes(services, { ...wanted, tags }, count)
         if (!outcome.ok) throw createRefusal(outcome.refusal, 'native')
         const ids = outcome.volumes.map(({ volume }) => volume.id)
         auditTarget(request, ids.join(','))
         void reply.code(version === 'v2.1' ? 202 : 200)
-        return { job_id: outcome.volumes[0]?.operation, order_id: null, volume_ids: ids }
+        return { job_id: outcome.operation, order_id: null, volume_ids: ids }
       },
     )
   }

@@ -47,7 +47,7 @@ export const volumeCreated = (row: VolumeRow, base: LinkBase) => ({
   })),
   availability_zone: row.az,
   source_volid: null,
-  snapshot_id: null,
+  snapshot_id: row.snapshot,
   description: row.description,
   created_at: evsTime(row.created_at),
   updated_at: evsTime(row.updated_at),

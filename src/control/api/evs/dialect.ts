@@ -5,7 +5,7 @@ import type { EvsServices } from './services.ts'
 import { cloudSnapshotRoutes, snapshotRoutes } from './snapshots.ts'
 import { surroundingRoutes, v2Routes, versionRoutes } from './surroundings.ts'
 import { tagRoutes } from './tags.ts'
-import { metadataRoutes, volumeRoutes } from './volumes.ts'
+import { metadataRoutes, retypeRoute, volumeRoutes } from './volumes.ts'
 
 /** The volume API, version 2, and the part of it that clients ask for under version 3. */
 export function evsDialect(services: EvsServices): Dialect {
@@ -31,6 +31,7 @@ export function evsDialect(services: EvsServices): Dialect {
       for (const version of ['v2', 'v3'] as const) {
         volumeRoutes(app, services, version)
         metadataRoutes(app, services, version)
+        retypeRoute(app, services, version)
         surroundingRoutes(app, services, version)
         snapshotRoutes(app, services, version)
       }

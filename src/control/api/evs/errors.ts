@@ -1,9 +1,9 @@
+import { TAGS_MAX } from '#domain/tag.ts'
 import { Refusal } from '../http/refusal.ts'
 
 /** The service's own error codes, as far as this server emits them, with the HTTP status published for each. */
 export const EVS_CODES = {
   'EVS.0001': [400, 'The project in the path is not the one you are authorised for.'],
-  'EVS.0002': [401, 'The token is missing, wrong or expired.'],
   'EVS.1001': [400, 'The update holds neither a valid name nor a valid description.'],
   'EVS.1002': [400, 'The disk id is malformed.'],
   'EVS.1003': [400, 'name: text of at most 255 bytes.'],
@@ -19,8 +19,7 @@ export const EVS_CODES = {
   'EVS.1016': [400, 'Only one source of a disk may be named.'],
   'EVS.1018': [400, 'A member has the wrong JSON type.'],
   'EVS.1020': [400, 'volume_type: must be text.'],
-  'EVS.1021': [400, 'count: a whole number from 1 to 100, and 1 for creation by job.'],
-  'EVS.1023': [400, 'limit: a whole number from 1 to 1000.'],
+  'EVS.1021': [400, 'count: a whole number from 1 to 100.'],
   'EVS.1024': [400, 'marker: must be the id of a disk.'],
   'EVS.1025': [400, 'metadata: the filter cannot be read.'],
   'EVS.1027': [403, 'Your role does not allow this operation.'],
@@ -34,11 +33,21 @@ export const EVS_CODES = {
   'EVS.1047': [400, 'The state of the snapshot does not allow this.'],
   'EVS.1048': [400, 'The state of the disk does not allow its extension.'],
   'EVS.1054': [400, 'multiattach: true or false.'],
+  'EVS.1057': [400, 'hw:passthrough: "true" or "false".'],
+  'EVS.1061': [400, `tags: a disk has at most ${TAGS_MAX}.`],
+  'EVS.1062': [400, 'tags: keys of 1 to 127 characters and values of at most 255.'],
+  'EVS.1063': [400, 'full_clone: "0" or "1".'],
   'EVS.1065': [400, 'A shared disk is extended only while it is available.'],
+  'EVS.1066': [400, 'The server that has the disk does not let it grow in its state.'],
+  'EVS.1043': [400, 'A disk made from a snapshot is neither encrypted nor passed through.'],
   'EVS.2041': [400, 'Encrypted disks are not offered.'],
+  'EVS.2043': [400, 'The snapshot is not available.'],
   'EVS.2045': [400, 'The snapshot does not exist.'],
   'EVS.2046': [400, 'The image does not exist.'],
+  'EVS.2047': [400, 'metadata: this key is set when the disk is made, or by the service.'],
+  'EVS.2054': [400, 'The snapshot lies in another availability zone.'],
   'EVS.2070': [400, 'The disk type is unknown.'],
+  'EVS.2087': [400, 'new_type: a higher type than the present one. SATA, SAS, GPSSD, SSD, ESSD.'],
   'EVS.2089': [400, 'The disk belongs to a replication pair. Act on the pair.'],
   'EVS.2142': [400, 'limit: at most 1000.'],
   'EVS.5400': [400, 'The request is malformed, or the state does not allow it.'],

@@ -54,6 +54,34 @@ export function metadataMember(members: Members): Record<string, string> | null 
   return metadata
 }
 
+/** Keys that say how a disk was made, or what the service knows of it. */
+const isOfService = (key: string): boolean => key.startsWith('__system__') || OF_SERVICE.has(key)
+const OF_SERVICE: ReadonlySet<string> = new Set([
+  'hw:passthrough',
+  'full_clone',
+  'readonly',
+  'attached_mode',
+])
+
+/** A change of metadata of a disk that has `before`: keys of the service may be repeated as they are, and no more. */
+export function checkMetadataChange(
+  before: Readonly<Record<string, string>>,
+  change: Readonly<Record<string, string | null>>,
+): void {
+  const bad = Object.entries(change).find(
+    ([key, value]) => isOfService(key) && before[key] !== value,
+  )
+  if (bad !== undefined) throw refuse('EVS.2047', `metadata: ${bad[0]} is not changed like this.`)
+}
+
+/** Metadata of a new disk: keys that choose how it is made have values of their own. */
+export function checkNewMetadata(metadata: Readonly<Record<string, string>>): void {
+  const passed = metadata['hw:passthrough']
+  if (passed !== undefined && passed !== 'true' && passed !== 'false') throw refuse('EVS.1057')
+  const cloned = metadata['full_clone']
+  if (cloned !== undefined && cloned !== '0' && cloned !== '1') throw refuse('EVS.1063')
+}
+
 export function booleanMember(members: Members, name: string, code: EvsCode): boolean {
   const value = members[name] ?? false
   if (typeof value === 'boolean') return value

@@ -87,8 +87,6 @@ export function surroundingRoutes(app: Api, services: EvsServices, version: 'v2'
 /** What exists under v2 only. */
 export function v2Routes(app: Api): void {
   const base = '/v2/:project_id'
-  offerNot(app, `${base}/volumes/:volume_id/retype`, 400)
-
   // Pairs and groups of this service's own form: none yet. SDRS has them.
   app.get(`${base}/os-vendor-replications`, async (request) => {
     limitOf(request.query as Query)

@@ -46,7 +46,7 @@ export function tagRoutes(app: Api, services: EvsServices): void {
               const keys = tags.map(({ key }) => key)
               await deleteTags(tx, of, keys)
             } else if (!(await setTags(tx, of, tags))) {
-              throw refuse('EVS.5400', `tags: a disk has at most ${TAGS_MAX}.`)
+              throw refuse('EVS.1061')
             }
           })
           return await reply.code(204).send()
@@ -72,7 +72,7 @@ export function tagMap(members: Members): Tag[] {
   if (value === null) return []
   if (!isMembers(value)) throw refuse('EVS.1018', 'tags: must be an object.')
   const tags = Object.entries(value).map(([key, text]) => tagFrom(key, text ?? ''))
-  if (tags.length > TAGS_MAX) throw refuse('EVS.5400', `tags: a disk has at most ${TAGS_MAX}.`)
+  if (tags.length > TAGS_MAX) throw refuse('EVS.1061')
   return tags
 }
 
@@ -80,5 +80,5 @@ function tagFrom(key: unknown, value: unknown): Tag {
   if (typeof key === 'string' && typeof value === 'string' && isTagKey(key) && isTagValue(value)) {
     return { key, value }
   }
-  throw refuse('EVS.5400', 'tags: keys of 1 to 127 characters and values of at most 255.')
+  throw refuse('EVS.1062')
 }

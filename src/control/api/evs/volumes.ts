@@ -7,10 +7,13 @@ import {
   type CreateVolumeRefusal,
   detachVolume,
   type NewVolumeRequest,
+  requestReadOnly,
+  requestRetype,
   requestVolumeDeletion,
   requestVolumeExtension,
   requestVolumes,
   reserveVolume,
+  type RetypeRefusal,
   type VolumeRequestRefusal,
 } from '#control/operations/definitions/volume-requests.ts'
 import { findVolume, listVolumes, listVolumeTypes, metadataOf } from '#control/resources/volumes.ts'
@@ -21,6 +24,8 @@ import { isVolumeId, type LinkBase, volumeCreated, volumeDetail, volumeSummary }
 import { type EvsCode, refuse } from './errors.ts'
 import {
   booleanMember,
+  checkMetadataChange,
+  checkNewMetadata,
   envelope,
   isMembers,
   type Members,
@@ -107,6 +112,9 @@ export function volumeRoutes(app: Api, services: EvsServices, version: 'v2' | 'v
       if (name === undefined && description === undefined && metadata === null) {
         throw refuse('EVS.1001')
       }
+      const before = await findVolume(store.db, projectOf(request), id)
+      if (before === undefined) throw refuse('EVS.5404')
+      checkMetadataChange(metadataOf(before), metadata ?? {})
       const outcome = await changeVolume(services, projectOf(request), id, {
         ...(name === undefined ? {} : { name }),
         ...(description === undefined ? {} : { description }),
@@ -157,7 +165,7 @@ export function metadataRoutes(app: Api, services: EvsServices, version: 'v2' | 
     metadata: Readonly<Record<string, string | null>>,
   ) {
     auditTarget(request, id)
-    if (!isVolumeId(id)) throw refuse('EVS.5404')
+    checkMetadataChange(metadataOf(await find(request, id)), metadata)
     const outcome = await changeVolume(services, projectOf(request), id, { metadata })
     if (!outcome.ok) throw refuse('EVS.5404')
     return { metadata: metadataOf(outcome.volume) }
@@ -237,8 +245,54 @@ async function act(
       if (!outcome.ok) throw refuse('EVS.5404')
       return 200
     }
+    case 'os-update_readonly_flag': {
+      const readOnly = value['readonly']
+      if (typeof readOnly !== 'boolean') throw refuse('EVS.5400', 'readonly: true or false.')
+      return done(await requestReadOnly(services, project, id, readOnly))
+    }
+    case 'os-retype': {
+      // Nothing ever has to be moved: every type stands for the same storage.
+      const outcome = await requestRetype(services, project, id, newTypeOf(value))
+      if (!outcome.ok) throw retypeRefusal(outcome.refusal)
+      return 202
+    }
     default:
       throw refuse('EVS.5400', `${key} is not an action of this server.`)
+  }
+}
+
+/** The service's own form of a change of type: answers with a job. */
+export function retypeRoute(app: Api, services: EvsServices, version: 'v2' | 'v3'): void {
+  app.post(
+    `/${version}/:project_id/volumes/:volume_id/retype`,
+    { schema: { params: VolumePath }, config: { audit: 'volume.retype' } },
+    async (request, reply) => {
+      const wanted = envelope(request.body, 'os-retype', 'EVS.5400', 'EVS.5400')
+      const id = request.params.volume_id
+      if (!isVolumeId(id)) throw refuse('EVS.5404')
+      auditTarget(request, id)
+      const outcome = await requestRetype(services, projectOf(request), id, newTypeOf(wanted))
+      if (!outcome.ok) throw retypeRefusal(outcome.refusal)
+      void reply.code(202)
+      return { job_id: outcome.operation }
+    },
+  )
+}
+
+function newTypeOf(members: Members): string {
+  const type = members['new_type']
+  if (typeof type !== 'string' || type === '') throw refuse('EVS.1020')
+  return type
+}
+
+function retypeRefusal(refusal: RetypeRefusal): Refusal {
+  switch (refusal) {
+    case 'TYPE_UNKNOWN':
+      return refuse('EVS.2070')
+    case 'TYPE_NOT_HIGHER':
+      return refuse('EVS.2087')
+    default:
+      return volumeRefusal(refusal, 'cinder')
   }
 }
 
@@ -287,6 +341,8 @@ export async function newVolume(
   if (count > 1 && name !== null && Buffer.byteLength(name) > 250) throw refuse('EVS.1003')
   const az = members['availability_zone'] ?? services.sites[0] ?? ''
   if (typeof az !== 'string') throw refuse('EVS.1036')
+  const metadata = metadataMember(members) ?? {}
+  checkNewMetadata(metadata)
   return {
     project: projectOf(request),
     user: principalOf(request).user.id,
@@ -295,7 +351,7 @@ export async function newVolume(
     sizeGb: sizeOf(members['size']),
     type: await typeName(members['volume_type'] ?? null, services),
     az,
-    metadata: metadataMember(members) ?? {},
+    metadata,
     multiattach:
       booleanMember(members, 'multiattach', 'EVS.1054') ||
       booleanMember(members, 'shareable', 'EVS.1054'),
@@ -342,6 +398,10 @@ export function volumeRefusal(refusal: VolumeRequestRefusal, form: 'cinder' | 'n
       return refuse('EVS.1015')
     case 'VOLUME_TOO_LARGE':
       return refuse('EVS.1010')
+    case 'VOLUME_RETYPE_STATE':
+      return refuse('EVS.5400', 'Only a disk that is available or in use gets another type.')
+    case 'SERVER_STATE':
+      return refuse('EVS.1066')
     case 'VOLUME_ATTACH_STATE':
       return refuse('EVS.5400', 'The state of the disk does not allow this.')
     case 'VOLUME_NOT_ATTACHED':

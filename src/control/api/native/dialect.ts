@@ -10,6 +10,7 @@ import { eventRoutes, operationRoutes, stateRoutes } from './operations.ts'
 import type { NativeServices } from './services.ts'
 import { snapshotRoutes } from './snapshots.ts'
 import { verifyRoutes } from './verify.ts'
+import { volumeTypeRoutes } from './volume-types.ts'
 import { volumeRoutes } from './volumes.ts'
 
 /** Our own API, for the command line, the console and monitoring. It serves its own description. */
@@ -28,6 +29,7 @@ export function nativeDialect(services: NativeServices): Dialect {
         healthRoutes(api, services)
         identityRoutes(api, services)
         volumeRoutes(api, services)
+        volumeTypeRoutes(api, services)
         groupRoutes(api, services)
         arbitrationRoutes(api, services)
         verifyRoutes(api, services)

@@ -43,6 +43,8 @@ const NATIVE = new Set([
   'snapshot.create',
   'snapshot.delete',
   'snapshot.rollback',
+  // The read-only flag of a disk, whose action answers with nothing.
+  'volume.limit',
 ])
 
 test('every kind of operation that a published API can start is shown as a job', () => {

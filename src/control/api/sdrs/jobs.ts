@@ -84,6 +84,8 @@ export const JOB_SPECS: Readonly<Record<string, JobSpec>> = {
   'volume.create': volume('createVolume', 'EVS.2024'),
   'volume.delete': volume('deleteVolume', 'EVS.2020'),
   'volume.extend': volume('extendVolume', 'EVS.2026'),
+  'volume.retype': volume('retypeVolume', 'EVS.2050'),
+  'volume.create-many': { ...volume('batchCreateVolume', 'EVS.2024'), batch: true },
 }
 
 /** Faults that have a published code of their own. */
@@ -114,9 +116,7 @@ export function jobObject(operation: OperationView, operations: readonly Operati
   const spec = JOB_SPECS[operation.kind]
   if (spec === undefined) return null
   const common = jobFields(operation, spec)
-  if (operation.kind.startsWith('volume.')) {
-    return { ...common, end_time: common.end_time ?? '', entities: volumeEntities(operation) }
-  }
+  if (operation.kind.startsWith('volume.')) return volumeJob(operation, spec, operations)
   const entities = stringEntities(operation)
   if (spec.batch === true) {
     const sub_jobs = operations.flatMap((one) => {
@@ -213,6 +213,20 @@ function stringEntities(operation: OperationView): Record<string, string> {
       return typeof value === 'string' ? [[key, value]] : []
     }),
   )
+}
+
+/** In the form of the volume API, whose times are text even when there are none. */
+function volumeJob(
+  operation: OperationView,
+  spec: JobSpec,
+  operations: readonly OperationView[],
+): ReturnType<typeof jobFields> & { readonly entities: object } {
+  const common = jobFields(operation, spec)
+  const entities =
+    spec.batch === true
+      ? { sub_jobs: operations.map((one) => volumeJob(one, JOB_SPECS[one.kind] ?? spec, [])) }
+      : volumeEntities(operation)
+  return { ...common, end_time: common.end_time ?? '', entities }
 }
 
 function volumeEntities(operation: OperationView): Record<string, unknown> {

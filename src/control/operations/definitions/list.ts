@@ -26,13 +26,23 @@ import {
 } from './servers.ts'
 import { createSnapshot, deleteSnapshot, rollbackSnapshot } from './snapshots.ts'
 import { verifyGroup } from './verify.ts'
-import { createVolume, deleteVolume, extendVolume } from './volumes.ts'
+import {
+  createVolume,
+  createVolumes,
+  deleteVolume,
+  extendVolume,
+  limitVolume,
+  retypeVolume,
+} from './volumes.ts'
 
 /** Every kind that may stand in the database. Names and versions are a kept format: none is removed before a major release. */
 export const operationKinds: readonly OperationKind<never>[] = [
   createVolume,
+  createVolumes,
   deleteVolume,
   extendVolume,
+  retypeVolume,
+  limitVolume,
   createGroup,
   deleteGroup,
   startGroup,

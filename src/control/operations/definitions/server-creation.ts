@@ -7,7 +7,8 @@ import {
   putDiskIn,
   SERVER_RESOURCE,
 } from '#control/resources/servers.ts'
-import { DEFAULT_VOLUME_TYPE, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
+import { quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
+import { DEFAULT_VOLUME_TYPE } from '#domain/volume-type.ts'
 import { setTags } from '#control/resources/tags.ts'
 import { findVolume, insertVolume, listVolumeTypes } from '#control/resources/volumes.ts'
 import { bit } from '#control/store/bit.ts'

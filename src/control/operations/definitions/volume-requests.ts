@@ -1,6 +1,7 @@
+import { assert } from '#base/assert.ts'
 import { newId } from '#base/ids.ts'
 import { toJson } from '#control/store/json.ts'
-import { DEFAULT_VOLUME_TYPE, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
+import { quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
 import { setTags } from '#control/resources/tags.ts'
 import {
   type Attachment,
@@ -14,13 +15,23 @@ import {
   volumeFacts,
 } from '#control/resources/volumes.ts'
 import { readServer, serversOfVolume } from '#control/resources/servers.ts'
+import { orderLimit } from '#control/resources/volume-limits.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { VolumeRow } from '#control/store/tables/resources.ts'
 import { fits } from '#domain/quota.ts'
 import type { Tag } from '#domain/tag.ts'
 import { decideVolume, type VolumeRefusal } from '#domain/volume.ts'
+import { DEFAULT_VOLUME_TYPE, mayRetype } from '#domain/volume-type.ts'
 import { type Outcome, type RequestServices, refused } from './requests.ts'
-import { createVolume, deleteVolume, extendVolume } from './volumes.ts'
+import {
+  createVolume,
+  createVolumes,
+  deleteVolume,
+  extendVolume,
+  limitVolume,
+  retypeVolume,
+  VOLUME_BATCH,
+} from './volumes.ts'
 
 export const VOLUME_RESOURCE = 'volume'
 
@@ -44,6 +55,12 @@ export interface AcceptedVolume {
   readonly operation: string
 }
 
+export interface AcceptedVolumes {
+  readonly volumes: readonly AcceptedVolume[]
+  /** Ends when all of them have: of one volume its own, of several their parent. */
+  readonly operation: string
+}
+
 export type CreateVolumeRefusal =
   | 'AZ_UNKNOWN'
   | 'TYPE_UNKNOWN'
@@ -55,7 +72,7 @@ export async function requestVolumes(
   services: RequestServices,
   request: NewVolumeRequest,
   count: number,
-): Promise<Outcome<{ readonly volumes: readonly AcceptedVolume[] }, CreateVolumeRefusal>> {
+): Promise<Outcome<AcceptedVolumes, CreateVolumeRefusal>> {
   const { store, operations, clock } = services
   if (!services.sites.includes(request.az)) return refused('AZ_UNKNOWN')
   return await store.write(async (tx) => {
@@ -71,6 +88,7 @@ export async function requestVolumes(
     const limit = await quotaLimit(tx, project, 'gigabytes')
     if (!fits(limit, gigabytes, count * request.sizeGb)) return refused('QUOTA_GIGABYTES')
     const accepted: AcceptedVolume[] = []
+    const parent = await batchOf(tx, operations, project, count)
     for (let index = 1; index <= count; index++) {
       const name =
         count === 1 || request.name === null
@@ -84,6 +102,7 @@ export async function requestVolumes(
       await setTags(tx, { kind: 'volume', project, resource: volume.id }, request.tags ?? [])
       const operation = await operations.submit(tx, createVolume, {
         project,
+        ...(parent === null ? {} : { parent }),
         resourceType: VOLUME_RESOURCE,
         resourceId: volume.id,
         input: { az: request.az, sizeGb: request.sizeGb },
@@ -96,11 +115,33 @@ export async function requestVolumes(
       })
       accepted.push({ volume, operation })
     }
-    return { ok: true, volumes: accepted }
+    const operation = parent ?? accepted[0]?.operation
+    assert(operation !== undefined, 'at least one volume is asked for')
+    return { ok: true, volumes: accepted, operation }
   })
 }
 
-export type VolumeRequestRefusal = 'VOLUME_UNKNOWN' | 'QUOTA_GIGABYTES' | VolumeRefusal
+/** The operation that several wait under; null: there is only one. */
+async function batchOf(
+  tx: Transaction,
+  operations: RequestServices['operations'],
+  project: string,
+  count: number,
+): Promise<string | null> {
+  if (count === 1) return null
+  return await operations.submit(tx, createVolumes, {
+    project,
+    resourceType: VOLUME_BATCH,
+    resourceId: newId(),
+    input: {},
+  })
+}
+
+export type VolumeRequestRefusal =
+  | 'VOLUME_UNKNOWN'
+  | 'QUOTA_GIGABYTES'
+  | 'SERVER_STATE'
+  | VolumeRefusal
 
 export async function requestVolumeDeletion(
   services: RequestServices,
@@ -142,6 +183,7 @@ export async function requestVolumeExtension(
     if (volume === undefined) return refused('VOLUME_UNKNOWN')
     const decision = decideVolume(volumeFacts(volume), { kind: 'extend', newSizeGb })
     if (!decision.ok) return decision
+    if (!(await serversAreSettled(tx, id))) return refused('SERVER_STATE')
     const used = await quotaUsed(tx, project, 'gigabytes')
     const limit = await quotaLimit(tx, project, 'gigabytes')
     if (!fits(limit, used, newSizeGb - volume.size_gb)) return refused('QUOTA_GIGABYTES')
@@ -157,6 +199,79 @@ export async function requestVolumeExtension(
         name: volume.name ?? '',
         size: newSizeGb,
       },
+    })
+    return { ok: true, volume, operation }
+  })
+}
+
+/** A disk does not grow under a server that is being made, or of which nobody knows what it does. */
+async function serversAreSettled(tx: Transaction, volume: string): Promise<boolean> {
+  for (const { server } of await serversOfVolume(tx, volume)) {
+    const row = await readServer(tx, server)
+    if (row?.status === 'building' || row?.status === 'error') return false
+  }
+  return true
+}
+
+export type RetypeRefusal = VolumeRequestRefusal | 'TYPE_UNKNOWN' | 'TYPE_NOT_HIGHER'
+
+/** Moves a volume to a higher type while it is used. What its clients may do changes with it, as soon as its site knows. */
+export async function requestRetype(
+  services: RequestServices,
+  project: string,
+  id: string,
+  type: string,
+): Promise<Outcome<AcceptedVolume, RetypeRefusal>> {
+  const { store, operations, clock } = services
+  return await store.write(async (tx) => {
+    const volume = await findVolume(tx, project, id)
+    if (volume === undefined) return refused('VOLUME_UNKNOWN')
+    const decision = decideVolume(volumeFacts(volume), { kind: 'retype' })
+    if (!decision.ok) return decision
+    const types = await listVolumeTypes(tx)
+    const to = types.find((one) => one.name === type || one.id === type)?.name
+    if (to === undefined) return refused('TYPE_UNKNOWN')
+    const from = volume.volume_type
+    if (!mayRetype(from, to)) return refused('TYPE_NOT_HIGHER')
+    await updateVolume(tx, id, { volume_type: to }, clock.wallMs())
+    const operation = await operations.submit(tx, retypeVolume, {
+      project,
+      resourceType: VOLUME_RESOURCE,
+      resourceId: id,
+      input: { from, to },
+      entities: {
+        volume_id: id,
+        volume_type: to,
+        name: volume.name ?? '',
+        size: volume.size_gb,
+      },
+    })
+    return { ok: true, volume, operation }
+  })
+}
+
+/** Whether clients may change the volume. In force as soon as its site knows; refused for one side of a pair, which the other would not know of. */
+export async function requestReadOnly(
+  services: RequestServices,
+  project: string,
+  id: string,
+  readOnly: boolean,
+): Promise<Outcome<AcceptedVolume, VolumeRequestRefusal>> {
+  const { store, operations, clock } = services
+  return await store.write(async (tx) => {
+    const volume = await findVolume(tx, project, id)
+    if (volume === undefined) return refused('VOLUME_UNKNOWN')
+    if (volume.pair !== null) return refused('VOLUME_PAIRED')
+    const now = clock.wallMs()
+    await orderLimit(tx, volume, now, readOnly)
+    const metadata = { ...metadataOf(volume), readonly: readOnly ? 'True' : 'False' }
+    await updateVolume(tx, id, { metadata: toJson(metadata) }, now)
+    const operation = await operations.submit(tx, limitVolume, {
+      project,
+      resourceType: VOLUME_RESOURCE,
+      resourceId: id,
+      input: {},
+      entities: { volume_id: id },
     })
     return { ok: true, volume, operation }
   })

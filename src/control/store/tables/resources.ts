@@ -4,6 +4,7 @@ import type { Bit } from '../bit.ts'
 export interface ResourceTables {
   volumes: VolumeRow
   volume_types: VolumeTypeRow
+  volume_limits: VolumeLimitRow
   protection_groups: ProtectionGroupRow
   replication_pairs: ReplicationPairRow
   active_domains: ActiveDomainRow
@@ -34,6 +35,8 @@ export interface VolumeRow {
   pair: string | null
   /** The image that it was filled with when it was made; null: none. */
   image: string | null
+  /** The snapshot that it was filled from when it was made; null: none. */
+  snapshot: string | null
   user_id: string
   created_at: number
   updated_at: number
@@ -43,7 +46,22 @@ export interface VolumeTypeRow {
   id: string
   name: string
   description: string
+  /** JSON, TypeLimits of src/domain/volume-type.ts; null: nothing is limited. */
+  limits: string | null
   created_at: number
+}
+
+/** The last order about a volume to the site that holds it. Volumes that never had a limit have none. */
+export interface VolumeLimitRow {
+  volume: string
+  /** Requests per second; null: no limit. */
+  iops: number | null
+  /** null: no limit. */
+  bytes_per_second: number | null
+  /** What a user asked for; 1: clients may not change anything. */
+  read_only: Bit
+  /** Only grows, so that a late order does not undo a later one. Wall clock, ms, or one more than before. */
+  revision: number
 }
 
 export interface ProtectionGroupRow {
