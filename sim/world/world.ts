@@ -527,13 +527,15 @@ export class World {
     this.#powerLost.add(site.name)
     this.#cutSince.add(site.name)
     if (!held) return
-    const owes = shared || truth.server === site.name
+    // A copy that was begun anew may hold everything before it is made durable and counts as whole.
+    const owes = (shared && site.joined) || truth.server === site.name
     const unflushed = truth.lacks(site.disk.current, truth.mustSurvive)
     if (owes && unflushed !== null) {
       throw new Violation(`promise 1: power was lost at ${site.name}; flushed, but ${unflushed}`)
     }
     // A site that lost its power may have been lucky and lost nothing, but nobody can know that.
-    const peerHolds = !this.#powerLost.has(peer.name) && truth.lacks(peer.disk.current) === null
+    const peerHolds =
+      peer.joined && !this.#powerLost.has(peer.name) && truth.lacks(peer.disk.current) === null
     if (peerHolds && (shared || truth.server !== site.name)) return
     this.coverage.count('only flushed writes left')
     truth.settleForFlushed()

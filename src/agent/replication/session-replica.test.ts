@@ -165,7 +165,11 @@ describe('a replica in a resync', () => {
     assert.deepEqual(kinds(side.handle({ kind: 'kept', id, ok: false })), ['drop_link'])
     assert.equal(side.session.hello(false).unfit, 'no_space')
     assert.equal(side.session.stored.consistent, true)
+    // A link whose hello said so may be coming up when the time is over: it has to be opened anew.
     side.tick(10_000)
+    assert.equal(side.session.hello(false).unfit, 'no_space')
+    side.handle({ kind: 'link_up', hello: writerHello, logFrom: null })
+    assert.deepEqual(kinds(side.tick(10_100)), ['drop_link'])
     assert.equal(side.session.hello(false).unfit, null)
   })
 

@@ -112,10 +112,10 @@ export function replicaTick(s: SessionState, now: number): void {
   const { record, kept, outOfTouchMs } = s.stored
   // Not in the rise itself, where clients wait.
   if (s.phase === 'following' && kept !== null) s.dropKept(false)
-  if (s.unfitSinceMs !== null && now >= s.unfitSinceMs + UNFIT_MS) {
-    // Another hello, another try.
+  if (s.unfitSinceMs !== null && s.link !== null && now >= s.unfitSinceMs + UNFIT_MS) {
+    // Another hello, another try. Not without a link: one may be coming up whose hello has said that there is no space.
     s.unfitSinceMs = null
-    if (s.link !== null) s.dropLink(false)
+    s.dropLink(false)
   }
   const behind = record.state === 'in_sync' || (ALONE.has(record.state) && s.stored.consistent)
   const silent = now - s.silence.answeredMs
