@@ -2,6 +2,7 @@ import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { SiteClient } from '#control/sites/client.ts'
+import type { RegionClient } from '#control/sites/regions.ts'
 import type { Witness } from '#control/sites/witness.ts'
 import type { Store } from '#control/store/store.ts'
 
@@ -16,6 +17,8 @@ export interface OperationServices {
   readonly agents: AgentRegistry
   /** The ownership records. */
   readonly witness: Witness
+  /** Left out: this control plane was told of no other region. */
+  readonly regions?: RegionClient
   /** Left out: this control plane has no directory of scripts. */
   readonly scripts?: RecoveryScripts
 }

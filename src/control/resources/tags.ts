@@ -4,7 +4,15 @@ import { matchesTags, type Tag, type TagQuery, TAGS_MAX } from '#domain/tag.ts'
 /** Tags of whatever can be tagged. Callers look up the resource in the caller's project first. */
 type Db = Queries | Transaction
 
-export type TaggedKind = 'server' | 'volume' | 'instance' | 'vpc' | 'subnet' | 'security_group'
+export type TaggedKind =
+  | 'server'
+  | 'volume'
+  | 'instance'
+  | 'vpc'
+  | 'subnet'
+  | 'security_group'
+  | 'backup'
+  | 'backup_policy'
 
 export interface TaggedResource {
   readonly kind: TaggedKind

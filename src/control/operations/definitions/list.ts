@@ -1,4 +1,6 @@
 import type { OperationKind } from '../operation.ts'
+import { backupServer, runPolicy } from './backup.ts'
+import { deleteItem } from './checkpoint-deletion.ts'
 import { failoverGroup } from './failover.ts'
 import {
   createGroup,
@@ -14,6 +16,8 @@ import { createInstance, createInstances, deleteInstance, deleteInstances } from
 import { createPair, deletePair, expandPair } from './pairs.ts'
 import { rebuildPair } from './rebuild.ts'
 import { recoverGroup, recoverServer } from './recovery.ts'
+import { replicateItem } from './replica.ts'
+import { restoreItem } from './restore.ts'
 import { deleteServer, deleteServers } from './server-deletion.ts'
 import { attachDisk, detachDisk } from './server-disks.ts'
 import {
@@ -79,4 +83,9 @@ export const operationKinds: readonly OperationKind<never>[] = [
   addNic,
   deleteNic,
   resizeInstance,
+  backupServer,
+  runPolicy,
+  deleteItem,
+  restoreItem,
+  replicateItem,
 ]
