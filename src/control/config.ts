@@ -111,6 +111,12 @@ export const controlOptions = {
     min: 500,
     max: 120_000,
   }),
+  recoveryScripts: optional(
+    pathOption({
+      about:
+        'Directory of the executables that recovery plans may name. It and they must belong to root or to the user of the control plane, and nobody else may be able to change them. Left out: no plan runs a script.',
+    }),
+  ),
   sdrsAbsentStatus: choiceOption({
     about:
       'HTTP status of SDRS for a resource in the path that does not exist. 404 is what most clients understand, 400 what is published.',
@@ -151,6 +157,8 @@ export interface ControlConfig {
   readonly leaseMs: number
   readonly leaseDriftMs: number
   readonly agentSilenceMs: number
+  /** Undefined: recovery plans run no scripts. */
+  readonly recoveryScripts: string | undefined
   readonly sdrsAbsentStatus: 404 | 400
   readonly logLevel: string
 }
@@ -220,6 +228,7 @@ export function controlConfig(values: OptionValues<typeof controlOptions>): Cont
     leaseMs: values.leaseMs,
     leaseDriftMs: values.leaseDriftMs,
     agentSilenceMs: values.agentSilenceMs,
+    recoveryScripts: absolute(values.recoveryScripts),
     sdrsAbsentStatus: values.sdrsAbsentStatus === '400' ? 400 : 404,
     logLevel: values.logLevel,
   }

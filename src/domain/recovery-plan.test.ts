@@ -22,8 +22,8 @@ const one = (over: Partial<PlannedInstance> = {}): PlannedInstance => ({
   after: [],
   probes: [],
   notReady: 'go_on',
-  before: null,
-  then: null,
+  scriptBefore: null,
+  scriptAfter: null,
   ...over,
 })
 const plan = (

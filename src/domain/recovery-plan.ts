@@ -35,8 +35,8 @@ export interface PlannedInstance<Probe = unknown> {
   readonly after: readonly string[]
   readonly probes: readonly PlannedProbe<Probe>[]
   readonly notReady: NotReady
-  readonly before: PlannedScript | null
-  readonly then: PlannedScript | null
+  readonly scriptBefore: PlannedScript | null
+  readonly scriptAfter: PlannedScript | null
 }
 
 export interface PlannedWave {
@@ -57,8 +57,8 @@ const PLAIN: PlannedInstance<never> = {
   after: [],
   probes: [],
   notReady: 'go_on',
-  before: null,
-  then: null,
+  scriptBefore: null,
+  scriptAfter: null,
 }
 
 export const plannedOf = <Probe>(

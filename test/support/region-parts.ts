@@ -141,6 +141,7 @@ export async function startRegionControl(options: RegionControlOptions): Promise
         internalListen: `127.0.0.1:${internalPort}`,
         leaseMs: AGENT_TIMES.leaseMs,
         agentSilenceMs: 1_000,
+        recoveryScripts: join(directory, 'scripts'),
       },
     }),
   )

@@ -43,8 +43,8 @@ const Settings = Type.Object({
       description: 'What follows when it does not become ready. Default: the others go on.',
     }),
   ),
-  before: Type.Optional(Script),
-  then: Type.Optional(Script),
+  script_before: Type.Optional(Script),
+  script_after: Type.Optional(Script),
 })
 const Wave = Type.Object({
   instances: Type.Array(Instance, { maxItems: PLAN_INSTANCES_MAX }),
@@ -85,8 +85,8 @@ export function toPlan(
             timeoutMs: timeout_s * 1_000,
           })),
           notReady: one.not_ready ?? 'go_on',
-          before: scriptOf(one.before),
-          then: scriptOf(one.then),
+          scriptBefore: scriptOf(one.script_before),
+          scriptAfter: scriptOf(one.script_after),
         },
       ]),
     ),
@@ -118,8 +118,8 @@ const settingsOf = (one: PlannedInstance<Probe>): Static<typeof Settings> => ({
   after: [...one.after],
   probes: one.probes.map(({ probe, timeoutMs }) => ({ probe, timeout_s: timeoutMs / 1_000 })),
   not_ready: one.notReady,
-  ...(one.before === null ? {} : { before: written(one.before) }),
-  ...(one.then === null ? {} : { then: written(one.then) }),
+  ...(one.scriptBefore === null ? {} : { script_before: written(one.scriptBefore) }),
+  ...(one.scriptAfter === null ? {} : { script_after: written(one.scriptAfter) }),
 })
 
 const written = ({ script, timeoutMs }: PlannedScript) => ({

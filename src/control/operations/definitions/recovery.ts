@@ -65,7 +65,7 @@ import { submitStart } from './server-start.ts'
  *                     before      the script before its start
  *                     start       server.start
  *                     probe       until all its probes have succeeded, or the time of one is over
- *                     then        the script after it
+ *                     after       the script after it
  *
  * A run is nobody's child: the switch that it follows is over as soon as the disks are switched. What a server's part has come to is in its
  * row of `recovery_servers`, and each step looks there first, so that one whose part is over passes through the rest.
@@ -196,8 +196,8 @@ async function begin(tx: Transaction, ctx: StepContext<RecoverGroup>): Promise<v
         reason_code: null,
         reason: null,
         probes: '[]',
-        before_script: null,
-        then_script: null,
+        script_before: null,
+        script_after: null,
       }
     }),
   )
@@ -260,7 +260,7 @@ export const recoverServer: OperationKind<RecoverServer> = operation('server.rec
         else await giveUp(tx, ctx, row, probed.code, probed.reason)
       },
     }),
-    script('then', 'finishing', 'ready'),
+    script('after', 'finishing', 'ready'),
   ],
   failed: async (tx, ctx, failure: Failure) => {
     const { row } = await mine(tx, ctx)
@@ -364,21 +364,22 @@ async function recordStart(tx: Transaction, ctx: StepContext<RecoverServer>): Pr
 
 // ---------------------------------------------------------------- scripts
 
-function script(name: 'before' | 'then', from: ServerState, to: ServerState): Step<RecoverServer> {
+function script(name: 'before' | 'after', from: ServerState, to: ServerState): Step<RecoverServer> {
   return step<RecoverServer, ScriptOutcome | null>(name, {
     act: async (ctx) => {
       const stored = await readRun(ctx.services.store.db, ctx.input.run)
       const row = stored?.servers.find(({ instance }) => instance === ctx.input.instance)
       if (stored === undefined || row?.state !== from) return null
-      const planned = plannedOf(planOf(stored), row.instance)[name]
+      const { scriptBefore, scriptAfter } = plannedOf(planOf(stored), row.instance)
+      const planned = name === 'before' ? scriptBefore : scriptAfter
       return planned === null ? null : await runScript(ctx, stored, row, name, planned)
     },
     record: async (tx, ctx, outcome) => {
       const { row } = await mine(tx, ctx)
       if (row?.state !== from) return
-      const said = outcome === null ? {} : { [`${name}_script`]: toJson(outcome) }
+      const said = outcome === null ? {} : { [`script_${name}`]: toJson(outcome) }
       if (outcome === null || outcome.ok) return await move(tx, ctx, row, to, said)
-      const reason = `The script ${name === 'before' ? 'before' : 'after'} its start: ${outcome.reason ?? ''}`
+      const reason = `The script ${name} its start: ${outcome.reason ?? ''}`
       await giveUp(tx, ctx, row, 'SCRIPT_FAILED', reason, said)
     },
   })
@@ -388,7 +389,7 @@ async function runScript(
   ctx: StepContext<RecoverServer>,
   { row: run }: StoredRun,
   { server, instance }: RecoveryServerRow,
-  phase: 'before' | 'then',
+  phase: 'before' | 'after',
   { script: name, timeoutMs }: PlannedScript,
 ): Promise<ScriptOutcome> {
   const { scripts } = ctx.services
@@ -501,7 +502,7 @@ export async function submitRecovery(
 /** What an operator says to the run that is under way. */
 export async function commandRun(
   tx: Transaction,
-  wake: (tx: Transaction, operations: readonly string[]) => Promise<void>,
+  operations: Pick<StepContext<unknown>, 'wake'>,
   run: string,
   kind: 'continue' | 'abort',
   by: string,
@@ -511,6 +512,6 @@ export async function commandRun(
   if (!decision.ok) return decision.refusal
   await saveRun(tx, run, decision.run, { touched_by: by })
   await showRun(tx, run, decision.run)
-  await wake(tx, operationsOf(stored, whoseTurn(decision.run)))
+  await operations.wake(tx, operationsOf(stored, whoseTurn(decision.run)))
   return null
 }

@@ -47,8 +47,8 @@ export const recovery: Migration = {
       .addColumn('reason_code', 'text')
       .addColumn('reason', 'text')
       .addColumn('probes', 'text', (c) => c.notNull())
-      .addColumn('before_script', 'text')
-      .addColumn('then_script', 'text')
+      .addColumn('script_before', 'text')
+      .addColumn('script_after', 'text')
       .addPrimaryKeyConstraint('recovery_servers_primary', ['run', 'instance'])
       .execute()
     await db.schema

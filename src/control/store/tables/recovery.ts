@@ -62,8 +62,8 @@ export interface RecoveryServerRow {
   /** JSON array: what each probe saw last. */
   probes: string
   /** JSON: what the scripts before and after said; null: none ran. */
-  before_script: string | null
-  then_script: string | null
+  script_before: string | null
+  script_after: string | null
 }
 
 export interface AutomaticFailoverRow {
