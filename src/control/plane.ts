@@ -17,6 +17,7 @@ import { checkDurability, type OpenStore, openStore } from '#control/store/open.
 import { STORE_NOT_DURABLE } from '#control/store/postgres/durability.ts'
 import type { Store } from '#control/store/store.ts'
 import type { ControlConfig } from './config.ts'
+import { recoveryScripts } from './scripts.ts'
 
 /* Everything of a control plane below its public API: state, witness, agents, operations, and the internal port. */
 
@@ -94,7 +95,17 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
       driftMs: config.leaseDriftMs,
     })
     await witness.watchLeases()
-    const services: OperationServices = { store, clock, log, sites, agents, witness }
+    const services: OperationServices = {
+      store,
+      clock,
+      log,
+      sites,
+      agents,
+      witness,
+      ...(config.recoveryScripts === undefined
+        ? {}
+        : { scripts: recoveryScripts(config.recoveryScripts, clock) }),
+    }
     const operations = createEngine({
       store,
       clock,
