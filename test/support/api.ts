@@ -1,6 +1,6 @@
 /**
  * The public API with everything real above the sites: state database, identity, all dialects. No agents, and no
- * operation ever runs. For tests of who may do what, and of what clients send.
+ * operation runs unless a test starts the engine, with a stand-in for the sites' answers. For tests of who may do what, and of what clients send.
  */
 import assert from 'node:assert/strict'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -18,10 +18,11 @@ import { createPasswords } from '#control/identity/passwords.ts'
 import type { Role } from '#control/identity/principal.ts'
 import { openSecretBox } from '#control/identity/secret-box.ts'
 import { operationKinds } from '#control/operations/definitions/list.ts'
-import { createEngine } from '#control/operations/engine.ts'
+import { createEngine, type OperationEngine } from '#control/operations/engine.ts'
 import type { OperationServices } from '#control/operations/services.ts'
 import { seedResources } from '#control/resources/surroundings.ts'
-import { createAgentBook } from '#control/sites/agents.ts'
+import { type AgentBook, createAgentBook } from '#control/sites/agents.ts'
+import type { SiteClient } from '#control/sites/client.ts'
 import { createWitness } from '#control/sites/witness.ts'
 import { openStore } from '#control/store/open.ts'
 import type { Store } from '#control/store/store.ts'
@@ -58,6 +59,10 @@ export class ApiLab {
   readonly identity: Identity
   readonly clock: TestClock
   readonly admin: Administrator
+  /** What sites report is given to it. */
+  readonly agents: AgentBook
+  /** Not started; `stop` stops it. */
+  readonly operations: OperationEngine
 
   private constructor(parts: {
     directory: string
@@ -66,6 +71,8 @@ export class ApiLab {
     identity: Identity
     clock: TestClock
     admin: Administrator
+    agents: AgentBook
+    operations: OperationEngine
   }) {
     this.#directory = parts.directory
     this.app = parts.app
@@ -73,12 +80,18 @@ export class ApiLab {
     this.identity = parts.identity
     this.clock = parts.clock
     this.admin = parts.admin
+    this.agents = parts.agents
+    this.operations = parts.operations
   }
 
-  /** `database`: its address, default a new SQLite file. `beside`: another lab on the same database. */
+  /**
+   * `database`: its address, default a new SQLite file. `beside`: another lab on the same database. `sites`: answers commands in the place
+   * of agents.
+   */
   static async start(
     options: {
       readonly rate?: RateLimitOptions
+      readonly sites?: SiteClient
       readonly database?: string
       readonly beside?: ApiLab
     } = {},
@@ -107,7 +120,9 @@ export class ApiLab {
       leaseMs: 8_000,
       driftMs: 500,
     })
-    const services = { store, clock, log, agents, witness } as unknown as OperationServices
+    // No agent ever reports here by itself, so without a stand-in no command goes out.
+    const commands = options.sites ?? { command: noAgent, close: async () => {} }
+    const services: OperationServices = { store, clock, log, agents, witness, sites: commands }
     const operations = createEngine({
       store,
       clock,
@@ -131,8 +146,7 @@ export class ApiLab {
       operations,
       agents,
       witness,
-      // No agent ever reports here, so no command goes out.
-      commands: { command: noAgent, close: async () => {} },
+      commands,
       region: REGION,
       sites: SITES,
       agentSilenceMs: 1_000,
@@ -146,7 +160,7 @@ export class ApiLab {
       ...(options.rate === undefined ? {} : { rate: options.rate }),
     })
     await app.ready()
-    return new ApiLab({ directory, app, store, identity, clock, admin })
+    return new ApiLab({ directory, app, store, identity, clock, admin, agents, operations })
   }
 
   /** One request; its answer is checked when a contract is named. */
@@ -229,6 +243,7 @@ export class ApiLab {
 
   async stop(): Promise<void> {
     await this.app.close()
+    await this.operations.stop()
     await this.store.close()
     await rm(this.#directory, { recursive: true, force: true })
   }

@@ -56,17 +56,6 @@ export async function instancesOfGroup(db: Db, group: string): Promise<Protected
     .execute()
 }
 
-/** How many instances each group of a project has; groups without one are left out. */
-export async function countInstances(db: Db, project: string): Promise<Map<string, number>> {
-  const rows = await db
-    .selectFrom('protected_instances')
-    .select((eb) => ['group_id', eb.fn.countAll<number>().as('count')])
-    .where('project', '=', project)
-    .groupBy('group_id')
-    .execute()
-  return new Map(rows.map((row) => [row.group_id, Number(row.count)]))
-}
-
 export async function insertInstance(tx: Transaction, row: ProtectedInstanceRow): Promise<void> {
   await tx.insertInto('protected_instances').values(row).execute()
 }
@@ -173,14 +162,6 @@ export type PairGist = Pick<
   ReplicationPairRow,
   'id' | 'group_id' | 'status' | 'attachments' | 'in_session' | 'progress' | 'added_epoch'
 >
-
-export async function listPairGists(db: Db, project: string): Promise<PairGist[]> {
-  return await db
-    .selectFrom('replication_pairs')
-    .select(['id', 'group_id', 'status', 'attachments', 'in_session', 'progress', 'added_epoch'])
-    .where('project', '=', project)
-    .execute()
-}
 
 /** Ids of a project's instances of which a server is gone. */
 export async function brokenInstances(db: Db, project: string): Promise<ReadonlySet<string>> {

@@ -45,6 +45,8 @@ const STORE_EVERY_MS = 10_000
 
 interface Entry {
   readonly report: Report
+  /** Those of the report by id: a list of a thousand groups asks for each of them. */
+  readonly sessions: ReadonlyMap<string, SessionStatus>
   /** CLOCK_BOOTTIME here when it came. */
   readonly atBootMs: number
   storedBootMs: number
@@ -63,10 +65,10 @@ export function createAgentBook(options: {
   const ageOf = (entry: Entry) => Math.max(0, clock.bootMs() - entry.atBootMs)
   const view = (entry: Entry): AgentView => ({ report: entry.report, ageMs: ageOf(entry) })
 
-  const freshest = (site: string, has: (report: Report) => boolean): Entry | null => {
+  const freshest = (site: string, has: (entry: Entry) => boolean): Entry | null => {
     let best: Entry | null = null
     for (const entry of entries.values()) {
-      if (entry.report.site !== site || !has(entry.report)) continue
+      if (entry.report.site !== site || !has(entry)) continue
       if (best === null || entry.atBootMs > best.atBootMs) best = entry
     }
     return best
@@ -79,10 +81,8 @@ export function createAgentBook(options: {
     },
     list: () => [...entries.values()].map(view),
     session(session, site) {
-      const entry = freshest(site, ({ sessions }) =>
-        sessions.some((status) => status.session === session),
-      )
-      const status = entry?.report.sessions.find((one) => one.session === session)
+      const entry = freshest(site, ({ sessions }) => sessions.has(session))
+      const status = entry?.sessions.get(session)
       return entry === null || status === undefined ? null : { status, ageMs: ageOf(entry) }
     },
     heard(site) {
@@ -100,6 +100,7 @@ export function createAgentBook(options: {
       const atBootMs = clock.bootMs()
       const entry = {
         report,
+        sessions: sessionsOf(report),
         atBootMs,
         storedBootMs: known?.storedBootMs ?? Number.NEGATIVE_INFINITY,
       }
@@ -116,11 +117,15 @@ export function createAgentBook(options: {
         const atBootMs = clock.bootMs() - Math.max(0, clock.wallMs() - row.last_seen_at)
         const known = entries.get(keyOf(report))
         if (known !== undefined && known.atBootMs >= atBootMs) continue
-        entries.set(keyOf(report), { report, atBootMs, storedBootMs: atBootMs })
+        const sessions = sessionsOf(report)
+        entries.set(keyOf(report), { report, sessions, atBootMs, storedBootMs: atBootMs })
       }
     },
   }
 }
+
+const sessionsOf = ({ sessions }: Report): ReadonlyMap<string, SessionStatus> =>
+  new Map(sessions.map((status) => [status.session, status]))
 
 const keyOf = ({ site, agent }: Report): string => `${site}/${agent}`
 

@@ -5,6 +5,7 @@ import type { NetworkTables } from './tables/networks.ts'
 import type { OperationTables } from './tables/operations.ts'
 import type { RecoveryTables } from './tables/recovery.ts'
 import type { ResourceTables } from './tables/resources.ts'
+import type { RpoTables } from './tables/rpo.ts'
 import type { ServerTables } from './tables/servers.ts'
 import type { SiteTables } from './tables/sites.ts'
 import type { SnapshotTables } from './tables/snapshots.ts'
@@ -34,6 +35,7 @@ export interface Database
     OperationTables,
     RecoveryTables,
     ResourceTables,
+    RpoTables,
     ServerTables,
     SiteTables,
     SnapshotTables {}

@@ -37,7 +37,7 @@ export const pairProgress = (
 
 export function groupObject(
   group: ProtectionGroupRow,
-  pairs: readonly ReplicationPairRow[],
+  pairs: readonly Pick<ReplicationPairRow, 'id' | 'progress'>[],
   view: SyncView,
   domainName: string,
   instances: number,

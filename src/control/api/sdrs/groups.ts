@@ -7,16 +7,12 @@ import {
   requestGroup,
   requestGroupCommand,
 } from '#control/operations/definitions/group-requests.ts'
-import {
-  findGroup,
-  listGroups,
-  listPairs,
-  pairsOfGroup,
-  productionAz,
-} from '#control/resources/groups.ts'
-import { countInstances, instancesOfGroup } from '#control/resources/instances.ts'
+import { findGroup } from '#control/resources/groups.ts'
+import { countInstancesOf, pageOfGroups, syncGistsOf } from '#control/resources/protection-lists.ts'
 import { listDomains } from '#control/resources/surroundings.ts'
-import { type GroupCommand, isGroupStatus } from '#domain/protection-group.ts'
+import { GROUP_STATUSES, type GroupCommand, isGroupStatus } from '#domain/protection-group.ts'
+import type { Queries } from '#control/store/store.ts'
+import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import { isDescription, isName } from '#domain/text.ts'
 import type { Api } from '../http/dialect.ts'
 import type { Refusal } from '../http/refusal.ts'
@@ -25,14 +21,12 @@ import { optional } from '../http/validation.ts'
 import { groupObject, isId } from './codec.ts'
 import {
   isAbnormal,
-  nameMatches,
-  newestFirst,
-  one,
   pageOf,
-  pageRows,
   type Query,
   queryType,
+  statusesWanted,
   statusFilter,
+  text,
 } from './lists.ts'
 import { type SdrsContext, viewsOf } from './services.ts'
 
@@ -67,17 +61,31 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
     return id.toLowerCase()
   }
 
+  /** In their order. Reads what belongs to these groups only. */
+  async function objects(db: Queries, groups: readonly ProtectionGroupRow[]) {
+    const ids = groups.map(({ id }) => id)
+    const pairs = await syncGistsOf(db, ids)
+    const viewOf = await viewsOf(db, services, groups, pairs)
+    const instances = await countInstancesOf(db, ids)
+    const domains = new Map((await listDomains(db)).map((domain) => [domain.id, domain.name]))
+    const byGroup = Map.groupBy(pairs, (pair) => pair.group_id)
+    return groups.map((group) =>
+      groupObject(
+        group,
+        byGroup.get(group.id) ?? [],
+        viewOf(group.id),
+        domains.get(group.domain) ?? '',
+        instances.get(group.id) ?? 0,
+      ),
+    )
+  }
+
   async function show(project: string, id: string) {
-    const { store } = services
-    return await store.read(async (db) => {
+    return await services.store.read(async (db) => {
       const group = await findGroup(db, project, id, 'sdrs')
       if (group === undefined) throw refuse('SDRS.1013')
-      const pairs = await pairsOfGroup(db, id)
-      const view = (await viewsOf(db, services, [group], pairs))(id)
-      const domains = await listDomains(db)
-      const domain = domains.find((one) => one.id === group.domain)
-      const instances = (await instancesOfGroup(db, id)).length
-      return { server_group: groupObject(group, pairs, view, domain?.name ?? '', instances) }
+      const [server_group] = await objects(db, [group])
+      return { server_group }
     })
   }
 
@@ -117,35 +125,18 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
     const page = pageOf(query, refuse)
     const status = statusFilter(query, isGroupStatus, refuse)
     const preset = queryType(query, PRESETS, refuse)
-    const name = one(query, 'name')
-    const az = one(query, 'availability_zone')
-    const project = projectOf(request)
+    const filter = {
+      form: 'sdrs',
+      statuses: statusesWanted(status, statusesOf(preset)),
+      name: text(query, 'name'),
+      az: text(query, 'availability_zone'),
+      madeUpTo:
+        // No drill can have been made: a group is in this list once it is older than the period.
+        preset === 'period_no_dr_drill' ? services.clock.wallMs() - DRILL_PERIOD_MS : undefined,
+    } as const
     return await services.store.read(async (db) => {
-      const rows = newestFirst(await listGroups(db, project, 'sdrs')).filter(
-        (group) =>
-          (status === undefined || group.status === status) &&
-          nameMatches(group.name, name) &&
-          (az === undefined || az === '' || productionAz(group) === az) &&
-          matchesPreset(preset, group, services.clock.wallMs()),
-      )
-      const shown = pageRows(rows, page)
-      const pairs = Map.groupBy(await listPairs(db, project), (pair) => pair.group_id)
-      const shownPairs = shown.flatMap((group) => pairs.get(group.id) ?? [])
-      const viewOf = await viewsOf(db, services, shown, shownPairs)
-      const instances = await countInstances(db, project)
-      const domains = new Map((await listDomains(db)).map((domain) => [domain.id, domain.name]))
-      return {
-        server_groups: shown.map((group) =>
-          groupObject(
-            group,
-            pairs.get(group.id) ?? [],
-            viewOf(group.id),
-            domains.get(group.domain) ?? '',
-            instances.get(group.id) ?? 0,
-          ),
-        ),
-        count: rows.length,
-      }
+      const { rows, count } = await pageOfGroups(db, projectOf(request), filter, page)
+      return { server_groups: await objects(db, rows), count }
     })
   })
 
@@ -212,18 +203,11 @@ const PRESETS = ['status_abnormal', 'stop_protected', 'period_no_dr_drill']
 /** Three months: the period after which a drill is missed. */
 const DRILL_PERIOD_MS = 90 * 24 * 3_600_000
 
-function matchesPreset(
-  preset: string | undefined,
-  group: { readonly status: string; readonly created_at: number },
-  nowMs: number,
-): boolean {
-  if (preset === 'status_abnormal') return isAbnormal(group.status)
-  if (preset === 'stop_protected') {
-    return group.status === 'available' || group.status === 'error-starting'
-  }
-  // No drill can have been made: a group is in this list once it is older than the period.
-  if (preset === 'period_no_dr_drill') return nowMs - group.created_at >= DRILL_PERIOD_MS
-  return true
+/** States that a preset is about; undefined: it is about something else. */
+function statusesOf(preset: string | undefined): readonly string[] | undefined {
+  if (preset === 'status_abnormal') return GROUP_STATUSES.filter(isAbnormal)
+  if (preset === 'stop_protected') return ['available', 'error-starting']
+  return undefined
 }
 
 type Action = Exclude<GroupCommand, { readonly kind: 'rename' | 'delete' }>

@@ -5,13 +5,13 @@ import {
   type TagRefusal,
 } from '#control/operations/definitions/instance-changes.ts'
 import { findInstance, listInstances } from '#control/resources/instances.ts'
-import { projectTags, tagsOf } from '#control/resources/tags.ts'
+import { projectTags, tagsByResource, tagsOf } from '#control/resources/tags.ts'
 import { matchesTags, TAGS_MAX } from '#domain/tag.ts'
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, projectOf } from '../http/request.ts'
 import { optional } from '../http/validation.ts'
 import type { SdrsCode } from './errors.ts'
-import { instanceObjects, surroundingsOf } from './instance-views.ts'
+import { instanceObjects } from './instance-views.ts'
 import { instanceIdOf, STATE_CODES } from './instances.ts'
 import type { SdrsContext } from './services.ts'
 import { keyFrom, tagFrom, TagInput, tagsFrom } from './tag-input.ts'
@@ -115,16 +115,16 @@ export function instanceTagRoutes(app: Api, { services, refuse }: SdrsContext): 
       const wanted = tagQueryFrom(request.body, refuse)
       const project = projectOf(request)
       return await services.store.read(async (db) => {
-        const around = await surroundingsOf(db, project)
+        const tags = await tagsByResource(db, project, 'instance')
         const rows = (await listInstances(db, project)).filter(
           (row) =>
             (wanted.name === null || wanted.name(row.name)) &&
-            matchesTags(around.partsOf(row).tags, wanted.query),
+            matchesTags(tags.get(row.id) ?? [], wanted.query),
         )
         if (wanted.page === null) return { total_count: rows.length }
         const { offset, limit } = wanted.page
         const shown = rows.slice(offset, offset + limit)
-        const objects = await instanceObjects(db, services, around, shown)
+        const objects = await instanceObjects(db, services, shown)
         return {
           resources: objects.map((detail, index) => ({
             resource_id: detail.id,

@@ -11,27 +11,25 @@ import {
   requestInstance,
   requestInstances,
 } from '#control/operations/definitions/instance-requests.ts'
-import { productionAz } from '#control/resources/groups.ts'
-import { listInstances } from '#control/resources/instances.ts'
+import { pageOfInstances } from '#control/resources/protection-lists.ts'
 import { BATCH_MAX, isInstanceStatus, TAGS_AT_CREATION } from '#domain/protected-instance.ts'
 import { isDescription, isName } from '#domain/text.ts'
 import type { Api } from '../http/dialect.ts'
 import type { Refusal } from '../http/refusal.ts'
 import { auditTarget, principalOf, projectOf } from '../http/request.ts'
 import { optional } from '../http/validation.ts'
-import { isId, shownStatus } from './codec.ts'
+import { isId } from './codec.ts'
 import { absentInBody, type RefuseWith, type SdrsCode } from './errors.ts'
-import { instanceObjects, showInstance, surroundingsOf } from './instance-views.ts'
+import { instanceObjects, showInstance, shownStatusOf } from './instance-views.ts'
 import {
-  idList,
   isAbnormal,
-  nameMatches,
-  one,
   pageOf,
   pageRows,
   type Query,
   queryType,
   statusFilter,
+  text,
+  wantedIds,
 } from './lists.ts'
 import type { SdrsContext } from './services.ts'
 import { TagInput, tagsFrom } from './tag-input.ts'
@@ -77,6 +75,9 @@ const BatchDeleteBody = Type.Object({
   delete_target_server: optional(Type.Boolean()),
   delete_target_eip: optional(Type.Boolean()),
 })
+
+/** States are no columns, so the database cannot cut a list of them. */
+const EVERYTHING = { limit: Number.MAX_SAFE_INTEGER, offset: 0 }
 
 /** `-0001` and so on. */
 const SUFFIX_BYTES = 5
@@ -184,35 +185,32 @@ export function instanceRoutes(app: Api, context: SdrsContext): void {
     const page = pageOf(query, refuse)
     const status = statusFilter(query, isInstanceStatus, refuse)
     const preset = queryType(query, ['status_abnormal'], refuse)
-    const name = one(query, 'name')
-    const az = one(query, 'availability_zone')
-    const groups = wanted(query, 'server_group_id')
-    const ids = groups === undefined ? wanted(query, 'protected_instance_id') : undefined
+    const groups = wantedIds(query, 'server_group_id', refuse)
+    const ids = wantedIds(query, 'protected_instance_id', refuse)
+    const filter = {
+      name: text(query, 'name'),
+      az: text(query, 'availability_zone'),
+      groups,
+      ids: groups === undefined ? ids : undefined,
+    }
     const project = projectOf(request)
     return await services.store.read(async (db) => {
-      const around = await surroundingsOf(db, project)
-      const rows = (await listInstances(db, project)).filter((row) => {
-        if (groups !== undefined && !groups.includes(row.group_id)) return false
-        if (ids !== undefined && !ids.includes(row.id)) return false
-        if (!nameMatches(row.name, name)) return false
-        const parts = around.partsOf(row)
-        if (az !== undefined && az !== '' && productionAz(parts.group) !== az) return false
-        if (status === undefined && preset === undefined) return true
-        const shown = shownStatus(row, parts)
+      if (status === undefined && preset === undefined) {
+        const { rows, count } = await pageOfInstances(db, project, filter, page)
+        return { protected_instances: await instanceObjects(db, services, rows), count }
+      }
+      const shownStatus = await shownStatusOf(db, project)
+      const all = await pageOfInstances(db, project, filter, EVERYTHING)
+      const rows = all.rows.filter((row) => {
+        const shown = shownStatus(row)
         return (
           (status === undefined || shown === status) && (preset === undefined || isAbnormal(shown))
         )
       })
-      const shown = await instanceObjects(db, services, around, pageRows(rows, page))
-      return { protected_instances: shown, count: rows.length }
+      const objects = await instanceObjects(db, services, pageRows(rows, page))
+      return { protected_instances: objects, count: rows.length }
     })
   })
-
-  /** The list form wins over the single one; unknown ids match nothing. */
-  function wanted(query: Query, parameter: string): string[] | undefined {
-    const many = idList(query, `${parameter}s`, refuse) ?? idList(query, parameter, refuse)
-    return many?.map((id) => id.toLowerCase())
-  }
 
   app.get(
     '/v1/:project_id/protected-instances/:protected_instance_id',

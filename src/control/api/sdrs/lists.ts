@@ -1,4 +1,6 @@
+import type { PageWanted } from '#control/resources/protection-lists.ts'
 import type { Refusal } from '../http/refusal.ts'
+import { isId } from './codec.ts'
 import type { RefuseWith } from './errors.ts'
 
 /* Filters and paging that every list of this service shares.
@@ -18,13 +20,8 @@ export function one(query: Query, name: string): string | undefined {
   return typeof first === 'string' ? first : undefined
 }
 
-export interface Page {
-  readonly limit: number
-  readonly offset: number
-  readonly marker: string | undefined
-}
-
-export function pageOf(query: Query, refuse: RefuseWith): Page {
+/** limit: 0 to 1000, default 1000. offset: records to skip. marker: as it is, an id or not. */
+export function pageOf(query: Query, refuse: RefuseWith): PageWanted {
   return {
     limit: wholeNumber(one(query, 'limit'), LIMIT_MAX, LIMIT_MAX, () => refuse('SDRS.0221')),
     offset: wholeNumber(one(query, 'offset'), 0, Number.MAX_SAFE_INTEGER, () =>
@@ -45,23 +42,27 @@ function wholeNumber(
   return Number(text)
 }
 
-/** Rows in the list's order. */
-export const newestFirst = <Row extends { readonly created_at: number; readonly id: string }>(
-  rows: readonly Row[],
-): Row[] =>
-  rows.toSorted((a, b) => b.created_at - a.created_at || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
-
+/** The page of rows that are in the list's order; for lists that the database does not cut. */
 export function pageRows<Row extends { readonly id: string }>(
   rows: readonly Row[],
-  { limit, offset, marker }: Page,
+  { limit, offset, marker }: PageWanted,
 ): Row[] {
   const at = marker === undefined ? -1 : rows.findIndex((row) => row.id === marker)
   if (marker !== undefined && at < 0) return []
   return rows.slice(at + 1 + offset, at + 1 + offset + limit)
 }
 
-/** `["a","b"]`, `['a','b']`, `[a,b]`, or the key repeated; undefined when absent. More than 30: SDRS.0226. */
-export function idList(query: Query, name: string, refuse: RefuseWith): string[] | undefined {
+/**
+ * The ids that a list is to be about: those of `NAMEs` (`["a","b"]`, `['a','b']`, `[a,b]`, or the key repeated, at most 30), or else the one of `NAME`;
+ * undefined when neither is there. What is no id matches nothing.
+ */
+export function wantedIds(query: Query, name: string, refuse: RefuseWith): string[] | undefined {
+  const many = idList(query, `${name}s`, refuse) ?? idList(query, name, refuse)
+  return many?.filter(isId).map((id) => id.toLowerCase())
+}
+
+/** Undefined when absent. More than 30: SDRS.0226. */
+function idList(query: Query, name: string, refuse: RefuseWith): string[] | undefined {
   const value = query[name]
   const texts = (Array.isArray(value) ? (value as unknown[]) : [value]).filter(
     (text): text is string => typeof text === 'string' && text.trim() !== '',
@@ -74,9 +75,17 @@ export function idList(query: Query, name: string, refuse: RefuseWith): string[]
   return ids
 }
 
-/** Substring without regard to case; an empty filter matches everything. */
+/** A filter by text; undefined when absent or empty, which matches everything. */
+export const text = (query: Query, name: string): string | undefined =>
+  one(query, name) || undefined
+
+/** Substring without regard to case. */
 export const nameMatches = (name: string, wanted: string | undefined): boolean =>
   wanted === undefined || name.toLowerCase().includes(wanted.toLowerCase())
+
+/** States that `query_type=status_abnormal` is about. */
+export const isAbnormal = (status: string): boolean =>
+  status === 'error' || status.startsWith('error-') || status === 'fault' || status === 'invalid'
 
 /** Exact state, refused when there is no such state. */
 export function statusFilter<Status extends string>(
@@ -90,6 +99,15 @@ export function statusFilter<Status extends string>(
   return status
 }
 
+/** States that two filters leave over; undefined: all. */
+export function statusesWanted(
+  status: string | undefined,
+  preset: readonly string[] | undefined,
+): readonly string[] | undefined {
+  if (status === undefined) return preset
+  return preset === undefined || preset.includes(status) ? [status] : []
+}
+
 /** One of the known presets; undefined when nothing is filtered. One SDK sends a blank in front. */
 export function queryType(
   query: Query,
@@ -101,6 +119,3 @@ export function queryType(
   if (!known.includes(preset)) throw refuse('SDRS.0201', 'query_type: unknown value.')
   return preset
 }
-
-export const isAbnormal = (status: string): boolean =>
-  status === 'error' || status.startsWith('error-') || status === 'fault' || status === 'invalid'

@@ -8,17 +8,12 @@ import {
   requestPairDeletion,
   requestPairExpansion,
 } from '#control/operations/definitions/pair-requests.ts'
-import {
-  findPairOf,
-  listGroups,
-  listPairs,
-  productionAz,
-  volumeAt,
-} from '#control/resources/groups.ts'
+import { findPairOf, productionAz, volumeAt } from '#control/resources/groups.ts'
+import { pageOfPairs, syncGistsOf, readGroups } from '#control/resources/protection-lists.ts'
 import { readVolumes } from '#control/resources/volumes.ts'
 import type { Queries } from '#control/store/store.ts'
-import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
-import { isPairStatus } from '#domain/replication-pair.ts'
+import type { ReplicationPairRow } from '#control/store/tables/resources.ts'
+import { isPairStatus, PAIR_STATUSES } from '#domain/replication-pair.ts'
 import { isDescription, isName } from '#domain/text.ts'
 import { VOLUME_GB_MAX } from '#domain/volume.ts'
 import type { Api } from '../http/dialect.ts'
@@ -28,16 +23,14 @@ import { optional } from '../http/validation.ts'
 import { isId, pairObject } from './codec.ts'
 import { absentInBody } from './errors.ts'
 import {
-  idList,
   isAbnormal,
-  nameMatches,
-  newestFirst,
-  one,
   pageOf,
-  pageRows,
   type Query,
   queryType,
+  statusesWanted,
   statusFilter,
+  text,
+  wantedIds,
 } from './lists.ts'
 import { type SdrsContext, viewsOf } from './services.ts'
 
@@ -68,42 +61,32 @@ export function pairRoutes(app: Api, context: SdrsContext): void {
     return id.toLowerCase()
   }
 
-  async function objects(
-    db: Queries,
-    pairs: readonly ReplicationPairRow[],
-    groups: ReadonlyMap<string, ProtectionGroupRow>,
-  ) {
-    const used = [...new Set(pairs.map((pair) => pair.group_id))].flatMap(
-      (id) => groups.get(id) ?? [],
-    )
-    const viewOf = await viewsOf(db, services, used, await siblings(db, pairs))
-    const volumes = await readVolumes(
-      db,
-      pairs.flatMap((pair) => [pair.source_volume, pair.target_volume]),
-    )
-    return pairs.map((pair) => {
+  /** In their order. A group is judged by all of its pairs, also when only one is shown. */
+  async function objects(db: Queries, pairs: readonly ReplicationPairRow[]) {
+    const ids = [...new Set(pairs.map((pair) => pair.group_id))]
+    const groups = await readGroups(db, ids)
+    const viewOf = await viewsOf(db, services, [...groups.values()], await syncGistsOf(db, ids))
+    const disks = pairs.map((pair) => {
       const group = groups.get(pair.group_id)
       assert(group !== undefined, 'a pair has a group')
-      const production = volumes.get(volumeAt(group, pair, productionAz(group)))
-      assert(production !== undefined, 'a pair has a production disk')
-      return pairObject(pair, group, viewOf(pair.group_id), production)
+      return { pair, group, production: volumeAt(group, pair, productionAz(group)) }
     })
-  }
-
-  /** A group is judged by all of its pairs, also when only one is shown. */
-  async function siblings(db: Queries, pairs: readonly ReplicationPairRow[]) {
-    const [first] = pairs
-    if (first === undefined) return []
-    const groups = new Set(pairs.map((pair) => pair.group_id))
-    return (await listPairs(db, first.project)).filter((pair) => groups.has(pair.group_id))
+    const volumes = await readVolumes(
+      db,
+      disks.map(({ production }) => production),
+    )
+    return disks.map(({ pair, group, production }) => {
+      const volume = volumes.get(production)
+      assert(volume !== undefined, 'a pair has a production disk')
+      return pairObject(pair, group, viewOf(pair.group_id), volume)
+    })
   }
 
   async function show(project: string, id: string) {
     return await services.store.read(async (db) => {
       const found = await findPairOf(db, project, id, ['sdrs'])
       if (found === undefined) throw refuse('SDRS.1608')
-      const { pair, group } = found
-      const [replication] = await objects(db, [pair], new Map([[group.id, group]]))
+      const [replication] = await objects(db, [found.pair])
       return { replication }
     })
   }
@@ -137,28 +120,20 @@ export function pairRoutes(app: Api, context: SdrsContext): void {
     const page = pageOf(query, refuse)
     const status = statusFilter(query, isPairStatus, refuse)
     const preset = queryType(query, ['status_abnormal'], refuse)
-    const name = one(query, 'name')
-    const az = one(query, 'availability_zone')
-    const groupIds = wantedIds(query, 'server_group_id', context)
-    const instanceIds = wantedIds(query, 'protected_instance_id', context)
-    const project = projectOf(request)
+    const filter = {
+      form: 'sdrs',
+      statuses: statusesWanted(
+        status,
+        preset === undefined ? undefined : PAIR_STATUSES.filter(isAbnormal),
+      ),
+      name: text(query, 'name'),
+      az: text(query, 'availability_zone'),
+      groups: wantedIds(query, 'server_group_id', refuse),
+      instances: wantedIds(query, 'protected_instance_id', refuse),
+    } as const
     return await services.store.read(async (db) => {
-      const groups = new Map(
-        (await listGroups(db, project, 'sdrs')).map((group) => [group.id, group]),
-      )
-      const rows = newestFirst(await listPairs(db, project)).filter((pair) => {
-        const group = groups.get(pair.group_id)
-        return (
-          group !== undefined &&
-          (status === undefined || pair.status === status) &&
-          (preset === undefined || isAbnormal(pair.status)) &&
-          nameMatches(pair.name, name) &&
-          (az === undefined || az === '' || productionAz(group) === az) &&
-          (groupIds === undefined || groupIds.includes(pair.group_id)) &&
-          (instanceIds === undefined || attachedTo(pair, instanceIds))
-        )
-      })
-      return { replications: await objects(db, pageRows(rows, page), groups), count: rows.length }
+      const { rows, count } = await pageOfPairs(db, projectOf(request), filter, page)
+      return { replications: await objects(db, rows), count }
     })
   })
 
@@ -225,17 +200,6 @@ const CREATE_CODES = {
   VOLUME_NOT_IN_PRODUCTION_AZ: 'SDRS.1810',
   QUOTA_PAIRS: 'SDRS.0306',
 } as const satisfies Record<CreatePairRefusal, string>
-
-/** The list form wins over the single one; unknown ids match nothing. */
-function wantedIds(query: Query, name: string, { refuse }: SdrsContext): string[] | undefined {
-  const many = idList(query, `${name}s`, refuse)
-  if (many !== undefined) return many.map((id) => id.toLowerCase())
-  const single = idList(query, name, refuse)
-  return single?.map((id) => id.toLowerCase())
-}
-
-const attachedTo = (pair: ReplicationPairRow, instances: readonly string[]): boolean =>
-  instances.some((id) => pair.attachments.includes(`"${id}"`))
 
 /** `{"extend-replication":{"new_size":N}}`, N in GB; a fraction is cut off. */
 function newSizeOf(body: unknown, { refuse }: SdrsContext): number {

@@ -11,6 +11,7 @@ import { recovery } from './0010-recovery.ts'
 import { replicationForms } from './0011-replication-forms.ts'
 import { volumeLimits } from './0012-volume-limits.ts'
 import { checkpoints } from './0013-checkpoints.ts'
+import { longLists } from './0014-long-lists.ts'
 import type { Migration } from './migration.ts'
 
 /* Migrations in the order in which they run. A released one is never edited: add another.
@@ -32,4 +33,5 @@ export const migrations: readonly Migration[] = [
   replicationForms,
   volumeLimits,
   checkpoints,
+  longLists,
 ]
