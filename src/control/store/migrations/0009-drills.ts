@@ -1,7 +1,111 @@
 import type { Migration } from './migration.ts'
 
-/** Rehearsals of failovers, their schedules and reports. */
+/** Drills, their reports and their schedules. */
 export const drills: Migration = {
   name: '0009-drills',
-  async up() {},
+  async up(db) {
+    await db.schema
+      .createTable('drills')
+      .addColumn('id', 'text', (c) => c.primaryKey())
+      .addColumn('project', 'text', (c) => c.notNull())
+      .addColumn('group_id', 'text', (c) => c.notNull())
+      .addColumn('name', 'text', (c) => c.notNull())
+      .addColumn('status', 'text', (c) => c.notNull())
+      .addColumn('az', 'text', (c) => c.notNull())
+      .addColumn('vpc', 'text', (c) => c.notNull())
+      .addColumn('snapshot', 'text', (c) => c.notNull())
+      .addColumn('user_id', 'text', (c) => c.notNull())
+      .addColumn('options', 'text', (c) => c.notNull())
+      .addColumn('schedule', 'text')
+      .addColumn('auto_delete', 'integer', (c) => c.notNull())
+      .addColumn('findings', 'text')
+      .addColumn('failure_detail', 'text')
+      .addColumn('created_at', 'bigint', (c) => c.notNull())
+      .addColumn('updated_at', 'bigint', (c) => c.notNull())
+      .execute()
+    await db.schema
+      .createIndex('drills_by_project')
+      .on('drills')
+      .columns(['project', 'created_at', 'id'])
+      .execute()
+    await db.schema.createIndex('drills_by_group').on('drills').columns(['group_id']).execute()
+    await db.schema
+      .createTable('drill_servers')
+      .addColumn('drill', 'text', (c) => c.notNull())
+      .addColumn('instance', 'text', (c) => c.notNull())
+      .addColumn('server', 'text', (c) => c.notNull())
+      .addColumn('name', 'text', (c) => c.notNull())
+      .addPrimaryKeyConstraint('drill_servers_primary', ['drill', 'instance'])
+      .execute()
+    await db.schema
+      .createTable('drill_disks')
+      .addColumn('volume', 'text', (c) => c.primaryKey())
+      .addColumn('drill', 'text', (c) => c.notNull())
+      .addColumn('pair', 'text', (c) => c.notNull())
+      .addColumn('source', 'text', (c) => c.notNull())
+      .addColumn('size_gb', 'integer', (c) => c.notNull())
+      .execute()
+    await db.schema
+      .createIndex('drill_disks_by_drill')
+      .on('drill_disks')
+      .columns(['drill'])
+      .execute()
+    await db.schema
+      .createTable('drill_networks')
+      .addColumn('group_id', 'text', (c) => c.primaryKey())
+      .addColumn('vpc', 'text', (c) => c.notNull())
+      .execute()
+    await db.schema
+      .createTable('drill_reports')
+      .addColumn('ordinal', 'integer', (c) => c.primaryKey())
+      .addColumn('drill', 'text', (c) => c.notNull())
+      .addColumn('group_id', 'text', (c) => c.notNull())
+      .addColumn('project', 'text', (c) => c.notNull())
+      .addColumn('stage', 'text', (c) => c.notNull())
+      .addColumn('hash', 'text', (c) => c.notNull())
+      .addColumn('document', 'text', (c) => c.notNull())
+      .addColumn('created_at', 'bigint', (c) => c.notNull())
+      .execute()
+    await db.schema
+      .createIndex('drill_reports_by_drill')
+      .on('drill_reports')
+      .columns(['drill', 'ordinal'])
+      .execute()
+    await db.schema
+      .createIndex('drill_reports_by_project')
+      .on('drill_reports')
+      .columns(['project', 'ordinal'])
+      .execute()
+    await db.schema
+      .createTable('drill_schedules')
+      .addColumn('id', 'text', (c) => c.primaryKey())
+      .addColumn('project', 'text', (c) => c.notNull())
+      .addColumn('group_id', 'text', (c) => c.notNull())
+      .addColumn('name', 'text', (c) => c.notNull())
+      .addColumn('rule', 'text', (c) => c.notNull())
+      .addColumn('zone', 'text', (c) => c.notNull())
+      .addColumn('anchor_at', 'bigint', (c) => c.notNull())
+      .addColumn('options', 'text', (c) => c.notNull())
+      .addColumn('vpc', 'text')
+      .addColumn('enabled', 'integer', (c) => c.notNull())
+      .addColumn('run_missed', 'integer', (c) => c.notNull())
+      .addColumn('user_id', 'text', (c) => c.notNull())
+      .addColumn('next_at', 'bigint')
+      .addColumn('last_at', 'bigint')
+      .addColumn('last_drill', 'text')
+      .addColumn('last_outcome', 'text')
+      .addColumn('created_at', 'bigint', (c) => c.notNull())
+      .addColumn('updated_at', 'bigint', (c) => c.notNull())
+      .execute()
+    await db.schema
+      .createIndex('drill_schedules_by_project')
+      .on('drill_schedules')
+      .columns(['project', 'created_at', 'id'])
+      .execute()
+    await db.schema
+      .createIndex('drill_schedules_by_time')
+      .on('drill_schedules')
+      .columns(['next_at'])
+      .execute()
+  },
 }

@@ -1,0 +1,108 @@
+import type { Bit } from '../bit.ts'
+
+/** Drills, what they made, and the reports that they leave. */
+export interface DrillTables {
+  drills: DrillRow
+  drill_servers: DrillServerRow
+  drill_disks: DrillDiskRow
+  drill_networks: DrillNetworkRow
+  drill_reports: DrillReportRow
+  drill_schedules: DrillScheduleRow
+}
+
+export interface DrillRow {
+  /** UUID. */
+  id: string
+  project: string
+  group_id: string
+  name: string
+  /** See src/domain/drill.ts. */
+  status: string
+  /** The DR site when it was asked for; everything of the drill is there. */
+  az: string
+  vpc: string
+  /** Id of the snapshot that its disks are cloned from. It is deleted when they are made. */
+  snapshot: string
+  user_id: string
+  /** JSON, DrillOptions of src/control/resources/drills.ts. */
+  options: string
+  /** The schedule that began it; null: somebody did. */
+  schedule: string | null
+  /** 1: it is deleted by itself when its report is written. */
+  auto_delete: Bit
+  /** JSON, DrillFindings of src/control/resources/drills.ts; null until the snapshot is taken. */
+  findings: string | null
+  /** Why the status is an error; null otherwise. */
+  failure_detail: string | null
+  created_at: number
+  updated_at: number
+}
+
+/** One server for each protected instance. */
+export interface DrillServerRow {
+  drill: string
+  instance: string
+  /** Id of the server; its row may be gone before the drill's, when a user deleted it. */
+  server: string
+  name: string
+}
+
+/** A volume of a drill: never a side of a pair. */
+export interface DrillDiskRow {
+  /** Id of the clone. */
+  volume: string
+  drill: string
+  pair: string
+  /** The disk at the DR site that it shows. */
+  source: string
+  size_gb: number
+}
+
+/** The VPC that was made for the drills of a group; later drills use it again. */
+export interface DrillNetworkRow {
+  group_id: string
+  vpc: string
+}
+
+/** Kept for good. */
+export interface DrillReportRow {
+  /** Place in the chain, from 1. */
+  ordinal: number
+  drill: string
+  group_id: string
+  project: string
+  stage: string
+  /** SHA-256 of the report, hex; the next one carries it. */
+  hash: string
+  /** The bytes of the file, see docs/formats/drill-report.md. */
+  document: string
+  created_at: number
+}
+
+export interface DrillScheduleRow {
+  id: string
+  project: string
+  group_id: string
+  name: string
+  /** RFC 5545 rule, see src/domain/recurrence.ts, and the time zone that it is meant in. */
+  rule: string
+  zone: string
+  /** The rule counts from here, wall clock, ms. */
+  anchor_at: number
+  /** JSON, DrillOptions. */
+  options: string
+  /** VPC for the drill servers; null: the one that is made for the group. */
+  vpc: string | null
+  enabled: Bit
+  /** 1: a moment that passed while nobody looked is made up for, once. */
+  run_missed: Bit
+  user_id: string
+  /** null: never again. */
+  next_at: number | null
+  last_at: number | null
+  last_drill: string | null
+  /** `started`, `missed`, or why it could not begin; null: its time has not come. */
+  last_outcome: string | null
+  created_at: number
+  updated_at: number
+}

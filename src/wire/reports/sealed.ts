@@ -1,0 +1,138 @@
+import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto'
+import Type, { type Static } from 'typebox'
+import { Value } from 'typebox/value'
+import { type Canonical, canonicalText } from './canonical.ts'
+import { DrillReport } from './drill-report.ts'
+
+/* The file that a report is handed out in, docs/formats/drill-report.md. Checked with nothing but the file and a public key.
+ *
+ *     file       canonical text of {format, version, report, hash, key, signature}, and a line feed
+ *     hash       SHA-256 of the canonical text of `report`
+ *     signature  Ed25519 over SIGNED_PREFIX and that canonical text
+ *     key        which key signed: SHA-256 of its SubjectPublicKeyInfo, DER
+ *
+ * The file is compared with the canonical text of what it says, byte for byte: what is not covered by the signature is not there.
+ */
+
+export const REPORT_FORMAT = 'holdfast-drill-report'
+const SIGNED_PREFIX = 'holdfast drill report 1\n'
+/** `previous` of the first report of an installation. */
+export const GENESIS = '0'.repeat(64)
+/** A larger file is no report: 1,024 servers with sixteen probes each fit. */
+export const REPORT_BYTES_MAX = 64 * 1024 * 1024
+
+const Hash = Type.String({ pattern: '^[0-9a-f]{64}$' })
+export const SealedReport = Type.Object(
+  {
+    format: Type.Literal(REPORT_FORMAT),
+    version: Type.Literal(1),
+    report: DrillReport,
+    hash: Hash,
+    key: Hash,
+    signature: Type.String({ pattern: '^[A-Za-z0-9+/]{86}==$' }),
+  },
+  { additionalProperties: false },
+)
+export type SealedReport = Static<typeof SealedReport>
+
+/** What is signed. */
+export const signedBytes = (report: DrillReport): Buffer =>
+  Buffer.from(SIGNED_PREFIX + canonicalText(report as Canonical))
+
+export const hashOf = (report: DrillReport): string =>
+  createHash('sha256')
+    .update(canonicalText(report as Canonical))
+    .digest('hex')
+
+/** Names a public key. */
+export const keyId = (key: KeyObject): string =>
+  createHash('sha256')
+    .update(key.export({ type: 'spki', format: 'der' }))
+    .digest('hex')
+
+/** The file's text. `sign` makes an Ed25519 signature with the key that `key` names. */
+export function seal(
+  report: DrillReport,
+  key: string,
+  sign: (bytes: Buffer) => Buffer,
+): { readonly hash: string; readonly text: string } {
+  const hash = hashOf(report)
+  const signature = sign(signedBytes(report)).toString('base64')
+  const sealed: SealedReport = {
+    format: REPORT_FORMAT,
+    version: 1,
+    report,
+    hash,
+    key,
+    signature,
+  }
+  return { hash, text: `${canonicalText(sealed as Canonical)}\n` }
+}
+
+export type Opened =
+  | { readonly ok: true; readonly sealed: SealedReport }
+  /** One sentence without a full stop. */
+  | { readonly ok: false; readonly problem: string }
+
+const bad = (problem: string): Opened => ({ ok: false, problem })
+
+/** Whether the bytes are a report that one of the keys signed, unchanged. */
+export function openReport(bytes: Buffer, keys: readonly KeyObject[]): Opened {
+  if (bytes.length > REPORT_BYTES_MAX) return bad('it is larger than any report')
+  const text = bytes.toString('utf8')
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    return bad('it is no JSON: cut off, or not a report')
+  }
+  if (!Value.Check(SealedReport, value)) {
+    const [first] = Value.Errors(SealedReport, value)
+    const where = first === undefined ? '' : ` at ${first.instancePath || '/'}: ${first.message}`
+    return bad(`it is not of the form of a report${where}`)
+  }
+  const hash = hashOf(value.report)
+  if (hash !== value.hash) {
+    return bad(`its content was altered: its hash is ${hash}, and the file says ${value.hash}`)
+  }
+  const canonical = Buffer.from(`${canonicalText(value as Canonical)}\n`)
+  if (!canonical.equals(bytes)) {
+    return bad('its bytes are not those that were handed out: the form of the file was altered')
+  }
+  const key = keys.find((one) => keyId(one) === value.key)
+  if (key === undefined) {
+    return bad(`it was signed with key ${value.key}, which is none of those that you trust`)
+  }
+  const right = verify(null, signedBytes(value.report), key, Buffer.from(value.signature, 'base64'))
+  if (!right) return bad('its signature is wrong: it was altered, or forged')
+  return { ok: true, sealed: value }
+}
+
+/** Of reports in the order of their ordinals: where the chain is broken, as sentences. */
+export function chainProblems(reports: readonly SealedReport[]): string[] {
+  const sorted = [...reports].sort((a, b) => a.report.ordinal - b.report.ordinal)
+  return sorted.flatMap(({ report }, index) => {
+    if (report.ordinal === 1) {
+      return report.previous === GENESIS ? [] : ['report 1 names one before it']
+    }
+    const before = sorted[index - 1]
+    if (before === undefined || before.report.ordinal < report.ordinal - 1) return [] // not given
+    if (before.report.ordinal === report.ordinal) {
+      return before.hash === hashOf(report) ? [] : [`there are two reports ${report.ordinal}`]
+    }
+    if (report.previous === before.hash) return []
+    return [
+      `report ${report.ordinal} names ${report.previous} as the one before it, and report ${before.report.ordinal} is ${before.hash}`,
+    ]
+  })
+}
+
+/** Public keys of PEM text: one or several. Throws when one is none of Ed25519. */
+export function readPublicKeys(pem: string): KeyObject[] {
+  const blocks = pem.match(/-----BEGIN PUBLIC KEY-----[\s\S]+?-----END PUBLIC KEY-----/g) ?? []
+  return blocks.map((block) => {
+    const key = createPublicKey(block)
+    if (key.asymmetricKeyType !== 'ed25519') throw new TypeError('not an Ed25519 key')
+    return key
+  })
+}
