@@ -10,6 +10,7 @@ import { instanceStatus, moveInstance } from '#control/resources/instances.ts'
 import { ensureDefaults, findVpc } from '#control/resources/networks.ts'
 import { listDomains, quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
 import type { Arbitration } from '#control/sites/witness.ts'
+import type { Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import {
   decideGroup,
@@ -122,6 +123,8 @@ export async function requestGroupCommand(
   id: string,
   command: Exclude<GroupCommand, { readonly kind: 'rename' }>,
   form?: GroupForm,
+  /** Runs in the transaction that submits the operation; what it throws undoes all of it. */
+  also?: (tx: Transaction, operation: string) => Promise<void>,
 ): Promise<Outcome<AcceptedGroup, GroupRequestRefusal>> {
   const { store, operations, clock } = services
   return await store.write(async (tx) => {
@@ -131,7 +134,7 @@ export async function requestGroupCommand(
     const decision = decideGroup(facts, command)
     if (!decision.ok) return decision
     const name = decision.transition
-    if (name === null || name === 'create') return refused('GROUP_STATE')
+    if (name === null || name === 'create' || name === 'update') return refused('GROUP_STATE')
     const { via } = GROUP_TRANSITIONS[name]
     const now = clock.wallMs()
     await moveGroup(tx, id, via, now)
@@ -156,6 +159,7 @@ export async function requestGroupCommand(
       },
     }
     const operation = await operations.submit(tx, KINDS[name] as OperationKind<never>, request)
+    await also?.(tx, operation)
     return { ok: true, group, operation }
   })
 }
@@ -165,7 +169,7 @@ const inputOf = (command: GroupCommand): Failover | Record<string, never> =>
     ? { force: command.force, preferredOff: command.preferredOff === true }
     : {}
 
-const KINDS: Record<Exclude<GroupTransitionName, 'create'>, OperationKind<never>> = {
+const KINDS: Record<Exclude<GroupTransitionName, 'create' | 'update'>, OperationKind<never>> = {
   start: startGroup,
   reprotect: reprotectGroup,
   stop: stopGroup,
