@@ -27,6 +27,16 @@ export const VOLUME_MOVES: Record<VolumeStatus, readonly VolumeStatus[]> = {
   error: ['deleting'],
 }
 
+/** States of a volume that has its content, and keeps it. */
+export const VOLUME_HAS_DATA: ReadonlySet<string> = new Set<VolumeStatus>([
+  'available',
+  'in-use',
+  'attaching',
+  'detaching',
+  'extending',
+  'error_extending',
+])
+
 export const VOLUME_STATUSES = Object.keys(VOLUME_MOVES) as VolumeStatus[]
 
 export const GIB = 1_073_741_824

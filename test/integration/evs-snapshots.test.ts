@@ -85,6 +85,67 @@ test('a snapshot is taken, shown, renamed, rolled back to and deleted, in each f
   }
 })
 
+test('a disk is made from a snapshot or from another disk, larger if asked, and is no part of either', async () => {
+  const origin = await newVolume()
+  await write(origin, 'first')
+  const snapshot = await newSnapshot('/v2/{project}/snapshots', { volume_id: origin })
+  await write(origin, 'later')
+  const make = async (volume: object) => {
+    const { job_id, volume_ids } = await region.ok('POST', '/v2/{project}/cloudvolumes', { volume })
+    await region.plane.operations.waitFor(job_id)
+    const job = await region.ok('GET', `/v1/{project}/jobs/${job_id}`)
+    assert.equal(job.status, 'SUCCESS', JSON.stringify(job))
+    return volume_ids as string[]
+  }
+  const of = async (id: string) => (await region.ok('GET', `${VOLUMES}/${id}`)).volume
+  const [old = ''] = await make({ snapshot_id: snapshot, size: 2, volume_type: 'SAS' })
+  assert.equal(await content(old), 'first')
+  const shown = await of(old)
+  assert.deepEqual(
+    [shown.size, shown.snapshot_id, shown.volume_type, shown.availability_zone],
+    [2, snapshot, 'SAS', 'az1'],
+  )
+  const grown = await connectNbd({ unix: region.socket('az1') }, { exportName: old })
+  assert.equal(grown.sizeBytes, 2 * 1_073_741_824)
+  await grown.disconnect()
+
+  const copies = await make({ source_volid: origin, availability_zone: 'az1', count: 2 })
+  for (const id of copies) assert.equal(await content(id), 'later')
+  assert.equal((await of(copies[0] ?? '')).size, 1)
+
+  await write(old, 'alone')
+  assert.equal(await content(origin), 'later')
+  assert.equal((await region.call('DELETE', `/v2/{project}/snapshots/${snapshot}`)).status, 202)
+  await region.until('the snapshot is gone', async () => {
+    return (await region.call('GET', `/v2/{project}/snapshots/${snapshot}`)).status === 404
+  })
+  assert.equal(await content(old), 'alone')
+  // Nothing of the snapshots that the copies were made of is left, so the disk may go.
+  assert.equal((await region.call('DELETE', `${VOLUMES}/${origin}`)).status, 202)
+  await region.until('the disk is gone', async () => {
+    return (await region.call('GET', `${VOLUMES}/${origin}`)).status === 404
+  })
+})
+
+test('a disk is not made from a snapshot that does not fit', async () => {
+  const volume = await newVolume()
+  const snapshot = await newSnapshot('/v2/{project}/snapshots', { volume_id: volume })
+  await region.ok('POST', `${VOLUMES}/${volume}/action`, { 'os-extend': { new_size: 3 } }, 202)
+  await region.until('grown', async () => {
+    return (await region.ok('GET', `${VOLUMES}/${volume}`)).volume.size === 3
+  })
+  for (const [wanted, code] of [
+    [{ snapshot_id: snapshot, availability_zone: 'az2' }, 'EVS.2054'],
+    [{ source_volid: volume, size: 2 }, 'EVS.1010'],
+    [{ snapshot_id: snapshot, source_volid: volume }, 'EVS.1016'],
+  ] as const) {
+    const before = await region.snapshot()
+    const { status, body } = await region.call('POST', VOLUMES, { volume: wanted })
+    assert.deepEqual([status, body.error.code], [400, code], JSON.stringify(wanted))
+    assert.equal(await region.snapshot(), before)
+  }
+})
+
 test('properties of a snapshot are set and unset one by one', async () => {
   const id = await newSnapshot('/v2/{project}/snapshots', {
     volume_id: await newVolume(),

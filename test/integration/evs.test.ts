@@ -113,7 +113,12 @@ test('a wrong value in any member of a new volume has its code and changes nothi
     [{ metadata: { __system__encrypted: '1' } }, 'EVS.2041'],
     [{ snapshot_id: newId() }, 'EVS.2045'],
     [{ imageRef: newId() }, 'EVS.2046'],
-    [{ source_volid: newId() }, 'EVS.5400'],
+    [{ source_volid: newId() }, 'EVS.5404', 404],
+    [{ source_volid: 'x' }, 'EVS.5404', 404],
+    [{ snapshot_id: 'x' }, 'EVS.2045'],
+    [{ snapshot_id: newId(), metadata: { 'hw:passthrough': 'true' } }, 'EVS.1043'],
+    [{ metadata: { 'hw:passthrough': 'yes' } }, 'EVS.1057'],
+    [{ metadata: { full_clone: '2' } }, 'EVS.1063'],
     [{ backup_id: newId() }, 'EVS.1006'],
     [{ snapshot_id: newId(), imageRef: newId() }, 'EVS.1016'],
   ]

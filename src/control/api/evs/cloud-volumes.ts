@@ -1,8 +1,8 @@
+import { requestVolumes } from '#control/operations/definitions/volume-creation.ts'
 import {
   changeVolume,
   requestVolumeDeletion,
   requestVolumeExtension,
-  requestVolumes,
 } from '#control/operations/definitions/volume-requests.ts'
 import { tagsByResource, tagsOf } from '#control/resources/tags.ts'
 import { findVolume, listVolumes } from '#control/resources/volumes.ts'

@@ -45,7 +45,7 @@ export const EVS_CODES = {
   'EVS.2045': [400, 'The snapshot does not exist.'],
   'EVS.2046': [400, 'The image does not exist.'],
   'EVS.2047': [400, 'metadata: this key is set when the disk is made, or by the service.'],
-  'EVS.2054': [400, 'The snapshot lies in another availability zone.'],
+  'EVS.2054': [400, 'The source of the disk lies in another availability zone.'],
   'EVS.2070': [400, 'The disk type is unknown.'],
   'EVS.2087': [400, 'new_type: a higher type than the present one. SATA, SAS, GPSSD, SSD, ESSD.'],
   'EVS.2089': [400, 'The disk belongs to a replication pair. Act on the pair.'],

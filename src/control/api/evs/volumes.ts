@@ -2,16 +2,18 @@ import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { unreachable } from '#base/assert.ts'
 import {
+  type CreateVolumeRefusal,
+  type NewVolumeRequest,
+  requestVolumes,
+} from '#control/operations/definitions/volume-creation.ts'
+import {
   attachVolume,
   changeVolume,
-  type CreateVolumeRefusal,
   detachVolume,
-  type NewVolumeRequest,
   requestReadOnly,
   requestRetype,
   requestVolumeDeletion,
   requestVolumeExtension,
-  requestVolumes,
   reserveVolume,
   type RetypeRefusal,
   type VolumeRequestRefusal,
@@ -315,18 +317,8 @@ export async function newVolume(
   const sources = ['snapshot_id', 'imageRef', 'source_volid', 'backup_id'].filter(
     (name) => (members[name] ?? null) !== null && members[name] !== '',
   )
-  const [source] = sources
   if (sources.length > 1) throw refuse('EVS.1016')
-  if (source === 'snapshot_id') throw refuse('EVS.2045')
-  if (source === 'imageRef') {
-    throw refuse(
-      'EVS.2046',
-      'imageRef: a disk is made from an image together with its server; map the image there.',
-    )
-  }
-  if (source === 'backup_id') throw refuse('EVS.1006')
-  // An empty disk where a copy was ordered would look like success.
-  if (source !== undefined) throw refuse('EVS.5400', `${source}: disks are not cloned here.`)
+  const source = sourceOf(members, sources[0])
   const name = textMember(
     members,
     (members['name'] ?? null) === null ? 'display_name' : 'name',
@@ -339,8 +331,10 @@ export async function newVolume(
   }
   // Numbered names grow by five bytes.
   if (count > 1 && name !== null && Buffer.byteLength(name) > 250) throw refuse('EVS.1003')
-  const az = members['availability_zone'] ?? services.sites[0] ?? ''
-  if (typeof az !== 'string') throw refuse('EVS.1036')
+  const az = members['availability_zone'] ?? null
+  if (az !== null && typeof az !== 'string') throw refuse('EVS.1036')
+  const size = members['size'] ?? null
+  if (source !== null) refuseSpecial(members)
   const metadata = metadataMember(members) ?? {}
   checkNewMetadata(metadata)
   return {
@@ -348,7 +342,9 @@ export async function newVolume(
     user: principalOf(request).user.id,
     name,
     description,
-    sizeGb: sizeOf(members['size']),
+    // A copy has the size of its source unless it is to be larger.
+    sizeGb: size === null && source !== null ? null : sizeOf(size),
+    source,
     type: await typeName(members['volume_type'] ?? null, services),
     az,
     metadata,
@@ -356,6 +352,32 @@ export async function newVolume(
       booleanMember(members, 'multiattach', 'EVS.1054') ||
       booleanMember(members, 'shareable', 'EVS.1054'),
     count,
+  }
+}
+
+const SOURCES = {
+  snapshot_id: ['snapshot', 'EVS.2045'],
+  imageRef: ['image', 'EVS.2046'],
+  source_volid: ['volume', 'EVS.5404'],
+} as const
+
+function sourceOf(members: Members, name: string | undefined): NewVolumeRequest['source'] {
+  if (name === undefined) return null
+  if (name !== 'snapshot_id' && name !== 'imageRef' && name !== 'source_volid') {
+    throw refuse('EVS.1006')
+  }
+  const [kind, unknown] = SOURCES[name]
+  const id = members[name]
+  if (!isVolumeId(id)) throw refuse(unknown)
+  return { kind, id }
+}
+
+/** What a disk with content cannot be. Null and false keys count as absent. */
+function refuseSpecial(members: Members): void {
+  const metadata = isMembers(members['metadata']) ? members['metadata'] : {}
+  const asked = (key: string, off: string) => (metadata[key] ?? off) !== off
+  if (asked('__system__encrypted', '0') || asked('hw:passthrough', 'false')) {
+    throw refuse('EVS.1043')
   }
 }
 
@@ -373,6 +395,22 @@ export function createRefusal(refusal: CreateVolumeRefusal, form: 'cinder' | 'na
       return refuse('EVS.1036')
     case 'TYPE_UNKNOWN':
       return refuse('EVS.2070')
+    case 'SIZE_MISSING':
+      return refuse('EVS.1010')
+    case 'SIZE_BELOW_SOURCE':
+      return refuse('EVS.1010', 'size: at least that of what the disk is made from.')
+    case 'SNAPSHOT_UNKNOWN':
+      return refuse('EVS.2045')
+    case 'SNAPSHOT_NOT_AVAILABLE':
+      return refuse('EVS.2043')
+    case 'SOURCE_OTHER_AZ':
+      return refuse('EVS.2054')
+    case 'IMAGE_UNKNOWN':
+      return refuse('EVS.2046')
+    case 'SOURCE_VOLUME_UNKNOWN':
+      return refuse('EVS.5404', 'source_volid: there is no such disk.')
+    case 'SOURCE_VOLUME_NOT_READY':
+      return refuse('EVS.5400', 'source_volid: the state of the disk does not allow a copy.')
     case 'QUOTA_VOLUMES':
       return refuse(form === 'cinder' ? 'EVS.5413' : 'EVS.1034')
     case 'QUOTA_GIGABYTES':

@@ -82,6 +82,7 @@ export const JOB_SPECS: Readonly<Record<string, JobSpec>> = {
   'instance.delete-nic': instance('deleteNicNew', 'SDRS.1313', null),
   'instance.resize': instance('resizeProtectedInstanceNew', 'SDRS.1329', 'resizeFail'),
   'volume.create': volume('createVolume', 'EVS.2024'),
+  'volume.create-filled': volume('createVolume', 'EVS.2024'),
   'volume.delete': volume('deleteVolume', 'EVS.2020'),
   'volume.extend': volume('extendVolume', 'EVS.2026'),
   'volume.retype': volume('retypeVolume', 'EVS.2050'),

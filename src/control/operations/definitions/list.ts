@@ -30,6 +30,7 @@ import {
 } from './servers.ts'
 import { createSnapshot, deleteSnapshot, rollbackSnapshot } from './snapshots.ts'
 import { verifyGroup } from './verify.ts'
+import { createFilledVolume } from './volume-filling.ts'
 import {
   createVolume,
   createVolumes,
@@ -43,6 +44,7 @@ import {
 export const operationKinds: readonly OperationKind<never>[] = [
   createVolume,
   createVolumes,
+  createFilledVolume,
   deleteVolume,
   extendVolume,
   retypeVolume,

@@ -153,6 +153,7 @@ export async function requestSnapshotChange(
     if (snapshot === undefined) return refused('SNAPSHOT_UNKNOWN')
     const decision = decideSnapshot(snapshotStatus(snapshot), command)
     if (!decision.ok) return decision
+    if (command === 'delete' && (await isBeingCloned(tx, id))) return refused('SNAPSHOT_STATE')
     const hindrance = command === 'rollback' ? await hindranceOf(tx, snapshot) : null
     if (hindrance !== null) return refused(hindrance)
     await moveSnapshot(tx, id, decision.via, { failure_detail: null }, clock.wallMs())
@@ -166,6 +167,17 @@ export async function requestSnapshotChange(
     })
     return { ok: true, snapshot: { ...snapshot, status: decision.via }, operation }
   })
+}
+
+/** A volume that is being made from it would stay half made. */
+async function isBeingCloned(tx: Transaction, snapshot: string): Promise<boolean> {
+  const row = await tx
+    .selectFrom('volumes')
+    .select('id')
+    .where('snapshot', '=', snapshot)
+    .where('status', '=', 'creating')
+    .executeTakeFirst()
+  return row !== undefined
 }
 
 /** Blocks that change behind the back of replication would make the two sites differ for ever, so a paired volume is never set back. */

@@ -1,13 +1,10 @@
-import { assert } from '#base/assert.ts'
 import { newId } from '#base/ids.ts'
 import { toJson } from '#control/store/json.ts'
 import { quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
-import { setTags } from '#control/resources/tags.ts'
 import {
   type Attachment,
   attachmentsOf,
   findVolume,
-  insertVolume,
   listVolumeTypes,
   metadataOf,
   moveVolume,
@@ -19,122 +16,16 @@ import { orderLimit } from '#control/resources/volume-limits.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { VolumeRow } from '#control/store/tables/resources.ts'
 import { fits } from '#domain/quota.ts'
-import type { Tag } from '#domain/tag.ts'
 import { decideVolume, type VolumeRefusal } from '#domain/volume.ts'
-import { DEFAULT_VOLUME_TYPE, mayRetype } from '#domain/volume-type.ts'
+import { mayRetype } from '#domain/volume-type.ts'
 import { type Outcome, type RequestServices, refused } from './requests.ts'
-import {
-  createVolume,
-  createVolumes,
-  deleteVolume,
-  extendVolume,
-  limitVolume,
-  retypeVolume,
-  VOLUME_BATCH,
-} from './volumes.ts'
+import { deleteVolume, extendVolume, limitVolume, retypeVolume } from './volumes.ts'
 
 export const VOLUME_RESOURCE = 'volume'
-
-export interface NewVolumeRequest {
-  readonly project: string
-  readonly user: string
-  readonly name: string | null
-  readonly description: string | null
-  readonly sizeGb: number
-  /** null: the default. */
-  readonly type: string | null
-  readonly az: string
-  readonly metadata: Readonly<Record<string, string>>
-  readonly multiattach: boolean
-  /** Checked, see src/domain/tag.ts. Default: none. */
-  readonly tags?: readonly Tag[]
-}
 
 export interface AcceptedVolume {
   readonly volume: VolumeRow
   readonly operation: string
-}
-
-export interface AcceptedVolumes {
-  readonly volumes: readonly AcceptedVolume[]
-  /** Ends when all of them have: of one volume its own, of several their parent. */
-  readonly operation: string
-}
-
-export type CreateVolumeRefusal =
-  | 'AZ_UNKNOWN'
-  | 'TYPE_UNKNOWN'
-  | 'QUOTA_VOLUMES'
-  | 'QUOTA_GIGABYTES'
-
-/** One volume, or `count` of them with numbered names: all or none. */
-export async function requestVolumes(
-  services: RequestServices,
-  request: NewVolumeRequest,
-  count: number,
-): Promise<Outcome<AcceptedVolumes, CreateVolumeRefusal>> {
-  const { store, operations, clock } = services
-  if (!services.sites.includes(request.az)) return refused('AZ_UNKNOWN')
-  return await store.write(async (tx) => {
-    const types = (await listVolumeTypes(tx)).map(({ name }) => name)
-    const type = request.type ?? DEFAULT_VOLUME_TYPE
-    if (!types.includes(type)) return refused('TYPE_UNKNOWN')
-    const { project } = request
-    const used = await quotaUsed(tx, project, 'volumes')
-    if (!fits(await quotaLimit(tx, project, 'volumes'), used, count)) {
-      return refused('QUOTA_VOLUMES')
-    }
-    const gigabytes = await quotaUsed(tx, project, 'gigabytes')
-    const limit = await quotaLimit(tx, project, 'gigabytes')
-    if (!fits(limit, gigabytes, count * request.sizeGb)) return refused('QUOTA_GIGABYTES')
-    const accepted: AcceptedVolume[] = []
-    const parent = await batchOf(tx, operations, project, count)
-    for (let index = 1; index <= count; index++) {
-      const name =
-        count === 1 || request.name === null
-          ? request.name
-          : `${request.name}-${String(index).padStart(4, '0')}`
-      const volume = await insertVolume(
-        tx,
-        { ...request, id: newId(), name, type, bootable: false, pair: null },
-        clock.wallMs(),
-      )
-      await setTags(tx, { kind: 'volume', project, resource: volume.id }, request.tags ?? [])
-      const operation = await operations.submit(tx, createVolume, {
-        project,
-        ...(parent === null ? {} : { parent }),
-        resourceType: VOLUME_RESOURCE,
-        resourceId: volume.id,
-        input: { az: request.az, sizeGb: request.sizeGb },
-        entities: {
-          volume_id: volume.id,
-          volume_type: type,
-          name: name ?? '',
-          size: request.sizeGb,
-        },
-      })
-      accepted.push({ volume, operation })
-    }
-    const operation = parent ?? accepted[0]?.operation
-    assert(operation !== undefined, 'at least one volume is asked for')
-    return { ok: true, volumes: accepted, operation }
-  })
-}
-
-/** The operation that several wait under; null: there is only one. */
-async function batchOf(
-  tx: Transaction,
-  operations: RequestServices['operations'],
-  project: string,
-  count: number,
-): Promise<string | null> {
-  if (count === 1) return null
-  return await operations.submit(tx, createVolumes, {
-    project,
-    resourceType: VOLUME_BATCH,
-    resourceId: newId(),
-    input: {},
-  })
 }
 
 export type VolumeRequestRefusal =

@@ -128,7 +128,7 @@ export const limitVolume = operation<Record<string, never>>('volume.limit', {
 })
 
 /** What clients may do per second. Volumes that have no limit and never had one need no order. */
-async function tellLimit(ctx: StepContext<unknown>): Promise<void> {
+export async function tellLimit(ctx: StepContext<unknown>): Promise<void> {
   const { store, sites, clock } = ctx.services
   const order = await store.write(async (tx) => {
     const row = await readVolume(tx, ctx.resourceId)
