@@ -1,4 +1,5 @@
 import type { CheckpointTables } from './tables/checkpoints.ts'
+import type { DrillTables } from './tables/drills.ts'
 import type { IdentityTables } from './tables/identity.ts'
 import type { MetaTables } from './tables/meta.ts'
 import type { NetworkTables } from './tables/networks.ts'
@@ -29,6 +30,7 @@ import type { SnapshotTables } from './tables/snapshots.ts'
  */
 export interface Database
   extends CheckpointTables,
+    DrillTables,
     IdentityTables,
     MetaTables,
     NetworkTables,

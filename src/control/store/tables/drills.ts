@@ -24,13 +24,13 @@ export interface DrillRow {
   /** Id of the snapshot that its disks are cloned from. It is deleted when they are made. */
   snapshot: string
   user_id: string
-  /** JSON, DrillOptions of src/control/resources/drills.ts. */
+  /** JSON, DrillOptions of src/control/operations/definitions/drill-facts.ts. */
   options: string
   /** The schedule that began it; null: somebody did. */
   schedule: string | null
   /** 1: it is deleted by itself when its report is written. */
   auto_delete: Bit
-  /** JSON, DrillFindings of src/control/resources/drills.ts; null until the snapshot is taken. */
+  /** JSON, DrillFindings of the same file; null until the snapshot is taken. */
   findings: string | null
   /** Why the status is an error; null otherwise. */
   failure_detail: string | null

@@ -1,0 +1,299 @@
+import { assert } from '#base/assert.ts'
+import type { Queries, Transaction } from '#control/store/store.ts'
+import type {
+  DrillDiskRow,
+  DrillReportRow,
+  DrillRow,
+  DrillScheduleRow,
+  DrillServerRow,
+} from '#control/store/tables/drills.ts'
+import { DRILL_MOVES, type DrillStatus } from '#domain/drill.ts'
+
+/** Queries about drills, their reports and schedules. Every one that serves a caller is bound to the caller's project. */
+type Db = Queries | Transaction
+
+export const DRILL_RESOURCE = 'drill'
+
+export const drillStatus = (row: Pick<DrillRow, 'status'>): DrillStatus => row.status as DrillStatus
+
+export async function findDrill(
+  db: Db,
+  project: string,
+  id: string,
+): Promise<DrillRow | undefined> {
+  return await db
+    .selectFrom('drills')
+    .selectAll()
+    .where('project', '=', project)
+    .where('id', '=', id)
+    .executeTakeFirst()
+}
+
+/** For operations, which know the drill and not the caller. */
+export async function readDrill(db: Db, id: string): Promise<DrillRow | undefined> {
+  return await db.selectFrom('drills').selectAll().where('id', '=', id).executeTakeFirst()
+}
+
+/** Newest first, then by id. */
+export async function listDrills(db: Db, project: string): Promise<DrillRow[]> {
+  return await db
+    .selectFrom('drills')
+    .selectAll()
+    .where('project', '=', project)
+    .orderBy('created_at', 'desc')
+    .orderBy('id')
+    .execute()
+}
+
+/** How many drills each group of a project has; groups without one are left out. */
+export async function countDrills(db: Db, project: string): Promise<Map<string, number>> {
+  const rows = await db
+    .selectFrom('drills')
+    .select((eb) => ['group_id', eb.fn.countAll<number>().as('count')])
+    .where('project', '=', project)
+    .groupBy('group_id')
+    .execute()
+  return new Map(rows.map((row) => [row.group_id, Number(row.count)]))
+}
+
+export async function drillsOfGroup(db: Db, group: string): Promise<DrillRow[]> {
+  return await db.selectFrom('drills').selectAll().where('group_id', '=', group).execute()
+}
+
+/** Those whose report is written and that nobody keeps. */
+export async function drillsToEnd(db: Db): Promise<DrillRow[]> {
+  return await db
+    .selectFrom('drills')
+    .selectAll()
+    .where('auto_delete', '=', 1)
+    .where('status', 'in', ['available', 'error', 'error-deleting'])
+    .execute()
+}
+
+export async function drillInVpc(db: Db, vpc: string): Promise<string | null> {
+  const row = await db.selectFrom('drills').select('id').where('vpc', '=', vpc).executeTakeFirst()
+  return row?.id ?? null
+}
+
+/** True for a volume that a drill made. It never becomes a side of a pair. */
+export async function isDrillVolume(db: Db, volume: string): Promise<boolean> {
+  const row = await db
+    .selectFrom('drill_disks')
+    .select('drill')
+    .where('volume', '=', volume)
+    .executeTakeFirst()
+  return row !== undefined
+}
+
+/** Of these drills, in the order of their instances' creation. */
+export async function drillServers(
+  db: Db,
+  drills: readonly string[],
+): Promise<ReadonlyMap<string, readonly DrillServerRow[]>> {
+  const found = new Map<string, DrillServerRow[]>(drills.map((id) => [id, []]))
+  for (let at = 0; at < drills.length; at += 500) {
+    const rows = await db
+      .selectFrom('drill_servers')
+      .selectAll()
+      .where('drill', 'in', drills.slice(at, at + 500))
+      .orderBy('name')
+      .orderBy('instance')
+      .execute()
+    for (const row of rows) found.get(row.drill)?.push(row)
+  }
+  return found
+}
+
+export async function drillDisks(db: Db, drill: string): Promise<DrillDiskRow[]> {
+  return await db
+    .selectFrom('drill_disks')
+    .selectAll()
+    .where('drill', '=', drill)
+    .orderBy('volume')
+    .execute()
+}
+
+// ---------------------------------------------------------------- changes
+
+export async function insertDrill(
+  tx: Transaction,
+  drill: DrillRow,
+  servers: readonly DrillServerRow[],
+  disks: readonly DrillDiskRow[],
+): Promise<void> {
+  await tx.insertInto('drills').values(drill).execute()
+  for (const row of servers) await tx.insertInto('drill_servers').values(row).execute()
+  for (const row of disks) await tx.insertInto('drill_disks').values(row).execute()
+}
+
+/** Moves along the table of moves, or stays. */
+export async function moveDrill(
+  tx: Transaction,
+  id: string,
+  to: DrillStatus,
+  change: Partial<Pick<DrillRow, 'failure_detail' | 'findings' | 'auto_delete'>>,
+  nowMs: number,
+): Promise<void> {
+  const row = await readDrill(tx, id)
+  assert(row !== undefined, 'a drill with an operation exists')
+  assert(
+    row.status === to || DRILL_MOVES[drillStatus(row)].includes(to),
+    `a drill does not move from ${row.status} to ${to}`,
+  )
+  await updateDrill(tx, id, { ...change, status: to }, nowMs)
+}
+
+export async function updateDrill(
+  tx: Transaction,
+  id: string,
+  change: Partial<Omit<DrillRow, 'id' | 'project' | 'group_id' | 'created_at' | 'updated_at'>>,
+  nowMs: number,
+): Promise<void> {
+  await tx
+    .updateTable('drills')
+    .set({ ...change, updated_at: nowMs })
+    .where('id', '=', id)
+    .execute()
+}
+
+export async function deleteDrillRows(tx: Transaction, id: string): Promise<void> {
+  await tx.deleteFrom('drill_disks').where('drill', '=', id).execute()
+  await tx.deleteFrom('drill_servers').where('drill', '=', id).execute()
+  await tx.deleteFrom('drills').where('id', '=', id).execute()
+}
+
+// ---------------------------------------------------------------- networks
+
+/** The VPC that was made for drills of a group; null: none. */
+export async function drillNetwork(db: Db, group: string): Promise<string | null> {
+  const row = await db
+    .selectFrom('drill_networks')
+    .select('vpc')
+    .where('group_id', '=', group)
+    .executeTakeFirst()
+  return row?.vpc ?? null
+}
+
+export async function rememberDrillNetwork(
+  tx: Transaction,
+  group: string,
+  vpc: string,
+): Promise<void> {
+  await tx
+    .insertInto('drill_networks')
+    .values({ group_id: group, vpc })
+    .onConflict((conflict) => conflict.column('group_id').doUpdateSet({ vpc }))
+    .execute()
+}
+
+// ---------------------------------------------------------------- reports
+
+/** The end of the chain; null: there is none yet. */
+export async function lastReport(
+  db: Db,
+): Promise<Pick<DrillReportRow, 'ordinal' | 'hash'> | null> {
+  const row = await db
+    .selectFrom('drill_reports')
+    .select(['ordinal', 'hash'])
+    .orderBy('ordinal', 'desc')
+    .limit(1)
+    .executeTakeFirst()
+  return row ?? null
+}
+
+export async function insertReport(tx: Transaction, row: DrillReportRow): Promise<void> {
+  await tx.insertInto('drill_reports').values(row).execute()
+}
+
+export type ReportEntry = Omit<DrillReportRow, 'document'>
+
+/** Newest first, without their documents. `drill`: only its. */
+export async function listReports(
+  db: Db,
+  project: string,
+  { drill, limit }: { readonly drill?: string; readonly limit: number },
+): Promise<ReportEntry[]> {
+  const query = db
+    .selectFrom('drill_reports')
+    .select(['ordinal', 'drill', 'group_id', 'project', 'stage', 'hash', 'created_at'])
+    .where('project', '=', project)
+    .orderBy('ordinal', 'desc')
+    .limit(limit)
+  return await (drill === undefined ? query : query.where('drill', '=', drill)).execute()
+}
+
+/** The newest of a drill, or the one of this place in the chain. */
+export async function findReport(
+  db: Db,
+  project: string,
+  wanted: { readonly drill: string } | { readonly ordinal: number },
+): Promise<DrillReportRow | undefined> {
+  const query = db
+    .selectFrom('drill_reports')
+    .selectAll()
+    .where('project', '=', project)
+    .orderBy('ordinal', 'desc')
+    .limit(1)
+  return await ('drill' in wanted
+    ? query.where('drill', '=', wanted.drill)
+    : query.where('ordinal', '=', wanted.ordinal)
+  ).executeTakeFirst()
+}
+
+// ---------------------------------------------------------------- schedules
+
+export async function findSchedule(
+  db: Db,
+  project: string,
+  id: string,
+): Promise<DrillScheduleRow | undefined> {
+  return await db
+    .selectFrom('drill_schedules')
+    .selectAll()
+    .where('project', '=', project)
+    .where('id', '=', id)
+    .executeTakeFirst()
+}
+
+export async function listSchedules(db: Db, project: string): Promise<DrillScheduleRow[]> {
+  return await db
+    .selectFrom('drill_schedules')
+    .selectAll()
+    .where('project', '=', project)
+    .orderBy('created_at', 'desc')
+    .orderBy('id')
+    .execute()
+}
+
+/** Of all projects: those whose time has come. */
+export async function dueSchedules(db: Db, nowMs: number): Promise<DrillScheduleRow[]> {
+  return await db
+    .selectFrom('drill_schedules')
+    .selectAll()
+    .where('enabled', '=', 1)
+    .where('next_at', '<=', nowMs)
+    .orderBy('next_at')
+    .execute()
+}
+
+export async function insertSchedule(tx: Transaction, row: DrillScheduleRow): Promise<void> {
+  await tx.insertInto('drill_schedules').values(row).execute()
+}
+
+export async function updateSchedule(
+  tx: Transaction,
+  id: string,
+  change: Partial<Omit<DrillScheduleRow, 'id' | 'project' | 'group_id' | 'created_at'>>,
+): Promise<void> {
+  await tx.updateTable('drill_schedules').set(change).where('id', '=', id).execute()
+}
+
+export async function deleteScheduleRow(tx: Transaction, id: string): Promise<void> {
+  await tx.deleteFrom('drill_schedules').where('id', '=', id).execute()
+}
+
+/** When a group goes. */
+export async function forgetGroupOfDrills(tx: Transaction, group: string): Promise<void> {
+  await tx.deleteFrom('drill_schedules').where('group_id', '=', group).execute()
+  await tx.deleteFrom('drill_networks').where('group_id', '=', group).execute()
+}
