@@ -41,8 +41,9 @@ const TABLE: Record<
   delete: {
     instances:
       'available protected failed-over error error-starting error-stopping error-reversing error-failing-over error-deleting error-reprotecting error-resizing invalid fault',
+    // The last one is no state of the groups that have instances.
     groups:
-      'available protected failed-over error error-starting error-stopping error-reversing error-failing-over error-deleting error-reprotecting',
+      'available protected failed-over error error-starting error-stopping error-reversing error-failing-over error-deleting error-reprotecting error-updating',
     state: 'INSTANCE_DELETE_STATE',
     group: 'INSTANCE_DELETE_GROUP_STATE',
   },

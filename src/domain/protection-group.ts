@@ -1,7 +1,7 @@
 import { unreachable } from '#base/assert.ts'
 
 /**
- * The life of a protection group: its states, every legal move, and which command is allowed when.
+ * The life of a group of pairs: its states, every legal move, and which command is allowed when.
  *
  *                     start                        failover
  *     available ───► starting ───► protected ───► failing-over ───► failed-over
@@ -36,6 +36,8 @@ export type GroupStatus =
   | 'failing-over'
   | 'failed-over'
   | 'error-failing-over'
+  | 'updating'
+  | 'error-updating'
 
 /**
  * The API that a group was made with. One domain stands behind all of them; an API shows and manages its own.
@@ -57,12 +59,12 @@ export const otherStation = (station: Station): Station =>
 export const GROUP_MOVES: Record<GroupStatus, readonly GroupStatus[]> = {
   creating: ['available', 'error'],
   error: ['deleting'],
-  available: ['starting', 'deleting'],
+  available: ['starting', 'updating', 'deleting'],
   starting: ['protected', 'error-starting'],
-  'error-starting': ['starting', 'deleting'],
-  protected: ['stopping', 'reversing', 'failing-over', 'deleting'],
+  'error-starting': ['starting', 'stopping', 'updating', 'deleting'],
+  protected: ['stopping', 'reversing', 'failing-over', 'updating', 'deleting'],
   stopping: ['available', 'error-stopping'],
-  'error-stopping': ['stopping', 'deleting'],
+  'error-stopping': ['stopping', 'updating', 'deleting'],
   reversing: ['protected', 'error-reversing'],
   'error-reversing': ['reversing', 'failing-over', 'deleting'],
   'failing-over': ['failed-over', 'error-failing-over'],
@@ -72,6 +74,9 @@ export const GROUP_MOVES: Record<GroupStatus, readonly GroupStatus[]> = {
   'error-reprotecting': ['reprotecting', 'deleting'],
   deleting: ['error-deleting'],
   'error-deleting': ['deleting'],
+  // Of a lone group: its pair is about to go into a consistency group, for which its own session has to stop.
+  updating: ['available', 'protected', 'stopping', 'error-updating'],
+  'error-updating': ['updating', 'deleting'],
 }
 
 export const GROUP_STATUSES = Object.keys(GROUP_MOVES) as GroupStatus[]
@@ -87,6 +92,7 @@ export const GROUP_TRANSIENT: ReadonlySet<GroupStatus> = new Set([
   'reversing',
   'failing-over',
   'reprotecting',
+  'updating',
   'deleting',
 ])
 
@@ -106,6 +112,7 @@ export type GroupTransitionName =
   | 'stop'
   | 'reverse'
   | 'failover'
+  | 'update'
   | 'delete'
 
 export const GROUP_TRANSITIONS: Record<GroupTransitionName, GroupTransition> = {
@@ -140,6 +147,13 @@ export const GROUP_TRANSITIONS: Record<GroupTransitionName, GroupTransition> = {
     to: 'failed-over',
     onError: 'error-failing-over',
   },
+  /** Pairs come in and leave. */
+  update: {
+    from: ['available', 'error-updating'],
+    via: 'updating',
+    to: 'available',
+    onError: 'error-updating',
+  },
   delete: {
     from: GROUP_STATUSES.filter((status) => !GROUP_TRANSIENT.has(status)),
     via: 'deleting',
@@ -147,6 +161,11 @@ export const GROUP_TRANSITIONS: Record<GroupTransitionName, GroupTransition> = {
     onError: 'error-deleting',
   },
 }
+
+const UNFINISHED_STOP_FROM: readonly GroupStatus[] = [
+  ...GROUP_TRANSITIONS.stop.from,
+  'error-starting',
+]
 
 /** What is known about the group when a command is judged. */
 export interface GroupFacts {
@@ -196,7 +215,11 @@ export type GroupSyncFact =
 
 export type GroupCommand =
   | { readonly kind: 'start' }
-  | { readonly kind: 'stop' }
+  /**
+   * `unfinished`: a copy that is under way, or that could not be begun, is given up. An API that knows no such thing leaves it away, and
+   * is refused while there is something to copy.
+   */
+  | { readonly kind: 'stop'; readonly unfinished?: boolean }
   | { readonly kind: 'reverse'; readonly to: Station }
   /**
    * `force` accepts a DR side that is not known to be in sync, and a production side that is still alive. `preferredOff`: the
@@ -253,15 +276,18 @@ export function decideGroup(facts: GroupFacts, command: GroupCommand): GroupDeci
       if (name === 'reprotect' && facts.runningDr > 0) return refuse('GROUP_DR_RUNS')
       return go(name)
     }
-    case 'stop':
-      if (!GROUP_TRANSITIONS.stop.from.includes(facts.status)) return refuse('GROUP_STATE')
+    case 'stop': {
+      const unfinished = command.unfinished === true
+      const from = unfinished ? UNFINISHED_STOP_FROM : GROUP_TRANSITIONS.stop.from
+      if (!from.includes(facts.status)) return refuse('GROUP_STATE')
       if (facts.busyPairs > 0) return refuse('GROUP_BUSY_PAIRS')
       if (facts.busyInstances > 0) return refuse('GROUP_BUSY_INSTANCES')
       // Only a copy that moves is worth waiting for. One that is stalled would lock the group until a dead site returns.
-      if (facts.sync === 'copying') return refuse('GROUP_COPYING')
+      if (facts.sync === 'copying' && !unfinished) return refuse('GROUP_COPYING')
       // Stopping would give up the DR copy at the moment it is needed: afterwards only production could be started.
       if (facts.sync === 'production_silent') return refuse('GROUP_PRODUCTION_SILENT')
       return go('stop')
+    }
     case 'reverse':
       if (!GROUP_TRANSITIONS.reverse.from.includes(facts.status)) return refuse('GROUP_STATE')
       if (facts.usablePairs === 0) return refuse('GROUP_WITHOUT_PAIRS')

@@ -195,6 +195,8 @@ export function restingPairStatus(group: GroupStatus): PairStatus {
     case 'deleting':
     case 'error':
     case 'error-deleting':
+    case 'updating':
+    case 'error-updating':
       return 'available'
     default:
       return unreachable(group)

@@ -175,6 +175,7 @@ export async function startRegionControl(options: RegionControlOptions): Promise
     clock,
     sites: config.sites,
     agents,
+    witness,
     agentSilenceMs: config.agentSilenceMs,
     publicUrl: 'http://127.0.0.1',
     commands: sites,

@@ -199,6 +199,39 @@ export async function updatePair(
     .execute()
 }
 
+/** Another group gets the pair, under the next number of its session; the pair is in no session then. */
+export async function placePair(
+  tx: Transaction,
+  pair: ReplicationPairRow,
+  from: ProtectionGroupRow,
+  to: string,
+  nowMs: number,
+): Promise<void> {
+  const group = await readGroup(tx, to)
+  assert(group !== undefined, 'the group that a pair goes to exists')
+  assert(pair.in_session === 0, 'a pair that goes elsewhere is in no session')
+  const source = volumeAt(from, pair, group.source_az)
+  const target = volumeAt(from, pair, group.target_az)
+  assert(source !== target, 'both groups join the same two sites')
+  // The roles of the sites may be the other way round there; how the disks were named stays.
+  const swapped = source !== pair.source_volume
+  await tx
+    .updateTable('replication_pairs')
+    .set({
+      group_id: to,
+      member: group.next_member,
+      source_volume: source,
+      target_volume: target,
+      target_first: swapped === (pair.target_first === 1) ? 0 : 1,
+      added_epoch: 0,
+      blank_epoch: null,
+      updated_at: nowMs,
+    })
+    .where('id', '=', pair.id)
+    .execute()
+  await updateGroup(tx, to, { next_member: group.next_member + 1 }, nowMs)
+}
+
 export async function deletePairRow(tx: Transaction, id: string): Promise<void> {
   await tx.deleteFrom('replication_pairs').where('id', '=', id).execute()
 }

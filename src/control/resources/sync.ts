@@ -31,3 +31,21 @@ export async function latestRise(db: Db, session: string): Promise<number | null
     .executeTakeFirst()
   return row?.epoch ?? null
 }
+
+/** When the record of each session last changed, wall clock. Sessions that never opened are left out. */
+export async function latestChanges(
+  db: Db,
+  sessions: readonly string[],
+): Promise<Map<string, number>> {
+  const found = new Map<string, number>()
+  for (let at = 0; at < sessions.length; at += 500) {
+    const rows = await db
+      .selectFrom('ownership_changes')
+      .select((eb) => ['session', eb.fn.max('at').as('at')])
+      .where('session', 'in', sessions.slice(at, at + 500))
+      .groupBy('session')
+      .execute()
+    for (const row of rows) found.set(row.session, Number(row.at))
+  }
+  return found
+}

@@ -1,9 +1,11 @@
 import type { Dialect } from '../http/dialect.ts'
 import { cloudVolumeRoutes } from './cloud-volumes.ts'
+import { consistencyGroupRoutes } from './consistency-groups.ts'
 import { EVS_CODES, type EvsCode, errorBody } from './errors.ts'
+import { replicationRoutes } from './replications.ts'
 import type { EvsServices } from './services.ts'
 import { cloudSnapshotRoutes, snapshotRoutes } from './snapshots.ts'
-import { surroundingRoutes, v2Routes, versionRoutes } from './surroundings.ts'
+import { surroundingRoutes, versionRoutes } from './surroundings.ts'
 import { tagRoutes } from './tags.ts'
 import { metadataRoutes, retypeRoute, volumeRoutes } from './volumes.ts'
 
@@ -38,7 +40,8 @@ export function evsDialect(services: EvsServices): Dialect {
       cloudVolumeRoutes(app, services)
       tagRoutes(app, services)
       cloudSnapshotRoutes(app, services)
-      v2Routes(app)
+      replicationRoutes(app, services)
+      consistencyGroupRoutes(app, services)
     },
   }
 }

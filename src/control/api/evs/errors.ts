@@ -65,10 +65,6 @@ export function refuse(code: EvsCode, message?: string): Refusal {
   return new Refusal(status, code, message ?? text)
 }
 
-/** Something that is published but not offered here, with the status that its contract has for that. */
-export const notOffered = (status: 400 | 501): Refusal =>
-  new Refusal(status, 'EVS.5400', 'This operation is not offered by this server.')
-
 /**
  * Cinder clients take the first member, whatever its name; the others read `error`. So there are both, in this order.
  */

@@ -6,8 +6,7 @@ import { VOLUME_GB_MAX } from '#domain/volume.ts'
 import type { Api } from '../http/dialect.ts'
 import { originOf, projectOf } from '../http/request.ts'
 import { typeObject } from './codec.ts'
-import { notOffered, refuse } from './errors.ts'
-import { limitOf, type Query } from './lists.ts'
+import { refuse } from './errors.ts'
 import type { EvsServices } from './services.ts'
 
 /** Types, zones, quotas, versions, and the lists of what this server has none of. */
@@ -82,44 +81,6 @@ export function surroundingRoutes(app: Api, services: EvsServices, version: 'v2'
   })
 
   app.get(`${base}/extensions`, async () => ({ extensions: [] }))
-}
-
-/** What exists under v2 only. */
-export function v2Routes(app: Api): void {
-  const base = '/v2/:project_id'
-  // Pairs and groups of this service's own form: none yet. SDRS has them.
-  app.get(`${base}/os-vendor-replications`, async (request) => {
-    limitOf(request.query as Query)
-    return { replications: [] }
-  })
-  offerNot(app, `${base}/os-vendor-replications`, 501)
-  absent(app, `${base}/os-vendor-replications/:replication_id`, ['GET', 'DELETE'])
-  const groups = `${base}/os-vendor-replication-consistency-groups`
-  app.get(groups, async (request) => {
-    limitOf(request.query as Query)
-    return { replication_consistency_groups: [] }
-  })
-  offerNot(app, groups, 501)
-  absent(app, `${groups}/:group_id`, ['GET', 'PUT', 'DELETE'])
-  absent(app, `${groups}/:group_id/action`, ['POST'])
-}
-
-function absent(app: Api, path: string, methods: readonly ('GET' | 'PUT' | 'POST' | 'DELETE')[]) {
-  for (const method of methods) {
-    app.route({
-      method,
-      url: path,
-      handler: async () => {
-        throw refuse('EVS.5404')
-      },
-    })
-  }
-}
-
-function offerNot(app: Api, path: string, status: 400 | 501): void {
-  app.post(path, async () => {
-    throw notOffered(status)
-  })
 }
 
 /** Everything per project, and once more per type as clients expect it. */

@@ -14,7 +14,7 @@ import {
   otherStation,
 } from '#domain/protection-group.ts'
 import type { PairStatus } from '#domain/replication-pair.ts'
-import type { StepContext } from '../operation.ts'
+import type { Failure, StepContext } from '../operation.ts'
 import { moveIdentities } from './instance-identity.ts'
 import { theGroup } from './session.ts'
 
@@ -36,6 +36,7 @@ export async function settle(
   const group = await theGroup(tx, ctx.resourceId)
   if (groupStatus(group) !== via) return
   await moveGroup(tx, group.id, status, now)
+  if (end === 'to') await updateGroup(tx, group.id, { failure_detail: null }, now)
   for (const pair of await pairsOfGroup(tx, group.id)) {
     if (pair.status === via) await movePair(tx, pair.id, status as PairStatus, now)
   }
@@ -45,10 +46,14 @@ export async function settle(
   }
 }
 
+/** What an operation does that has failed: the declared state, and why. */
 export const failed =
   (name: GroupTransitionName) =>
-  (tx: Transaction, ctx: StepContext<unknown>): Promise<void> =>
-    settle(tx, ctx, name, 'onError')
+  async (tx: Transaction, ctx: StepContext<unknown>, failure: Failure): Promise<void> => {
+    await settle(tx, ctx, name, 'onError')
+    const now = ctx.services.clock.wallMs()
+    await updateGroup(tx, ctx.resourceId, { failure_detail: failure.code }, now)
+  }
 
 /** The other site is production from now on, and its servers wear the NICs. `spare`: see `moveIdentities`. */
 export async function swapStation(

@@ -1,19 +1,18 @@
 import { Fault } from '#base/fault.ts'
 import {
-  deleteGroupRow,
   drAz,
   pairsOfGroup,
   pairStatus,
   productionAz,
   updatePair,
 } from '#control/resources/groups.ts'
-import { addChore } from '#control/resources/surroundings.ts'
 import type { Arbitration } from '#control/sites/witness.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import type { Ownership } from '#domain/ownership.ts'
 import { followsGroup } from '#domain/replication-pair.ts'
 import { type OperationKind, operation, type Step, step, type StepContext } from '../operation.ts'
+import { forgetGroup } from './forget-group.ts'
 import { type CopyForecast, copyOnReturn } from './preflight.ts'
 import { failed, OPEN_RETRY, settle, swapStation } from './group-settle.ts'
 import { wearSpares } from './instance-identity.ts'
@@ -27,7 +26,6 @@ import {
   openAt,
   theGroup,
   theRecord,
-  toWire,
   unlessSilent,
   withRecord,
 } from './session.ts'
@@ -74,24 +72,7 @@ export const deleteGroup: OperationKind<Nothing> = operation('group.delete', {
   version: 1,
   steps: [
     closeRecord(),
-    step('forget', {
-      record: async (tx, ctx) => {
-        const group = await theGroup(tx, ctx.resourceId)
-        const { record } = ctx.results['close_record'] as Closed
-        for (const site of [group.source_az, group.target_az]) {
-          // A silent agent may still have the session. After this the witness no longer knows it and could not say so.
-          if (record.epoch === 0 || ctx.services.agents.heard(site)) continue
-          const request = { record: toWire(record) }
-          await addChore(
-            tx,
-            { site, command: 'session.close', request },
-            ctx.services.clock.wallMs(),
-          )
-        }
-        await ctx.services.witness.forget(tx, ctx.resourceId)
-        await deleteGroupRow(tx, ctx.resourceId)
-      },
-    }),
+    step('forget', { record: (tx, ctx) => forgetGroup(tx, ctx, ctx.resourceId) }),
   ],
   failed: failed('delete'),
 })

@@ -1,5 +1,6 @@
 import type { OperationKind } from '../operation.ts'
 import { backupServer, runPolicy } from './backup.ts'
+import { backupUpkeep } from './backup-upkeep.ts'
 import { deleteItem } from './checkpoint-deletion.ts'
 import { failoverGroup } from './failover.ts'
 import {
@@ -13,6 +14,8 @@ import {
 import { attachPair, detachPair } from './instance-disks.ts'
 import { addNic, deleteNic, resizeInstance } from './instance-nics.ts'
 import { createInstance, createInstances, deleteInstance, deleteInstances } from './instances.ts'
+import { gatherPairs, regroupPairs } from './consistency-groups.ts'
+import { connectPair } from './lone-pairs.ts'
 import { createPair, deletePair, expandPair } from './pairs.ts'
 import { rebuildPair } from './rebuild.ts'
 import { recoverGroup, recoverServer } from './recovery.ts'
@@ -61,6 +64,9 @@ export const operationKinds: readonly OperationKind<never>[] = [
   createPair,
   expandPair,
   deletePair,
+  connectPair,
+  gatherPairs,
+  regroupPairs,
   rebuildPair,
   verifyGroup,
   createSnapshot,
@@ -90,4 +96,5 @@ export const operationKinds: readonly OperationKind<never>[] = [
   deleteItem,
   restoreItem,
   replicateItem,
+  backupUpkeep,
 ]

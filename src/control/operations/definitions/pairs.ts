@@ -1,8 +1,11 @@
 import { Fault } from '#base/fault.ts'
 import {
+  deleteGroupRow,
   deletePairRow,
   drAz,
+  groupForm,
   groupStatus,
+  moveGroup,
   movePair,
   pairsOfGroup,
   productionAz,
@@ -23,6 +26,7 @@ import type { Ownership } from '#domain/ownership.ts'
 import { restingPairStatus } from '#domain/replication-pair.ts'
 import { GIB } from '#domain/volume.ts'
 import { operation, type Step, step, type StepContext } from '../operation.ts'
+import { forgetSession } from './forget-group.ts'
 import {
   changeRecord,
   endSession,
@@ -42,7 +46,7 @@ import { refusalCode } from '#control/sites/client.ts'
  *
  *   create   DR disk → (group protected) pair joins the session: record, DR side, production
  *   expand   DR disk → production disk → session takes the new size
- *   delete   pair leaves the session → disks become plain ones, or the DR disk goes
+ *   delete   pair leaves the session → disks become plain ones, or the DR disk goes; the lone group of a pair goes with it
  */
 
 export const PAIR_RESOURCE = 'replication-pair'
@@ -251,6 +255,8 @@ export const deletePair = operation<DeletePair>('pair.delete', {
         const group = await theGroup(tx, ctx.input.group)
         const pair = await readPair(tx, ctx.resourceId)
         if (pair === undefined) return
+        const lone = groupForm(group) === 'lone'
+        if (lone) await forgetSession(tx, ctx, group.id)
         for (const [index, chore] of choresOf(ctx, group, pair).entries()) {
           if (told[index] === true) continue
           const { site, command, volume } = chore
@@ -261,14 +267,17 @@ export const deletePair = operation<DeletePair>('pair.delete', {
         if (ctx.input.deleteTargetVolume) await deleteVolumeRow(tx, pair.target_volume)
         else await updateVolume(tx, pair.target_volume, { pair: null }, now)
         await deletePairRow(tx, pair.id)
+        if (lone) await deleteGroupRow(tx, group.id)
       },
     }),
   ],
   failed: async (tx, ctx) => {
+    const now = ctx.services.clock.wallMs()
     const pair = await readPair(tx, ctx.resourceId)
-    if (pair?.status === 'deleting') {
-      await movePair(tx, pair.id, 'error-deleting', ctx.services.clock.wallMs())
-    }
+    if (pair?.status !== 'deleting') return
+    await movePair(tx, pair.id, 'error-deleting', now)
+    const group = await theGroup(tx, ctx.input.group)
+    if (groupForm(group) === 'lone') await moveGroup(tx, group.id, 'error-deleting', now)
   },
 })
 

@@ -1,0 +1,185 @@
+import { requestGroupCommand } from '#control/operations/definitions/group-requests.ts'
+import {
+  requestConsistencyGroup,
+  requestConsistencyGroupChange,
+} from '#control/operations/definitions/replication-requests.ts'
+import {
+  findGroup,
+  groupStatus,
+  listGroups,
+  listPairs,
+  pairsOfGroup,
+} from '#control/resources/groups.ts'
+import type { Api } from '../http/dialect.ts'
+import { auditTarget, projectOf } from '../http/request.ts'
+import { isVolumeId } from './codec.ts'
+import { consistencyActionRoute } from './consistency-actions.ts'
+import { refuse } from './errors.ts'
+import { envelope, type Members } from './input.ts'
+import type { Query } from './lists.ts'
+import {
+  arbitrationMember,
+  demandModel,
+  GroupPath,
+  GROUPS_BASE,
+  stationMember,
+  textsOf,
+} from './replication-input.ts'
+import { idsMember, selectReplications } from './replication-lists.ts'
+import { groupAccepted, replicationObjects } from './replication-objects.ts'
+import {
+  conflict,
+  groupActionRefusal,
+  groupChangeRefusal,
+  groupCreationRefusal,
+  groupUnknown,
+} from './replication-refusals.ts'
+import { untilShown } from './replication-waits.ts'
+import { GROUP_WORDS } from './replication-words.ts'
+import type { EvsServices } from './services.ts'
+
+/** Consistency groups: `/v2/{project}/os-vendor-replication-consistency-groups`. */
+const ENVELOPE = 'replication_consistency_group'
+
+const SORT_KEYS = [
+  'id',
+  'name',
+  'description',
+  'status',
+  'priority_station',
+  'created_at',
+  'updated_at',
+  'replication_model',
+  'replication_status',
+  'failure_detail',
+  'fault_level',
+]
+
+/** `error_deleting` as well: to repeat what failed is an extension of ours. */
+const DELETABLE: ReadonlySet<string> = new Set(['available', 'error', 'error_deleting'])
+
+export function consistencyGroupRoutes(app: Api, services: EvsServices): void {
+  const { store } = services
+  const one = `${GROUPS_BASE}/:replication_consistency_group_id`
+  const groupId = (params: { replication_consistency_group_id: string }): string => {
+    const id = params.replication_consistency_group_id
+    if (!isVolumeId(id)) throw groupUnknown()
+    return id
+  }
+
+  app.post(
+    GROUPS_BASE,
+    { config: { audit: 'consistency-group.create' } },
+    async (request, reply) => {
+      const members = envelope(request.body, ENVELOPE, 'EVS.5400', 'EVS.5400')
+      demandModel(members)
+      const pairs = idsMember(members['replication_ids'], 'replication_ids')
+      if (pairs.length === 0) throw refuse('EVS.5400', 'replication_ids: at least one pair.')
+      const production = stationMember(members)
+      const arbitration = arbitrationMember(members, production)
+      await untilPairsShown(projectOf(request), pairs)
+      const outcome = await requestConsistencyGroup(services, {
+        project: projectOf(request),
+        ...textsOf(members),
+        pairs,
+        production,
+        ...(arbitration === undefined ? {} : { arbitration }),
+      })
+      if (!outcome.ok) throw groupCreationRefusal(outcome.refusal)
+      auditTarget(request, outcome.group.id)
+      void reply.code(202)
+      return { [ENVELOPE]: groupAccepted(outcome.group) }
+    },
+  )
+
+  app.get(GROUPS_BASE, async (request) => {
+    const project = projectOf(request)
+    return await store.read(async (db) => {
+      const rows = await listGroups(db, project, 'evs')
+      const ids = new Set(rows.map((group) => group.id))
+      const pairs = (await listPairs(db, project)).filter((pair) => ids.has(pair.group_id))
+      const { groups } = await replicationObjects(db, services, rows, pairs)
+      const disks = Map.groupBy(pairs, (pair) => pair.group_id)
+      const disksOf = (id: string) =>
+        (disks.get(id) ?? []).flatMap((pair) => [pair.source_volume, pair.target_volume])
+      const page = selectReplications(groups, request.query as Query, SORT_KEYS, ({ id }) =>
+        disksOf(id),
+      )
+      return { replication_consistency_groups: page }
+    })
+  })
+
+  app.get(one, { schema: { params: GroupPath } }, async (request) => {
+    const id = groupId(request.params)
+    return await store.read(async (db) => {
+      const group = await findGroup(db, projectOf(request), id, 'evs')
+      if (group === undefined) throw groupUnknown()
+      const pairs = await pairsOfGroup(db, id)
+      const { groups } = await replicationObjects(db, services, [group], pairs)
+      return { [ENVELOPE]: groups[0] }
+    })
+  })
+
+  app.put(
+    one,
+    { schema: { params: GroupPath }, config: { audit: 'consistency-group.update' } },
+    async (request, reply) => {
+      const members = envelope(request.body, ENVELOPE, 'EVS.5400', 'EVS.5400')
+      const id = groupId(request.params)
+      auditTarget(request, id)
+      const change = changeOf(members)
+      await untilShown(services, id)
+      await untilPairsShown(projectOf(request), change.add)
+      const outcome = await requestConsistencyGroupChange(services, projectOf(request), id, change)
+      if (!outcome.ok) throw groupChangeRefusal(outcome.refusal)
+      void reply.code(202)
+      return { [ENVELOPE]: groupAccepted(outcome.group) }
+    },
+  )
+
+  app.delete(
+    one,
+    { schema: { params: GroupPath }, config: { audit: 'consistency-group.delete' } },
+    async (request, reply) => {
+      const id = groupId(request.params)
+      auditTarget(request, id)
+      const project = projectOf(request)
+      await untilShown(services, id)
+      const group = await findGroup(store.db, project, id, 'evs')
+      if (group === undefined) throw groupUnknown()
+      if (!DELETABLE.has(GROUP_WORDS[groupStatus(group)])) {
+        throw conflict('A group is deleted while its status is available or error.')
+      }
+      const outcome = await requestGroupCommand(services, project, id, { kind: 'delete' }, 'evs')
+      if (!outcome.ok) throw groupActionRefusal(outcome.refusal, 'the deletion')
+      return await reply.code(202).send()
+    },
+  )
+
+  consistencyActionRoute(app, services, groupId)
+
+  /** A pair shows itself as available while its own session is being started. */
+  async function untilPairsShown(project: string, pairs: readonly string[]): Promise<void> {
+    if (pairs.length === 0) return
+    const rows = await listPairs(store.db, project)
+    for (const pair of rows) if (pairs.includes(pair.id)) await untilShown(services, pair.group_id)
+  }
+}
+
+/** At least one member that means something. Pairs that come and leave in one request are two different ones. */
+function changeOf(members: Members) {
+  const add = idsMember(members['add_replication_ids'] ?? [], 'add_replication_ids')
+  const remove = idsMember(members['remove_replication_ids'] ?? [], 'remove_replication_ids')
+  if (add.some((id) => remove.includes(id))) {
+    throw refuse('EVS.5400', 'A pair is either added or removed.')
+  }
+  if ((members['replication_model'] ?? null) !== null) demandModel(members)
+  const texts = textsOf(members)
+  const named = (name: 'name' | 'description') =>
+    (members[name] ?? null) === null ? {} : { [name]: texts[name] }
+  const change = { ...named('name'), ...named('description'), add, remove }
+  if (Object.keys(change).length === 2 && add.length === 0 && remove.length === 0) {
+    throw refuse('EVS.5400', 'The update names nothing to change.')
+  }
+  return change
+}

@@ -1,0 +1,142 @@
+import { fault, Fault } from '#base/fault.ts'
+import { attachmentsOf } from '#control/resources/volumes.ts'
+import { readServer, serversOfVolume } from '#control/resources/servers.ts'
+import type { AgentRegistry } from '#control/sites/agents.ts'
+import { refusalCode } from '#control/sites/client.ts'
+import type { Queries, Transaction } from '#control/store/store.ts'
+import type { VolumeRow } from '#control/store/tables/resources.ts'
+import { GIB } from '#domain/volume.ts'
+import type { StepContext } from '../operation.ts'
+import { isOff, powerBook } from './instance-facts.ts'
+
+/* Whether two disks that exist already can become a pair: what their rows say, and what their sites say. */
+
+type Db = Queries | Transaction
+
+export type DiskRefusal =
+  | 'PRODUCTION_DISK_PAIRED'
+  | 'DR_DISK_PAIRED'
+  | 'PRODUCTION_DISK_STATE'
+  | 'DR_DISK_STATE'
+  | 'DR_DISK_RUNS'
+  | 'DISKS_OF_ONE_SITE'
+  | 'DISK_TYPES_DIFFER'
+  | 'DISK_SIZES_DIFFER'
+
+/** Settled states: everything else is being made, moved or grown, or is broken. */
+const USABLE: ReadonlySet<string> = new Set(['available', 'in-use'])
+
+/** By the rows. Null: they can. */
+export async function judgeDisks(
+  db: Db,
+  sources: { readonly agents: AgentRegistry },
+  production: VolumeRow,
+  dr: VolumeRow,
+): Promise<DiskRefusal | null> {
+  if (production.az === dr.az) return 'DISKS_OF_ONE_SITE'
+  if (production.pair !== null) return 'PRODUCTION_DISK_PAIRED'
+  if (dr.pair !== null) return 'DR_DISK_PAIRED'
+  if (!USABLE.has(production.status)) return 'PRODUCTION_DISK_STATE'
+  if (!USABLE.has(dr.status)) return 'DR_DISK_STATE'
+  if (production.volume_type !== dr.volume_type) return 'DISK_TYPES_DIFFER'
+  if (production.multiattach !== dr.multiattach) return 'DISK_TYPES_DIFFER'
+  if (production.size_gb !== dr.size_gb) return 'DISK_SIZES_DIFFER'
+  return (await isUsed(db, sources, dr)) ? 'DR_DISK_RUNS' : null
+}
+
+/** A server that runs, or may, has the disk. Of a server elsewhere nothing is known. */
+export async function isUsed(
+  db: Db,
+  sources: { readonly agents: AgentRegistry },
+  volume: VolumeRow,
+): Promise<boolean> {
+  const power = powerBook(sources)
+  const holders = new Set([
+    ...(await serversOfVolume(db, volume.id)).map(({ server }) => server),
+    ...attachmentsOf(volume).map(({ server }) => server),
+  ])
+  for (const id of holders) {
+    const server = await readServer(db, id)
+    if (server === undefined || !isOff(server, power(server))) return true
+  }
+  return false
+}
+
+const faultOf = (code: string, text: string, hint: string) =>
+  fault({ code, retry: 'never', text, hint })
+const RECREATE = 'Delete the pair, and create it again with other disks.'
+
+export const PRODUCTION_DISK_UNKNOWN = faultOf(
+  'PRODUCTION_DISK_UNKNOWN',
+  'The production disk is not at its site.',
+  RECREATE,
+)
+export const DR_DISK_UNKNOWN = faultOf(
+  'DR_DISK_UNKNOWN',
+  'The DR disk is not at its site.',
+  RECREATE,
+)
+export const PRODUCTION_DISK_TAKEN = faultOf(
+  'PRODUCTION_DISK_TAKEN',
+  'The production disk replicates already.',
+  'Wait until its old pair is gone at its site, then delete this pair and create it again.',
+)
+export const DR_DISK_TAKEN = faultOf(
+  'DR_DISK_TAKEN',
+  'The DR disk replicates already.',
+  'Wait until its old pair is gone at its site, then delete this pair and create it again.',
+)
+export const PRODUCTION_DISK_FAILED = faultOf(
+  'PRODUCTION_DISK_FAILED',
+  'The production disk has failed at its site.',
+  'Look at the log of its site; the disk has to be replaced.',
+)
+export const DR_DISK_FAILED = faultOf(
+  'DR_DISK_FAILED',
+  'The DR disk has failed at its site.',
+  'Delete the pair, replace the DR disk, and create the pair again.',
+)
+export const DR_DISK_IN_USE = faultOf(
+  'DR_DISK_IN_USE',
+  'A server that may run has the DR disk.',
+  'Stop the server or detach the disk; then delete the pair and create it again.',
+)
+export const PAIR_SIZES_DIFFER = faultOf(
+  'PAIR_SIZES_DIFFER',
+  'The two disks of the pair are of different sizes.',
+  'Extend the smaller disk; then delete the pair and create it again.',
+)
+
+const FAULTS = {
+  production: {
+    unknown: PRODUCTION_DISK_UNKNOWN,
+    taken: PRODUCTION_DISK_TAKEN,
+    failed: PRODUCTION_DISK_FAILED,
+  },
+  dr: { unknown: DR_DISK_UNKNOWN, taken: DR_DISK_TAKEN, failed: DR_DISK_FAILED },
+} as const
+
+/** By their sites. Throws the fault that says what is wrong; what a site holds may differ from its row after a restore. */
+export async function demandDisk(
+  ctx: StepContext<unknown>,
+  role: keyof typeof FAULTS,
+  volume: VolumeRow,
+): Promise<void> {
+  const faults = FAULTS[role]
+  const doing = `pairing disk ${volume.id}`
+  try {
+    const { sites } = ctx.services
+    const info = await sites.command(
+      volume.az,
+      'volume.show',
+      { volume: volume.id },
+      { signal: ctx.signal },
+    )
+    if (info.failed !== null) throw new Fault(faults.failed, doing)
+    if (info.serving === 'session') throw new Fault(faults.taken, doing)
+    if (info.size_bytes !== volume.size_gb * GIB) throw new Fault(PAIR_SIZES_DIFFER, doing)
+  } catch (error) {
+    if (refusalCode(error) === 'VOLUME_UNKNOWN') throw new Fault(faults.unknown, doing, {}, error)
+    throw error
+  }
+}
