@@ -16,10 +16,11 @@ import { once } from 'node:events'
 import { tmpdir } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { newHexId, newId } from '#base/ids.ts'
-import { listDomains } from '#control/resources/surroundings.ts'
+import { listDomains, setQuotaLimit } from '#control/resources/surroundings.ts'
 import type { Store } from '#control/store/store.ts'
+import { UNLIMITED } from '#domain/quota.ts'
 import { ApiLab, SITES } from '../test/support/api.ts'
-import { type GroupsInSync, insertGroupsInSync } from '../test/support/group-rows.ts'
+import { type GroupsInSync, insertGroupsInSync, reportOf } from '../test/support/group-rows.ts'
 import { disturbedOf, Lines, round, undisturbed, weighed } from './lib/lines.ts'
 import { machineFacts } from './lib/machine.ts'
 import type { ClientsAnswer, ClientsTask } from './lib/api-clients.ts'
@@ -55,7 +56,9 @@ export async function benchApi(options: { readonly json: boolean }): Promise<voi
       domain: domain?.id ?? '',
     })
     await insertOperations(lab.store, project, seeded, 100)
-    const say = async () => await Promise.all(SITES.map((site) => report(lab, site, seeded)))
+    await lab.store.write((tx) => setQuotaLimit(tx, project, 'server_groups', UNLIMITED))
+    const say = async () =>
+      await Promise.all(SITES.map((site) => lab.agents.receive(reportOf(site, seeded.sessions))))
     await say()
     reports = setInterval(() => void say(), 500)
     lab.operations.start()
@@ -196,22 +199,6 @@ export async function benchApi(options: { readonly json: boolean }): Promise<voi
     await lab.stop()
   }
 }
-
-const report = async (lab: ApiLab, site: string, { sessions }: GroupsInSync): Promise<void> =>
-  await lab.agents.receive({
-    site,
-    agent: 'agent-1',
-    boot_id: 'boot',
-    run_id: 'run',
-    version: '0.0.0',
-    command_address: '127.0.0.1:1',
-    link_address: '127.0.0.1:2',
-    nbd_unix: '/nowhere',
-    nbd_tcp: null,
-    nbd_tls: false,
-    free_bytes: 1e12,
-    sessions: [...sessions],
-  })
 
 /** Operations that ended, one in twenty of them in failure, as an hour of work on the groups leaves them. */
 async function insertOperations(

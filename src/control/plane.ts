@@ -6,6 +6,7 @@ import { createEngine, type OperationEngine } from '#control/operations/engine.t
 import { operationKinds } from '#control/operations/definitions/list.ts'
 import { createLimitSync } from '#control/operations/limit-sync.ts'
 import { createPowerSync } from '#control/operations/power-sync.ts'
+import { createRpoWatch } from '#control/operations/rpo-watch.ts'
 import type { CrashPoint } from '#control/operations/runner.ts'
 import type { OperationServices } from '#control/operations/services.ts'
 import { type AgentBook, createAgentBook } from '#control/sites/agents.ts'
@@ -137,6 +138,15 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
     const powerSync = createPowerSync({ store, clock, log, agents, sites })
     powerSync.start()
     undo.push(() => powerSync.stop())
+    const rpoWatch = createRpoWatch({
+      store,
+      clock,
+      log,
+      agents,
+      agentSilenceMs: config.agentSilenceMs,
+    })
+    rpoWatch.start()
+    undo.push(() => rpoWatch.stop())
     const limitSync = createLimitSync({ store, clock, log, agents, sites })
     limitSync.start()
     undo.push(() => limitSync.stop())

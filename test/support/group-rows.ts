@@ -8,7 +8,7 @@ import type {
   VolumeRow,
 } from '#control/store/tables/resources.ts'
 import type { ProtectedInstanceRow } from '#control/store/tables/servers.ts'
-import type { SessionStatus } from '#wire/site/witness.ts'
+import type { Report, SessionStatus } from '#wire/site/witness.ts'
 
 /** The row of a group of its own between az1 and az2; `over` has what the test is about. */
 export const groupRow = (
@@ -250,4 +250,20 @@ const sessionOf = (session: string, pairs: readonly ReplicationPairRow[]): Sessi
     copied_bytes: 0,
     size_bytes: 1_073_741_824,
   })),
+})
+
+/** What a site's agent would report about these sessions. */
+export const reportOf = (site: string, sessions: readonly SessionStatus[]): Report => ({
+  site,
+  agent: 'agent-1',
+  boot_id: 'boot',
+  run_id: 'run',
+  version: '0.0.0',
+  command_address: '127.0.0.1:1',
+  link_address: '127.0.0.1:2',
+  nbd_unix: '/nowhere',
+  nbd_tcp: null,
+  nbd_tls: false,
+  free_bytes: 1e12,
+  sessions: [...sessions],
 })

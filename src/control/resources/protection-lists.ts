@@ -1,10 +1,11 @@
-import { type SelectQueryBuilder, sql } from 'kysely'
+import { sql } from 'kysely'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import type { ProtectedInstanceRow } from '#control/store/tables/servers.ts'
 import type { GroupForm } from '#domain/protection-group.ts'
 import type { Tag } from '#domain/tag.ts'
 import { pairAttachments, type PairGist } from './instances.ts'
+import { type ListPage, pageOf, type PageWanted } from './pages.ts'
 
 /* Pages of groups, pairs and instances of one project, for lists that may have ten thousand rows: the database filters, counts and cuts, and
  * gives out the page only. Newest first, then by id, so that pages neither overlap nor leave gaps; the indexes are in that order.
@@ -13,19 +14,6 @@ import { pairAttachments, type PairGist } from './instances.ts'
  * compared for it.
  */
 type Db = Queries | Transaction
-
-export interface PageWanted {
-  readonly limit: number
-  readonly offset: number
-  /** Rows after that one only. One that is not among the matching rows ends the list: starting anew would repeat rows for ever. */
-  readonly marker?: string | undefined
-}
-
-export interface ListPage<Row> {
-  readonly rows: readonly Row[]
-  /** Of all that match, on whatever page. */
-  readonly count: number
-}
 
 export interface ListFilter {
   readonly form: GroupForm
@@ -263,41 +251,6 @@ export async function instancesWithPairs(
 }
 
 // ---------------------------------------------------------------- parts of queries
-
-/** The page, and the number of all rows. `query` has the rows as `r`. */
-async function pageOf<DB, TB extends keyof DB, Row>(
-  query: SelectQueryBuilder<DB, TB, Row>,
-  { limit, offset, marker }: PageWanted,
-): Promise<ListPage<Row>> {
-  const counted = await query
-    .clearSelect()
-    .select(sql<number>`count(*)`.as('count'))
-    .executeTakeFirstOrThrow()
-  const { count } = counted as { count: number | string }
-  let after = query
-  if (marker !== undefined) {
-    const last = await query
-      .clearSelect()
-      .select(sql<number>`r.created_at`.as('created_at'))
-      .where(sql<boolean>`r.id = ${marker}`)
-      .executeTakeFirst()
-    if (last === undefined) return { rows: [], count: Number(count) }
-    const { created_at: at } = last as { created_at: number }
-    after = query.where(
-      sql<boolean>`(r.created_at < ${at} or (r.created_at = ${at} and r.id > ${marker}))`,
-    )
-  }
-  const rows =
-    limit === 0
-      ? []
-      : await after
-          .orderBy(sql`r.created_at`, 'desc')
-          .orderBy(sql`r.id`)
-          .limit(limit)
-          .offset(offset)
-          .execute()
-  return { rows, count: Number(count) }
-}
 
 /**
  * `few`: something else picks the few rows that count. Then the column is hidden from the planner, which would go through all rows of the

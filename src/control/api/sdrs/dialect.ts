@@ -6,6 +6,7 @@ import { instanceTagRoutes } from './instance-tags.ts'
 import { instanceRoutes } from './instances.ts'
 import { notYetRoutes } from './not-yet.ts'
 import { pairRoutes } from './pairs.ts'
+import { rpoRoutes } from './rpo.ts'
 import type { SdrsServices } from './services.ts'
 import { surroundingRoutes } from './surroundings.ts'
 import { taskRoutes } from './task-center.ts'
@@ -44,6 +45,7 @@ export function sdrsDialect(services: SdrsServices, options: SdrsOptions = {}): 
       instancePartRoutes(app, context)
       instanceTagRoutes(app, context)
       taskRoutes(app, context)
+      rpoRoutes(app, context)
       notYetRoutes(app, context)
     },
   }

@@ -1,4 +1,4 @@
-import type { PageWanted } from '#control/resources/protection-lists.ts'
+import type { PageWanted } from '#control/resources/pages.ts'
 import type { Refusal } from '../http/refusal.ts'
 import { isId } from './codec.ts'
 import type { RefuseWith } from './errors.ts'

@@ -4,7 +4,7 @@ import type { SdrsCode } from './errors.ts'
 import { pageOf, type Query } from './lists.ts'
 import type { SdrsContext } from './services.ts'
 
-/* Drills and recovery point statistics. This server has none: lists are empty, an id names nothing, and creating answers 501.
+/* Drills. This server has none: the list is empty, an id names nothing, and creating answers 501.
  * Clients that look before they act work; docs/compatibility/sdrs.md lists them all. */
 
 const DRILL = '/v1/:project_id/disaster-recovery-drills/:disaster_recovery_drill_id'
@@ -44,6 +44,4 @@ export function notYetRoutes(app: Api, { refuse }: SdrsContext): void {
   for (const method of ['GET', 'PUT', 'DELETE'] as const) {
     absent(method, DRILL, 'disaster_recovery_drill_id', 'SDRS.1900', 'SDRS.1902')
   }
-
-  emptyList('/v1/:project_id/resource/rpo-statistics', 'resource_rpo_statistics')
 }
