@@ -2,11 +2,13 @@ import swagger from '@fastify/swagger'
 import type { Api, Dialect } from '../http/dialect.ts'
 import { errorBody, NATIVE_COMMON, refusalOfFault } from './errors.ts'
 import { arbitrationRoutes } from './arbitration.ts'
+import { automaticFailoverRoutes } from './automatic-failover.ts'
 import { divergenceRoutes } from './divergences.ts'
 import { groupRoutes } from './groups.ts'
 import { healthRoutes } from './health.ts'
 import { identityRoutes } from './identity.ts'
 import { eventRoutes, operationRoutes, stateRoutes } from './operations.ts'
+import { recoveryRoutes } from './recovery.ts'
 import type { NativeServices } from './services.ts'
 import { snapshotRoutes } from './snapshots.ts'
 import { verifyRoutes } from './verify.ts'
@@ -32,6 +34,8 @@ export function nativeDialect(services: NativeServices): Dialect {
         volumeTypeRoutes(api, services)
         groupRoutes(api, services)
         arbitrationRoutes(api, services)
+        recoveryRoutes(api, services)
+        automaticFailoverRoutes(api, services)
         verifyRoutes(api, services)
         divergenceRoutes(api, services)
         snapshotRoutes(api, services)
