@@ -139,6 +139,15 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
     const powerSync = createPowerSync({ store, clock, log, agents, sites })
     powerSync.start()
     undo.push(() => powerSync.stop())
+    const rpoWatch = createRpoWatch({
+      store,
+      clock,
+      log,
+      agents,
+      agentSilenceMs: config.agentSilenceMs,
+    })
+    rpoWatch.start()
+    undo.push(() => rpoWatch.stop())
     const { sites: siteNames, agentSilenceMs, leaseMs, leaseDriftMs: driftMs } = config
     const automatic = createAutomaticFailover({
       services: { store, operations, clock, agents, witness, agentSilenceMs, sites: siteNames },
@@ -149,15 +158,6 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
     })
     automatic.start()
     undo.push(() => automatic.stop())
-    const rpoWatch = createRpoWatch({
-      store,
-      clock,
-      log,
-      agents,
-      agentSilenceMs: config.agentSilenceMs,
-    })
-    rpoWatch.start()
-    undo.push(() => rpoWatch.stop())
     const limitSync = createLimitSync({ store, clock, log, agents, sites })
     limitSync.start()
     undo.push(() => limitSync.stop())
