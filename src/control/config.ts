@@ -117,6 +117,14 @@ export const controlOptions = {
         'Directory of the executables that recovery plans may name. It and they must belong to root or to the user of the control plane, and nobody else may be able to change them. Left out: no plan runs a script.',
     }),
   ),
+  regions: optional(
+    listOption({
+      about:
+        'Other regions that backups can be copied to: name, and a JSON file with url, domain, user and password for it, as `holdfast up` writes it.',
+      item: 'NAME=FILE',
+      pattern: /^[a-zA-Z0-9._-]{1,255}=.+$/,
+    }),
+  ),
   sdrsAbsentStatus: choiceOption({
     about:
       'HTTP status of SDRS for a resource in the path that does not exist. 404 is what most clients understand, 400 what is published.',
@@ -159,6 +167,8 @@ export interface ControlConfig {
   readonly agentSilenceMs: number
   /** Undefined: recovery plans run no scripts. */
   readonly recoveryScripts: string | undefined
+  /** Other regions and the files of credentials for them. */
+  readonly regions: readonly { readonly name: string; readonly file: string }[]
   readonly sdrsAbsentStatus: 404 | 400
   readonly logLevel: string
 }
@@ -229,9 +239,15 @@ export function controlConfig(values: OptionValues<typeof controlOptions>): Cont
     leaseDriftMs: values.leaseDriftMs,
     agentSilenceMs: values.agentSilenceMs,
     recoveryScripts: absolute(values.recoveryScripts),
+    regions: (values.regions ?? []).map(regionPlace),
     sdrsAbsentStatus: values.sdrsAbsentStatus === '400' ? 400 : 404,
     logLevel: values.logLevel,
   }
+}
+
+const regionPlace = (text: string): ControlConfig['regions'][number] => {
+  const at = text.indexOf('=')
+  return { name: text.slice(0, at), file: resolve(text.slice(at + 1)) }
 }
 
 function databaseSpec(

@@ -3,6 +3,7 @@ import type { Clock } from '#base/clock.ts'
 import { isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { createAutomaticFailover } from '#control/operations/automatic-failover.ts'
+import { createBackupSchedule } from '#control/operations/backup-schedule.ts'
 import { createEngine, type OperationEngine } from '#control/operations/engine.ts'
 import { operationKinds } from '#control/operations/definitions/list.ts'
 import { createLimitSync } from '#control/operations/limit-sync.ts'
@@ -12,6 +13,7 @@ import type { CrashPoint } from '#control/operations/runner.ts'
 import type { OperationServices } from '#control/operations/services.ts'
 import { type AgentBook, createAgentBook } from '#control/sites/agents.ts'
 import { type ClientCredential, createSiteClient, type SiteClient } from '#control/sites/client.ts'
+import { createRegionClient } from '#control/sites/regions.ts'
 import { type InternalServer, serveInternal } from '#control/sites/server.ts'
 import { createWitness, type Witness } from '#control/sites/witness.ts'
 import { beginRun, endRun, readMeta } from '#control/store/meta.ts'
@@ -97,6 +99,8 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
       driftMs: config.leaseDriftMs,
     })
     await witness.watchLeases()
+    const regions = createRegionClient(config.regions, () => clock.bootMs())
+    undo.push(() => regions.close())
     const services: OperationServices = {
       store,
       clock,
@@ -104,6 +108,7 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
       sites,
       agents,
       witness,
+      regions,
       ...(config.recoveryScripts === undefined
         ? {}
         : { scripts: recoveryScripts(config.recoveryScripts, clock) }),
@@ -158,6 +163,16 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
     })
     automatic.start()
     undo.push(() => automatic.stop())
+    const backupSchedule = createBackupSchedule({
+      store,
+      clock,
+      log,
+      operations,
+      region: config.region,
+      destinations: regions.names,
+    })
+    backupSchedule.start()
+    undo.push(() => backupSchedule.stop())
     const limitSync = createLimitSync({ store, clock, log, agents, sites })
     limitSync.start()
     undo.push(() => limitSync.stop())

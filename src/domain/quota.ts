@@ -7,7 +7,11 @@ export type QuotaKind =
   | 'volumes'
   | 'gigabytes'
   | 'instances'
+  | BackupQuotaKind
   | NetworkQuotaKind
+
+/** Backups of servers, their gigabytes, and what one older API counts: plans and runs. */
+export type BackupQuotaKind = 'backups' | 'backup_capacity' | 'backup_plans' | 'checkpoints'
 
 /** Each counts the rows of one table. */
 export type NetworkQuotaKind =
@@ -34,6 +38,10 @@ export const QUOTAS: Record<QuotaKind, QuotaRule> = {
   gigabytes: { fallback: UNLIMITED, min: 0, max: UNLIMITED },
   // Servers, those included that stand by at the other site.
   instances: { fallback: 2000, min: 0, max: UNLIMITED },
+  backups: { fallback: UNLIMITED, min: UNLIMITED, max: UNLIMITED },
+  backup_capacity: { fallback: UNLIMITED, min: UNLIMITED, max: UNLIMITED },
+  backup_plans: { fallback: 50, min: UNLIMITED, max: UNLIMITED },
+  checkpoints: { fallback: UNLIMITED, min: UNLIMITED, max: UNLIMITED },
   vpcs: { fallback: 100, min: 0, max: UNLIMITED },
   subnets: { fallback: 200, min: 0, max: UNLIMITED },
   // Two and a half for each server that a project may have.

@@ -285,6 +285,10 @@ async function prepareRegion(context: RegionContext): Promise<PartSpec[]> {
     'pki.caKey': ca.key,
     bootstrapFile: bootstrapFile(paths, plan),
     allowPlaintext: access.allowPlaintext,
+    // Each region can be sent copies of the other's backups.
+    regions: REGIONS.filter(({ region }) => region !== plan.region).map(
+      ({ region }) => `${region}=${paths.credentials}`,
+    ),
     ...(tls === undefined ? {} : { 'tls.cert': tls.cert, 'tls.key': tls.key }),
   })
   const agents = await Promise.all(

@@ -85,6 +85,18 @@ export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promi
       return await count(db, 'replication_pairs', project)
     case 'instances':
       return await count(db, 'servers', project)
+    case 'backups':
+      return await count(db, 'checkpoint_items', project)
+    case 'backup_capacity': {
+      const row = await db
+        .selectFrom('checkpoint_items')
+        .select((eb) => eb.fn.sum<number | null>('size_mb').as('sum'))
+        .where('project', '=', project)
+        .executeTakeFirst()
+      return Math.ceil(Number(row?.sum ?? 0) / 1024)
+    }
+    case 'backup_plans':
+    case 'checkpoints':
     case 'volumes':
     case 'vpcs':
     case 'subnets':
@@ -116,7 +128,14 @@ async function countGroups(db: Db, project: string): Promise<number> {
 
 async function count(
   db: Db,
-  table: 'replication_pairs' | 'volumes' | 'servers' | NetworkQuotaKind,
+  table:
+    | 'replication_pairs'
+    | 'volumes'
+    | 'servers'
+    | 'checkpoint_items'
+    | 'backup_plans'
+    | 'checkpoints'
+    | NetworkQuotaKind,
   project: string,
 ): Promise<number> {
   const row = await db

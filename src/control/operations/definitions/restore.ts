@@ -3,7 +3,6 @@ import { readItem, SERVER_TYPE, updateItem } from '#control/resources/checkpoint
 import { readRestore, settleRestore } from '#control/resources/restores.ts'
 import { readServer, SERVER_RESOURCE, updateServer } from '#control/resources/servers.ts'
 import { addChore } from '#control/resources/surroundings.ts'
-import type { Transaction } from '#control/store/store.ts'
 import type { ServerRow } from '#control/store/tables/servers.ts'
 import type { RestoreInfo } from '#wire/site/backups.ts'
 import { childrenStep, operation, step, type StepContext } from '../operation.ts'
