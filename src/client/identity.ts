@@ -88,6 +88,32 @@ export const listProjects = (
 ): Promise<{ readonly domain_id: string; readonly projects: readonly ProjectInfo[] }> =>
   api.get(`${base}/projects`)
 
+export interface QuotaInfo {
+  readonly kind: string
+  /** -1: unlimited. */
+  readonly limit: number
+  readonly used: number
+  readonly default: number
+}
+
+export async function listQuotas(api: ApiSession, project: string): Promise<readonly QuotaInfo[]> {
+  const { quotas } = await api.get<{ quotas: QuotaInfo[] }>(
+    `/api/v1/projects/${at(project)}/quotas`,
+  )
+  return quotas
+}
+
+/** By kind; -1: unlimited, null: the default. All or none. */
+export async function setQuotas(
+  api: ApiSession,
+  project: string,
+  limits: Readonly<Record<string, number | null>>,
+): Promise<readonly QuotaInfo[]> {
+  const path = `/api/v1/projects/${at(project)}/quotas`
+  const { quotas } = await api.put<{ quotas: QuotaInfo[] }>(path, { quotas: limits })
+  return quotas
+}
+
 export async function createProject(
   api: ApiSession,
   spec: { readonly name: string; readonly description?: string },

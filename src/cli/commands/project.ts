@@ -1,9 +1,18 @@
 import type { Command } from 'commander'
-import { createProject, deleteProject, listProjects, type ProjectInfo } from '#client/identity.ts'
+import {
+  createProject,
+  deleteProject,
+  listProjects,
+  listQuotas,
+  type ProjectInfo,
+  type QuotaInfo,
+  setQuotas,
+} from '#client/identity.ts'
 import type { CommandContext } from '../context.ts'
 import { projectBy } from '../names.ts'
 import { columns } from '../output.ts'
-import { apiAction, apiLeaf } from '../session.ts'
+import { apiAction, apiLeaf, openSession } from '../session.ts'
+import { usageError } from '../usage.ts'
 
 /* `holdfast project`: what volumes, groups and roles belong to. */
 
@@ -38,7 +47,51 @@ export function projectCommand(command: Command, context: CommandContext): void 
     await deleteProject(api, project.id)
     output.result({ deleted: project.id }, `${project.name}: deleted`)
   })
+  quotaCommands(command, context)
 }
+
+function quotaCommands(parent: Command, context: CommandContext): void {
+  const command = parent.command('quota').description('how much a project may have')
+
+  const show = apiLeaf(context, command, 'show')
+    .description('show limits and what is used')
+    .argument('<project>')
+  apiAction(context, show, async (api, output, _, name = '') => {
+    const { id } = await projectBy(api, name)
+    const quotas = await listQuotas(api, id)
+    output.result({ project_id: id, quotas }, quotaTable(quotas))
+  })
+
+  const set = apiLeaf(context, command, 'set')
+    .description('set limits, all that are given or none: server_groups=50 replications=unlimited')
+    .argument('<project>')
+    .argument('<kind=limit...>', 'a number, `unlimited`, or `default`')
+  set.action(async (name: string, settings: string[]) => {
+    const api = await openSession(context.env, set.opts())
+    const limits = Object.fromEntries(settings.map(limitOf))
+    const { id } = await projectBy(api, name)
+    const quotas = await setQuotas(api, id, limits)
+    const changed = quotas.filter(({ kind }) => kind in limits)
+    context.output(set).result({ project_id: id, quotas }, quotaTable(changed))
+  })
+}
+
+function limitOf(setting: string): [string, number | null] {
+  const [, kind, value] = /^([a-z_]+)=(\d{1,10}|unlimited|default)$/.exec(setting) ?? []
+  if (kind === undefined || value === undefined) {
+    throw usageError(`${setting}: give KIND=NUMBER, KIND=unlimited or KIND=default`)
+  }
+  if (value === 'default') return [kind, null]
+  return [kind, value === 'unlimited' ? -1 : Number(value)]
+}
+
+const quotaTable = (quotas: readonly QuotaInfo[]): string[] =>
+  columns(
+    ['kind', 'used', 'limit', 'default'],
+    quotas.map((one) => [one.kind, String(one.used), shown(one.limit), shown(one.default)]),
+  )
+
+const shown = (limit: number): string => (limit < 0 ? 'unlimited' : String(limit))
 
 const table = (projects: readonly ProjectInfo[]): string[] =>
   columns(

@@ -9,6 +9,7 @@ import { healthRoutes } from './health.ts'
 import { identityRoutes } from './identity.ts'
 import { eventRoutes, operationRoutes, stateRoutes } from './operations.ts'
 import { recoveryRoutes } from './recovery.ts'
+import { quotaRoutes } from './quotas.ts'
 import type { NativeServices } from './services.ts'
 import { snapshotRoutes } from './snapshots.ts'
 import { verifyRoutes } from './verify.ts'
@@ -30,6 +31,7 @@ export function nativeDialect(services: NativeServices): Dialect {
         const api = inner as unknown as Api
         healthRoutes(api, services)
         identityRoutes(api, services)
+        quotaRoutes(api, services)
         volumeRoutes(api, services)
         volumeTypeRoutes(api, services)
         groupRoutes(api, services)

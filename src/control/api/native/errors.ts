@@ -70,7 +70,7 @@ export function refusalOfFault({ kind }: Fault): Refusal | null {
   return status === undefined ? null : new HintedRefusal(status, kind.code, kind.text, kind.hint)
 }
 
-export const refuse = (status: 404 | 409 | 503, code: string, message: string, hint: string) =>
+export const refuse = (status: 400 | 404 | 409 | 503, code: string, message: string, hint: string) =>
   new HintedRefusal(status, code, message, hint)
 
 export function errorBody(refusal: Refusal, requestId: string): unknown {
