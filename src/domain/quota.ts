@@ -50,6 +50,27 @@ export const QUOTAS: Record<QuotaKind, QuotaRule> = {
   security_group_rules: { fallback: 5000, min: 0, max: UNLIMITED },
 }
 
+export const QUOTA_KINDS = Object.keys(QUOTAS) as QuotaKind[]
+
+export const isQuotaKind = (value: string): value is QuotaKind => Object.hasOwn(QUOTAS, value)
+
+/** Larger ones are not stored exactly; nobody counts so far. */
+export const QUOTA_LIMIT_MAX = 2 ** 31 - 1
+
+export type QuotaRefusal = 'QUOTA_OUT_OF_RANGE' | 'QUOTA_BELOW_USAGE'
+
+/** Whether an administrator may set this limit; null: yes. `used`: what the project has now. */
+export function judgeQuota(kind: QuotaKind, limit: number, used: number): QuotaRefusal | null {
+  const { min, max } = QUOTAS[kind]
+  if (limit === UNLIMITED) return max === UNLIMITED ? null : 'QUOTA_OUT_OF_RANGE'
+  const inRange =
+    Number.isInteger(limit) &&
+    limit >= min &&
+    limit <= (max === UNLIMITED ? QUOTA_LIMIT_MAX : max)
+  if (!inRange) return 'QUOTA_OUT_OF_RANGE'
+  return limit < used ? 'QUOTA_BELOW_USAGE' : null
+}
+
 /** True when `more` further units still fit. */
 export const fits = (limit: number, used: number, more = 1): boolean =>
   limit === UNLIMITED || used + more <= limit

@@ -77,6 +77,15 @@ export async function setQuotaLimit(
     .execute()
 }
 
+/** The default counts again. */
+export async function dropQuotaLimit(
+  tx: Transaction,
+  project: string,
+  kind: QuotaKind,
+): Promise<void> {
+  await tx.deleteFrom('quotas').where('project', '=', project).where('kind', '=', kind).execute()
+}
+
 export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promise<number> {
   switch (kind) {
     case 'server_groups':
