@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Clock } from '#base/clock.ts'
 import { isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
@@ -21,6 +22,7 @@ import { checkDurability, type OpenStore, openStore } from '#control/store/open.
 import { STORE_NOT_DURABLE } from '#control/store/postgres/durability.ts'
 import type { Store } from '#control/store/store.ts'
 import type { ControlConfig } from './config.ts'
+import { openReportKey } from './report-key.ts'
 import { recoveryScripts } from './scripts.ts'
 
 /* Everything of a control plane below its public API: state, witness, agents, operations, and the internal port. */
@@ -108,6 +110,7 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
       sites,
       agents,
       witness,
+      reports: openReportKey(join(config.dataDir, 'report-key.pem')),
       regions,
       ...(config.recoveryScripts === undefined
         ? {}

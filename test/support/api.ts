@@ -16,6 +16,7 @@ import { type Administrator, bootstrapIdentity } from '#control/identity/bootstr
 import { createIdentity, type Identity } from '#control/identity/identity.ts'
 import { createPasswords } from '#control/identity/passwords.ts'
 import type { Role } from '#control/identity/principal.ts'
+import { openReportKey } from '#control/report-key.ts'
 import { openSecretBox } from '#control/identity/secret-box.ts'
 import { operationKinds } from '#control/operations/definitions/list.ts'
 import { createEngine, type OperationEngine } from '#control/operations/engine.ts'
@@ -122,7 +123,16 @@ export class ApiLab {
     })
     // No agent ever reports here by itself, so without a stand-in no command goes out.
     const commands = options.sites ?? { command: noAgent, close: async () => {} }
-    const services: OperationServices = { store, clock, log, agents, witness, sites: commands }
+    const reports = openReportKey(join(directory, 'report-key.pem'))
+    const services: OperationServices = {
+      store,
+      clock,
+      log,
+      agents,
+      witness,
+      reports,
+      sites: commands,
+    }
     const operations = createEngine({
       store,
       clock,

@@ -17,10 +17,22 @@ export interface OperationServices {
   readonly agents: AgentRegistry
   /** The ownership records. */
   readonly witness: Witness
+  /** Signs what is handed out as proof. */
+  readonly reports: ReportSigner
   /** Left out: this control plane was told of no other region. */
   readonly regions?: RegionClient
   /** Left out: this control plane has no directory of scripts. */
   readonly scripts?: RecoveryScripts
+}
+
+/** The installation's own key for reports. The first use makes it. */
+export interface ReportSigner {
+  /** Names the key, see docs/formats/drill-report.md. */
+  key(): string
+  /** Ed25519. */
+  sign(bytes: Buffer): Buffer
+  /** PEM, for whoever checks. */
+  publicKey(): string
 }
 
 /** Executables that the operator of this control plane has put in one directory for recovery plans. */

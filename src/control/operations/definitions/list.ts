@@ -2,6 +2,8 @@ import type { OperationKind } from '../operation.ts'
 import { backupServer, runPolicy } from './backup.ts'
 import { backupUpkeep } from './backup-upkeep.ts'
 import { deleteItem } from './checkpoint-deletion.ts'
+import { deleteDrill } from './drill-end.ts'
+import { createDrill } from './drills.ts'
 import { failoverGroup } from './failover.ts'
 import {
   createGroup,
@@ -61,6 +63,8 @@ export const operationKinds: readonly OperationKind<never>[] = [
   failoverGroup,
   recoverGroup,
   recoverServer,
+  createDrill,
+  deleteDrill,
   createPair,
   expandPair,
   deletePair,

@@ -1,3 +1,4 @@
+import { drillsOfGroup } from '#control/resources/drills.ts'
 import { groupStation, pairsOfGroup, productionAz } from '#control/resources/groups.ts'
 import { readOwnership } from '#control/resources/sync.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
@@ -123,7 +124,7 @@ export async function groupFacts(
       reversingTo: group.reversing_to as Station | null,
       pairs: pairs.length,
       usablePairs: pairs.filter((pair) => pair.status !== 'error').length,
-      drills: 0,
+      drills: (await drillsOfGroup(tx, group.id)).length,
       busyPairs: pairs.filter((pair) => PAIR_BUSY.has(pair.status as PairStatus)).length,
       sync: view?.fact ?? 'idle',
       preferredMayRun:
