@@ -1,10 +1,11 @@
 import { fork } from 'node:child_process'
 import { randomFillSync } from 'node:crypto'
 import { once } from 'node:events'
-import { open, rm } from 'node:fs/promises'
+import { type FileHandle, open, rm } from 'node:fs/promises'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
+import { cannotClone, cloneFile } from '#base/system/clone.ts'
 import { median } from './machine.ts'
 
 /* What this machine can do without us, in the same run: what a bound is made of. */
@@ -56,28 +57,65 @@ export interface DiskRates {
   readonly fresh: number
   /** Over blocks that are allocated. */
   readonly over: number
+  /** The same, when what they held must not be lost: over a file that was cloned right before; where that cannot be done, each stretch of
+   *  PRESERVED_BYTES is read, written to another file and made durable there before it is overwritten. */
+  readonly keeping: number
 }
 
-/** Bytes per second of a sequential write of `totalBytes` and one fdatasync at its end, in a file of its own in `directory`. */
+/** What one step of a kept copy preserves at a time. */
+const PRESERVED_BYTES = 8 * MIB
+
+/** Bytes per second of sequential writes of `totalBytes` and one fdatasync at their end, in a file of its own in `directory`. */
 export async function diskBytesPerSecond(
   directory: string,
   totalBytes: number,
 ): Promise<DiskRates> {
   const path = join(directory, 'disk-rate')
-  const file = await open(path, 'w')
+  const file = await open(path, 'w+')
   const chunk = randomFillSync(Buffer.alloc(MIB))
-  const pass = async (): Promise<number> => {
+  const pass = async (before: (at: number) => Promise<void> = noop): Promise<number> => {
     const began = performance.now()
-    for (let at = 0; at < totalBytes; at += chunk.length) await file.write(chunk, 0, MIB, at)
+    for (let at = 0; at < totalBytes; at += chunk.length) {
+      await before(at)
+      await file.write(chunk, 0, MIB, at)
+    }
     await file.datasync()
     return totalBytes / ((performance.now() - began) / 1000)
   }
+  const keptPath = `${path}-kept`
+  const kept = await open(keptPath, 'w+')
   try {
     const fresh = await pass()
-    return { fresh, over: await pass() }
+    const over = await pass()
+    const preserves = !(await clone(kept, file))
+    const keeping = await pass(preserves ? preserving(file, kept) : noop)
+    return { fresh, over, keeping }
   } finally {
-    await file.close()
-    await rm(path)
+    await Promise.all([file.close(), kept.close()])
+    await Promise.all([rm(path), rm(keptPath)])
+  }
+}
+
+const noop = (): Promise<void> => Promise.resolve()
+
+async function clone(target: FileHandle, source: FileHandle): Promise<boolean> {
+  try {
+    await cloneFile(target.fd, source.fd)
+    return true
+  } catch (error) {
+    if (cannotClone(error)) return false
+    throw error
+  }
+}
+
+/** To be called before each write, in order: at the beginning of a stretch it preserves all of it. */
+function preserving(file: FileHandle, kept: FileHandle): (at: number) => Promise<void> {
+  const stretch = Buffer.alloc(PRESERVED_BYTES)
+  return async (at) => {
+    if (at % PRESERVED_BYTES !== 0) return
+    const { bytesRead } = await file.read(stretch, 0, PRESERVED_BYTES, at)
+    await kept.write(stretch, 0, bytesRead, at)
+    await kept.datasync()
   }
 }
 
