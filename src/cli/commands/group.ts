@@ -27,6 +27,8 @@ import { followJob, type JobFlags, positiveInteger } from '../jobs.ts'
 import { columns, type Output } from '../output.ts'
 import { apiAction, apiLeaf } from '../session.ts'
 import { usageError } from '../usage.ts'
+import { groupAutomaticCommands } from './group-automatic.ts'
+import { followSwitch, groupRecoveryCommands } from './group-recovery.ts'
 import { groupVerifyCommand } from './group-verify.ts'
 import { arbitrationText, detailLines, preflightLines } from './group-detail.ts'
 
@@ -116,6 +118,7 @@ export function groupCommand(command: Command, context: CommandContext): void {
     const one = extend(jobOptions(leaf(name).description(about).argument('<group>')))
     apiAction<JobFlags & Flags>(context, one, async (api, output, flags, id = '') => {
       await followJob(api, output, await act(api, id, output, flags), flags, `${name} ${id}`)
+      if (SWITCHES.has(name)) await followSwitch(api, context, output, id, flags)
     })
   }
   change(
@@ -155,6 +158,8 @@ export function groupCommand(command: Command, context: CommandContext): void {
         ),
   )
   groupVerifyCommand(leaf('verify'), context)
+  groupRecoveryCommands(command, context)
+  groupAutomaticCommands(command, context)
   change('delete', 'delete a group without pairs', (api, id) => deleteGroup(api, id))
 
   const preflight = leaf('preflight')
@@ -236,6 +241,9 @@ interface FailoverFlags {
   readonly force?: boolean
   readonly preferredSiteIsOff?: boolean
 }
+
+/** What the servers of a group follow. */
+const SWITCHES: ReadonlySet<string> = new Set(['failover', 'reverse'])
 
 const ACTIONS = ['start', 'stop', 'reverse', 'failover'] as const
 const isAction = (text: string): text is (typeof ACTIONS)[number] =>
