@@ -17,6 +17,7 @@ import {
   failureCode,
   GROUP_WORDS,
   groupReplication,
+  LINKING,
   pairReplication,
   pairWord,
   shownProgress,
@@ -89,14 +90,15 @@ export async function replicationObjects(
   const byId = new Map(groups.map((group) => [group.id, group]))
   const byGroup = Map.groupBy(pairs, (pair) => pair.group_id)
 
-  /** Production is heard, and its last report is of an older record than the one in force. */
+  /** Production is heard, and has not reported since the group or its record last changed: what it said is of before. */
   const awaited = (group: ProtectionGroupRow): boolean => {
     const record = records.get(group.id)
-    if (record === undefined || record.epoch === 0 || !services.agents.heard(record.writer)) {
-      return false
-    }
+    if (record === undefined || !services.agents.heard(record.writer)) return false
     if (record.state !== 'resyncing' && record.state !== 'in_sync') return false
-    return services.agents.session(group.id, record.writer)?.status.epoch !== record.epoch
+    const report = services.agents.session(group.id, record.writer)
+    if (report?.status.epoch !== record.epoch) return true
+    const changed = Math.max(group.updated_at, changes.get(group.id) ?? 0)
+    return services.clock.wallMs() - report.ageMs <= changed
   }
   const replicationOf = (
     pair: ReplicationPairRow,
@@ -111,6 +113,15 @@ export async function replicationObjects(
       awaited: awaited(group),
       progress: pair.progress,
     })
+  const faultLevelOf = (
+    members: readonly ReplicationPairRow[],
+    group: ProtectionGroupRow,
+    view: SyncView | undefined,
+  ): '0' | '2' | '5' => {
+    const level = members.some((pair) => pair.in_session === 1) ? (view?.faultLevel ?? '0') : '0'
+    const linking = LINKING.has(groupStatus(group)) || awaited(group)
+    return level === '5' && linking ? '0' : level
+  }
   const times = (created: number, ...updated: (number | undefined)[]) => {
     const last = Math.max(...updated.map((ms) => ms ?? 0))
     return { created_at: evsTime(created), updated_at: changedAt(created, last) }
@@ -145,7 +156,7 @@ export async function replicationObjects(
           multiattach: volume.multiattach === 1,
           ...managedElsewhere(group),
         }),
-        fault_level: pair.in_session === 1 ? (view?.faultLevel ?? '0') : '0',
+        fault_level: faultLevelOf([pair], group, view),
       }
     }),
     groups: groups.map((group) => {
@@ -167,7 +178,7 @@ export async function replicationObjects(
         failure_detail: groupStatus(group).startsWith('error')
           ? failureCode(group.failure_detail, 'group')
           : null,
-        fault_level: own.some((pair) => pair.in_session === 1) ? (view?.faultLevel ?? '0') : '0',
+        fault_level: faultLevelOf(own, group, view),
       }
     }),
   }

@@ -73,14 +73,16 @@ const BROKEN: ReadonlySet<PairStatus> = new Set([
   'fault',
 ])
 
+/** The two sides are being brought to each other: that they have no link yet is no fault. */
+export const LINKING: ReadonlySet<GroupStatus> = new Set(['starting', 'reprotecting', 'reversing'])
+
 /** Null: only while the pair is being created. */
 export function pairReplication(known: PairKnowledge): Replication | null {
   const { pair, group, inSession, sync, awaited, progress } = known
   if (pair === 'creating') return null
   if (pair === 'error') return 'error'
   if (group === 'failed-over') return 'active-stopped'
-  const begins = group === 'starting' || group === 'reprotecting'
-  if (begins) return sync === 'active' ? 'active' : 'copying'
+  if (LINKING.has(group)) return sync === 'active' ? 'active' : 'copying'
   if (!inSession) {
     if (BROKEN.has(pair)) return 'error'
     return progress === 100 ? 'active-stopped' : 'inactive'
