@@ -288,6 +288,8 @@ export async function forgetEnded(
       roots.map(({ id }) => id),
     )
   await tx.deleteFrom('operation_steps').where('operation', 'in', family).execute()
+  // What somebody took off the list of failed ones refers to them.
+  await tx.deleteFrom('dismissed_failures').where('operation', 'in', family).execute()
   await tx
     .deleteFrom('operations')
     .where(

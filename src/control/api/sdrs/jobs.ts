@@ -159,9 +159,24 @@ function jobFields(operation: OperationView, spec: JobSpec) {
   }
 }
 
+/** What is shown of an operation that failed. */
+export type FailedOperation = Pick<
+  OperationView,
+  | 'id'
+  | 'kind'
+  | 'resourceId'
+  | 'status'
+  | 'errorCode'
+  | 'failReason'
+  | 'failedStep'
+  | 'entities'
+  | 'createdAt'
+  | 'beginAt'
+>
+
 /** Null unless it failed. One command line splits the reason at `error : ` and decodes the rest as JSON. */
 export function failureOf(
-  operation: OperationView,
+  operation: FailedOperation,
   spec: JobSpec,
 ): { readonly code: string; readonly reason: string } | null {
   if (STATUSES[operation.status] !== 'FAIL') return null
@@ -236,7 +251,7 @@ function volumeEntities(operation: OperationView): Record<string, unknown> {
 }
 
 /** An entry of the list of failed tasks, or null when the operation is none. */
-export function failureJobObject(operation: OperationView) {
+export function failureJobObject(operation: FailedOperation) {
   const spec = JOB_SPECS[operation.kind]
   if (spec === undefined || spec.failed === null) return null
   const failure = failureOf(operation, spec)

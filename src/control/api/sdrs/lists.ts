@@ -1,4 +1,4 @@
-import type { PageWanted } from '#control/resources/pages.ts'
+import { cut, type PageWanted } from '#control/resources/pages.ts'
 import type { Refusal } from '../http/refusal.ts'
 import { isId } from './codec.ts'
 import type { RefuseWith } from './errors.ts'
@@ -42,16 +42,6 @@ function wholeNumber(
   return Number(text)
 }
 
-/** The page of rows that are in the list's order; for lists that the database does not cut. */
-export function pageRows<Row extends { readonly id: string }>(
-  rows: readonly Row[],
-  { limit, offset, marker }: PageWanted,
-): Row[] {
-  const at = marker === undefined ? -1 : rows.findIndex((row) => row.id === marker)
-  if (marker !== undefined && at < 0) return []
-  return rows.slice(at + 1 + offset, at + 1 + offset + limit)
-}
-
 /**
  * The ids that a list is to be about: those of `NAMEs` (`["a","b"]`, `['a','b']`, `[a,b]`, or the key repeated, at most 30), or else the one of `NAME`;
  * undefined when neither is there. What is no id matches nothing.
@@ -79,9 +69,12 @@ function idList(query: Query, name: string, refuse: RefuseWith): string[] | unde
 export const text = (query: Query, name: string): string | undefined =>
   one(query, name) || undefined
 
-/** Substring without regard to case. */
+/** Substring without regard to case; for lists that the database does not filter. */
 export const nameMatches = (name: string, wanted: string | undefined): boolean =>
   wanted === undefined || name.toLowerCase().includes(wanted.toLowerCase())
+
+/** The page of rows that are in the list's order; for lists that the database does not cut. */
+export const pageRows = cut
 
 /** States that `query_type=status_abnormal` is about. */
 export const isAbnormal = (status: string): boolean =>

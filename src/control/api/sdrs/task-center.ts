@@ -1,10 +1,19 @@
 import Type from 'typebox'
 import type { OperationView } from '#control/operations/engine.ts'
-import { dismissFailures, dismissedFailures, operationByPrefix } from '#control/resources/jobs.ts'
+import {
+  dismissFailures,
+  type FailureFilter,
+  operationByPrefix,
+  pageOfFailures,
+} from '#control/resources/jobs.ts'
+import { fromJson } from '#control/store/json.ts'
+import type { OperationRow } from '#control/store/tables/operations.ts'
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, projectOf } from '../http/request.ts'
 import { isId } from './codec.ts'
 import {
+  type FailedOperation,
+  type FailedTask,
   failureJobObject,
   isBatch,
   JOB_SPECS,
@@ -12,7 +21,7 @@ import {
   SUB_JOB_PREFIX,
   subJobObject,
 } from './jobs.ts'
-import { LIMIT_MAX, nameMatches, one, pageOf, pageRows, type Query } from './lists.ts'
+import { LIMIT_MAX, pageOf, type Query, text } from './lists.ts'
 import { hasServerJobs, isServerJob, serverJobObject } from './server-jobs.ts'
 import type { SdrsContext } from './services.ts'
 import { Refusal } from '../http/refusal.ts'
@@ -21,9 +30,6 @@ import { Refusal } from '../http/refusal.ts'
 const JobPath = Type.Object({ project_id: Type.String(), job_id: Type.String() })
 const FailurePath = Type.Object({ project_id: Type.String(), failure_job_id: Type.String() })
 const GroupPath = Type.Object({ project_id: Type.String(), server_group_id: Type.String() })
-
-/** Failed operations looked at; older ones are not shown. */
-const FAILURES_MAX = 1_000
 
 /** Sub-jobs of one job. */
 const CHILDREN_MAX = 1_000
@@ -87,30 +93,33 @@ export function taskRoutes(app: Api, context: SdrsContext): void {
     const query = request.query as Query
     const page = pageOf(query, refuse)
     const status = choice(query, 'failure_status', FAILURE_STATUSES)
-    const type = choice(query, 'resource_type', RESOURCE_TYPES)
-    const name = one(query, 'resource_name') || undefined
-    const group = one(query, 'server_group_id') || undefined
-    const unfiltered = [status, type, name, group].every((value) => value === undefined)
-    const failures = (await listFailures(projectOf(request))).filter(
-      ({ operation, entry }) =>
-        (status === undefined || entry.failure_status === status) &&
-        (type === undefined || entry.resource_type === type) &&
-        (name === undefined || nameMatches(entry.resource_name ?? '', name)) &&
-        (group === undefined || (isInside(operation) && groupOf(operation) === group)) &&
-        (!unfiltered || !isInside(operation)),
-    )
-    const rows = failures.map(({ entry }) => ({ id: entry.job_id, entry }))
-    return {
-      failure_jobs: pageRows(rows, page).map(({ entry }) => entry),
-      count: rows.length,
+    const resource = choice(query, 'resource_type', RESOURCE_TYPES)
+    const name = text(query, 'resource_name')
+    const group = text(query, 'server_group_id')
+    const unfiltered = [status, resource, name, group].every((value) => value === undefined)
+    const kinds = [...TASKS].flatMap(([kind, task]) => {
+      const wanted =
+        (status === undefined || task.status === status) &&
+        (resource === undefined || task.resource === resource) &&
+        // Without a filter the list is about groups as such; with a group, about what is inside of it.
+        (unfiltered ? OF_GROUPS.has(kind) : group === undefined || !OF_GROUPS.has(kind))
+      return wanted ? [kind] : []
+    })
+    if (kinds.length === 0 || (group !== undefined && !isId(group))) {
+      return { failure_jobs: [], count: 0 }
     }
+    const filter = { kinds, name, group: group?.toLowerCase() }
+    const { rows, count } = await services.store.read((db) =>
+      pageOfFailures(db, projectOf(request), filter, page),
+    )
+    return { failure_jobs: rows.map((row) => failureJobObject(toFailed(row))), count }
   })
 
   app.delete(
     '/v1/:project_id/task-center/failure-jobs/batch',
     { config: { audit: 'failed-task.purge' } },
     async (request, reply) => {
-      await purge(projectOf(request), (operation) => !isInside(operation))
+      await purge(projectOf(request), { kinds: [...OF_GROUPS] })
       return await reply.code(204).send()
     },
   )
@@ -122,10 +131,8 @@ export function taskRoutes(app: Api, context: SdrsContext): void {
       const { failure_job_id: id } = request.params
       auditTarget(request, id)
       // Documents name a job here and show a resource: both are taken. Deleting what is gone is no mistake.
-      await purge(
-        projectOf(request),
-        (operation) => operation.id === id || operation.resourceId === id,
-      )
+      const filter = { kinds: [...TASKS.keys()], operationOrResource: id.toLowerCase() }
+      await purge(projectOf(request), filter)
       return await reply.code(204).send()
     },
   )
@@ -137,45 +144,42 @@ export function taskRoutes(app: Api, context: SdrsContext): void {
       const { server_group_id: group } = request.params
       if (!isId(group)) throw refuse('SDRS.0207')
       auditTarget(request, group)
-      await purge(
-        projectOf(request),
-        (operation) => isInside(operation) && groupOf(operation) === group,
-      )
+      await purge(projectOf(request), { kinds: INSIDE, group: group.toLowerCase() })
       return await reply.code(204).send()
     },
   )
 
-  async function listFailures(project: string) {
-    const dismissed = await dismissedFailures(services.store.db, project)
-    const operations = await services.operations.list({
-      project,
-      status: ['failed', 'cancelled'],
-      limit: FAILURES_MAX,
-    })
-    return operations.flatMap((operation) => {
-      const entry = dismissed.has(operation.id) ? null : failureJobObject(operation)
-      return entry === null ? [] : [{ operation, entry }]
-    })
-  }
-
-  async function purge(project: string, wanted: (operation: OperationView) => boolean) {
-    const failures = await listFailures(project)
-    const ids = failures.filter(({ operation }) => wanted(operation)).map((one) => one.operation.id)
-    await services.store.write((tx) => dismissFailures(tx, project, ids))
-  }
+  const purge = async (project: string, filter: FailureFilter) =>
+    await services.store.write((tx) => dismissFailures(tx, project, filter))
 
   function choice(query: Query, name: string, known: readonly string[]): string | undefined {
-    const value = one(query, name)
-    if (value === undefined || value === '') return undefined
+    const value = text(query, name)
+    if (value === undefined) return undefined
     if (!known.includes(value)) throw refuse('SDRS.0201', `${name}: unknown value.`)
     return value
   }
 }
 
-/** Work inside an existing group: everything but the creation and deletion of the group itself. */
-const isInside = (operation: OperationView): boolean =>
-  operation.kind !== 'group.create' &&
-  operation.kind !== 'group.delete' &&
-  JOB_SPECS[operation.kind] !== undefined
+/** Kinds of operations whose failures are listed, with their class. */
+const TASKS: ReadonlyMap<string, FailedTask> = new Map(
+  Object.entries(JOB_SPECS).flatMap(([kind, { failed }]) =>
+    failed === null ? [] : [[kind, failed] as const],
+  ),
+)
 
-const groupOf = (operation: OperationView): unknown => operation.entities['server_group_id']
+/** The beginning and the end of a group. All others are work inside an existing one. */
+const OF_GROUPS: ReadonlySet<string> = new Set(['group.create', 'group.delete'])
+const INSIDE = [...TASKS.keys()].filter((kind) => !OF_GROUPS.has(kind))
+
+const toFailed = (row: OperationRow): FailedOperation => ({
+  id: row.id,
+  kind: row.kind,
+  resourceId: row.resource_id,
+  status: row.status,
+  errorCode: row.error_code,
+  failReason: row.fail_reason,
+  failedStep: row.failed_step,
+  entities: fromJson<Record<string, unknown>>(row.entities),
+  createdAt: row.created_at,
+  beginAt: row.begin_at,
+})
