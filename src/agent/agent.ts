@@ -20,7 +20,8 @@ import { openSnapshots } from '#agent/snapshots/store/snapshot-store.ts'
 import { BootMarks, usualBootDirectories } from '#agent/volumes/file/boot-marks.ts'
 import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
-import { type BackupCommands, withoutVault } from '#agent/backup/commands.ts'
+import { type BackupPart, openBackupPart } from '#agent/backup/backup-part.ts'
+import { openChangeTracking } from '#agent/backup/change-tracking.ts'
 import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
 import type { Report } from '#wire/site/witness.ts'
 import { type CloneCommands, cloneCommands } from './clone-commands.ts'
@@ -61,12 +62,16 @@ export async function startAgent(
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 })
   const identity = { bootId: readFileSync(BOOT_ID_FILE, 'utf8').trim(), runId: newHexId() }
   const bootDirectories = config.bootDir === undefined ? usualBootDirectories() : [config.bootDir]
+  const backupDirectory = join(config.dataDir, 'backup')
+  const tracking = await openChangeTracking({ directory: join(backupDirectory, 'changes'), log })
   const volumes = await openFileVolumeStore({
     directory: join(config.dataDir, 'volumes'),
     log,
     wallMs: () => systemClock.wallMs(),
     bootDirectories,
+    watcher: tracking,
   })
+  await tracking.confirm(volumes)
   const exports = new ExportTable()
   const limits = volumeLimits({ volumes, exports, clock: systemClock })
   const snapshots = await openSnapshots({
@@ -133,16 +138,33 @@ export async function startAgent(
     log,
   })
   await images.fills.start()
+  const backups = await openBackupPart({
+    directory: backupDirectory,
+    vault: config.vault,
+    env: process.env,
+    replicaListen: config.replicaListen,
+    advertiseHost: config.advertiseHost,
+    tls: pem(config),
+    volumes,
+    snapshots,
+    exports,
+    tracking,
+    statuses: () => sessions.statuses(),
+    roleAt: (session) => sessions.roleAt(session),
+    clock: systemClock,
+    log,
+  })
 
   const nbd = new NbdServer({
     exports,
     log,
     clock: systemClock,
-    mayOpen: ownersOnly(volumes),
+    mayOpen: ownersOnly(volumes, backups),
     memoryBytes: config.nbdMemoryBytes,
   })
   await nbd.listenUnix(config.nbdSocket)
   const tcp = await listenTcp(nbd, config)
+  await backups.start()
   // After the sockets: guests that outlived an agent wait for their disks.
   const compute = await openCompute({ config, bootId: boot_id, volumes, exports, sessions, log })
   const servers = testing.servers ?? serverCommands(compute.commands, images.commands)
@@ -166,7 +188,8 @@ export async function startAgent(
       servers,
       limits,
       fills: images.fills,
-      backups: withoutVault,
+      backups,
+      isReplicated: (volume) => volumes.record(volume)?.serving.mode === 'session',
     }),
     log,
   })
@@ -212,6 +235,7 @@ export async function startAgent(
       reporting.stop()
       await door.close()
       await commands.close()
+      await backups.close()
       // While their disks are still served: a guest that powers off writes.
       await compute.close()
       await images.close()
@@ -221,6 +245,8 @@ export async function startAgent(
       await sessions.close()
       await beats.close()
       await snapshots.close()
+      // Nobody changes a volume any more.
+      await tracking.save(volumes)
       await volumes.close()
       await control.close()
       log.info('agent stopped cleanly')
@@ -257,18 +283,24 @@ const pem = ({ pki }: AgentConfig) => ({
 /** Over TLS an export is open to its owner's certificates only. A pair's name stands for its volume at this site. */
 function ownersOnly(
   volumes: VolumeStore,
+  backups: BackupPart,
 ): (client: string, exportName: string) => string | undefined {
   return (client, exportName) => {
+    const identity = parseCommonName(client)
+    const project = identity?.kind === 'nbd-client' ? identity.project : undefined
+    const ofCheckpoint = backups.ownerOf(exportName)
+    if (ofCheckpoint !== undefined) return ofCheckpoint === project ? undefined : NOT_YOURS
     const record =
       volumes.record(snapshotOfExport(exportName)?.volume ?? exportName) ??
       volumes
         .list()
         .find(({ serving }) => serving.mode === 'session' && serving.pair === exportName)
-    const identity = parseCommonName(client)
-    const owns = identity?.kind === 'nbd-client' && identity.project === record?.owner
-    return owns ? undefined : 'the certificate is of another project than the volume'
+    const owns = project !== undefined && project === record?.owner
+    return owns ? undefined : NOT_YOURS
   }
 }
+
+const NOT_YOURS = 'the certificate is of another project than the volume'
 
 async function listenTcp(nbd: NbdServer, config: AgentConfig): Promise<Listening | undefined> {
   if (config.nbdListen === undefined) return undefined
@@ -290,15 +322,33 @@ interface Handlers {
   readonly servers: ServerCommands
   readonly limits: VolumeLimits
   readonly fills: Fills
-  readonly backups: BackupCommands
+  readonly backups: BackupPart
+  readonly isReplicated: (volume: string) => boolean
 }
 
 function handlerOf(handlers: Handlers): CommandHandler {
-  const { plain, sessions, snapshots, clones, divergences, servers, limits, fills, backups } =
-    handlers
+  const {
+    plain,
+    sessions,
+    snapshots,
+    clones,
+    divergences,
+    servers,
+    limits,
+    fills,
+    backups,
+    isReplicated,
+  } = handlers
   const as = <N extends CommandName>(request: unknown) => request as CommandRequest<N>
+  const refuseHalf = (volumes: readonly string[]) => {
+    snapshots.refuseWhileRolling(volumes)
+    fills.refuseWhileFilling(volumes)
+  }
   return async (name, request) => {
     snapshots.refuseWhileRolling(changedVolumes(name, request))
+    // What a session replicates may change its writer all the same: the restore ends then.
+    const alone = changedVolumes(name, request).filter((volume) => !isReplicated(volume))
+    backups.refuseWhileRestoring(alone)
     if (name !== 'volume.delete') fills.refuseWhileFilling(changedVolumes(name, request))
     switch (name) {
       case 'volume.create':
@@ -383,13 +433,23 @@ function handlerOf(handlers: Handlers): CommandHandler {
       case 'vault.list':
       case 'vault.forget':
       case 'vault.lock':
+      case 'vault.attach':
+      case 'vault.detach':
       case 'vault.collect':
       case 'vault.verify':
-        return await backups.command(name, as<typeof name>(request))
+        refuseHalf(volumesOfWork(name, request))
+        return await backups.commands.command(name, request)
       case 'session.promote':
         throw new Fault(LOCAL_ONLY, `promoting ${as<typeof name>(request).session}`)
     }
   }
+}
+
+/** Volumes that a backup reads or a restore writes. */
+function volumesOfWork(name: CommandName, request: unknown): readonly string[] {
+  if (name === 'backup.start') return (request as CommandRequest<typeof name>).volumes
+  if (name !== 'restore.start') return []
+  return (request as CommandRequest<typeof name>).volumes.map(({ volume }) => volume)
 }
 
 /** Volumes whose content or serving a command may change, other than by a snapshot. */

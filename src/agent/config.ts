@@ -197,6 +197,26 @@ export const agentOptions = {
     min: MIB,
     max: 16 * GIB,
   }),
+  'vault.place': optional(
+    textOption({
+      about:
+        'Vault of the region, where its backups are kept: a directory (absolute), or s3://BUCKET/PREFIX with the access key in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. All agents of a region have the same one; it is made when it is not there. Left out: no backups.',
+      accepts: 'an absolute path or s3://BUCKET/PREFIX',
+      pattern: /^(?:\/|s3:\/\/)[^\0]{1,4096}$/,
+    }),
+  ),
+  'vault.keyFile': optional(
+    pathOption({
+      about:
+        'File of at least 32 random bytes that opens the vault, the same for all agents of a region. Without it nobody reads the backups: keep a copy elsewhere. Required with vault.place.',
+    }),
+  ),
+  replicaListen: optional(
+    addressOption({
+      about:
+        'Where the agent takes replicas of backups from other regions (TLS, and a ticket for each replica). Left out: it takes none.',
+    }),
+  ),
   imageDir: optional(
     pathOption({
       about:
@@ -344,6 +364,9 @@ export interface AgentConfig {
   readonly soloDelayMs: number
   readonly frameLogBytes: number
   readonly holdBytes: number
+  /** undefined: this agent has no vault. */
+  readonly vault: { readonly place: string; readonly keyFile: string } | undefined
+  readonly replicaListen: Address | undefined
   readonly imageDir: string
   readonly computeDriver: string
   readonly qemuProgram: string
@@ -402,14 +425,33 @@ export function agentConfig(values: OptionValues<typeof agentOptions>): AgentCon
   if (values.computeDriver === 'hooks' && values.hooksProgram === undefined) {
     problems.push('hooksProgram: required because computeDriver is hooks, accepted: a path')
   }
+  const place = values['vault.place']
+  const keyFile = values['vault.keyFile']
+  if (place !== undefined && keyFile === undefined) {
+    problems.push('vault.keyFile: required because vault.place is given, accepted: a path')
+  }
   if (problems.length > 0) throw new Fault(OPTION_REFUSED, problems.join('; '), { problems })
 
-  const { 'pki.ca': ca, 'pki.cert': cert, 'pki.key': key, ...plain } = values
+  const {
+    'pki.ca': ca,
+    'pki.cert': cert,
+    'pki.key': key,
+    'vault.place': _place,
+    'vault.keyFile': _keyFile,
+    ...plain
+  } = values
   return {
     ...plain,
     dataDir,
     bootDir: values.bootDir === undefined ? undefined : resolve(values.bootDir),
     nbdSocket,
+    vault:
+      place === undefined || keyFile === undefined
+        ? undefined
+        : {
+            place,
+            keyFile: resolve(keyFile),
+          },
     imageDir: resolve(values.imageDir ?? `${dataDir}/images`),
     hooksProgram: values.hooksProgram === undefined ? undefined : resolve(values.hooksProgram),
     runDir: resolve(values.runDir ?? `${dataDir}/run`),

@@ -55,8 +55,15 @@ export async function ensureCertificate(
 export const linkKeyFile = (directory: string): string => join(directory, 'link.key')
 
 /** Makes the link's secret, 32 random bytes, unless it is there. */
-export async function ensureLinkKey(directory: string): Promise<void> {
-  const path = linkKeyFile(directory)
+export const ensureLinkKey = (directory: string): Promise<void> =>
+  ensureSecret(linkKeyFile(directory))
+
+/** What opens the vault of a region. */
+export const vaultKeyFile = (directory: string, region: string): string =>
+  join(directory, `vault-${region}.key`)
+
+/** Makes a secret of 32 random bytes unless it is there. */
+export async function ensureSecret(path: string): Promise<void> {
   try {
     await stat(path)
   } catch (error) {

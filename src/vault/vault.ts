@@ -75,6 +75,8 @@ export interface Vault {
   readonly store: ObjectStore
   /** Objects that could not be read while opening: key slots and data keys. */
   readonly damaged: readonly Fault[]
+  /** Ids of all checkpoints that are not being deleted, in order. */
+  checkpointIds(): Promise<string[]>
   /** All checkpoints that are not being deleted, oldest first. Those whose manifest is damaged are told, not listed. */
   checkpoints(damaged?: (fault: Fault) => void): Promise<Manifest[]>
   /** Throws CHECKPOINT_UNKNOWN or VAULT_DAMAGED. */
@@ -233,17 +235,23 @@ function createVault(
     }
   }
 
+  async function checkpointIds(): Promise<string[]> {
+    const forgotten = await readForgotten(store)
+    const ids: string[] = []
+    for await (const { key, bytes } of store.list(MANIFEST_PREFIX)) {
+      const id = checkpointIdOf(key)
+      if (id !== undefined && bytes > 0 && !forgotten.has(id)) ids.push(id)
+    }
+    return ids.toSorted()
+  }
+
   return {
     header,
     store,
     damaged,
+    checkpointIds,
     async checkpoints(damagedManifest) {
-      const forgotten = await readForgotten(store)
-      const ids: string[] = []
-      for await (const { key, bytes } of store.list(MANIFEST_PREFIX)) {
-        const id = checkpointIdOf(key)
-        if (id !== undefined && bytes > 0 && !forgotten.has(id)) ids.push(id)
-      }
+      const ids = await checkpointIds()
       const all: Manifest[] = []
       const read = async (id: string) => {
         try {

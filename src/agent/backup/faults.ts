@@ -13,3 +13,66 @@ export const WORK_UNKNOWN = fault({
   text: 'No work of this name was started here, or it ended long ago.',
   hint: 'Start it; what the vault holds already is not stored again.',
 })
+
+export const BACKUP_REFUSED = fault({
+  code: 'BACKUP_REFUSED',
+  retry: 'never',
+  text: 'The request does not say what to back up.',
+  hint: 'Name each volume once, and give each a name of its own.',
+})
+
+export const SNAPSHOT_LOST = fault({
+  code: 'SNAPSHOT_LOST',
+  retry: 'never',
+  text: 'The snapshot that a backup reads is not whole any more.',
+  hint: 'Free space at the site, and make another backup; what the vault holds already is not stored again.',
+})
+
+export const RESTORE_CUT_OFF = fault({
+  code: 'RESTORE_CUT_OFF',
+  retry: 'later',
+  text: 'The volume could not be written to its end, and holds a part of the checkpoint.',
+  hint: 'Restore again, to the site that may write now; until then the volume is of no use.',
+})
+
+export const TOO_MANY_ATTACHED = fault({
+  code: 'TOO_MANY_ATTACHED',
+  retry: 'later',
+  text: 'As many checkpoints are attached at this site as may be.',
+  hint: 'Detach one first.',
+})
+
+export const NO_REPLICA_DOOR = fault({
+  code: 'NO_REPLICA_DOOR',
+  retry: 'never',
+  text: 'This agent takes no replicas from other regions.',
+  hint: 'Set replicaListen in its configuration, and start it again.',
+})
+
+export const TICKET_REFUSED = fault({
+  code: 'TICKET_REFUSED',
+  retry: 'later',
+  text: 'The other region does not know the ticket, or it has ended.',
+  hint: 'Start the replica again: it gets another ticket, and goes on where it was.',
+})
+
+export const TRANSFER_REFUSED = fault({
+  code: 'TRANSFER_REFUSED',
+  retry: 'never',
+  text: 'The other region does not take what it was sent.',
+  hint: 'Compare the releases and the block sizes of both vaults.',
+})
+
+export const TRANSFER_BUSY = fault({
+  code: 'TRANSFER_BUSY',
+  retry: 'later',
+  text: 'The other region takes as many replicas as it can, or has ended this transfer.',
+  hint: 'It is tried again; what has arrived is not sent again.',
+})
+
+export const REPLICA_UNREACHABLE = fault({
+  code: 'REPLICA_UNREACHABLE',
+  retry: 'later',
+  text: 'The other region could not be reached for too long.',
+  hint: 'Look at the line and at the agent there; then start the replica again. What has arrived is not sent again.',
+})

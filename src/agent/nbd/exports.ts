@@ -123,12 +123,14 @@ export class ExportTable {
   readonly #exports = new Map<string, Export>()
   readonly #refusals = new Map<string, string>()
   readonly #offers = new Map<string, Offer>()
+  readonly #reserved = new Map<string, string>()
   readonly #watchers = new Set<(name: string) => void>()
   #bucketOf: (name: string) => Bucket | undefined = () => undefined
 
-  /** `changed` is called after a name began or ceased to be served, or is refused for another reason. */
-  watch(changed: (name: string) => void): void {
+  /** `changed` is called after a name began or ceased to be served, or is refused for another reason, until the returned function is. */
+  watch(changed: (name: string) => void): () => void {
     this.#watchers.add(changed)
+    return () => this.#watchers.delete(changed)
   }
 
   #tell(name: string): void {
@@ -195,7 +197,23 @@ export class ExportTable {
     this.#offers.set(prefix, offer)
   }
 
+  /** Keeps clients out of `name`, whoever serves it, until `unreserve`: the agent itself writes it. Those that have it open stay. */
+  reserve(name: string, reason: string): void {
+    this.#reserved.set(name, reason)
+  }
+
+  unreserve(name: string): void {
+    this.#reserved.delete(name)
+  }
+
+  /** The export itself, for the agent's own use; undefined while nobody serves the name. */
+  find(name: string): Export | undefined {
+    return this.#exports.get(name)
+  }
+
   open(name: string): Export | OpenRefusal {
+    const reserved = this.#reserved.get(name)
+    if (reserved !== undefined) return { refusal: 'policy', reason: reserved }
     const known = this.#exports.get(name)
     if (known !== undefined) return known
     for (const [prefix, offer] of this.#offers) {

@@ -11,6 +11,7 @@ interface InitFlags {
   region?: string
   control?: string
   site: string[]
+  vault?: string
   renew?: boolean
 }
 
@@ -28,6 +29,10 @@ export function initCommand(command: Command, context: CommandContext): void {
       'a site and the machine of its agent; repeat for each',
       (value: string, before: string[]) => [...before, value],
       [],
+    )
+    .option(
+      '--vault <place>',
+      "vault of the region's backups: s3://bucket/prefix, or a directory that all agents see",
     )
     .option('--renew', 'issue every certificate anew, due or not')
     .addHelpText(
@@ -88,5 +93,6 @@ function readAnswers(flags: InitFlags): InitAnswers | undefined {
   if (new Set(sites.map(({ name }) => name)).size !== sites.length) {
     throw usageError('--site: a site is named twice, accepted: each once')
   }
-  return { region, control: flags.control, sites }
+  const vault = flags.vault === undefined ? {} : { vault: flags.vault }
+  return { region, control: flags.control, sites, ...vault }
 }

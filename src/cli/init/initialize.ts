@@ -6,17 +6,24 @@ import type { Clock } from '#base/clock.ts'
 import { newHexId } from '#base/ids.ts'
 import { ensureDirectory, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
 import { type Credential, issueCertificate, PART_DAYS, renewalDue } from '#base/system/pki.ts'
-import { credentialFiles, ensureAuthority, ensureLinkKey, linkKeyFile } from '../pki-directory.ts'
+import {
+  credentialFiles,
+  ensureAuthority,
+  ensureLinkKey,
+  ensureSecret,
+  linkKeyFile,
+  vaultKeyFile,
+} from '../pki-directory.ts'
 import { newAccessKey, newPassword, newSecretKey } from '../secrets.ts'
 import { usageError } from '../usage.ts'
 
 /* What `holdfast init` writes:
  *
  *     OUT/init.json             the answers, for the next run
- *     OUT/authority/            certificate and key of the authority, the link's secret
+ *     OUT/authority/            certificate and key of the authority, the secrets of the link and of the region's vault
  *     OUT/credentials.json      the first administrator, mode 0600
  *     OUT/control/              config.json, ca.pem, ca.key, part.pem, part.key, bootstrap.json
- *     OUT/SITE-agent/           config.json, ca.pem, part.pem, part.key, link.key
+ *     OUT/SITE-agent/           config.json, ca.pem, part.pem, part.key, link.key, vault.key
  *
  * Each machine gets one of the last directories as a whole. Paths in a config.json are relative to it, so the directory may
  * lie anywhere there.
@@ -26,6 +33,8 @@ export interface InitAnswers {
   readonly region: string
   readonly control: string
   readonly sites: readonly { readonly name: string; readonly host: string }[]
+  /** Where the agents keep backups; left out: nowhere, until their configuration says so. */
+  readonly vault?: string
 }
 
 export interface InitRequest {
@@ -49,6 +58,7 @@ const PORTS = {
   command: 7412,
   link: 7413,
   beats: 7414,
+  replica: 7415,
   nbd: 10_809,
 } as const
 
@@ -60,6 +70,8 @@ export async function initialize(directory: string, request: InitRequest): Promi
   const authorityDirectory = join(directory, 'authority')
   const authority = await ensureAuthority(authorityDirectory, request.clock)
   await ensureLinkKey(authorityDirectory)
+  const vaultKey = vaultKeyFile(authorityDirectory, answers.region)
+  await ensureSecret(vaultKey)
 
   const part = async (name: string, host: string, identity: Identity) => {
     await ensureDirectory(join(directory, name), 0o700)
@@ -89,6 +101,7 @@ export async function initialize(directory: string, request: InitRequest): Promi
       await readFile(linkKeyFile(authorityDirectory)),
       0o600,
     )
+    await out.write(join(agent.name, 'vault.key'), await readFile(vaultKey), 0o600)
     await out.writeOnce(join(agent.name, 'config.json'), json(agentConfig(answers, agent)), 0o644)
   }
   // Last: while it is missing, the first run was interrupted, and makes the administrator again.
@@ -168,6 +181,8 @@ const agentConfig = (
   nbdListen: `0.0.0.0:${PORTS.nbd}`,
   advertiseHost: agent.host,
   linkKeyFile: 'link.key',
+  replicaListen: `0.0.0.0:${PORTS.replica}`,
+  vault: { keyFile: 'vault.key', ...(answers.vault === undefined ? {} : { place: answers.vault }) },
   pki: { ca: 'ca.pem', cert: 'part.pem', key: 'part.key' },
 })
 

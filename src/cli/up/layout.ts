@@ -9,6 +9,7 @@ import { join } from 'node:path'
  *     DIR/config/up.json         addresses, kept so that every start uses the same ones
  *     DIR/config/PART.json       configuration of each part, written anew at each start
  *     DIR/pki/                   the authority and one certificate per part, keys mode 0600
+ *     DIR/vault-REGION/          the vault of a region's backups; DIR/pki/vault-REGION.key opens it
  *     DIR/PART/                  what the part keeps
  */
 
@@ -87,6 +88,8 @@ export const partFiles = (
   logFile: join(paths.log, `${name}.log`),
   dataDir: join(paths.root, name),
 })
+
+export const vaultOf = (paths: Paths, region: string): string => join(paths.root, `vault-${region}`)
 
 export const nbdSocketOf = (paths: Paths, agent: string): string =>
   join(paths.root, agent, 'nbd.sock')

@@ -20,7 +20,9 @@ import {
   ensureAuthority,
   ensureCertificate,
   ensureLinkKey,
+  ensureSecret,
   linkKeyFile,
+  vaultKeyFile,
 } from '../pki-directory.ts'
 import { newAccessKey, newPassword, newSecretKey } from '../secrets.ts'
 import { guestOptions } from './guests.ts'
@@ -31,6 +33,7 @@ import {
   partFiles,
   REGIONS,
   type RegionPlan,
+  vaultOf,
 } from './layout.ts'
 
 /* Makes a directory ready for the parts to start in: addresses, certificates, configuration, first administrator.
@@ -161,7 +164,9 @@ async function settle(
   const names = REGIONS.flatMap((plan) => [
     `${plan.control}.public`,
     `${plan.control}.internal`,
-    ...plan.sites.flatMap(({ agent }) => [`${agent}.command`, `${agent}.link`, `${agent}.nbd`]),
+    ...plan.sites.flatMap(({ agent }) =>
+      ['command', 'link', 'nbd', 'replica'].map((door) => `${agent}.${door}`),
+    ),
   ])
   const missing = names.filter((name) => ports[name] === undefined)
   const fresh = await pickPorts(bindHost(wanted), missing.length, Object.values(ports))
@@ -291,6 +296,7 @@ async function prepareRegion(context: RegionContext): Promise<PartSpec[]> {
     ),
     ...(tls === undefined ? {} : { 'tls.cert': tls.cert, 'tls.key': tls.key }),
   })
+  await ensureSecret(vaultKeyFile(paths.pki, plan.region))
   const agents = await Promise.all(
     plan.sites.map(({ site, key, agent }) =>
       writePart(agent, 'agent', key, {
@@ -302,6 +308,9 @@ async function prepareRegion(context: RegionContext): Promise<PartSpec[]> {
         linkListen: at(`${agent}.link`),
         nbdListen: at(`${agent}.nbd`),
         nbdSocket: nbdSocketOf(paths, agent),
+        replicaListen: at(`${agent}.replica`),
+        'vault.place': vaultOf(paths, plan.region),
+        'vault.keyFile': vaultKeyFile(paths.pki, plan.region),
         imageDir: join(paths.root, 'images'),
         advertiseHost: reachable,
         linkKeyFile: linkKeyFile(paths.pki),

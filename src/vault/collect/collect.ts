@@ -57,6 +57,8 @@ export interface CollectOptions {
   /** Packs of which a smaller share is in use are rewritten. Default 0.5. */
   readonly usedMin?: number
   readonly progress?: (text: string) => void
+  /** Ends the collection between two steps; the next one carries on. */
+  readonly signal?: AbortSignal
 }
 
 export interface Collected {
@@ -87,6 +89,7 @@ interface Collecting extends CollectDeps {
   readonly leaseExpiryMs: number
   readonly usedMin: number
   readonly result: Collected
+  readonly signal: AbortSignal | undefined
   say(text: string): void
 }
 
@@ -114,6 +117,7 @@ export async function collect(deps: CollectDeps, options: CollectOptions): Promi
       graceMs: options.graceMs ?? COLLECT_GRACE_MS,
       usedMin: options.usedMin ?? COLLECT_USED_MIN,
       say: options.progress ?? (() => undefined),
+      signal: options.signal,
       result: {
         checkpointsDeleted: 0,
         packsDeleted: 0,
@@ -163,6 +167,7 @@ async function collectRound(collecting: Collecting): Promise<void> {
   const packs = await listPacksWithAge(store)
   const moved = new Set(moves)
   let marks = createMarks(store, keyring)
+  collecting.signal?.throwIfAborted()
   collecting.say('marking what the checkpoints use')
   await marks.mark(without(packs, moved))
 
@@ -292,6 +297,7 @@ async function sweep(collecting: Collecting, list: Condemned, marks: Marks): Pro
     return false
   }
   for (const hex of there) {
+    collecting.signal?.throwIfAborted()
     await store.delete(packKey(Buffer.from(hex, 'hex')))
     result.bytesFreed += packs.get(hex) ?? 0
     if (partly.includes(hex)) result.packsRewritten++
@@ -307,7 +313,7 @@ async function sweep(collecting: Collecting, list: Condemned, marks: Marks): Pro
  * so for one of them, since the marking.
  */
 async function rescue(
-  { store, keyring, id, result, blockBytes }: Collecting,
+  { store, keyring, id, result, blockBytes, signal }: Collecting,
   hexes: readonly string[],
   packs: ReadonlyMap<string, number>,
   marks: Marks,
@@ -326,6 +332,7 @@ async function rescue(
   })
   const moves = new Map<string, Move[]>()
   for (const hex of hexes) {
+    signal?.throwIfAborted()
     const pack = Buffer.from(hex, 'hex')
     const records = await readFooter(store, keyring, pack, packs.get(hex) ?? 0)
     const moved: Move[] = []

@@ -1,5 +1,10 @@
 import { Fault } from '#base/fault.ts'
-import { type ChunkSource, createChunkSource, damagedChunk } from '../chunks/chunk-source.ts'
+import {
+  type ChunkSource,
+  createChunkSource,
+  damagedChunk,
+  type Fetched,
+} from '../chunks/chunk-source.ts'
 import { type Batch, createPool, type ThreadPool } from '../chunks/pool.ts'
 import { CHECKPOINT_UNKNOWN } from '../faults.ts'
 import type { Entry } from '../format/entry.ts'
@@ -44,8 +49,10 @@ export interface Checkpoint {
   blocks(volume: string, fromBlock?: number, toBlock?: number): AsyncIterable<WalkedBlocks>
   /** Blocks that may differ from those of the same volume in another checkpoint, in order; reads only what the trees do not share. */
   changes(volume: string, base: Manifest): AsyncIterable<WalkedBlocks>
-  /** Block as stored, by its entry. */
+  /** Content of a block, by its entry. Throws VAULT_DAMAGED, naming pack and chunk. */
   readBlock(entry: Entry): Promise<Buffer>
+  /** Blocks as they are stored, and what opens them; not looked into. */
+  records(entries: readonly Entry[]): Promise<Fetched>
 }
 
 export function createCheckpoint(
@@ -122,6 +129,7 @@ export function createCheckpoint(
       return walkChanges(treeOf(volume), treeOf(before), (entry, level) => nodes.read(entry, level))
     },
     readBlock: (entry) => source.read(entry, blockBytes),
+    records: (entries) => source.fetch(entries),
     async restore(id, sink, options = {}) {
       const volume = volumeOf(id)
       const pool = createPool({

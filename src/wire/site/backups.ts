@@ -28,7 +28,7 @@ export const BackupRequest = Type.Object({
   names: Type.Array(Id, { minItems: 1, maxItems: 64 }),
   /** Checkpoint in this vault to build on; null: nothing is known of these volumes. Unknown there: as null. */
   parent: nullable(Uuid),
-  /** Kept in the manifest, readable without a control plane. */
+  /** Kept in the manifest, readable without a control plane. `owner` is added: that of the volumes. */
   labels: Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 1024 })),
   /** Bytes read from the volumes per second; 0: no limit. */
   rate_bytes: Type.Integer({ minimum: 0 }),
@@ -129,8 +129,21 @@ export const ReplicaInfo = Type.Object({
 })
 export type ReplicaInfo = Static<typeof ReplicaInfo>
 
+export const ReplicaAdmitRequest = Type.Object({
+  replica: Uuid,
+  /**
+   * Labels of the checkpoint here, over those that come with it; `owner`, whose project may attach it, is never taken from the source. Bound to the
+   * ticket.
+   */
+  labels: Type.Optional(
+    Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 1024 })),
+  ),
+})
+export type ReplicaAdmitRequest = Static<typeof ReplicaAdmitRequest>
+
 /** What another region needs to send one replica here; the ticket ends by itself. */
 export const ReplicaAdmission = Type.Object({ target: ReplicaTarget, expires_at: Type.Number() })
+export type ReplicaAdmission = Static<typeof ReplicaAdmission>
 
 export const VaultCheckpoint = Type.Object({
   checkpoint: Uuid,
@@ -159,6 +172,11 @@ export const VaultList = Type.Object({
   more: Type.Boolean(),
 })
 export type VaultList = Static<typeof VaultList>
+
+export const VaultAttachment = Type.Object({
+  exports: Type.Array(Type.Object({ name: Type.String(), volume: Id, size_bytes: Count })),
+})
+export type VaultAttachment = Static<typeof VaultAttachment>
 
 /** Gives back the space of what was forgotten. Named work, as backups. */
 export const CollectInfo = Type.Object({

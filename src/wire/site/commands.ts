@@ -4,10 +4,12 @@ import {
   BackupRequest,
   CollectInfo,
   ReplicaAdmission,
+  ReplicaAdmitRequest,
   ReplicaInfo,
   ReplicaRequest,
   RestoreInfo,
   RestoreRequest,
+  VaultAttachment,
   VaultList,
   VaultListRequest,
   VaultVerifyInfo,
@@ -349,7 +351,7 @@ export const COMMANDS = {
   /** Leaves volumes half written. */
   'restore.cancel': command(Type.Object({ restore: Uuid }), RestoreInfo),
   /** At the destination: what the source needs to send one replica here. Each call makes another ticket. Refused: NO_VAULT, NO_REPLICA_DOOR. */
-  'replica.admit': command(Type.Object({ replica: Uuid }), ReplicaAdmission),
+  'replica.admit': command(ReplicaAdmitRequest, ReplicaAdmission),
   /** At the source. The same request with another ticket goes on with it. */
   'replica.start': command(ReplicaRequest, ReplicaInfo),
   'replica.show': command(Type.Object({ replica: Uuid }), ReplicaInfo),
@@ -362,6 +364,13 @@ export const COMMANDS = {
     Type.Object({ checkpoint: Uuid, until: Type.Integer({ minimum: 0 }) }),
     Type.Object({ locked_until: Type.Number() }),
   ),
+  /**
+   * Read-only exports `checkpoint/ID/VOLUME` straight from the vault, over TLS for certificates of `owner` only; kept over restarts of the agent until they are
+   * detached, or the checkpoint is forgotten. The same again: no change. Refused: CHECKPOINT_UNKNOWN.
+   */
+  'vault.attach': command(Type.Object({ checkpoint: Uuid, owner: Id }), VaultAttachment),
+  /** Drops their connections. Not attached: no change. */
+  'vault.detach': command(Type.Object({ checkpoint: Uuid }), Empty),
   'vault.collect': command(Type.Object({ collect: Uuid }), CollectInfo),
   'vault.verify': command(VaultVerifyRequest, VaultVerifyInfo),
 } as const

@@ -1,0 +1,184 @@
+import { readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
+import { Fault } from '#base/fault.ts'
+import type { Log } from '#base/log.ts'
+import type { Checkpoint } from '#vault/restore/checkpoint.ts'
+import type { VaultAttachment } from '#wire/site/backups.ts'
+import type { Extent } from '#agent/volumes/volume.ts'
+import { type Device, type Io, IO_ERRORS, type IoError } from '#agent/nbd/device.ts'
+import type { ExportTable } from '#agent/nbd/exports.ts'
+import { TOO_MANY_ATTACHED } from './faults.ts'
+import type { RegionVault } from './region-vault.ts'
+
+/* Checkpoints over NBD: `checkpoint/ID/VOLUME`, read-only, straight from the vault. Attached first, so that name, size and owner are known when a client asks;
+ * what is attached is noted, and holds over restarts of the agent. */
+
+const PREFIX = 'checkpoint/'
+const NAME = /^checkpoint\/([0-9a-f-]{36})\/([0-9a-zA-Z-]{1,64})$/
+/** Attached at a time. */
+const ATTACHED_MAX = 256
+/** Most extents told in one reply; clients ask again for the rest. */
+const EXTENTS_COUNT_MAX = 4096
+/** What is read from the vault at a time, and so many of them are kept per export: clients read in small pieces. */
+const UNIT_BYTES = 256 * 1024
+const UNITS_KEPT = 32
+
+interface Attached {
+  readonly checkpoint: string
+  readonly owner: string
+  readonly volumes: readonly { readonly id: string; readonly sizeBytes: number }[]
+}
+
+export interface CheckpointExports {
+  attach(checkpoint: string, owner: string): Promise<VaultAttachment>
+  detach(checkpoint: string): Promise<void>
+  /** Whose certificates may open an export; undefined: it is none of these. */
+  ownerOf(exportName: string): string | undefined
+}
+
+export interface CheckpointExportsParts {
+  /** The note of what is attached. */
+  readonly file: string
+  readonly vault: RegionVault
+  readonly exports: ExportTable
+  readonly log: Log
+}
+
+const nameOf = (checkpoint: string, volume: string): string => `${PREFIX}${checkpoint}/${volume}`
+
+export async function openCheckpointExports(
+  parts: CheckpointExportsParts,
+): Promise<CheckpointExports> {
+  const { file, vault, exports, log } = parts
+  const text = await readTextIfPresent(file)
+  const noted = text === undefined ? [] : (JSON.parse(text) as Attached[])
+  const attached = new Map(noted.map((one) => [one.checkpoint, one]))
+
+  const find = (name: string) => {
+    const [, checkpoint = '', volume] = NAME.exec(name) ?? []
+    const one = attached.get(checkpoint)
+    return { one, volume: one?.volumes.find(({ id }) => id === volume) }
+  }
+
+  const note = async (): Promise<void> => {
+    await writeFileWhole(file, `${JSON.stringify([...attached.values()])}\n`, 0o600)
+  }
+
+  exports.offer(PREFIX, (name) => {
+    const { one, volume } = find(name)
+    if (one === undefined || volume === undefined) return 'no such checkpoint is attached here'
+    const opening = vault.open().then((opened) => opened.checkpoint(one.checkpoint))
+    return checkpointDevice(volume, opening, log)
+  })
+
+  return {
+    async attach(checkpoint, owner) {
+      const { manifest } = await (await vault.open()).checkpoint(checkpoint)
+      if (!attached.has(checkpoint) && attached.size >= ATTACHED_MAX) {
+        throw new Fault(TOO_MANY_ATTACHED, `attaching checkpoint ${checkpoint}`)
+      }
+      const volumes = manifest.volumes.map(({ id, sizeBytes }) => ({ id, sizeBytes }))
+      attached.set(checkpoint, { checkpoint, owner, volumes })
+      await note()
+      return {
+        exports: volumes.map(({ id, sizeBytes }) => ({
+          name: nameOf(checkpoint, id),
+          volume: id,
+          size_bytes: sizeBytes,
+        })),
+      }
+    },
+    async detach(checkpoint) {
+      const known = attached.get(checkpoint)
+      if (known === undefined) return
+      attached.delete(checkpoint)
+      await note()
+      for (const { id } of known.volumes) {
+        exports.remove(nameOf(checkpoint, id), 'the checkpoint was detached')
+      }
+    },
+    ownerOf: (name) => (name.startsWith(PREFIX) ? (find(name).one?.owner ?? '') : undefined),
+  }
+}
+
+function checkpointDevice(
+  volume: { readonly id: string; readonly sizeBytes: number },
+  opening: Promise<Checkpoint>,
+  log: Log,
+): Device {
+  // A failure shows in every request.
+  opening.catch(() => undefined)
+  const { id, sizeBytes } = volume
+  const units = new Map<number, Promise<Buffer>>()
+
+  function unit(index: number): Promise<Buffer> {
+    const known = units.get(index)
+    units.delete(index)
+    const reading = known ?? readUnit(index)
+    units.set(index, reading)
+    if (units.size > UNITS_KEPT) units.delete(units.keys().next().value as number)
+    if (known === undefined) reading.catch(() => units.delete(index))
+    return reading
+  }
+
+  async function readUnit(index: number): Promise<Buffer> {
+    const offset = index * UNIT_BYTES
+    return await (await opening).read(id, offset, Math.min(UNIT_BYTES, sizeBytes - offset))
+  }
+
+  async function read(io: Io): Promise<void> {
+    for (let done = 0; done < io.length; ) {
+      const at = io.offset + done
+      const index = Math.floor(at / UNIT_BYTES)
+      const from = at - index * UNIT_BYTES
+      const bytes = await unit(index)
+      done += bytes.copy(io.slab?.bytes as Buffer, io.at + done, from, from + io.length - done)
+    }
+  }
+
+  return {
+    sizeBytes,
+    readOnly: true,
+    submit(batch, count) {
+      for (let i = 0; i < count; i++) {
+        const io = batch[i] as Io
+        carryOut(io).then(
+          (error) => io.complete(error),
+          // Damage, or a store that does not answer: both are the outside world.
+          (error: unknown) => {
+            log.warn({ volume: id, offset: io.offset, err: error }, 'a checkpoint cannot be read')
+            io.complete(IO_ERRORS.EIO)
+          },
+        )
+      }
+    },
+  }
+
+  async function carryOut(io: Io): Promise<IoError> {
+    if (io.kind === 'read') await read(io)
+    else if (io.kind === 'extents') io.extents = await extentsOf(await opening, id, io)
+    else if (io.kind !== 'flush') return IO_ERRORS.EPERM
+    return IO_ERRORS.ok
+  }
+}
+
+/** As the tree tells: blocks of zeroes are holes. */
+async function extentsOf(
+  checkpoint: Checkpoint,
+  volume: string,
+  { offset, length }: Io,
+): Promise<Extent[]> {
+  const { blockBytes } = checkpoint.manifest
+  const end = offset + length
+  const found: { offset: number; length: number; hole: boolean }[] = []
+  const [from, to] = [Math.floor(offset / blockBytes), Math.ceil(end / blockBytes)]
+  for await (const item of checkpoint.blocks(volume, from, to)) {
+    const hole = item.kind === 'zero'
+    const start = Math.max(offset, item.block * blockBytes)
+    const stop = Math.min(end, (item.block + (hole ? item.count : 1)) * blockBytes)
+    const last = found.at(-1)
+    if (last?.hole === hole) last.length += stop - start
+    else if (found.length === EXTENTS_COUNT_MAX) break
+    else found.push({ offset: start, length: stop - start, hole })
+  }
+  return found
+}

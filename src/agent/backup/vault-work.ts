@@ -1,0 +1,110 @@
+import type { Clock } from '#base/clock.ts'
+import type { Log } from '#base/log.ts'
+import type { VerifyReport } from '#vault/verify/verify.ts'
+import {
+  type CollectInfo,
+  VAULT_DAMAGES_MAX,
+  type VaultVerifyInfo,
+  type VaultVerifyRequest,
+} from '#wire/site/backups.ts'
+import type { RegionVault } from './region-vault.ts'
+import { durationMs, newWork, openWorks, type WorkRecord, type Works } from './works.ts'
+
+/* Collecting and verifying: work on the vault itself. Both begin anew after a restart; neither can do harm by being cut off. */
+
+export interface CollectRecord extends WorkRecord {
+  readonly checkpointsDeleted: number
+  readonly freedBytes: number
+  readonly waitingBytes: number
+}
+
+export interface VerifyRecord extends WorkRecord {
+  readonly request: VaultVerifyRequest
+  readonly checkpoints: number
+  readonly damages: readonly string[]
+  readonly damagedCheckpoints: readonly string[]
+}
+
+interface Parts {
+  readonly directory: string
+  readonly vault: RegionVault
+  readonly clock: Clock
+  readonly log: Log
+}
+
+export const newCollect = (id: string, clock: Clock): CollectRecord => ({
+  ...newWork(id, clock),
+  checkpointsDeleted: 0,
+  freedBytes: 0,
+  waitingBytes: 0,
+})
+
+export function openCollects({ vault, ...parts }: Parts): Promise<Works<CollectRecord>> {
+  return openWorks<CollectRecord>({
+    ...parts,
+    what: 'collection',
+    atOnceMax: 1,
+    async run({ signal, note }) {
+      const collected = await (await vault.open()).collect({ signal })
+      note({
+        checkpointsDeleted: collected.checkpointsDeleted,
+        freedBytes: collected.bytesFreed,
+        waitingBytes: collected.bytesWaiting,
+      })
+    },
+  })
+}
+
+export const collectInfo = (record: CollectRecord, clock: Clock): CollectInfo => ({
+  collect: record.id,
+  state: record.state,
+  code: record.code,
+  reason: record.reason,
+  checkpoints_deleted: record.checkpointsDeleted,
+  freed_bytes: record.freedBytes,
+  waiting_bytes: record.waitingBytes,
+  duration_ms: durationMs(record, clock),
+})
+
+export const newVerify = (request: VaultVerifyRequest, clock: Clock): VerifyRecord => ({
+  ...newWork(request.verify, clock),
+  request,
+  checkpoints: 0,
+  damages: [],
+  damagedCheckpoints: [],
+})
+
+export function openVerifies({ vault, ...parts }: Parts): Promise<Works<VerifyRecord>> {
+  return openWorks<VerifyRecord>({
+    ...parts,
+    what: 'verification of the vault',
+    atOnceMax: 1,
+    async run({ record, signal, note }) {
+      const opened = await vault.open()
+      note(outcomeOf(await opened.verify({ data: record.request.data, signal })))
+    },
+  })
+}
+
+function outcomeOf(report: VerifyReport): Partial<VerifyRecord> {
+  const damages = report.damage.map(({ object, what, slot, chunk }) => {
+    const record = slot === undefined ? '' : `, record ${slot}`
+    return `${object}${record}${chunk === undefined ? '' : ` (chunk ${chunk})`}: ${what}`
+  })
+  return {
+    checkpoints: report.checkpoints,
+    damages: damages.slice(0, VAULT_DAMAGES_MAX),
+    damagedCheckpoints: [...new Set(report.affected.map(({ checkpoint }) => checkpoint))],
+  }
+}
+
+export const verifyInfo = (record: VerifyRecord, clock: Clock): VaultVerifyInfo => ({
+  verify: record.id,
+  state: record.state,
+  code: record.code,
+  reason: record.reason,
+  checkpoints: record.checkpoints,
+  damages: [...record.damages],
+  damaged_checkpoints: [...record.damagedCheckpoints],
+  duration_ms: durationMs(record, clock),
+})

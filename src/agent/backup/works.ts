@@ -1,0 +1,283 @@
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { assert } from '#base/assert.ts'
+import type { Clock } from '#base/clock.ts'
+import { Fault, isFault } from '#base/fault.ts'
+import type { Log } from '#base/log.ts'
+import { writeFileWhole } from '#base/system/files.ts'
+import { WORK_UNKNOWN } from './faults.ts'
+
+/* Work that has a name, goes on by itself, and survives the process.
+ *
+ *     begin ──► running ──► done · failed · cancelled
+ *                 │  ▲
+ *       the agent ▼  │ and is started again
+ *               (stopped, or killed)
+ *
+ * DIR/NAME.json is durable before the first step of the work and after its last one, and whenever the work says so in between. So whoever repeats a
+ * request gets the same work, and learns what became of it. Ended ones are kept, the newest so many, for answers that were lost. */
+
+export type WorkState = 'running' | 'done' | 'failed' | 'cancelled'
+
+/** What every kind of work notes. Everything else in a record is its own. */
+export interface WorkRecord {
+  readonly id: string
+  readonly state: WorkState
+  readonly code: string | null
+  readonly reason: string | null
+  readonly startedMs: number
+  readonly endedMs: number
+}
+
+export const newWork = (id: string, clock: Clock): WorkRecord => ({
+  id,
+  state: 'running',
+  code: null,
+  reason: null,
+  startedMs: clock.wallMs(),
+  endedMs: 0,
+})
+
+/** Of the work, while it runs and afterwards, ms. */
+export const durationMs = ({ startedMs, endedMs, state }: WorkRecord, clock: Clock): number =>
+  Math.max(0, (state === 'running' ? clock.wallMs() : endedMs) - startedMs)
+
+export interface Running<R extends WorkRecord> {
+  /** As it stands. */
+  readonly record: R
+  /** Aborted when the work is to end: it was cancelled, or the agent stops. */
+  readonly signal: AbortSignal
+  /** For those who look; not durable. */
+  readonly note: (change: Partial<R>) => void
+  /** Durable when it settles. */
+  readonly persist: (change: Partial<R>) => Promise<void>
+}
+
+export interface WorksParts<R extends WorkRecord> {
+  readonly directory: string
+  /** For the log. */
+  readonly what: string
+  readonly clock: Clock
+  readonly log: Log
+  /** So many at once; others wait their turn. */
+  readonly atOnceMax: number
+  /** Carries the work out; rejects with a Fault, or with the signal's reason. What was noted is found again in `record`. */
+  readonly run: (running: Running<R>) => Promise<void>
+  /** Gives back what ended work held. Called again after a crash in the middle. */
+  readonly ended?: (record: R) => Promise<void>
+}
+
+/** Ended work that is remembered. */
+const ENDED_MAX = 1000
+const FILE = /^([0-9a-zA-Z-]{1,64})\.json$/
+
+class Ending extends Error {}
+const CANCELLED = new Ending('cancelled')
+const STOPPING = new Ending('the agent stops')
+
+interface Live {
+  readonly stop: AbortController
+  readonly done: Promise<void>
+}
+
+export async function openWorks<R extends WorkRecord>(parts: WorksParts<R>): Promise<Works<R>> {
+  await mkdir(parts.directory, { recursive: true, mode: 0o700 })
+  const records = new Map<string, R>()
+  for (const name of await readdir(parts.directory)) {
+    const id = FILE.exec(name)?.[1]
+    if (id === undefined) {
+      if (name.startsWith('.')) await rm(join(parts.directory, name), { force: true })
+      continue
+    }
+    const path = join(parts.directory, name)
+    try {
+      records.set(id, JSON.parse(await readFile(path, 'utf8')) as R)
+    } catch (error) {
+      // Files are replaced whole: this one was damaged, and a request that is repeated begins again.
+      parts.log.error({ path, err: error }, `the note of a ${parts.what} cannot be read`)
+      await rm(path, { force: true })
+    }
+  }
+  return new Works(parts, records)
+}
+
+export class Works<R extends WorkRecord> {
+  readonly #parts: WorksParts<R>
+  readonly #records: Map<string, R>
+  readonly #live = new Map<string, Live>()
+  readonly #beginning = new Map<string, Promise<R>>()
+  readonly #queue: (() => void)[] = []
+  #turns = 0
+  #closing = false
+
+  constructor(parts: WorksParts<R>, records: Map<string, R>) {
+    this.#parts = parts
+    this.#records = records
+  }
+
+  /** Goes on with what was cut off. */
+  async start(): Promise<void> {
+    for (const record of this.#records.values()) {
+      if (record.state !== 'running') await this.#parts.ended?.(record)
+      else {
+        this.#parts.log.info({ id: record.id }, `going on with a ${this.#parts.what}`)
+        this.#launch(record.id)
+      }
+    }
+  }
+
+  /** The work of this name: as it stands, or begun with what `make` answers, durably. */
+  async begin(id: string, make: () => R | Promise<R>): Promise<R> {
+    const known = this.#records.get(id)
+    if (known !== undefined) return known
+    // The same request may have come twice at once.
+    const beginning = this.#beginning.get(id) ?? this.#begin(id, make)
+    this.#beginning.set(id, beginning)
+    return await beginning.finally(() => this.#beginning.delete(id))
+  }
+
+  async #begin(id: string, make: () => R | Promise<R>): Promise<R> {
+    const record = await make()
+    assert(record.id === id, 'work is known by its name')
+    await this.#store(record)
+    if (!this.#closing) this.#launch(id)
+    await this.#forgetOld()
+    return record
+  }
+
+  /** Throws WORK_UNKNOWN. */
+  show(id: string): R {
+    const record = this.#records.get(id)
+    if (record === undefined) throw new Fault(WORK_UNKNOWN, `looking for ${this.#parts.what} ${id}`)
+    return record
+  }
+
+  list(): readonly R[] {
+    return [...this.#records.values()]
+  }
+
+  /** Changes what running work was asked for. */
+  async amend(id: string, change: Partial<R>): Promise<R> {
+    const record = { ...this.show(id), ...change }
+    await this.#store(record)
+    return record
+  }
+
+  /** Carries out once more what failed or was cancelled. */
+  async again(id: string, change: Partial<R>): Promise<R> {
+    assert(this.show(id).state !== 'running', 'work is carried out by one at a time')
+    const state = { state: 'running', code: null, reason: null, endedMs: 0 } as const
+    await this.#store({ ...this.show(id), ...change, ...state })
+    if (!this.#closing && !this.#live.has(id)) this.#launch(id)
+    return this.show(id)
+  }
+
+  /** Settles when it has ended. */
+  async cancel(id: string): Promise<R> {
+    const record = this.show(id)
+    if (record.state !== 'running') return record
+    const live = this.#live.get(id)
+    live?.stop.abort(CANCELLED)
+    await live?.done
+    return this.show(id)
+  }
+
+  /** Stops what runs; it goes on at the next start. */
+  async close(): Promise<void> {
+    this.#closing = true
+    const live = [...this.#live.values()]
+    for (const { stop } of live) stop.abort(STOPPING)
+    await Promise.all(live.map(({ done }) => done))
+  }
+
+  #launch(id: string): void {
+    const stop = new AbortController()
+    const done = this.#carryOut(id, stop.signal).finally(() => this.#live.delete(id))
+    this.#live.set(id, { stop, done })
+  }
+
+  async #carryOut(id: string, signal: AbortSignal): Promise<void> {
+    const { log, what, run } = this.#parts
+    const record = () => this.show(id)
+    const running: Running<R> = {
+      get record() {
+        return record()
+      },
+      signal,
+      note: (change) => void this.#records.set(id, { ...this.show(id), ...change }),
+      persist: async (change) => await this.#store({ ...this.show(id), ...change }),
+    }
+    try {
+      await this.#takeTurn(signal)
+      try {
+        await run(running)
+      } finally {
+        this.#giveTurn()
+      }
+      await this.#end(id, { state: 'done', code: null, reason: null })
+    } catch (error) {
+      if (signal.aborted) {
+        if (signal.reason === CANCELLED) {
+          await this.#end(id, { state: 'cancelled', code: null, reason: null })
+        }
+        return
+      }
+      const known = isFault(error)
+      log[known ? 'warn' : 'error']({ id, err: error }, `a ${what} failed`)
+      const reason = error instanceof Error ? error.message : String(error)
+      await this.#end(id, { state: 'failed', code: known ? error.code : 'INTERNAL', reason })
+    }
+  }
+
+  async #end(id: string, outcome: Pick<WorkRecord, 'state' | 'code' | 'reason'>): Promise<void> {
+    await this.#store({ ...this.show(id), ...outcome, endedMs: this.#parts.clock.wallMs() })
+    try {
+      await this.#parts.ended?.(this.show(id))
+    } catch (error) {
+      this.#parts.log.error({ id, err: error }, `what a ${this.#parts.what} held is still there`)
+    }
+  }
+
+  async #store(record: R): Promise<void> {
+    await writeFileWhole(this.#path(record.id), `${JSON.stringify(record)}\n`, 0o600)
+    this.#records.set(record.id, record)
+  }
+
+  async #forgetOld(): Promise<void> {
+    const ended = this.list().filter(({ state }) => state !== 'running')
+    const old = ended.toSorted((a, b) => b.endedMs - a.endedMs).slice(ENDED_MAX)
+    for (const { id } of old) {
+      this.#records.delete(id)
+      await rm(this.#path(id), { force: true })
+    }
+  }
+
+  #path(id: string): string {
+    return join(this.#parts.directory, `${id}.json`)
+  }
+
+  async #takeTurn(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted()
+    if (this.#turns < this.#parts.atOnceMax) {
+      this.#turns++
+      return
+    }
+    await new Promise<void>((resolve, reject) => {
+      this.#queue.push(resolve)
+      const leave = () => {
+        const place = this.#queue.indexOf(resolve)
+        // With the turn already given, the work ends at once and gives it on.
+        if (place < 0) return
+        this.#queue.splice(place, 1)
+        reject(signal.reason as Error)
+      }
+      signal.addEventListener('abort', leave, { once: true })
+    })
+  }
+
+  #giveTurn(): void {
+    const next = this.#queue.shift()
+    if (next === undefined) this.#turns--
+    else next()
+  }
+}
