@@ -8,6 +8,8 @@ import type {
   DrillServerRow,
 } from '#control/store/tables/drills.ts'
 import { DRILL_MOVES, type DrillStatus } from '#domain/drill.ts'
+import { type ListPage, pageOf, type PageWanted } from './pages.ts'
+import { hasName } from './protection-lists.ts'
 
 /** Queries about drills, their reports and schedules. Every one that serves a caller is bound to the caller's project. */
 type Db = Queries | Transaction
@@ -45,15 +47,46 @@ export async function listDrills(db: Db, project: string): Promise<DrillRow[]> {
     .execute()
 }
 
-/** How many drills each group of a project has; groups without one are left out. */
-export async function countDrills(db: Db, project: string): Promise<Map<string, number>> {
-  const rows = await db
-    .selectFrom('drills')
-    .select((eb) => ['group_id', eb.fn.countAll<number>().as('count')])
-    .where('project', '=', project)
-    .groupBy('group_id')
-    .execute()
-  return new Map(rows.map((row) => [row.group_id, Number(row.count)]))
+export interface DrillFilter {
+  readonly status?: string | undefined
+  /** Part of the name, without regard to case. */
+  readonly name?: string | undefined
+  readonly groups?: readonly string[] | undefined
+  readonly vpc?: string | undefined
+}
+
+export async function pageOfDrills(
+  db: Db,
+  project: string,
+  { status, name, groups, vpc }: DrillFilter,
+  page: PageWanted,
+): Promise<ListPage<DrillRow>> {
+  let query = db.selectFrom('drills as r').selectAll('r').where('r.project', '=', project)
+  if (status !== undefined) query = query.where('r.status', '=', status)
+  if (name !== undefined) query = query.where(hasName(name))
+  if (vpc !== undefined) query = query.where('r.vpc', '=', vpc)
+  // An empty list of a query is no SQL.
+  if (groups !== undefined)
+    query = query.where('r.group_id', 'in', groups.length === 0 ? [''] : groups)
+  return await pageOf(query, page)
+}
+
+/** How many drills each of these groups has; groups without one are left out. */
+export async function countDrills(
+  db: Db,
+  groups: readonly string[],
+): Promise<ReadonlyMap<string, number>> {
+  const found = new Map<string, number>()
+  for (let at = 0; at < groups.length; at += 500) {
+    const rows = await db
+      .selectFrom('drills')
+      .select((eb) => ['group_id', eb.fn.countAll<number>().as('count')])
+      .where('group_id', 'in', groups.slice(at, at + 500))
+      .groupBy('group_id')
+      .execute()
+    for (const row of rows) found.set(row.group_id, Number(row.count))
+  }
+  return found
 }
 
 export async function drillsOfGroup(db: Db, group: string): Promise<DrillRow[]> {
@@ -189,9 +222,7 @@ export async function rememberDrillNetwork(
 // ---------------------------------------------------------------- reports
 
 /** The end of the chain; null: there is none yet. */
-export async function lastReport(
-  db: Db,
-): Promise<Pick<DrillReportRow, 'ordinal' | 'hash'> | null> {
+export async function lastReport(db: Db): Promise<Pick<DrillReportRow, 'ordinal' | 'hash'> | null> {
   const row = await db
     .selectFrom('drill_reports')
     .select(['ordinal', 'hash'])

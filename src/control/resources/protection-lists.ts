@@ -28,8 +28,8 @@ export interface ListFilter {
 // ---------------------------------------------------------------- groups
 
 export interface GroupFilter extends ListFilter {
-  /** Made at this time or before. */
-  readonly madeUpTo?: number | undefined
+  /** Older than this, and no drill of it was made or reported since. */
+  readonly noDrillSince?: number | undefined
 }
 
 export async function pageOfGroups(
@@ -38,7 +38,7 @@ export async function pageOfGroups(
   filter: GroupFilter,
   page: PageWanted,
 ): Promise<ListPage<ProtectionGroupRow>> {
-  const { form, madeUpTo } = filter
+  const { form, noDrillSince: since } = filter
   let query = db
     .selectFrom('protection_groups as r')
     .selectAll('r')
@@ -48,7 +48,12 @@ export async function pageOfGroups(
     query = query.where('r.status', 'in', orNothing(filter.statuses))
   if (filter.name !== undefined) query = query.where(hasName(filter.name))
   if (filter.az !== undefined) query = query.where(isProduction('r', filter.az))
-  if (madeUpTo !== undefined) query = query.where('r.created_at', '<=', madeUpTo)
+  if (since !== undefined) {
+    query = query
+      .where('r.created_at', '<=', since)
+      .where('r.id', 'not in', drillsSince(db, 'drills', project, since))
+      .where('r.id', 'not in', drillsSince(db, 'drill_reports', project, since))
+  }
   return await pageOf(query, page)
 }
 
@@ -260,7 +265,7 @@ const inProject = (project: string, few: boolean) =>
   few ? sql<boolean>`r.project || '' = ${project}` : sql<boolean>`r.project = ${project}`
 
 /** Names have letters, digits, dots, underscores and hyphens; what is searched for may be anything. */
-const hasName = (part: string) => {
+export const hasName = (part: string) => {
   const pattern = `%${part.toLowerCase().replaceAll(/[\\%_]/g, '\\$&')}%`
   return sql<boolean>`lower(r.name) like ${pattern} escape '\\'`
 }
@@ -269,6 +274,13 @@ const isProduction = (alias: string, az: string) => {
   const column = (name: string) => sql.ref(`${alias}.${name}`)
   return sql<boolean>`case ${column('station')} when 'source' then ${column('source_az')} else ${column('target_az')} end = ${az}`
 }
+
+const drillsSince = (db: Db, table: 'drills' | 'drill_reports', project: string, sinceMs: number) =>
+  db
+    .selectFrom(table)
+    .select('group_id')
+    .where('project', '=', project)
+    .where('created_at', '>', sinceMs)
 
 const groupsAt = (db: Db, project: string, az: string) =>
   db

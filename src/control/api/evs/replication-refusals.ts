@@ -35,6 +35,8 @@ export function pairCreationRefusal(refusal: NewLonePairRefusal): Refusal {
       return input('volume_ids: the two disks must be in different availability zones.')
     case 'DISK_TYPES_DIFFER':
       return input('volume_ids: the two disks must have the same type, and be shareable alike.')
+    case 'DISK_OF_DRILL':
+      return conflict('A disk of a drill is never replicated.')
     case 'DISK_SIZES_DIFFER':
       return input('volume_ids: the two disks must have the same size (37100041).')
     case 'PRODUCTION_DISK_PAIRED':

@@ -1,6 +1,7 @@
 import { pairStatus } from '#control/resources/groups.ts'
 import { type AttachedPair, instanceStatus, type PairGist } from '#control/resources/instances.ts'
 import { fromJson } from '#control/store/json.ts'
+import type { DrillRow, DrillServerRow } from '#control/store/tables/drills.ts'
 import type {
   ActiveDomainRow,
   ProtectionGroupRow,
@@ -41,6 +42,7 @@ export function groupObject(
   view: SyncView,
   domainName: string,
   instances: number,
+  drills: number,
 ) {
   return {
     id: group.id,
@@ -55,7 +57,7 @@ export function groupObject(
     priority_station: group.station,
     protected_instance_num: instances,
     replication_num: pairs.length,
-    disaster_recovery_drill_num: 0,
+    disaster_recovery_drill_num: drills,
     protected_status: null,
     replication_status: null,
     health_status: null,
@@ -106,6 +108,20 @@ export function pairObject(
     ...(pair.status === 'error' ? { failure_detail: pair.failure_detail } : {}),
   }
 }
+
+export const drillObject = (drill: DrillRow, servers: readonly DrillServerRow[]) => ({
+  id: drill.id,
+  name: drill.name,
+  status: drill.status,
+  server_group_id: drill.group_id,
+  drill_vpc_id: drill.vpc,
+  created_at: spaceTime(drill.created_at),
+  updated_at: spaceTime(drill.updated_at),
+  drill_servers: servers.map(({ instance, server }) => ({
+    protected_instance: instance,
+    drill_server_id: server,
+  })),
+})
 
 /** What is shown of an instance besides its own row. */
 export interface InstanceParts {

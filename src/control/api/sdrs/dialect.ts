@@ -1,10 +1,10 @@
 import type { Dialect } from '../http/dialect.ts'
+import { drillRoutes } from './drills.ts'
 import { errorBody, sdrsErrors, SDRS_CODES, type SdrsCode } from './errors.ts'
 import { groupRoutes } from './groups.ts'
 import { instancePartRoutes } from './instance-parts.ts'
 import { instanceTagRoutes } from './instance-tags.ts'
 import { instanceRoutes } from './instances.ts'
-import { notYetRoutes } from './not-yet.ts'
 import { pairRoutes } from './pairs.ts'
 import { rpoRoutes } from './rpo.ts'
 import type { SdrsServices } from './services.ts'
@@ -46,7 +46,7 @@ export function sdrsDialect(services: SdrsServices, options: SdrsOptions = {}): 
       instanceTagRoutes(app, context)
       taskRoutes(app, context)
       rpoRoutes(app, context)
-      notYetRoutes(app, context)
+      drillRoutes(app, context)
     },
   }
 }

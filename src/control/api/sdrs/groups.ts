@@ -7,6 +7,7 @@ import {
   requestGroup,
   requestGroupCommand,
 } from '#control/operations/definitions/group-requests.ts'
+import { countDrills } from '#control/resources/drills.ts'
 import { findGroup } from '#control/resources/groups.ts'
 import { countInstancesOf, pageOfGroups, syncGistsOf } from '#control/resources/protection-lists.ts'
 import { listDomains } from '#control/resources/surroundings.ts'
@@ -67,6 +68,7 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
     const pairs = await syncGistsOf(db, ids)
     const viewOf = await viewsOf(db, services, groups, pairs)
     const instances = await countInstancesOf(db, ids)
+    const drills = await countDrills(db, ids)
     const domains = new Map((await listDomains(db)).map((domain) => [domain.id, domain.name]))
     const byGroup = Map.groupBy(pairs, (pair) => pair.group_id)
     return groups.map((group) =>
@@ -76,6 +78,7 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
         viewOf(group.id),
         domains.get(group.domain) ?? '',
         instances.get(group.id) ?? 0,
+        drills.get(group.id) ?? 0,
       ),
     )
   }
@@ -130,8 +133,7 @@ export function groupRoutes(app: Api, context: SdrsContext): void {
       statuses: statusesWanted(status, statusesOf(preset)),
       name: text(query, 'name'),
       az: text(query, 'availability_zone'),
-      madeUpTo:
-        // No drill can have been made: a group is in this list once it is older than the period.
+      noDrillSince:
         preset === 'period_no_dr_drill' ? services.clock.wallMs() - DRILL_PERIOD_MS : undefined,
     } as const
     return await services.store.read(async (db) => {

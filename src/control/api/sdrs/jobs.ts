@@ -15,6 +15,8 @@ interface JobSpec {
   readonly child: string | null
   /** Code when the operation failed for a reason that has no code of its own. */
   readonly failure: string
+  /** Codes of steps that have one of their own. */
+  readonly steps?: Readonly<Record<string, string>>
   /** Class in the list of failed tasks; null: not listed there. */
   readonly failed: FailedTask | null
   /** Its children are operations of their own. */
@@ -23,7 +25,11 @@ interface JobSpec {
 
 export interface FailedTask {
   readonly status: string
-  readonly resource: 'server_groups' | 'replications' | 'protected_instances'
+  readonly resource:
+    | 'server_groups'
+    | 'replications'
+    | 'protected_instances'
+    | 'disaster_recovery_drills'
 }
 
 const group = (verb: string, failure: string, status: string, children = true): JobSpec => ({
@@ -68,6 +74,20 @@ export const JOB_SPECS: Readonly<Record<string, JobSpec>> = {
   'group.stop': group('stop', 'SDRS.1028', 'stopFail'),
   'group.reverse': group('reverse', 'SDRS.1029', 'reverseFail'),
   'group.failover': group('failover', 'SDRS.1030', 'failoverFail'),
+  'drill.create': {
+    type: 'createDisasterRecoveryDrill',
+    child: null,
+    failure: 'SDRS.1922',
+    steps: { clone: 'SDRS.1905', release: 'SDRS.1906' },
+    failed: { status: 'createFail', resource: 'disaster_recovery_drills' },
+  },
+  'drill.delete': {
+    type: 'deleteDisasterRecoveryDrill',
+    child: null,
+    failure: 'SDRS.1923',
+    steps: { snapshot: 'SDRS.1906' },
+    failed: { status: 'deleteFail', resource: 'disaster_recovery_drills' },
+  },
   'pair.create': pair('createReplicationPairNoCG', 'SDRS.1606', 'createFail'),
   'pair.delete': pair('deleteReplicationPairNoCG', 'SDRS.1607', 'deleteFail'),
   'pair.expand': pair('expandReplicationPairNew', 'SDRS.1820', 'expandFail'),
@@ -180,7 +200,8 @@ export function failureOf(
   spec: JobSpec,
 ): { readonly code: string; readonly reason: string } | null {
   if (STATUSES[operation.status] !== 'FAIL') return null
-  const code = FAULT_CODES[operation.errorCode ?? ''] ?? spec.failure
+  const ofStep = spec.steps?.[operation.failedStep ?? '']
+  const code = FAULT_CODES[operation.errorCode ?? ''] ?? ofStep ?? spec.failure
   const text = (operation.failReason ?? 'no reason was stored').replaceAll('error : ', 'error: ')
   const step = camel(operation.failedStep ?? 'submit')
   const detail = JSON.stringify({ badRequest: { message: text, code: 400 } })
@@ -216,6 +237,7 @@ const SHOWN = [
   'server_group_id',
   'protected_instance_id',
   'replication_pair_id',
+  'disaster_recovery_drill_id',
   'volume_ids',
   'native_server_id',
   'nic_id',

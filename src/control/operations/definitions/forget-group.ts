@@ -1,3 +1,4 @@
+import { forgetGroupOfDrills } from '#control/resources/drills.ts'
 import { deleteGroupRow, readGroup } from '#control/resources/groups.ts'
 import { addChore } from '#control/resources/surroundings.ts'
 import { readOwnership } from '#control/resources/sync.ts'
@@ -16,6 +17,7 @@ export async function forgetGroup(
   id: string,
 ): Promise<void> {
   await forgetSession(tx, ctx, id)
+  await forgetGroupOfDrills(tx, id)
   await deleteGroupRow(tx, id)
 }
 

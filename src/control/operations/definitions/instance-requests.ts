@@ -1,5 +1,6 @@
 import { assert } from '#base/assert.ts'
 import { newId } from '#base/ids.ts'
+import { isDrillVolume } from '#control/resources/drills.ts'
 import {
   drAz,
   findGroup,
@@ -85,6 +86,7 @@ export type CreateInstanceRefusal =
   | 'DISK_SHARED'
   | 'DISK_NOT_AVAILABLE'
   | 'DISK_PAIRED'
+  | 'DISK_OF_DRILL'
   | 'FLAVOR_UNSUITABLE'
   | 'SUBNET_UNKNOWN'
   | 'SUBNET_FULL'
@@ -312,6 +314,7 @@ async function judgeDisk(
 ): Promise<CreateInstanceRefusal | null> {
   if (volume.multiattach === 1) return 'DISK_SHARED'
   if (row.state !== 'attached' || volume.status !== 'in-use') return 'DISK_NOT_AVAILABLE'
+  if (await isDrillVolume(tx, volume.id)) return 'DISK_OF_DRILL'
   if (volume.pair === null) return null
   // A pair that is left of an earlier instance of this server is used again.
   const pair = await readPair(tx, volume.pair)

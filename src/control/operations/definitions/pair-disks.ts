@@ -1,4 +1,5 @@
 import { fault, Fault } from '#base/fault.ts'
+import { isDrillVolume } from '#control/resources/drills.ts'
 import { attachmentsOf } from '#control/resources/volumes.ts'
 import { readServer, serversOfVolume } from '#control/resources/servers.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
@@ -15,6 +16,7 @@ type Db = Queries | Transaction
 
 export type DiskRefusal =
   | 'PRODUCTION_DISK_PAIRED'
+  | 'DISK_OF_DRILL'
   | 'DR_DISK_PAIRED'
   | 'PRODUCTION_DISK_STATE'
   | 'DR_DISK_STATE'
@@ -34,6 +36,7 @@ export async function judgeDisks(
   dr: VolumeRow,
 ): Promise<DiskRefusal | null> {
   if (production.az === dr.az) return 'DISKS_OF_ONE_SITE'
+  for (const { id } of [production, dr]) if (await isDrillVolume(db, id)) return 'DISK_OF_DRILL'
   if (production.pair !== null) return 'PRODUCTION_DISK_PAIRED'
   if (dr.pair !== null) return 'DR_DISK_PAIRED'
   if (!USABLE.has(production.status)) return 'PRODUCTION_DISK_STATE'

@@ -1,6 +1,7 @@
 import { assert } from '#base/assert.ts'
 import { newId } from '#base/ids.ts'
 import { fromJson, toJson } from '#control/store/json.ts'
+import { isDrillVolume } from '#control/resources/drills.ts'
 import {
   drAz,
   findGroup,
@@ -56,6 +57,7 @@ export type CreatePairRefusal =
   | 'GROUP_STATE'
   | 'VOLUME_UNKNOWN'
   | 'VOLUME_PAIRED'
+  | 'VOLUME_OF_DRILL'
   | 'VOLUME_NOT_AVAILABLE'
   | 'VOLUME_NOT_IN_PRODUCTION_AZ'
   | 'QUOTA_PAIRS'
@@ -72,6 +74,7 @@ export async function requestPair(
     const volume = await findVolume(tx, project, request.volume)
     if (volume === undefined) return refused('VOLUME_UNKNOWN')
     if (!GROUP_STATES_FOR_CREATE.has(groupStatus(group))) return refused('GROUP_STATE')
+    if (await isDrillVolume(tx, volume.id)) return refused('VOLUME_OF_DRILL')
     if (volume.pair !== null) return refused('VOLUME_PAIRED')
     if (volume.status !== 'available') return refused('VOLUME_NOT_AVAILABLE')
     if (volume.az !== productionAz(group)) return refused('VOLUME_NOT_IN_PRODUCTION_AZ')
