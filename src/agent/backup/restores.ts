@@ -86,19 +86,19 @@ export async function openRestores(parts: RestoresParts): Promise<Restores> {
     log: parts.log,
     atOnceMax: AT_ONCE_MAX,
     run: (running) => new Restore(parts, running).carryOut(),
-    async ended({ request }) {
+    async ended({ id, request }) {
       for (const { volume } of request.volumes) {
-        if (!isBusy(volume)) for (const name of namesOf(parts, volume)) exports.unreserve(name)
+        if (!isBusy(volume, id)) for (const name of namesOf(parts, volume)) exports.unreserve(name)
       }
     },
   })
 
-  const isBusy = (volume: string): boolean =>
+  const isBusy = (volume: string, but?: string): boolean =>
     works
       .list()
       .some(
-        ({ state, request }) =>
-          state === 'running' && request.volumes.some((one) => one.volume === volume),
+        ({ id, state, request }) =>
+          state === 'running' && id !== but && request.volumes.some((one) => one.volume === volume),
       )
 
   function reserve({ request }: RestoreRecord): void {
@@ -138,7 +138,7 @@ export async function openRestores(parts: RestoresParts): Promise<Restores> {
       for (const record of works.list()) if (record.state === 'running') reserve(record)
     },
     refuseWhileRestoring(ids) {
-      const found = ids.find(isBusy)
+      const found = ids.find((id) => isBusy(id))
       if (found !== undefined) throw busy(found, WHY_CLOSED)
     },
   }

@@ -230,17 +230,24 @@ export class Works<R extends WorkRecord> {
   }
 
   async #end(id: string, outcome: Pick<WorkRecord, 'state' | 'code' | 'reason'>): Promise<void> {
-    await this.#store({ ...this.show(id), ...outcome, endedMs: this.#parts.clock.wallMs() })
+    const record = { ...this.show(id), ...outcome, endedMs: this.#parts.clock.wallMs() }
+    await this.#write(record)
     try {
-      await this.#parts.ended?.(this.show(id))
+      await this.#parts.ended?.(record)
     } catch (error) {
       this.#parts.log.error({ id, err: error }, `what a ${this.#parts.what} held is still there`)
     }
+    // Told when what it held is free.
+    this.#records.set(id, record)
   }
 
   async #store(record: R): Promise<void> {
-    await writeFileWhole(this.#path(record.id), `${JSON.stringify(record)}\n`, 0o600)
+    await this.#write(record)
     this.#records.set(record.id, record)
+  }
+
+  async #write(record: R): Promise<void> {
+    await writeFileWhole(this.#path(record.id), `${JSON.stringify(record)}\n`, 0o600)
   }
 
   async #forgetOld(): Promise<void> {
