@@ -15,6 +15,7 @@ import { bootstrapIdentity } from '#control/identity/bootstrap.ts'
 import { createIdentity, type Identity } from '#control/identity/identity.ts'
 import { createPasswords, type Passwords } from '#control/identity/passwords.ts'
 import { openSecretBox, type SecretBox } from '#control/identity/secret-box.ts'
+import { createDrillClock } from '#control/operations/drill-clock.ts'
 import { createReconciler } from '#control/operations/reconciler.ts'
 import type { CrashPoint } from '#control/operations/runner.ts'
 import { seedResources } from '#control/resources/surroundings.ts'
@@ -85,6 +86,11 @@ export async function startControl(
     witness,
     siteNames: config.sites,
   })
+  const { sites: siteNames, agentSilenceMs } = config
+  const drillClock = createDrillClock(
+    { store, operations, clock, agents, sites: siteNames, agentSilenceMs },
+    log,
+  )
   try {
     const nowMs = clock.wallMs()
     await seedResources(store, { region: config.region, sites: config.sites, nowMs })
@@ -120,6 +126,7 @@ export async function startControl(
               clock,
             ),
       authority,
+      reports: plane.services.reports,
       tls:
         config.tls === undefined
           ? undefined
@@ -134,6 +141,7 @@ export async function startControl(
       throw new Fault(API_LISTEN, `listening on ${formatAddress(listen)}`, {}, error)
     }
     reconciler.start()
+    drillClock.start()
     log.info({ url, region: config.region, version }, 'the control plane answers')
     let closing: Promise<void> | undefined
     return {
@@ -142,6 +150,7 @@ export async function startControl(
         closing ??= (async () => {
           await api.close()
           await reconciler.stop()
+          await drillClock.stop()
           await plane.close()
           log.info('the control plane has stopped in order')
         })()

@@ -167,6 +167,7 @@ export class ApiLab {
       },
       certificates: null,
       authority: '',
+      reports,
       ...(options.rate === undefined ? {} : { rate: options.rate }),
     })
     await app.ready()

@@ -119,6 +119,7 @@ async function nativeOver(plane: Plane, config: ControlConfig): Promise<Dialect>
     stateBackup: { run: () => Promise.reject(new Error('no backups here')) },
     certificates: null,
     authority: '',
+    reports: plane.services.reports,
     metrics: createMetrics({ store, agents, sites: config.sites }),
     region: REGION,
     sites: config.sites,

@@ -3,6 +3,7 @@ import type { Log } from '#base/log.ts'
 import type { Identity } from '#control/identity/identity.ts'
 import { catalogueFor } from '#control/identity/catalogue.ts'
 import { locate } from '#control/operations/definitions/directory.ts'
+import type { ReportSigner } from '#control/operations/services.ts'
 import type { OperationEngine } from '#control/operations/engine.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { SiteClient } from '#control/sites/client.ts'
@@ -48,6 +49,8 @@ export interface ApiDeps {
   readonly stateBackup: StateBackup
   /** Null: no key to sign with. */
   readonly certificates: ClientCertificates | null
+  /** The key of drill reports. */
+  readonly reports: ReportSigner
   /** PEM of the authority of the agents' certificates. */
   readonly authority: string
   /** PEM. Left out: plain HTTP. */

@@ -1,5 +1,7 @@
 import swagger from '@fastify/swagger'
 import type { Api, Dialect } from '../http/dialect.ts'
+import { drillScheduleRoutes } from './drill-schedules.ts'
+import { drillRoutes } from './drills.ts'
 import { errorBody, NATIVE_COMMON, refusalOfFault } from './errors.ts'
 import { arbitrationRoutes } from './arbitration.ts'
 import { automaticFailoverRoutes } from './automatic-failover.ts'
@@ -41,6 +43,8 @@ export function nativeDialect(services: NativeServices): Dialect {
         verifyRoutes(api, services)
         divergenceRoutes(api, services)
         snapshotRoutes(api, services)
+        drillRoutes(api, services)
+        drillScheduleRoutes(api, services)
         operationRoutes(api, services)
         eventRoutes(api, services)
         stateRoutes(api, services)

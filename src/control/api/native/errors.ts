@@ -70,8 +70,12 @@ export function refusalOfFault({ kind }: Fault): Refusal | null {
   return status === undefined ? null : new HintedRefusal(status, kind.code, kind.text, kind.hint)
 }
 
-export const refuse = (status: 400 | 404 | 409 | 503, code: string, message: string, hint: string) =>
-  new HintedRefusal(status, code, message, hint)
+export const refuse = (
+  status: 400 | 404 | 409 | 503,
+  code: string,
+  message: string,
+  hint: string,
+) => new HintedRefusal(status, code, message, hint)
 
 export function errorBody(refusal: Refusal, requestId: string): unknown {
   const { code, message } = refusal

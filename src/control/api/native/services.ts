@@ -1,6 +1,7 @@
 import type { Clock } from '#base/clock.ts'
 import type { Identity } from '#control/identity/identity.ts'
 import type { Location } from '#control/operations/definitions/directory.ts'
+import type { ReportSigner } from '#control/operations/services.ts'
 import type { OperationEngine } from '#control/operations/engine.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { SiteClient } from '#control/sites/client.ts'
@@ -47,6 +48,8 @@ export interface NativeServices {
   readonly stateBackup: StateBackup
   /** Null: this control plane has no key to sign with. */
   readonly certificates: ClientCertificates | null
+  /** The key of drill reports. */
+  readonly reports: ReportSigner
   /** PEM of the authority that signed the agents' certificates. */
   readonly authority: string
   readonly metrics: Metrics

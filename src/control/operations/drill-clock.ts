@@ -1,0 +1,117 @@
+import type { Log } from '#base/log.ts'
+import {
+  drillsToEnd,
+  dueSchedules,
+  findSchedule,
+  updateSchedule,
+} from '#control/resources/drills.ts'
+import { fromJson } from '#control/store/json.ts'
+import type { DrillScheduleRow } from '#control/store/tables/drills.ts'
+import { NAME_BYTES_MAX } from '#domain/text.ts'
+import type { DrillOptions } from './definitions/drill-facts.ts'
+import { DrillRefused, requestDrillDeletion, submitDrill } from './definitions/drill-requests.ts'
+import { nextTime } from './definitions/drill-schedules.ts'
+import type { RequestServices } from './definitions/requests.ts'
+
+/* Begins the drills of schedules, and ends those that nobody keeps. Everything it goes by is in the database: after a crash the next turn does what
+ * is left, and of several control planes one is the first to move a schedule on, in the transaction that begins the drill.
+ *
+ * A moment that passed while nobody looked (the control plane was down) counts as missed after MISSED_MS. It is made up for at once and once, however
+ * many there were; with `run_missed` off it is left out. Either way the schedule says so.
+ */
+
+const TURN_MS = 5_000
+/** Later than this is not on time. */
+export const MISSED_MS = 10 * 60_000
+/** Between two tries to clean up after a drill that left something behind. */
+const CLEAN_AGAIN_MS = 3_600_000
+
+export interface DrillClock {
+  start(): void
+  /** One turn; for tests, too. */
+  turn(): Promise<void>
+  stop(): Promise<void>
+}
+
+export function createDrillClock(services: RequestServices, log: Log): DrillClock {
+  const { store, clock } = services
+  let running: Promise<void> = Promise.resolve()
+  let cancel: () => void = () => undefined
+  let ended = false
+
+  async function turn(): Promise<void> {
+    for (const schedule of await dueSchedules(store.db, clock.wallMs())) await begin(schedule)
+    for (const { id, project, status, updated_at } of await drillsToEnd(store.db)) {
+      const soon = clock.wallMs() - updated_at < CLEAN_AGAIN_MS
+      if (status === 'error-deleting' && soon) continue
+      await requestDrillDeletion(services, project, id)
+    }
+  }
+
+  async function begin(schedule: DrillScheduleRow): Promise<void> {
+    const { id, project, next_at } = schedule
+    const now = clock.wallMs()
+    const moved = { next_at: nextTime(schedule, now), last_at: now, updated_at: now }
+    const isMissed = now - (next_at ?? now) > MISSED_MS
+    if (isMissed && schedule.run_missed === 0) {
+      log.warn({ schedule: id }, 'the time of a drill passed while nobody looked')
+      return await record(schedule, { ...moved, last_drill: null, last_outcome: 'missed' })
+    }
+    try {
+      await store.write(async (tx) => {
+        // Another control plane was faster, or somebody changed it.
+        if ((await findSchedule(tx, project, id))?.next_at !== next_at) return
+        const { drill } = await submitDrill(tx, services, {
+          project,
+          user: schedule.user_id,
+          group: schedule.group_id,
+          name: nameAt(schedule.name, now),
+          vpc: schedule.vpc,
+          options: fromJson<DrillOptions>(schedule.options),
+          schedule: id,
+          autoDelete: true,
+        })
+        const last_outcome = isMissed ? 'started late' : 'started'
+        await updateSchedule(tx, id, { ...moved, last_drill: drill.id, last_outcome })
+      })
+    } catch (error) {
+      if (!(error instanceof DrillRefused)) throw error
+      log.warn({ schedule: id, refusal: error.refusal }, 'the drill of a schedule was refused')
+      await record(schedule, { ...moved, last_drill: null, last_outcome: error.refusal })
+    }
+  }
+
+  async function record(
+    { id, project, next_at }: DrillScheduleRow,
+    change: Parameters<typeof updateSchedule>[2],
+  ): Promise<void> {
+    await store.write(async (tx) => {
+      if ((await findSchedule(tx, project, id))?.next_at === next_at) {
+        await updateSchedule(tx, id, change)
+      }
+    })
+  }
+
+  const again = () => {
+    running = turn()
+      .catch((error: unknown) => log.warn({ err: error }, 'schedules of drills; it is repeated'))
+      .then(() => {
+        if (!ended) cancel = clock.after(TURN_MS, again)
+      })
+  }
+  return {
+    start: again,
+    turn,
+    async stop() {
+      ended = true
+      cancel()
+      await running
+    },
+  }
+}
+
+/** The schedule's name and the minute, UTC. */
+function nameAt(name: string, nowMs: number): string {
+  const minute = new Date(nowMs).toISOString().slice(0, 16).replace(/[-:]/g, '').replace('T', '-')
+  return `${name.slice(0, NAME_BYTES_MAX - minute.length - 1)}-${minute}`
+}
