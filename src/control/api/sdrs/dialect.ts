@@ -1,3 +1,4 @@
+import { OPERATIONS_FULL } from '#control/operations/engine.ts'
 import type { Dialect } from '../http/dialect.ts'
 import { drillRoutes } from './drills.ts'
 import { errorBody, sdrsErrors, SDRS_CODES, type SdrsCode } from './errors.ts'
@@ -37,6 +38,8 @@ export function sdrsDialect(services: SdrsServices, options: SdrsOptions = {}): 
       internal: common('SDRS.0013'),
     },
     envelope: errorBody,
+    fault: ({ kind }) =>
+      kind.code === OPERATIONS_FULL.code ? refuse('SDRS.0404', `${kind.text} ${kind.hint}`) : null,
     mount(app) {
       surroundingRoutes(app, context)
       groupRoutes(app, context)

@@ -231,10 +231,11 @@ function actionOf(body: unknown, { refuse }: SdrsContext): Action {
       return { kind: action }
     case 'failover': {
       const force = value['force'] ?? false
-      if (typeof force !== 'boolean') throw refuse('SDRS.0206', 'force: true or false.')
+      if (typeof force !== 'boolean')
+        throw refuse('SDRS.0206', 'The value of force must be true or false.')
       const preferredOff = value['preferred_site_is_off'] ?? false
       if (typeof preferredOff !== 'boolean') {
-        throw refuse('SDRS.0206', 'preferred_site_is_off: true or false.')
+        throw refuse('SDRS.0206', 'The value of preferred_site_is_off must be true or false.')
       }
       return { kind: 'failover', force, preferredOff }
     }

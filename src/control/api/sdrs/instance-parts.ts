@@ -61,7 +61,10 @@ export function instancePartRoutes(app: Api, { services, refuse }: SdrsContext):
       if (outcome.ok) return { job_id: outcome.operation }
       if (outcome.refusal === 'PAIR_UNKNOWN') throw absentInBody('SDRS.1608')
       if (outcome.refusal === 'DEVICE_WRONG') {
-        throw refuse('SDRS.0201', 'device: /dev/vda to /dev/vdz, or the same with sd or xvd.')
+        throw refuse(
+          'SDRS.0201',
+          'The device must be one of /dev/vda to /dev/vdz, or the same with sd or xvd.',
+        )
       }
       throw refuse(ATTACH_CODES[outcome.refusal])
     },
@@ -97,10 +100,10 @@ export function instancePartRoutes(app: Api, { services, refuse }: SdrsContext):
       })
       if (outcome.ok) return { job_id: outcome.operation }
       if (outcome.refusal === 'GROUP_UNKNOWN') {
-        throw refuse('SDRS.0201', 'security_groups: there is no such group.')
+        throw refuse('SDRS.0201', 'There is no such security group.')
       }
       if (outcome.refusal === 'TOO_MANY_NICS') {
-        throw refuse('SDRS.1340', `A server has at most ${NICS_MAX} NICs.`)
+        throw refuse('SDRS.1340', `A server has at most ${NICS_MAX} NICs. Delete one first.`)
       }
       throw refuse(NIC_CODES[outcome.refusal])
     },
@@ -135,7 +138,7 @@ export function instancePartRoutes(app: Api, { services, refuse }: SdrsContext):
       const dr = both ?? (dr_flavorRef || null)
       auditTarget(request, id, { production, dr })
       if (production === null && dr === null) {
-        throw refuse('SDRS.0201', 'resize: at least one flavor.')
+        throw refuse('SDRS.0201', 'At least one flavor must be given.')
       }
       const wanted = { production, dr }
       const outcome = await requestInstanceResize(services, projectOf(request), id, wanted)

@@ -127,7 +127,7 @@ export function instanceRoutes(app: Api, context: SdrsContext): void {
       const { name_prefix: prefix, servers } = body
       if (!isName(prefix) || prefix.length > NAME_BYTES - SUFFIX_BYTES) throw refuse('SDRS.0202')
       if (servers.length === 0 || servers.length > BATCH_MAX) {
-        throw refuse('SDRS.0201', `servers: 1 to ${BATCH_MAX}.`)
+        throw refuse('SDRS.0201', `There must be 1 to ${BATCH_MAX} servers.`)
       }
       const outcome = await requestInstances(
         services,
@@ -256,7 +256,7 @@ export function instanceRoutes(app: Api, context: SdrsContext): void {
     async (request) => {
       const { protected_instances: listed } = request.body
       if (listed.length === 0 || listed.length > BATCH_MAX) {
-        throw refuse('SDRS.0201', `protected_instances: 1 to ${BATCH_MAX}.`)
+        throw refuse('SDRS.0201', `There must be 1 to ${BATCH_MAX} protected instances.`)
       }
       const ids = listed.map(({ id }) => instanceId(id))
       const deleteTargetServer = request.body.delete_target_server ?? false

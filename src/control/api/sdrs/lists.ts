@@ -109,6 +109,7 @@ export function queryType(
 ): string | undefined {
   const preset = one(query, 'query_type')?.trim()
   if (preset === undefined || preset === '' || preset === 'general') return undefined
-  if (!known.includes(preset)) throw refuse('SDRS.0201', 'query_type: unknown value.')
+  if (!known.includes(preset))
+    throw refuse('SDRS.0201', 'The query_type is none that this list knows.')
   return preset
 }

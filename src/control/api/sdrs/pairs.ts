@@ -211,7 +211,10 @@ function newSizeOf(body: unknown, { refuse }: SdrsContext): number {
   if (Object.keys(body).length !== 1 || !isObject(action)) throw refuse('SDRS.0206')
   const size = action['new_size']
   if (typeof size !== 'number' || !(size >= 1) || size >= VOLUME_GB_MAX + 1) {
-    throw refuse('SDRS.0201', `new_size: a number of gigabytes from 1 to ${VOLUME_GB_MAX}.`)
+    throw refuse(
+      'SDRS.0201',
+      `The new_size must be a number of gigabytes from 1 to ${VOLUME_GB_MAX}.`,
+    )
   }
   return Math.trunc(size)
 }
@@ -231,9 +234,11 @@ function pairRefusal(refusal: PairRequestRefusal, { refuse }: SdrsContext): Refu
     case 'PAIR_OTHER_GROUP':
       return refuse('SDRS.1611')
     case 'PAIR_SIZE':
-      return refuse('SDRS.0201', 'new_size must be larger than the present size.')
+      return refuse('SDRS.0201', 'The new_size must be larger than the present size.')
+    case 'PAIR_DISK_STATE':
+      return refuse('SDRS.1817')
     case 'PAIR_SIZE_MAX':
-      return refuse('SDRS.0201', `new_size: at most ${VOLUME_GB_MAX} GB.`)
+      return refuse('SDRS.0201', `The new_size may be ${VOLUME_GB_MAX} GB.`)
     default:
       return unreachable(refusal)
   }

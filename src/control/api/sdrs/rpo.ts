@@ -14,7 +14,7 @@ export function rpoRoutes(app: Api, { services, refuse }: SdrsContext): void {
     const page = pageOf(query, refuse)
     const type = text(query, 'resource_type')
     if (type !== undefined && type !== 'replication') {
-      throw refuse('SDRS.0201', 'resource_type: the only value is replication.')
+      throw refuse('SDRS.0201', 'The only resource_type is replication.')
     }
     const period = {
       from: timeFrom(query, 'start_time', refuse),
@@ -43,6 +43,7 @@ function timeFrom(query: Query, name: string, refuse: RefuseWith): number | unde
   if (given === undefined) return undefined
   const [, day, time, fraction = ''] = TIME.exec(given) ?? []
   const ms = Date.parse(`${day}T${time}${fraction.slice(0, 4)}Z`)
-  if (Number.isNaN(ms)) throw refuse('SDRS.0201', `${name}: a time as 2024-04-01 12:00:00.000.`)
+  if (Number.isNaN(ms))
+    throw refuse('SDRS.0201', `The ${name} must be a time as 2024-04-01 12:00:00.000.`)
   return ms
 }

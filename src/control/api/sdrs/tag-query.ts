@@ -64,15 +64,17 @@ function conditions(value: unknown, refuse: RefuseWith): TagCondition[] {
 
 function conditionFrom(one: Body, refuse: RefuseWith): TagCondition {
   const given = one['key'] ?? ''
-  if (typeof given !== 'string') throw refuse('SDRS.0201', 'key: text.')
+  if (typeof given !== 'string') throw refuse('SDRS.0201', 'A key must be text.')
   const key = given.trim()
   if (key === '') throw refuse('SDRS.2205')
   if (!isTagKey(key)) throw refuse('SDRS.2204')
   const values = one['values'] ?? []
-  if (!Array.isArray(values)) throw refuse('SDRS.0201', 'values: a list of text.')
+  if (!Array.isArray(values))
+    throw refuse('SDRS.0201', 'The values of a key must be a list of text.')
   if (values.length > TAGS_MAX) throw refuse('SDRS.2218')
   const texts = (values as unknown[]).map((text) => {
-    if (typeof text !== 'string') throw refuse('SDRS.0201', 'values: a list of text.')
+    if (typeof text !== 'string')
+      throw refuse('SDRS.0201', 'The values of a key must be a list of text.')
     if (text.length > TAG_VALUE_MAX || text === '*') throw refuse('SDRS.2207')
     return text
   })
@@ -87,13 +89,13 @@ function nameFrom(value: unknown, refuse: RefuseWith): TagQueryInput['name'] {
   const seen = new Set<string>()
   let name: TagQueryInput['name'] = null
   for (const { key = '', value: wanted } of matches) {
-    if (typeof key !== 'string') throw refuse('SDRS.0201', 'key: text.')
+    if (typeof key !== 'string') throw refuse('SDRS.0201', 'A key must be text.')
     if (key.trim() === '') throw refuse('SDRS.2213')
     if (key !== 'resource_name') throw refuse('SDRS.2214')
     if (seen.has(key)) throw refuse('SDRS.2215')
     seen.add(key)
     if (wanted === undefined || wanted === null) throw refuse('SDRS.2216')
-    if (typeof wanted !== 'string') throw refuse('SDRS.0201', 'value: text.')
+    if (typeof wanted !== 'string') throw refuse('SDRS.0201', 'A value must be text.')
     if (wanted.length > TAG_VALUE_MAX) throw refuse('SDRS.2217')
     // Empty text is to be matched exactly, and no instance is without a name.
     name = (own) => wanted !== '' && own.toLowerCase().includes(wanted.toLowerCase())

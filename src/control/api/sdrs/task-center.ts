@@ -155,7 +155,8 @@ export function taskRoutes(app: Api, context: SdrsContext): void {
   function choice(query: Query, name: string, known: readonly string[]): string | undefined {
     const value = text(query, name)
     if (value === undefined) return undefined
-    if (!known.includes(value)) throw refuse('SDRS.0201', `${name}: unknown value.`)
+    if (!known.includes(value))
+      throw refuse('SDRS.0201', `The ${name} is none that this list knows.`)
     return value
   }
 }

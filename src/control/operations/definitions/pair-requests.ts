@@ -185,13 +185,23 @@ export const pairEntities = (pair: ReplicationPairRow) => ({
   name: pair.name,
 })
 
-export type PairRequestRefusal = 'PAIR_UNKNOWN' | 'PAIR_OTHER_GROUP' | 'PAIR_SIZE_MAX' | PairRefusal
+export type PairRequestRefusal =
+  | 'PAIR_UNKNOWN'
+  | 'PAIR_OTHER_GROUP'
+  | 'PAIR_SIZE_MAX'
+  /** A disk is on its way into a server or out of it. */
+  | 'PAIR_DISK_STATE'
+  | PairRefusal
 
 interface Found {
   readonly pair: ReplicationPairRow
   readonly group: ProtectionGroupRow
   readonly facts: PairFacts
+  /** Both disks rest, in a server or in none. */
+  readonly disksSettled: boolean
 }
+
+const SETTLED_DISKS: ReadonlySet<string> = new Set(['available', 'in-use'])
 
 async function load(tx: Transaction, project: string, id: string): Promise<Found | undefined> {
   const found = await findPairOf(tx, project, id, ['sdrs'])
@@ -199,11 +209,13 @@ async function load(tx: Transaction, project: string, id: string): Promise<Found
   const { pair, group } = found
   const volumes = await readVolumes(tx, [pair.source_volume, pair.target_volume])
   const production = volumes.get(volumeAt(group, pair, productionAz(group)))
-  const sizes = [...volumes.values()].map((volume) => volume.size_gb)
+  const disks = [...volumes.values()]
+  const sizes = disks.map((volume) => volume.size_gb)
   assert(production !== undefined && sizes.length === 2, 'a pair has two volumes')
   return {
     pair,
     group,
+    disksSettled: disks.every(({ status }) => SETTLED_DISKS.has(status)),
     facts: {
       status: pairStatus(pair),
       group: groupStatus(group),
@@ -228,6 +240,7 @@ export async function requestPairExpansion(
     const decision = decidePair(found.facts, { kind: 'expand', newSizeGb })
     if (!decision.ok) return decision
     if (newSizeGb > VOLUME_GB_MAX) return refused('PAIR_SIZE_MAX')
+    if (!found.disksSettled) return refused('PAIR_DISK_STATE')
     await movePair(tx, id, 'extending', clock.wallMs())
     const operation = await operations.submit(tx, expandPair, {
       project,
