@@ -549,3 +549,111 @@ test('a pair of SDRS is shown here and not managed, and the other way round', as
   await region.job('DELETE', `/v1/{project}/replications/${theirs}`, {})
   await region.job('DELETE', `/v1/{project}/server-groups/${sdrs}`)
 })
+
+test('the arbitration of a group is chosen when it is made, and its preferred site is the priority station', async () => {
+  const mode = { arbitration: { mode: 'static-priority' } }
+  const made = await makePair('prefers', mode)
+  const { db } = region.plane.store
+  const recordOf = async (session: string) => {
+    const record = await region.plane.witness.record(session)
+    return [record?.mode, record?.preferred]
+  }
+  const lone = async () => {
+    const query = db.selectFrom('replication_pairs').select('group_id').where('id', '=', made.pair)
+    return (await query.executeTakeFirstOrThrow()).group_id
+  }
+  assert.deepEqual(await recordOf(await lone()), ['static-priority', 'az1'])
+  // A group has its own: by the witness, unless it says otherwise.
+  const group = await makeGroup('prefers', [made.pair])
+  assert.deepEqual(await recordOf(group), ['witness', 'az1'])
+  await removeGroup(group)
+
+  const again = await makePair('prefers-2')
+  const other = await makeGroup('prefers-2', [again.pair], mode)
+  assert.deepEqual(await recordOf(other), ['static-priority', 'az1'])
+  await act(other, 'reverse')
+  await groupActive(other, ['reversing'])
+  await region.until('the other site is preferred', async () => {
+    return JSON.stringify(await recordOf(other)) === '["static-priority","az2"]'
+  })
+  await groupActive(other)
+  await removeGroup(other)
+})
+
+test('a lost DR site forbids a failover, a lost production site advises it, and a site that is away fails what needs both', async () => {
+  const made = await makePair('trouble-a')
+  const lone = await makePair('trouble-b')
+  const az1 = await region.volume('trouble-c')
+  const az2 = await region.volume('trouble-d', 1, 'az2')
+  const group = await makeGroup('trouble', [made.pair])
+  const path = `${GROUPS}/${group}/action`
+  const failover = { 'os-failover-replication-consistency-group': null }
+  const reprotect = { 'os-reprotect-replication-consistency-group': null }
+  const faultLevel = (level: string) =>
+    region.until(`fault level ${level}`, async () => {
+      const { fault_level: seen } = await showGroup(group)
+      return seen === level && (await showPair(made.pair)).fault_level === level
+    })
+  await write('az1', made.pair, 'acknowledged')
+
+  await region.stopSite('az2')
+  await faultLevel('5')
+  assert.equal((await showGroup(group)).replication_status, 'inactive')
+  assert.notEqual((await showPair(made.pair)).progress, '100')
+  await refused(409, 'EVS.5400', 'POST', path, failover)
+  await refused(409, 'EVS.5400', 'POST', path, {
+    'os-failover-replication-consistency-group': { force: true },
+  })
+  const failed = (await region.ok('POST', PAIRS, body('az1', [az1, az2]), 202)).replication.id
+  const pairError = await until(() => showPair(failed), { status: 'error' }, ['creating'])
+  assert.deepEqual(
+    [pairError['failure_detail'], pairError['replication_status'], pairError['progress']],
+    ['37100043', 'error', null],
+  )
+  await deletePair(failed)
+  const { replication_consistency_group: none } = await region.ok(
+    'POST',
+    GROUPS,
+    {
+      replication_consistency_group: {
+        name: 'none',
+        replication_ids: [lone.pair],
+        priority_station: 'az1',
+        replication_model: 'hypermetro',
+      },
+    },
+    202,
+  )
+  const groupError = await until(() => showGroup(none.id), { status: 'error' }, ['creating'])
+  assert.deepEqual([groupError['failure_detail'], groupError['replication_ids']], ['37100043', []])
+  await region.ok('DELETE', `${GROUPS}/${none.id}`, undefined, 202)
+  await gone(`${GROUPS}/${none.id}`)
+  const kept = await showPair(lone.pair)
+  assert.deepEqual([kept.status, kept.replication_consistency_group_id], ['available', null])
+  assert.equal(await read('az1', made.pair), 'acknowledged')
+  await region.startSite('az2')
+  await region.until('both are in sync again', async () => {
+    const shown = [await showPair(lone.pair), await showPair(made.pair)]
+    return shown.every((one) => one.replication_status === 'active')
+  })
+
+  await region.stopSite('az1')
+  await faultLevel('2')
+  await refused(409, 'EVS.5400', 'POST', path, {
+    'os-stop-replication-consistency-group': null,
+  })
+  await act(group, 'failover')
+  const over = await until(() => showGroup(group), { status: 'failovered' }, ['failovering'])
+  assert.deepEqual([over['priority_station'], over['fault_level']], ['az2', '0'])
+  assert.equal(await read('az2', made.pair), 'acknowledged')
+  await write('az2', made.pair, 'at the other site')
+  assert.match(await refused(409, 'EVS.5400', 'POST', path, reprotect), /az1/)
+  await region.startSite('az1')
+  await region.until('az1 is heard', async () => region.plane.agents.heard('az1'))
+  await act(group, 'reprotect')
+  await groupActive(group, ['failovered', 'inactive'])
+  await act(group, 'reverse')
+  await groupActive(group, ['reversing'])
+  assert.equal(await read('az1', made.pair), 'at the other site')
+  await removeGroup(group)
+})

@@ -3,6 +3,7 @@ import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
 import {
   drAz,
+  groupForm,
   groupStation,
   groupStatus,
   listAllGroups,
@@ -41,7 +42,8 @@ import { followRecord, followedBy } from './follow-record.ts'
  *   closed               a session                         session.close
  *
  * And the other way round: a group whose row does not say what a trusted record says follows it (follow-record.ts), and a record that is
- * frozen while no operation of its group is at work is thawed, for then the failover that froze it was given up.
+ * frozen while no operation of its group is at work is thawed, for then the failover that froze it was given up. In groups of the volume API the
+ * preferred site is production, after a switch as well.
  *
  * It stays away from groups in transient states: their operation is at work. It only repeats what the database says, so doing it
  * twice, late, or from two control planes at once is harmless; agents refuse an older epoch.
@@ -78,6 +80,7 @@ const ROUNDS_BEFORE_ACTING = {
   redial: 4,
   follow: 2,
   thaw: 2,
+  prefer: 1,
 } as const
 
 export function createReconciler(options: ReconcilerOptions): Reconciler {
@@ -124,6 +127,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         }
       }
       await rememberJoined(group)
+      await preferProduction(group, disagreements)
       warnOfFullCopy(group)
     }
     for (const key of seen.keys()) if (!disagreements.has(key)) seen.delete(key)
@@ -306,6 +310,25 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         await updatePair(tx, pair.id, { added_epoch: record.epoch - 1 }, pair.updated_at)
       }
     })
+  }
+
+  /** What the volume API calls the priority station is production and the preferred site in one, so the latter follows a switch. */
+  async function preferProduction(
+    group: ProtectionGroupRow,
+    disagreements: Set<string>,
+  ): Promise<void> {
+    if (groupForm(group) === 'sdrs') return
+    const record = await witness.record(group.id)
+    if (record?.state !== 'in_sync' || record.mode !== 'static-priority') return
+    const { mode, writer } = record
+    if (record.preferred === writer || !agents.heard(writer)) return
+    if (!persists(`${group.id} prefer ${writer}`, 'prefer', disagreements)) return
+    try {
+      await send(writer, 'session.arbitrate', { session: group.id, mode, preferred: writer })
+    } catch (error) {
+      if (!isFault(error)) throw error
+      log.info({ err: error, group: group.id, writer }, 'the preferred site has to wait')
+    }
   }
 
   return {

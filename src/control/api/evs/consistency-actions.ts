@@ -104,8 +104,7 @@ async function act(
   members: Members,
 ): Promise<void> {
   const { store, agents } = services
-  // Pausing a pause that is under way waits for it; a failover is never kept waiting.
-  if (action !== 'failover') await untilShown(services, id)
+  await untilShown(services, id)
   const group = await findGroup(store.db, project, id, 'evs')
   if (group === undefined) throw groupUnknown()
   const judged = ACTIONS[action][groupStatus(group)]

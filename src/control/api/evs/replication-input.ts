@@ -34,21 +34,21 @@ export function stationMember(members: Members): string {
 }
 
 /**
- * An extension of ours, as in SDRS: `{"mode": "witness" | "static-priority", "preferred_site": AZ}`. Without a site the preferred one is
- * `station`.
+ * An extension of ours, as in SDRS: `{"mode": "witness" | "static-priority"}`. The preferred site is the priority station, here and after every
+ * switch; `preferred_site` may say so.
  */
 export function arbitrationMember(members: Members, station: string): Arbitration | undefined {
   const value = members['arbitration'] ?? null
   if (value === null) return undefined
   const mode = isMembers(value) ? value['mode'] : undefined
   const preferred = (isMembers(value) ? value['preferred_site'] : undefined) ?? station
-  if ((mode !== 'witness' && mode !== 'static-priority') || typeof preferred !== 'string') {
+  if ((mode !== 'witness' && mode !== 'static-priority') || preferred !== station) {
     throw refuse(
       'EVS.5400',
-      'arbitration: {"mode": "witness" or "static-priority", "preferred_site": a zone of the pair}.',
+      'arbitration: {"mode": "witness" or "static-priority"}; the preferred site is priority_station.',
     )
   }
-  return { mode, preferred }
+  return { mode, preferred: station }
 }
 
 export function flagMember(members: Members, name: string): boolean {

@@ -28,6 +28,11 @@ import type { EvsServices } from './services.ts'
 
 const MODEL = 'hypermetro'
 
+/** After every change of the record the two sides open their link anew. */
+const LINK_MS = 2_000
+/** An operation that brings the sites to each other takes no longer unless something is wrong. */
+const LINKING_MS = 15_000
+
 /** A row that nothing has happened to yet has no time of change. */
 const changedAt = (created: number, updated: number): string | null =>
   updated > created ? evsTime(updated) : null
@@ -90,7 +95,8 @@ export async function replicationObjects(
   const byId = new Map(groups.map((group) => [group.id, group]))
   const byGroup = Map.groupBy(pairs, (pair) => pair.group_id)
 
-  /** Production is heard, and has not reported since the group or its record last changed: what it said is of before. */
+  const nowMs = services.clock.wallMs()
+  /** Production is heard, and has not reported since the two sides had time to take up what last changed: what it said is of before. */
   const awaited = (group: ProtectionGroupRow): boolean => {
     const record = records.get(group.id)
     if (record === undefined || !services.agents.heard(record.writer)) return false
@@ -98,7 +104,7 @@ export async function replicationObjects(
     const report = services.agents.session(group.id, record.writer)
     if (report?.status.epoch !== record.epoch) return true
     const changed = Math.max(group.updated_at, changes.get(group.id) ?? 0)
-    return services.clock.wallMs() - report.ageMs <= changed
+    return nowMs - report.ageMs <= changed + LINK_MS
   }
   const replicationOf = (
     pair: ReplicationPairRow,
@@ -119,7 +125,8 @@ export async function replicationObjects(
     view: SyncView | undefined,
   ): '0' | '2' | '5' => {
     const level = members.some((pair) => pair.in_session === 1) ? (view?.faultLevel ?? '0') : '0'
-    const linking = LINKING.has(groupStatus(group)) || awaited(group)
+    const begun = nowMs - group.updated_at < LINKING_MS
+    const linking = (LINKING.has(groupStatus(group)) && begun) || awaited(group)
     return level === '5' && linking ? '0' : level
   }
   const times = (created: number, ...updated: (number | undefined)[]) => {

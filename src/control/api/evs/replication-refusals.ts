@@ -29,16 +29,14 @@ export function pairCreationRefusal(refusal: NewLonePairRefusal): Refusal {
       return input('priority_station: must be the availability zone of one of the two disks.')
     case 'DOMAIN_UNKNOWN':
       return input('volume_ids: the zones of the two disks do not replicate to each other.')
-    case 'PREFERRED_UNKNOWN':
-      return input('arbitration.preferred_site: must be the zone of one of the two disks.')
     case 'DISKS_OF_ONE_SITE':
       return input('volume_ids: the two disks must be in different availability zones.')
     case 'DISK_TYPES_DIFFER':
       return input('volume_ids: the two disks must have the same type, and be shareable alike.')
-    case 'DISK_OF_DRILL':
-      return conflict('A disk of a drill is never replicated.')
     case 'DISK_SIZES_DIFFER':
       return input('volume_ids: the two disks must have the same size (37100041).')
+    case 'DISK_OF_DRILL':
+      return conflict('A disk of a drill is never replicated.')
     case 'PRODUCTION_DISK_PAIRED':
       return refuse('EVS.2089', 'The production disk is in a replication pair already (37100053).')
     case 'DR_DISK_PAIRED':
@@ -95,8 +93,6 @@ export function groupCreationRefusal(refusal: NewConsistencyGroupRefusal): Refus
       )
     case 'DOMAIN_UNKNOWN':
       return input('The zones of the pairs do not replicate to each other any more.')
-    case 'PREFERRED_UNKNOWN':
-      return input('arbitration.preferred_site: must be one of the two zones of the pairs.')
     case 'QUOTA_GROUPS':
       return conflict('The quota of groups is used up (37100017). Have it raised.')
     default:

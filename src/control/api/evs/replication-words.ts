@@ -82,6 +82,7 @@ export function pairReplication(known: PairKnowledge): Replication | null {
   if (pair === 'creating') return null
   if (pair === 'error') return 'error'
   if (group === 'failed-over') return 'active-stopped'
+  if (group === 'starting') return 'copying'
   if (LINKING.has(group)) return sync === 'active' ? 'active' : 'copying'
   if (!inSession) {
     if (BROKEN.has(pair)) return 'error'

@@ -52,7 +52,7 @@ export interface NewLonePair {
   readonly volumes: readonly [string, string]
   /** Site of the production disk. */
   readonly production: string
-  /** Default: by the witness. The preferred site is one of the two. */
+  /** Default: by the witness. The preferred site is that of production. */
   readonly arbitration?: Arbitration
 }
 
@@ -65,7 +65,6 @@ export type NewLonePairRefusal =
   | 'VOLUME_UNKNOWN'
   | 'STATION_UNKNOWN'
   | 'DOMAIN_UNKNOWN'
-  | 'PREFERRED_UNKNOWN'
   | 'QUOTA_PAIRS'
   | DiskRefusal
 
@@ -89,9 +88,6 @@ export async function requestLonePair(
       ({ local_az, remote_az }) => sites.includes(local_az) && sites.includes(remote_az),
     )
     if (domain === undefined) return refused('DOMAIN_UNKNOWN')
-    if (arbitration !== undefined && !sites.includes(arbitration.preferred)) {
-      return refused('PREFERRED_UNKNOWN')
-    }
     const used = await quotaUsed(tx, project, 'replications')
     if (!fits(await quotaLimit(tx, project, 'replications'), used)) return refused('QUOTA_PAIRS')
 
@@ -177,7 +173,7 @@ export interface NewConsistencyGroup {
   readonly pairs: readonly string[]
   /** Site of the production disks. */
   readonly production: string
-  /** Default: by the witness. The preferred site is one of the two. */
+  /** Default: by the witness. The preferred site is that of production. */
   readonly arbitration?: Arbitration
 }
 
@@ -192,11 +188,7 @@ export type NewcomerRefusal =
   | 'PAIR_STATE'
   | 'PAIR_OTHER_STATION'
 
-export type NewConsistencyGroupRefusal =
-  | NewcomerRefusal
-  | 'DOMAIN_UNKNOWN'
-  | 'PREFERRED_UNKNOWN'
-  | 'QUOTA_GROUPS'
+export type NewConsistencyGroupRefusal = NewcomerRefusal | 'DOMAIN_UNKNOWN' | 'QUOTA_GROUPS'
 
 /** Lone groups of which the pair may be taken: it replicates, is paused, or could not be started or stopped. */
 const GIVES: ReadonlySet<GroupStatus> = new Set([
@@ -217,11 +209,7 @@ export async function requestConsistencyGroup(
     if (!newcomers.ok) return newcomers
     const [first] = newcomers.lones
     assert(first !== undefined, 'a group is made of at least one pair')
-    const sites = [first.source_az, first.target_az]
     const dr = drAz(first)
-    if (arbitration !== undefined && !sites.includes(arbitration.preferred)) {
-      return refused('PREFERRED_UNKNOWN')
-    }
     const used = await quotaUsed(tx, project, 'server_groups')
     if (!fits(await quotaLimit(tx, project, 'server_groups'), used)) return refused('QUOTA_GROUPS')
 
