@@ -5,10 +5,12 @@ import { catalogueFor } from '#control/identity/catalogue.ts'
 import { locate } from '#control/operations/definitions/directory.ts'
 import type { ReportSigner } from '#control/operations/services.ts'
 import type { OperationEngine } from '#control/operations/engine.ts'
+import type { RecoveryScripts } from '#control/operations/services.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { SiteClient } from '#control/sites/client.ts'
 import type { Witness } from '#control/sites/witness.ts'
 import type { Store } from '#control/store/store.ts'
+import { csbsDialect } from './csbs/dialect.ts'
 import { ecsDialect } from './ecs/dialect.ts'
 import { evsDialect } from './evs/dialect.ts'
 import { evsVersion } from './evs/surroundings.ts'
@@ -18,6 +20,7 @@ import { storeAuditLog } from './http/audit.ts'
 import type { Api } from './http/dialect.ts'
 import { type RateLimitOptions, rateLimit } from './http/rate-limit.ts'
 import { iamDialect } from './iam/dialect.ts'
+import { karborDialect } from './karbor/dialect.ts'
 import { nativeDialect } from './native/dialect.ts'
 import { createMetrics } from './native/metrics.ts'
 import type { ClientCertificates, StateBackup } from './native/services.ts'
@@ -34,6 +37,8 @@ export interface ApiDeps {
   readonly log: Log
   readonly identity: Identity
   readonly operations: OperationEngine
+  /** Left out: recovery plans run no scripts. */
+  readonly scripts?: RecoveryScripts | undefined
   readonly agents: AgentRegistry
   readonly witness: Witness
   /** Commands to the agents. */
@@ -41,6 +46,8 @@ export interface ApiDeps {
   readonly region: string
   /** Sites of the region. */
   readonly sites: readonly string[]
+  /** Names of the regions that backups can be copied to. Left out: none. */
+  readonly destinations?: readonly string[]
   readonly agentSilenceMs: number
   /** Scheme, host and port of links when a request does not tell. The scheme is always this one's. */
   readonly publicUrl: string
@@ -72,6 +79,8 @@ export function buildApi(deps: ApiDeps): Api {
   const nova = novaDialect(deps)
   const ecs = ecsDialect(deps)
   const networks = [vpcDialect(deps), neutronDialect(deps), glanceDialect(deps)]
+  const backupServices = { ...deps, destinations: deps.destinations ?? [] }
+  const backups = [csbsDialect(backupServices), karborDialect(backupServices)]
   const native = nativeDialect({ ...deps, directory, metrics })
   const names = [
     'iam',
@@ -81,6 +90,7 @@ export function buildApi(deps: ApiDeps): Api {
     ecs.name,
     native.name,
     ...networks.map(({ name }) => name),
+    ...backups.map(({ name }) => name),
   ]
   const iam = iamDialect({
     ...deps,
@@ -95,7 +105,7 @@ export function buildApi(deps: ApiDeps): Api {
     authenticator: identity.authenticator,
     audit,
     fallback: iam,
-    dialects: [iam, sdrs, evs, nova, ecs, ...networks, native],
+    dialects: [iam, sdrs, evs, nova, ecs, ...networks, ...backups, native],
     rate: rateLimit(clock, deps.rate),
     tls: deps.tls,
     observe: (answer) => metrics.answered(answer),

@@ -197,6 +197,8 @@ async function advance(
   const held = await findHeld(tx, claim.id, claim.token, row.step)
   if (held === undefined) throw new LeaseLost()
   await step.record(tx, ctx, result)
+  // `record` may have added some itself.
+  const { entities } = (await findOperation(tx, claim.id)) ?? held
   const now = engine.now()
   await tx
     .insertInto('operation_steps')
@@ -218,7 +220,7 @@ async function advance(
       run_at: 0,
       fail_reason: null,
       progress: last ? 100 : Math.max(held.progress, progressAt(claim.kind, row.step + 1, 0)),
-      entities: toJson({ ...fromJson<object>(held.entities), ...step.entities(ctx, result) }),
+      entities: toJson({ ...fromJson<object>(entities), ...step.entities(ctx, result) }),
       ...(last ? { status: 'succeeded' as const, end_at: now, lease_owner: null } : {}),
     })
     .where('id', '=', claim.id)

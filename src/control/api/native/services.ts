@@ -2,6 +2,7 @@ import type { Clock } from '#base/clock.ts'
 import type { Identity } from '#control/identity/identity.ts'
 import type { Location } from '#control/operations/definitions/directory.ts'
 import type { ReportSigner } from '#control/operations/services.ts'
+import type { RecoveryScripts } from '#control/operations/services.ts'
 import type { OperationEngine } from '#control/operations/engine.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { SiteClient } from '#control/sites/client.ts'
@@ -45,6 +46,8 @@ export interface NativeServices {
   /** Commands to the agents. */
   readonly commands: SiteClient
   readonly directory: VolumeDirectory
+  /** Left out: recovery plans run no scripts here. */
+  readonly scripts?: RecoveryScripts | undefined
   readonly stateBackup: StateBackup
   /** Null: this control plane has no key to sign with. */
   readonly certificates: ClientCertificates | null

@@ -14,6 +14,7 @@ import { followsGroup } from '#domain/replication-pair.ts'
 import { type OperationKind, operation, type Step, step, type StepContext } from '../operation.ts'
 import { forgetGroup } from './forget-group.ts'
 import { type CopyForecast, copyOnReturn } from './preflight.ts'
+import { recordForecast } from './forecast.ts'
 import { failed, OPEN_RETRY, settle, swapStation } from './group-settle.ts'
 import { wearSpares } from './instance-identity.ts'
 import { defineServers, serversAreOff, startServers } from './instance-switch.ts'
@@ -164,6 +165,7 @@ function chooseMembers(): Step<Nothing> {
     },
     entities: (_, copy) => ({ copy }),
     record: async (tx, ctx) => {
+      await recordForecast(tx, ctx, 'start')
       const now = ctx.services.clock.wallMs()
       for (const pair of await pairsOfGroup(tx, ctx.resourceId)) {
         const joins = followsGroup(pairStatus(pair)) ? 1 : 0

@@ -9,6 +9,7 @@ import type { Power, ServerInfo } from '#wire/site/servers.ts'
 import { childrenStep, type Step, step, type StepContext } from '../operation.ts'
 import { addEntities } from '../records.ts'
 import { standDown, switchingInstances } from './instance-identity.ts'
+import { recordForecast } from './forecast.ts'
 import { defineServer, powerOffServer } from './server-definition.ts'
 import { submitRecovery } from './recovery.ts'
 import { submitStart } from './server-start.ts'
@@ -105,6 +106,7 @@ export function serversAreOff<Input>(): Step<Input> {
         throw new Fault(PRODUCTION_SERVER_RUNS, `server ${server} at ${site} is ${power}`)
       }
     },
+    record: (tx, ctx) => recordForecast(tx, ctx, 'reverse'),
   })
 }
 

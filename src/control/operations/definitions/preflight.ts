@@ -59,7 +59,7 @@ export type PreflightRefusal =
 export async function preflight(
   services: PreflightServices,
   group: ProtectionGroupRow,
-  command: Exclude<GroupCommand, { readonly kind: 'rename' | 'delete' }>,
+  command: Exclude<GroupCommand, { readonly kind: 'rename' }>,
 ): Promise<Preflight> {
   const { store, witness, agents } = services
   const { facts, pairs } = await store.read((db) => groupFacts(db, services, group))
