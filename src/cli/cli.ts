@@ -2,6 +2,7 @@ import { Command, CommanderError } from 'commander'
 import { agentCommand } from './commands/agent.ts'
 import { demoCommand } from './commands/demo.ts'
 import { divergenceCommand } from './commands/divergence.ts'
+import { drillCommand } from './commands/drill.ts'
 import { groupCommand } from './commands/group.ts'
 import { initCommand } from './commands/init.ts'
 import { instanceCommand } from './commands/instance.ts'
@@ -91,6 +92,7 @@ export function buildProgram(setup: CliSetup): Command {
   groupCommand(program.command('group'), context)
   pairCommand(program.command('pair'), context)
   snapshotCommand(program.command('snapshot'), context)
+  drillCommand(program.command('drill'), context)
   divergenceCommand(program.command('divergence'), context)
   jobCommand(program.command('job'), context)
   userCommand(program.command('user'), context)
