@@ -199,9 +199,10 @@ export class Operator {
     }
   }
 
-  async failOver(force: boolean): Promise<string> {
+  /** `preferredOff`: states that the preferred site of a static-priority group is off. */
+  async failOver(force: boolean, preferredOff = false): Promise<string> {
     return await this.#do(force ? 'failover by force' : 'failover', (api) =>
-      failOverGroup(api, this.#group, force),
+      failOverGroup(api, this.#group, force, preferredOff),
     )
   }
 

@@ -25,16 +25,26 @@ export const SITES = ['az1', 'az2'] as const
 export type Site = (typeof SITES)[number]
 export const otherSite = (site: Site): Site => (site === 'az1' ? 'az2' : 'az1')
 
+export interface LabTiming {
+  readonly peerSilenceMs: number
+  readonly heartbeatMs: number
+  readonly leaseMs: number
+  readonly renewMs: number
+  readonly witnessTimeoutMs: number
+  readonly reportMs: number
+}
+
 /** Short enough that a fault that outlasts everything takes a few seconds; long enough for two busy cores. */
-export const TIMING = {
+export const TIMING: LabTiming = {
   peerSilenceMs: 1_500,
   heartbeatMs: 250,
   leaseMs: 3_000,
   renewMs: 750,
   witnessTimeoutMs: 750,
   reportMs: 300,
-} as const
-const CONTROL_TIMING = { leaseMs: TIMING.leaseMs, leaseDriftMs: 150, agentSilenceMs: 1_500 }
+}
+export const LEASE_DRIFT_MS = 150
+const AGENT_SILENCE_MS = 1_500
 
 export interface LabOptions {
   /** Leave the directory behind. */
@@ -44,6 +54,8 @@ export interface LabOptions {
   /** What the sites keep their data on: small file systems in files, or disks that can lose their power. */
   readonly disks: 'small' | 'power'
   readonly seed: number
+  /** Default: TIMING. */
+  readonly timing?: LabTiming
 }
 
 const KINDS: Record<Site, FileSystem> = { az1: 'xfs', az2: 'ext4' }
@@ -144,7 +156,7 @@ export class Lab {
     await writeFile(this.#bootFile(host), `${randomUUID()}\n`)
   }
 
-  async #prepare({ disks, seed }: LabOptions): Promise<void> {
+  async #prepare({ disks, seed, timing = TIMING }: LabOptions): Promise<void> {
     for (const name of ['log', 'boot', 'ctl', ...SITES]) await mkdir(join(this.directory, name))
     for (const host of HOSTS) await this.newBoot(host)
     for (const site of SITES) {
@@ -167,12 +179,17 @@ export class Lab {
       at('ctl'),
       ...sites,
     )
-    await this.#configure('ctl', { dataDir: join(this.directory, 'ctl'), ...CONTROL_TIMING })
+    await this.#configure('ctl', {
+      dataDir: join(this.directory, 'ctl'),
+      leaseMs: timing.leaseMs,
+      leaseDriftMs: LEASE_DRIFT_MS,
+      agentSilenceMs: AGENT_SILENCE_MS,
+    })
     for (const site of SITES) {
       await this.#configure(site, {
         dataDir: join(this.diskOf(site), 'data'),
         nbdSocket: this.socketOf(site),
-        ...TIMING,
+        ...timing,
       })
     }
   }
