@@ -3,6 +3,7 @@ import { Fault, isFault } from '#base/fault.ts'
 import { newId } from '#base/ids.ts'
 import { type BackupOptions, type BackupSession, beginBackup } from './backup/session.ts'
 import { forgottenKey, readForgotten } from './collect/condemned.ts'
+import { leaseKey } from './collect/leases.ts'
 import { type CollectOptions, type Collected, collect } from './collect/collect.ts'
 import { lockCheckpoint, lockedUntil } from './collect/locks.ts'
 import {
@@ -82,6 +83,8 @@ export interface Vault {
   /** Throws CHECKPOINT_UNKNOWN or VAULT_DAMAGED. */
   checkpoint(id: string): Promise<Checkpoint>
   begin(options?: BackupOptions): Promise<BackupSession>
+  /** Ends a backup whose process is gone: from here on it cannot commit, and no collector waits for it. False: it has committed. */
+  revoke(session: string): Promise<boolean>
   /** Deletes a checkpoint: it is not listed any more, and its space comes free with the next collections. Throws CHECKPOINT_LOCKED. */
   forget(id: string): Promise<void>
   /** Keeps a checkpoint until a time, at least. Never shortens. Answers the time that holds now. */
@@ -272,6 +275,13 @@ function createVault(
     },
     async begin(options = {}) {
       return await beginBackup(deps(), options)
+    },
+    async revoke(session) {
+      const key = manifestKey(session)
+      // Whoever comes first at this key decides.
+      const first = await store.put(key, new Uint8Array(0), { ifAbsent: true })
+      await store.delete(leaseKey(session))
+      return first || (await store.stat(key))?.bytes === 0
     },
     async forget(id) {
       await manifestOf(id)

@@ -5,7 +5,7 @@ import { durationMs, newWork, type WorkRecord } from './works.ts'
 /** What an agent notes of a backup. */
 export interface BackupRecord extends WorkRecord {
   readonly request: BackupRequest
-  /** Checkpoint id of the attempt whose commit may have been under way. */
+  /** Session of the vault, and so id of the checkpoint, of the attempt that ran last. */
   readonly attempt: string | null
   readonly checkpoint: string | null
   readonly takenMs: number | null

@@ -27,10 +27,10 @@ import { openWorks, type Running, type Works } from './works.ts'
 
 /* Backups of volumes of this site.
  *
- *   note ──► snapshot ──► what changed, durable ──► read, store ──► note the attempt ──► commit ──► note the checkpoint ──► snapshot gone
+ *   note ──► snapshot ──► what changed, durable ──► note the attempt ──► read, store ──► commit ──► note the checkpoint ──► snapshot gone
  *
  * Killed before the snapshot: it is taken when the agent is back. Later: the same snapshot is read again; chunks that the vault got before
- * are found there by their names. Killed around the commit: the manifest under the noted id decides.
+ * are found there by their names. The attempt that was killed is revoked first: either it had committed, or it never will.
  *
  * What is read: with a parent in the vault and a segment since it (change-tracking.ts) what changed; with a parent only, everything, compared with the
  * parent; else everything. Which of them it was is told, and never decides what the checkpoint holds. */
@@ -151,15 +151,9 @@ class Backup {
   /** A process that was killed around its commit cannot know; the manifest does. */
   async #wasCommitted(vault: Vault): Promise<boolean> {
     const { attempt } = this.#running.record
-    if (attempt === null) return false
-    try {
-      const { manifest } = await vault.checkpoint(attempt)
-      await this.#committed(manifest)
-      return true
-    } catch (error) {
-      if (isFault(error, CHECKPOINT_UNKNOWN)) return false
-      throw error
-    }
+    if (attempt === null || (await vault.revoke(attempt))) return false
+    await this.#committed((await vault.checkpoint(attempt)).manifest)
+    return true
   }
 
   async #takeSnapshot(): Promise<void> {
@@ -289,8 +283,8 @@ class Backup {
       damaged: (fault) => this.#parts.log.warn({ err: fault }, 'an object of the vault is damaged'),
     })
     try {
-      await this.#readInto(session, base)
       await this.#running.persist({ attempt: session.id })
+      await this.#readInto(session, base)
       await this.#committed(await session.commit())
     } catch (error) {
       // What was read is not read again by whoever goes on.

@@ -116,14 +116,13 @@ export class IncomingTransfer {
     })
   }
 
-  /** The checkpoint exists, durably, when it settles. `before`: called with its id first. */
-  finish(before: (checkpoint: string) => Promise<void>): Promise<Manifest> {
+  /** The checkpoint exists, durably, when it settles. */
+  finish(): Promise<Manifest> {
     const { session, volumes } = this.#parts
     return this.#inTurn(async () => {
       if (this.#done.size !== volumes.length) {
         throw new Refusal(409, 'VOLUMES_MISSING', 'not all volumes have arrived')
       }
-      await before(session.id)
       return await session.commit()
     })
   }

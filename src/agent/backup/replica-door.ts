@@ -10,7 +10,6 @@ import type { Clock } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
-import { CHECKPOINT_UNKNOWN } from '#vault/faults.ts'
 import type { DataKey } from '#vault/keys/keyring.ts'
 import type { Vault } from '#vault/vault.ts'
 import type { ReplicaAdmission, ReplicaAdmitRequest } from '#wire/site/backups.ts'
@@ -72,7 +71,7 @@ export interface ReplicaDoor {
 }
 
 interface Note {
-  /** Checkpoint of the attempt whose commit may have been under way. */
+  /** Session of the vault, and so id of the checkpoint, of the transfer that was open last. */
   readonly attempt: string
 }
 
@@ -285,18 +284,19 @@ class Rooms {
   async #openOne(request: OpenTransfer, ticket: Ticket): Promise<TransferOpened> {
     const { replica } = request
     const vault = await this.#parts.vault.open()
-    const done = await this.#checkpointOf(vault, replica)
-    if (done !== undefined) return { state: 'done', checkpoint: done }
     const known = this.#open.get(replica)
-    if (known === undefined && this.#open.size >= TRANSFERS_MAX) {
-      throw new Refusal(503, 'TRANSFER_BUSY', `${TRANSFERS_MAX} replicas are coming in`)
-    }
-    const room = known ?? { transfer: await begin(vault, request, ticket), cancelIdle: () => {} }
     if (known !== undefined) {
       await known.transfer.reopen()
       // It was finished, or ended, while this waited for it.
       if (this.#open.get(replica) !== known) return await this.#openOne(request, ticket)
+    } else {
+      const done = await this.#committed(vault, replica)
+      if (done !== undefined) return { state: 'done', checkpoint: done }
+      if (this.#open.size >= TRANSFERS_MAX) {
+        throw new Refusal(503, 'TRANSFER_BUSY', `${TRANSFERS_MAX} replicas are coming in`)
+      }
     }
+    const room = known ?? (await this.#begin(vault, request, ticket))
     this.#open.set(replica, room)
     this.#heard(replica, room)
     const { token, session, based, volumesDone } = room.transfer
@@ -322,9 +322,7 @@ class Rooms {
     const room = this.#open.get(replica)
     if (room === undefined) throw new Refusal(410, 'TRANSFER_BUSY', 'this transfer has ended')
     const { log } = this.#parts
-    const { id, storedBytes } = await room.transfer.finish((checkpoint) =>
-      this.#note(replica, { attempt: checkpoint }),
-    )
+    const { id, storedBytes } = await room.transfer.finish()
     room.cancelIdle()
     this.#open.delete(replica)
     log.info({ replica, checkpoint: id, bytes: storedBytes }, 'a replica has come in')
@@ -347,17 +345,18 @@ class Rooms {
     await Promise.all([...this.#open.keys()].map((replica) => this.end(replica)))
   }
 
-  /** A source that was cut off around the commit asks again. */
-  async #checkpointOf(vault: Vault, replica: string): Promise<string | undefined> {
+  async #begin(vault: Vault, request: OpenTransfer, ticket: Ticket): Promise<Open> {
+    const transfer = await begin(vault, request, ticket)
+    await this.#note(request.replica, { attempt: transfer.session })
+    return { transfer, cancelIdle: () => {} }
+  }
+
+  /** The checkpoint of a transfer that is not open any more; if it came to none, it never will. */
+  async #committed(vault: Vault, replica: string): Promise<string | undefined> {
     const text = await readTextIfPresent(this.#noteOf(replica))
     if (text === undefined) return undefined
     const { attempt } = JSON.parse(text) as Note
-    try {
-      return (await vault.checkpoint(attempt)).manifest.id
-    } catch (error) {
-      if (isFault(error, CHECKPOINT_UNKNOWN)) return undefined
-      throw error
-    }
+    return (await vault.revoke(attempt)) ? undefined : attempt
   }
 
   async #note(replica: string, note: Note): Promise<void> {
