@@ -100,9 +100,45 @@ export async function vouchForGroup(
   return (await api.post<{ group: GroupDetail }>(`${groupPath(group)}/vouch`, body)).group
 }
 
+export type PreflightAction =
+  | 'start'
+  | 'reprotect'
+  | 'stop'
+  | 'reverse'
+  | 'failover'
+  | 'delete'
+  | 'drill'
+
+interface Finding {
+  readonly code: string
+  readonly message: string
+  /** What to do about it. */
+  readonly action: string
+}
+
+interface TimePart {
+  readonly name: string
+  readonly ms: number
+  readonly basis: string
+}
+
 export interface Preflight {
   readonly action: string
   readonly accepted: boolean
+  readonly blockers: readonly Finding[]
+  readonly warnings: readonly Finding[]
+  readonly expected_loss: {
+    readonly bytes: number | null
+    readonly writes: number | null
+    readonly ms: number | null
+    readonly text: string
+  } | null
+  readonly expected_time: {
+    readonly total_ms: number | null
+    readonly parts: readonly TimePart[]
+    readonly afterwards: readonly TimePart[]
+  }
+  readonly steps: readonly string[]
   readonly refusal: { readonly code: string; readonly message: string } | null
   readonly needs: readonly ('force' | 'preferred_off')[]
   readonly given_up: { readonly kind: string; readonly text: string } | null
@@ -117,12 +153,33 @@ export interface Preflight {
 export async function preflightGroup(
   api: ApiSession,
   group: string,
-  action: 'start' | 'stop' | 'reverse' | 'failover',
+  action: PreflightAction,
   statements: { readonly force?: boolean; readonly preferredOff?: boolean } = {},
 ): Promise<Preflight> {
   const query = `action=${action}&force=${statements.force === true}&preferred_off=${statements.preferredOff === true}`
   const path = `${groupPath(group)}/preflight?${query}`
   return (await api.get<{ preflight: Preflight }>(path)).preflight
+}
+
+/** What an action was expected to take, and what it took. */
+export interface Foretold {
+  readonly operation: string
+  readonly kind: string
+  readonly status: string
+  readonly begin_at: string | null
+  readonly forecast_ms: number | null
+  readonly actual_ms: number | null
+  readonly error_percent: number | null
+}
+
+/** Newest first. */
+export async function listForecasts(
+  api: ApiSession,
+  group: string,
+  limit: number,
+): Promise<readonly Foretold[]> {
+  const path = `${groupPath(group)}/forecasts?limit=${limit}`
+  return (await api.get<{ forecasts: readonly Foretold[] }>(path)).forecasts
 }
 
 export interface Arbitration {

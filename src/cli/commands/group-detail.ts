@@ -96,5 +96,43 @@ export function preflightLines(preflight: Preflight): string[] {
   return lines
 }
 
+/** All of it, for whoever asks before he acts. */
+export function preflightReport(found: Preflight): string[] {
+  const { action, accepted, blockers, warnings, needs, steps } = found
+  const { total_ms: total, parts, afterwards } = found.expected_time
+  const listed = (title: string, list: Preflight['blockers']) =>
+    list.length === 0
+      ? []
+      : [title, ...list.map((one) => `  ${one.code}: ${one.message} ${one.action}`)]
+  const part = ({ name, ms, basis }: (typeof parts)[number]) =>
+    `${name.replace('_', ' ')} ${seconds(ms)} (${basis})`
+  const loss = found.expected_loss
+  const lost = loss === null ? [] : [lossText(loss)]
+  return [
+    accepted ? `${action}: would be accepted` : `${action}: would be refused`,
+    ...listed('stands against it:', blockers),
+    ...listed('worth knowing:', warnings),
+    ...(needs.length === 0 ? [] : [`needs: ${needs.map((one) => NEEDED[one]).join(' ')}`]),
+    ...lost,
+    `expected time: ${total === null ? 'not known' : seconds(total)}${parts.length === 0 ? '' : `: ${parts.map(part).join(', ')}`}`,
+    ...(afterwards.length === 0 ? [] : [`after the job: ${afterwards.map(part).join(', ')}`]),
+    'what happens:',
+    ...steps.map((step, index) => `  ${index + 1}. ${step}`),
+  ]
+}
+
+function lossText({ bytes, writes, ms, text }: NonNullable<Preflight['expected_loss']>): string {
+  const known = [
+    bytes === null ? '' : `${bytes} bytes`,
+    writes === null ? '' : `${writes} writes`,
+    ms === null ? '' : seconds(ms),
+  ].filter((one) => one !== '')
+  return `expected loss: ${known.length === 0 ? 'not known' : known.join(', ')}. ${text}`
+}
+
+const seconds = (ms: number): string => `${(ms / 1_000).toFixed(1)} s`
+
+const NEEDED = { force: '--force', preferred_off: '--preferred-site-is-off' } as const
+
 const timeOf = (ms: number | null): string | null =>
   ms === null ? null : new Date(ms).toISOString()

@@ -1,6 +1,8 @@
 import type { Command } from 'commander'
 import type { ApiSession } from '#client/api.ts'
 import {
+  listForecasts,
+  type PreflightAction,
   preflightGroup,
   setArbitration,
   showArbitration,
@@ -30,7 +32,7 @@ import { usageError } from '../usage.ts'
 import { groupAutomaticCommands } from './group-automatic.ts'
 import { followSwitch, groupRecoveryCommands } from './group-recovery.ts'
 import { groupVerifyCommand } from './group-verify.ts'
-import { arbitrationText, detailLines, preflightLines } from './group-detail.ts'
+import { arbitrationText, detailLines, preflightLines, preflightReport } from './group-detail.ts'
 
 /* `holdfast group`: protection groups and their life, over the SDRS interface; what that does not know (preflight, arbitration,
  * history, vouching) over our own. */
@@ -105,7 +107,7 @@ export function groupCommand(command: Command, context: CommandContext): void {
   })
 
   const change = <Flags = object>(
-    name: string,
+    name: PreflightAction,
     about: string,
     act: (
       api: ApiSession,
@@ -116,10 +118,16 @@ export function groupCommand(command: Command, context: CommandContext): void {
     extend: (one: Command) => Command = (one) => one,
   ) => {
     const one = extend(jobOptions(leaf(name).description(about).argument('<group>')))
-    apiAction<JobFlags & Flags>(context, one, async (api, output, flags, id = '') => {
-      await followJob(api, output, await act(api, id, output, flags), flags, `${name} ${id}`)
-      if (SWITCHES.has(name)) await followSwitch(api, context, output, id, flags)
-    })
+    one.option('--dry-run', 'only say what it would do, what stands against it and what it takes')
+    apiAction<JobFlags & Flags & Statements & { dryRun?: boolean }>(
+      context,
+      one,
+      async (api, output, flags, id = '') => {
+        if (flags.dryRun === true) return await rehearse(api, output, id, name, flags)
+        await followJob(api, output, await act(api, id, output, flags), flags, `${name} ${id}`)
+        if (SWITCHES.has(name)) await followSwitch(api, context, output, id, flags)
+      },
+    )
   }
   change(
     'start',
@@ -138,7 +146,7 @@ export function groupCommand(command: Command, context: CommandContext): void {
       return await reverseGroup(api, id, now === 'source' ? 'target' : 'source')
     },
   )
-  change<FailoverFlags>(
+  change<Statements>(
     'failover',
     'the production site is lost: make the DR site writable',
     async (api, id, output, { force = false, preferredSiteIsOff: preferredOff = false }) => {
@@ -165,25 +173,36 @@ export function groupCommand(command: Command, context: CommandContext): void {
   const preflight = leaf('preflight')
     .description('show what an action would do and what it needs; changes nothing')
     .argument('<group>')
-    .argument('<action>', 'start, stop, reverse or failover')
+    .argument('<action>', ACTIONS.join(', '))
     .option('--force', 'as for failover')
     .option('--preferred-site-is-off', 'as for failover')
-  apiAction<FailoverFlags>(context, preflight, async (api, output, flags, id = '', action = '') => {
+  apiAction<Statements>(context, preflight, async (api, output, flags, id = '', action = '') => {
     if (!isAction(action)) {
       throw usageError(`the action ${action} is not known, accepted: ${ACTIONS.join(', ')}`)
     }
-    const found = await preflightGroup(api, id, action, {
-      force: flags.force === true,
-      preferredOff: flags.preferredSiteIsOff === true,
-    })
-    const refusal = found.refusal?.message ?? ''
-    const needs = found.needs.map((one) => NEEDED[one])
-    output.result(found, [
-      found.accepted ? `${action}: would be accepted` : `${action}: would be refused. ${refusal}`,
-      ...(needs.length === 0 ? [] : [`needs: ${needs.join(' ')}`]),
-      ...(found.given_up === null ? [] : [`given up: ${found.given_up.text}`]),
-      ...preflightLines(found).filter((line) => !line.startsWith('given up')),
-    ])
+    await rehearse(api, output, id, action, flags)
+  })
+
+  const forecasts = leaf('forecasts')
+    .description('list what actions on a group were expected to take, and what they took')
+    .argument('<group>')
+    .option('--limit <number>', 'at most so many, newest first', '20')
+  apiAction<{ limit: string }>(context, forecasts, async (api, output, { limit }, id = '') => {
+    const found = await listForecasts(api, id, positiveInteger('--limit', limit, 100))
+    output.result(
+      { forecasts: found },
+      columns(
+        ['time', 'action', 'ended as', 'foretold ms', 'took ms', 'error'],
+        found.map((one) => [
+          one.begin_at,
+          one.kind,
+          one.status,
+          one.forecast_ms,
+          one.actual_ms,
+          one.error_percent === null ? null : `${one.error_percent} %`,
+        ]),
+      ),
+    )
   })
 
   const arbitration = leaf('arbitration')
@@ -237,19 +256,32 @@ export function groupCommand(command: Command, context: CommandContext): void {
   })
 }
 
-interface FailoverFlags {
+interface Statements {
   readonly force?: boolean
   readonly preferredSiteIsOff?: boolean
+}
+
+/** What an action would do, for people and for machines. Accepted or not: asking was all that was asked. */
+async function rehearse(
+  api: ApiSession,
+  output: Output,
+  group: string,
+  action: PreflightAction,
+  { force, preferredSiteIsOff }: Statements,
+): Promise<void> {
+  const found = await preflightGroup(api, group, action, {
+    force: force === true,
+    preferredOff: preferredSiteIsOff === true,
+  })
+  output.result(found, preflightReport(found))
 }
 
 /** What the servers of a group follow. */
 const SWITCHES: ReadonlySet<string> = new Set(['failover', 'reverse'])
 
-const ACTIONS = ['start', 'stop', 'reverse', 'failover'] as const
+const ACTIONS = ['start', 'reprotect', 'stop', 'reverse', 'failover', 'delete', 'drill'] as const
 const isAction = (text: string): text is (typeof ACTIONS)[number] =>
   (ACTIONS as readonly string[]).includes(text)
-
-const NEEDED = { force: '--force', preferred_off: '--preferred-site-is-off' } as const
 
 function domainOf(domains: readonly SdrsDomain[], source: string, target: string): SdrsDomain {
   const zones = (one: SdrsDomain) => [

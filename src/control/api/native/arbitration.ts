@@ -6,7 +6,7 @@ import type { Api } from '../http/dialect.ts'
 import { auditTarget, principalOf, projectOf } from '../http/request.ts'
 import { refuse } from './errors.ts'
 import { unknownGroup } from './groups.ts'
-import { ById, describe, nullable, Time, timeOf } from './route.ts'
+import { ById, describe, Time, timeOf } from './route.ts'
 import type { NativeServices } from './services.ts'
 
 /* How a group is arbitrated, and everything that ever happened to its ownership. */

@@ -8,9 +8,9 @@ import { type DrillRefusal, judgeDrill } from '#domain/drill.ts'
 import { describeGivenUp } from '#domain/failover.ts'
 import { findFlavor } from '#domain/flavor.ts'
 import {
-  decideGroup,
   GROUP_TRANSITIONS,
   type GroupCommand,
+  type GroupFacts,
   type GroupRefusal,
   otherStation,
 } from '#domain/protection-group.ts'
@@ -175,7 +175,7 @@ function refusalOf(
   return command.kind === 'rename' ? null : found.refusal
 }
 
-function drillRefusal(found: Preflight, facts: Parameters<typeof decideGroup>[0]): Code | null {
+function drillRefusal(found: Preflight, facts: GroupFacts): Code | null {
   if (found.drCopy === 'failed') return 'DR_COPY_FAILED'
   return judgeDrill({
     group: facts.status,
