@@ -1,0 +1,97 @@
+/** What is said about an action before it is asked for: the facts about servers, and that it is said at once also for large groups. */
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { newId } from '#base/ids.ts'
+import { ApiLab } from '../support/api.ts'
+import { groupRow, pairRow, volumeRow } from '../support/group-rows.ts'
+
+let lab: ApiLab
+let token: string
+const PAIRS = 256
+/** The issue's limit is 2 s; what is left over is for a busy machine. */
+const LIMIT_MS = 2_000
+let group: string
+
+before(async () => {
+  lab = await ApiLab.start()
+  token = await lab.adminToken()
+  const project = lab.admin.project_id
+  const row = groupRow(project, { status: 'protected', start_servers: 1 })
+  group = row.id
+  await lab.store.write(async (tx) => {
+    await tx.insertInto('protection_groups').values(row).execute()
+    for (let member = 1; member <= PAIRS; member++) {
+      const [source, target] = [volumeRow(project, 'az1'), volumeRow(project, 'az2')]
+      await tx.insertInto('volumes').values([source, target]).execute()
+      const pair = pairRow(row, member, {
+        status: 'protected',
+        source_volume: source.id,
+        target_volume: target.id,
+        in_session: 1,
+        added_epoch: 1,
+      })
+      await tx.insertInto('replication_pairs').values(pair).execute()
+    }
+    const now = lab.clock.wallMs()
+    await tx
+      .insertInto('ownership')
+      .values({
+        session: group,
+        epoch: 2,
+        state: 'in_sync',
+        writer: 'az1',
+        replica: 'az2',
+        mode: 'witness',
+        preferred: 'az1',
+        incarnation: 'i',
+        attempt: 'attempt-1',
+        lease_holder: null,
+        lease_ends_boot_ms: null,
+        lease_boot_id: null,
+        lease_ms: null,
+        alone: null,
+        serial: 1,
+        history_mark: 'mark',
+        heard: '{}',
+        updated_at: now,
+      })
+      .execute()
+  })
+})
+after(async () => await lab.stop())
+
+async function ask(action: string, id = group) {
+  const beganMs = performance.now()
+  const reply = await lab.call({
+    method: 'GET',
+    url: `/api/v1/groups/${id}/preflight?action=${action}`,
+    headers: { 'x-auth-token': token },
+  })
+  return { ms: performance.now() - beganMs, status: reply.status, found: reply.body?.preflight }
+}
+
+test('every action on a group of 256 pairs is judged within two seconds, with what stands against it and what happens', async (t) => {
+  const actions = ['start', 'reprotect', 'stop', 'reverse', 'failover', 'delete', 'drill']
+  for (const action of actions) {
+    const { ms, status, found } = await ask(action)
+    t.diagnostic(`${action}: ${ms.toFixed(0)} ms`)
+    assert.equal(status, 200)
+    assert.ok(ms < LIMIT_MS, `${action} took ${ms} ms`)
+    assert.equal(found.action, action)
+    assert.ok(found.steps.length > 0)
+    // No agent was ever heard here.
+    assert.equal(found.accepted, false, action)
+    for (const { code, message, action: what } of found.blockers) {
+      assert.match(code, /^[A-Z_]+$/)
+      assert.match(message, /\.$/)
+      assert.match(what, /\.$/)
+    }
+  }
+  const codes = async (action: string) =>
+    (await ask(action)).found.blockers.map(({ code }: { code: string }) => code)
+  assert.ok((await codes('failover')).includes('DR_SITE_SILENT'))
+  assert.ok((await codes('reprotect')).includes('GROUP_STATE'))
+  assert.deepEqual(await codes('delete'), ['GROUP_HAS_PAIRS'])
+  assert.equal((await ask('failover', newId())).status, 404)
+  assert.equal((await ask('explode')).status, 400)
+})
