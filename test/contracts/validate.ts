@@ -6,7 +6,7 @@ import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
 import formats from 'ajv-formats'
 import { parse } from 'yaml'
 
-export type ContractName = 'iam' | 'sdrs' | 'evs' | 'compute'
+export type ContractName = 'iam' | 'sdrs' | 'evs' | 'compute' | 'csbs'
 
 /** One answer, from whichever client. `path` may carry a query and a trailing slash. */
 export interface Answer {

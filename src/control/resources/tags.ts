@@ -131,3 +131,30 @@ export async function queryByTags(
     .map((resource) => ({ resource, tags: byResource.get(resource) ?? [] }))
     .filter(({ tags }) => matchesTags(tags, query))
 }
+
+/** Tags of these resources, by key; resources without tags have no entry. */
+export async function tagsByResourceIn(
+  db: Db,
+  kind: TaggedKind,
+  resources: readonly string[],
+): Promise<ReadonlyMap<string, readonly Tag[]>> {
+  const found = new Map<string, Tag[]>()
+  for (let from = 0; from < resources.length; from += IDS_PER_QUERY) {
+    const rows = await db
+      .selectFrom('tags')
+      .select(['resource', 'key', 'value'])
+      .where('kind', '=', kind)
+      .where('resource', 'in', resources.slice(from, from + IDS_PER_QUERY))
+      .orderBy('key')
+      .execute()
+    for (const { resource, key, value } of rows) {
+      const tags = found.get(resource)
+      if (tags === undefined) found.set(resource, [{ key, value }])
+      else tags.push({ key, value })
+    }
+  }
+  return found
+}
+
+/** Both engines limit the number of parameters of a statement. */
+const IDS_PER_QUERY = 500

@@ -299,7 +299,7 @@ async function newItem(
     resource: server.id,
     resource_name: server.name,
     resource_az: server.az,
-    policy: policy?.form === 'policy' ? policy.id : null,
+    policy: policy?.id ?? null,
     scheduled: bit(scheduled),
     replica: 0,
     copy_from: null,

@@ -1,6 +1,7 @@
 import type { OperationKind } from '../operation.ts'
 import { backupServer, runPolicy } from './backup.ts'
 import { backupUpkeep } from './backup-upkeep.ts'
+import { verifyCheckpoint } from './checkpoint-verification.ts'
 import { deleteItem } from './checkpoint-deletion.ts'
 import { deleteDrill } from './drill-end.ts'
 import { createDrill } from './drills.ts'
@@ -101,4 +102,5 @@ export const operationKinds: readonly OperationKind<never>[] = [
   restoreItem,
   replicateItem,
   backupUpkeep,
+  verifyCheckpoint,
 ]

@@ -1,0 +1,153 @@
+import Type from 'typebox'
+import { SERVER_TYPE } from '#control/resources/checkpoints.ts'
+import { portsOf } from '#control/resources/networks.ts'
+import { findServer, listServers } from '#control/resources/servers.ts'
+import { serverDisks } from '#control/operations/definitions/backup-source.ts'
+import type { ServerRow } from '#control/store/tables/servers.ts'
+import type { Queries } from '#control/store/store.ts'
+import { invalid, refuse, refuseAs } from '../backup/errors.ts'
+import { isAnyUuid } from '../backup/input.ts'
+import { linksOf, one, pageFrom, pageOfRows, type Query } from '../backup/lists.ts'
+import { type BackupApiServices, PROVIDER_ID } from '../backup/services.ts'
+import type { Api } from '../http/dialect.ts'
+import { originOf, projectOf } from '../http/request.ts'
+import { KARBOR_KEYS } from './input.ts'
+
+/* What can be backed up, and by whom: one provider, one type. */
+
+const VOLUME_TYPE = 'OS::Cinder::Volume'
+
+const PROVIDER = {
+  id: PROVIDER_ID,
+  name: 'Holdfast',
+  description: 'Servers with all their disks, at one moment, into the vault of the region.',
+  extended_info_schema: {
+    options_schema: {
+      [SERVER_TYPE]: {
+        title: 'Backup options',
+        type: 'object',
+        properties: {
+          backup_name: { type: 'string', description: 'Name of the backup.' },
+          incremental: { type: 'boolean', description: 'False: everything is read.' },
+        },
+      },
+    },
+    saved_info_schema: {
+      [SERVER_TYPE]: {
+        title: 'Saved information',
+        type: 'object',
+        properties: { vcpus: { type: 'integer' }, ram: { type: 'integer' } },
+      },
+    },
+    restore_schema: {
+      [SERVER_TYPE]: {
+        title: 'Restore options',
+        type: 'object',
+        properties: { power_on: { type: 'boolean', description: 'Start the server when done.' } },
+      },
+    },
+  },
+}
+
+const ProviderPath = Type.Object({ provider_id: Type.String() })
+const TypePath = Type.Object({ protectable_type: Type.String() })
+const InstancePath = Type.Object({
+  protectable_type: Type.String(),
+  protectable_id: Type.String(),
+})
+
+export function providerRoutes(app: Api, services: BackupApiServices): void {
+  const { store } = services
+
+  app.get('/v1/:project_id/providers', async (request) => {
+    const query = request.query as Query
+    const page = pageFrom(query, KARBOR_KEYS)
+    const name = one(query, 'name')
+    const shown = pageOfRows(
+      [PROVIDER].filter((row) => name === undefined || row.name === name),
+      page,
+      (row) => row.id,
+    )
+    const links = linksOf('providers', request.url, originOf(request, services), page, shown)
+    return { providers: shown, ...links }
+  })
+
+  app.get(
+    '/v1/:project_id/providers/:provider_id',
+    { schema: { params: ProviderPath } },
+    async (request) => {
+      const { provider_id: id } = request.params
+      if (!isAnyUuid(id)) throw invalid('provider_id: a UUID is expected.')
+      if (id.toLowerCase() !== PROVIDER_ID) {
+        throw refuseAs(404, 'CSBS.9001', 'There is no such provider.')
+      }
+      return { provider: PROVIDER }
+    },
+  )
+
+  const base = '/v1/:project_id/protectables'
+  app.get(base, async () => ({ protectable_type: [SERVER_TYPE] }))
+
+  app.get(`${base}/:protectable_type`, { schema: { params: TypePath } }, async (request) => {
+    checkType(request.params.protectable_type)
+    return { protectable_type: { name: SERVER_TYPE, dependent_types: [VOLUME_TYPE] } }
+  })
+
+  app.get(
+    `${base}/:protectable_type/instances`,
+    { schema: { params: TypePath } },
+    async (request) => {
+      checkType(request.params.protectable_type)
+      const query = request.query as Query
+      const page = pageFrom(query, KARBOR_KEYS)
+      const status = one(query, 'status')
+      return await store.read(async (db) => {
+        const rows = (await listServers(db, projectOf(request))).filter(
+          (row) => status === undefined || row.status === status,
+        )
+        const shown = pageOfRows(rows, page, (row, key) => row[key])
+        const instances = []
+        for (const row of shown) instances.push(await instanceObject(db, row))
+        const links = linksOf('instances', request.url, originOf(request, services), page, shown)
+        return { instances, ...links }
+      })
+    },
+  )
+
+  app.get(
+    `${base}/:protectable_type/instances/:protectable_id`,
+    { schema: { params: InstancePath } },
+    async (request) => {
+      checkType(request.params.protectable_type)
+      const { protectable_id: id } = request.params
+      return await store.read(async (db) => {
+        const row = isAnyUuid(id)
+          ? await findServer(db, projectOf(request), id.toLowerCase())
+          : undefined
+        if (row === undefined) throw refuseAs(404, 'CSBS.6000')
+        return { instance: await instanceObject(db, row) }
+      })
+    },
+  )
+}
+
+function checkType(type: string): void {
+  if (type !== SERVER_TYPE) throw refuse('CSBS.6003')
+}
+
+async function instanceObject(db: Queries, row: ServerRow) {
+  const [port] = (await portsOf(db, [row.id])).get(row.id) ?? []
+  const disks = await serverDisks(db, row.id)
+  return {
+    id: row.id,
+    type: SERVER_TYPE,
+    name: row.name,
+    extra_info: { availability_zone: row.az, private_ip: port?.address ?? '' },
+    dependent_resources: disks.map((disk) => ({
+      id: disk.volume,
+      type: VOLUME_TYPE,
+      name: disk.name ?? '',
+      extra_info: { availability_zone: row.az },
+    })),
+  }
+}
