@@ -441,7 +441,7 @@ export class ClientPath {
 
   /** Answers what may be answered at this moment. */
   pump(): void {
-    const { session, world } = this.#agent
+    const { session, site, world } = this.#agent
     const { gate } = session
     if (this.#pending.length > 0 && this.#exported) {
       const upTo = gate.releasableUpTo(this.#agent.now())
@@ -456,6 +456,11 @@ export class ClientPath {
         if (released.length > 0) {
           this.#pending = kept
           for (const one of released) {
+            // Done here before the disk failed, and not at the replica.
+            if (!both && site.failed) {
+              one.io.done(false)
+              continue
+            }
             world.answers(this.#agent, one.io, one.number, one.values)
             one.io.done(true)
           }

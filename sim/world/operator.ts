@@ -462,7 +462,8 @@ export class Operator {
     // Two failures at once are more than is promised: from here on this disk is needed.
     this.deciding = true
     other.failing = false
-    if (again?.status.failed ?? other.failed) {
+    // As is one that fails between its answer and the decision.
+    if (again?.status.failed === true || other.failed) {
       if (this.#record.state === 'frozen') yield* this.#thaw()
       world.coverage.count('failover refused late')
       return 'DR_SIDE_FAILED'

@@ -218,9 +218,9 @@ export class Truth {
 
   /**
    * An operator forced a failover to a side that lacks writes: what it has is the truth from now on. What `other` acknowledged alone
-   * and still has is owed as a divergence.
+   * and still has is owed as a divergence. What it gave up was flushed; what it has instead need not be, so that counts as far as it is `durable`.
    */
-  settleFor(image: Int32Array, other: string, otherImage: Int32Array): void {
+  settleFor(image: Int32Array, durable: Int32Array, other: string, otherImage: Int32Array): void {
     for (let block = 0; block < this.#blocks; block++) {
       const has = image[block] as number
       const number = this.must[block] as number
@@ -228,7 +228,9 @@ export class Truth {
         this.#owes(other).set(block, number)
       }
       if ((this.must[block] as number) > has) this.must[block] = has
-      if ((this.mustSurvive[block] as number) > has) this.mustSurvive[block] = has
+      if ((this.mustSurvive[block] as number) > has) {
+        this.mustSurvive[block] = Math.min(has, durable[block] as number)
+      }
     }
   }
 

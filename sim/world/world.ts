@@ -144,6 +144,8 @@ export class World {
   startAgent(site: Site): void {
     if (this.agentAt(site) !== null || !site.host.powered) return
     this.agents.set(site.name, new Agent(this, site))
+    // The process, or the power, may have gone right after it was written.
+    this.#noticesGlass(site)
   }
 
   killAgent(site: Site): void {
@@ -420,7 +422,8 @@ export class World {
       lossy = true
       this.coverage.count('loss allowed by force')
       const peer = this.peerOf(site)
-      this.truth.settleFor(site.disk.current, peer.name, peer.disk.current)
+      const { current, synced } = site.disk
+      this.truth.settleFor(current, synced, peer.name, peer.disk.current)
     }
     this.truth.serves(site.name, site.disk.current, lossy)
   }
@@ -447,8 +450,7 @@ export class World {
     const { site, session } = agent
     if (site.epoch.value.outOfTouchMs !== null) this.coverage.count('out of touch noted')
     if (session.role === 'replica') this.#claims(agent)
-    const { promoted, record } = site.epoch.value
-    if (promoted && !this.#glassEpochs.has(record.epoch)) this.#breaksGlass(site, record.epoch)
+    this.#noticesGlass(site)
     const glass = this.#glass
     if (
       glass !== null &&
@@ -480,6 +482,11 @@ export class World {
   ended(site: Site): void {
     this.#usable.delete(site.name)
     this.#overwritten.delete(site.name)
+  }
+
+  #noticesGlass(site: Site): void {
+    const { promoted, record } = site.epoch.value
+    if (promoted && !this.#glassEpochs.has(record.epoch)) this.#breaksGlass(site, record.epoch)
   }
 
   /** An operator breaks the glass at `site`, whatever the witness and the other site do. */

@@ -97,8 +97,11 @@ export class FlushRounds {
         this.#rounds.push(next)
         this.#begin(next)
       }
-      for (const io of round.ios) io.complete(round.error)
-      for (const wake of round.waiters) wake(round.error)
+      // The disk may have failed since, and the replica is not asked any more.
+      const lost = !round.peerDone && member.volume.failed !== undefined
+      const error = lost && round.error === 0 ? IO_ERRORS.EIO : round.error
+      for (const io of round.ios) io.complete(error)
+      for (const wake of round.waiters) wake(error)
     }
   }
 

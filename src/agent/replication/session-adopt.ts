@@ -63,6 +63,7 @@ export function adopt(
     unwitnessed: false,
     promoted: false,
     wanted: null,
+    offered: false,
   }
   const demoted = {
     ...common,
@@ -177,6 +178,10 @@ function becomeWriter(
   s.move(frozen ? 'frozen' : waitsOut ? 'promoting' : 'opening')
 }
 
+/** The writer itself has asked for it: nobody else makes this of a group in sync in one step. */
+const dropped = (from: OwnershipRecord, to: OwnershipRecord): boolean =>
+  from.state === 'in_sync' && to.state === 'resyncing' && to.epoch === from.epoch + 1
+
 export const FROZEN = 'frozen: nobody may write until the operator has decided'
 
 function adoptAsWriter(
@@ -212,10 +217,12 @@ function adoptAsWriter(
     unwitnessed: false,
     promoted: false,
     wanted: null,
+    offered: false,
     exact,
     base: (from.record.state === 'in_sync' || from.record.state === 'frozen') && from.base,
-    // Both lost power: what is here is the best that there is.
-    whole: from.whole || (from.record.state === 'in_sync' && record.state === 'resyncing'),
+    // The replica was dropped, so both lost power: what is here is the best that there is. A record that came by another way says nothing about
+    // what the replica has.
+    whole: from.whole || dropped(from.record, record),
     // A frozen writer may yet be made to go on: only then is what it answered alone continued.
     ackedAlone: frozen && (answeredAlone || from.ackedAlone),
     ...order,
@@ -249,6 +256,7 @@ function adoptInSync(s: SessionState, now: number, record: OwnershipRecord): voi
       riseAsked: false,
       base: true,
       wanted: null,
+      offered: false,
       baseEpoch: epoch,
       priorBase: from.baseEpoch,
       // Writes on their way when another process of this session died are in no map once it is cleared.
@@ -256,7 +264,7 @@ function adoptInSync(s: SessionState, now: number, record: OwnershipRecord): voi
     })
     s.do({ kind: 'clear_changes', epoch })
     s.do({ kind: 'log_frames', on: false })
-  } else s.persist({ record, riseAsked: false, wanted: null })
+  } else s.persist({ record, riseAsked: false, wanted: null, offered: false })
   if (inRise) {
     if (s.link !== null) return s.do({ kind: 'send', message: { kind: 'epoch', record } })
     s.gate.mode = 'both'
@@ -308,12 +316,19 @@ export function close(s: SessionState, event: Extract<SessionEvent, { kind: 'clo
     return s.refuse('WRONG_STATE', 'only a closed record ends a session')
   if (record.epoch < s.epoch) return s.refuseStale(record.epoch)
   if (record.epoch <= s.epoch) return
-  // Plain volumes are served at once, but the old writer may still answer under contact. (The witness is not asked
-  // before that time has passed, so a closed record comes from a command or not at all.)
-  if (s.stored.promoting && now < s.silence.overAtMs()) {
+  if (oldWriterMayAnswer(s, now)) {
     return s.refuse('NOT_YET', 'the old writer may still answer: repeat in a few seconds')
   }
   adopt(s, now, record)
+}
+
+/**
+ * The side that wrote before this one may still answer under contact, so this side must not serve plain volumes yet. After a failover, and after a
+ * switch as long as nothing has been served under its record: the old writer may not have heard of it.
+ */
+export function oldWriterMayAnswer(s: SessionState, now: number): boolean {
+  const takesOver = s.stored.promoting || (s.role === 'writer' && !s.served)
+  return takesOver && now < s.silence.overAtMs()
 }
 
 /** Another record was shown by the peer. */

@@ -232,6 +232,21 @@ describe('static priority', () => {
     assert.equal(side.session.stored.unwitnessed, false)
   })
 
+  test('does not after it stood still for a switch, which may have been committed, not even in another process', () => {
+    const side = cutOff()
+    const held = side.handle({ kind: 'hold', epoch: 2, holdMs: 1_000 })
+    assert.ok(kinds(held).indexOf('persist') < kinds(held).indexOf('drain'), 'known before it is')
+    side.handle({ kind: 'release' })
+    side.unreachable(side.handle({ kind: 'link_down' }), 60_000)
+    assert.equal(side.session.stored.unwitnessed, false)
+    const next = new AbleSide(side.session.stored, 10)
+    next.unreachable(next.handle({ kind: 'start' }), 60_000)
+    assert.equal(next.session.gate.mayAnswer(next.now), false)
+    // Shown a newer record, it is what it was.
+    next.handle({ kind: 'open', record: static1(record(3, 'in_sync')), force: false, joined: true })
+    assert.equal(next.session.stored.offered, false)
+  })
+
   test('is fenced and keeps in mind what it answered alone when the witness names another', () => {
     const side = cutOff()
     side.unreachable(side.handle({ kind: 'link_down' }), 8_000)

@@ -20,6 +20,33 @@ const begin = (stored: ReturnType<typeof unopened>) => {
 }
 const kinds = (effects: readonly SessionEffect[]) => effects.map(({ kind }) => kind)
 
+test('a stop right after a switch waits until the old writer answers nothing any more, whoever orders it', () => {
+  const following = { ...record, state: 'in_sync' } as const
+  const { session } = begin({ ...unopened('s'), record: following, consistent: true })
+  const switched = { ...following, epoch: 6, writer: 'az1', replica: 'az2' } as const
+  const opened = session.handle({
+    kind: 'open',
+    now: 10,
+    record: switched,
+    force: false,
+    joined: true,
+  })
+  assert.equal(session.phase, 'opening')
+  const closed = { ...switched, epoch: 7, state: 'closed' } as const
+  const refused = session.handle({ kind: 'close', now: 1_000, record: closed })
+  assert.deepEqual(
+    refused.map((effect) => 'code' in effect && effect.code),
+    ['NOT_YET'],
+  )
+  const asked = opened.find((effect) => effect.kind === 'ask')
+  assert.ok(asked?.kind === 'ask')
+  const answer = { ok: true, record: closed, lease_ms: null } as const
+  session.handle({ kind: 'witness', now: 1_000, sentMs: 990, ask: asked.ask, answer })
+  assert.equal(session.phase, 'opening')
+  const ended = session.handle({ kind: 'close', now: 4_400, record: closed })
+  assert.ok(kinds(ended).includes('end'))
+})
+
 test('a stop in the middle of a resync that dies at any point never asks for a copy that it has released', () => {
   const stored = { ...unopened('s'), record, consistent: false, kept: 'kept-5-1', ackedAlone: true }
   const { session } = begin(stored)

@@ -49,6 +49,7 @@ export function unopened(session: string): StoredSession {
     unwitnessed: false,
     promoted: false,
     wanted: null,
+    offered: false,
     outOfTouchMs: null,
   }
 }

@@ -43,6 +43,9 @@ export interface StoredSession {
   readonly promoted: boolean
   /** Writer: an operator's wish that the witness is still to be asked for. While it stands, the stricter of it and the record counts. */
   readonly wanted: Arbitration | null
+  /** Writer: it was asked to stand still for a switch, and the witness may have committed that switch since. Until it is shown a newer record it does
+   *  not go on unwitnessed. */
+  readonly offered: boolean
   /** Replica: wall clock, ms, since when the writer has not been heard although the record says in_sync or solo; null: in touch. */
   readonly outOfTouchMs: number | null
 }

@@ -1,5 +1,5 @@
 import type { WitnessAsk } from '#wire/site/witness.ts'
-import { adopt } from './session-adopt.ts'
+import { adopt, oldWriterMayAnswer } from './session-adopt.ts'
 import { ALONE, preferredHere, roleOf } from './session-records.ts'
 import type { SessionState } from './session-state.ts'
 import type { SessionEvent } from './session-types.ts'
@@ -117,6 +117,8 @@ export function witnessAnswered(
   if (record.epoch > s.epoch) {
     const becomesWriter = roleOf(record, site) === 'writer'
     if (becomesWriter && s.role !== 'writer') return
+    // Asked again, and told by a command as well.
+    if (record.state === 'closed' && oldWriterMayAnswer(s, now)) return
     return adopt(s, now, record)
   }
   if (roleOf(record, site) !== s.role) return adopt(s, now, record)
@@ -180,13 +182,14 @@ function mayActPromoted(s: SessionState, now: number): boolean {
 
 /**
  * Static priority at the preferred site, which is the writer: the witness has been silent for long, nobody holds a right to answer by
- * contact or lease, and the record is not one of before a boot that nobody has confirmed since: an operator who states that this site is
+ * contact or lease, no switch can have been committed, and the record is not one of before a boot that nobody has confirmed since: an operator who states that this site is
  * off is right about a host without power, and may have made the other one the writer.
  */
 function mayActPreferred(s: SessionState, now: number): boolean {
   const { silenceMs, soloDelayMs, site } = s.settings
-  const { record, riseAsked, unwitnessed } = s.stored
-  if (soloDelayMs === undefined || !preferredHere(s.stored, site) || riseAsked) return false
+  const { record, riseAsked, unwitnessed, offered } = s.stored
+  if (soloDelayMs === undefined || !preferredHere(s.stored, site)) return false
+  if (riseAsked || offered) return false
   if (!s.validated || !s.stored.whole || now < s.silence.overAtMs()) return false
   if (s.unreachableSinceMs === null || now < s.unreachableSinceMs + silenceMs) return false
   if (ALONE.has(record.state)) return !s.lease.valid(now)

@@ -112,6 +112,20 @@ describe('the session of a writer', () => {
     assert.equal(find(served, 'persist').stored.clean, null, 'the mark is used up first')
   })
 
+  test('after a loss of power it is not whole because an operator has put it alone meanwhile', () => {
+    const before = stored({ record: record(2, 'in_sync'), consistent: true, base: true })
+    const lost = new Side(before)
+    lost.handle({ kind: 'start' })
+    assert.equal(lost.session.stored.whole, false)
+    // Frozen, thawed and reprotected while it was down: the replica may still have what is missing here.
+    lost.open(record(5, 'resyncing'))
+    assert.equal(lost.session.stored.whole, false)
+    const dropped = new Side(before)
+    dropped.handle({ kind: 'start' })
+    dropped.open(record(3, 'resyncing'))
+    assert.equal(dropped.session.stored.whole, true, 'the replica had lost something as well')
+  })
+
   test('a replica that lost writes makes it ask for a drop, and copy only what is dirty', () => {
     const side = following()
     const confirm = side.handle({ kind: 'link_down' })
@@ -175,7 +189,7 @@ describe('the session of a writer', () => {
   test('a hold ends by itself', () => {
     const side = following()
     const effects = side.handle({ kind: 'hold', epoch: 2, holdMs: 500 })
-    assert.deepEqual(kinds(effects), ['input', 'drain'])
+    assert.deepEqual(kinds(effects), ['persist', 'input', 'drain'])
     side.handle({ kind: 'drained' })
     assert.equal(side.session.drained, true)
     side.now += 500

@@ -300,6 +300,8 @@ export function hold(s: SessionState, now: number, epoch: number, holdMs: number
   }
   s.holdUntilMs = now + holdMs
   s.drained = false
+  // Before it can be drained: from then on the switch may be committed, at any time and whether this side hears of it or not.
+  s.settle({ offered: true })
   s.move('draining')
   s.do({ kind: 'input', open: false })
   s.do({ kind: 'drain' })

@@ -790,7 +790,7 @@ export class Writer {
       ? this.#ring.lastOverlapping(member, io.offset, io.length, gate.acknowledged)
       : 0
     if (gate.releasableUpTo(this.#clock.bootMs()) >= seq) return io.complete(0)
-    this.#reads.hold(io, seq)
+    this.#reads.hold(member, io, seq)
   }
 
   // -- answers --------------------------------------------------------------------------------------------------------
@@ -807,11 +807,13 @@ export class Writer {
         if (ring.at(ring.answered).seq > upTo) break
         const entry = ring.answer()
         const { io } = entry
+        const lost = this.#isLost(entry.member as WriterMember, entry.seq)
         entry.io = null
-        io?.complete(entry.error)
+        io?.complete(lost && entry.error === 0 ? IO_ERRORS.EIO : entry.error)
         if (this.#sender === null && this.#log.on && !entry.forgotten) this.#log.keep(entry)
       }
-      if (this.#reads.count > 0) this.#reads.answer(upTo)
+      if (this.#reads.count > 0)
+        this.#reads.answer(upTo, (member, seq) => this.#isLost(member, seq))
       if (this.#flushes.count > 0) this.#flushes.end(upTo)
     }
     if (this.#log.tooLong && this.#sender === null) this.#dropLog()
@@ -819,6 +821,11 @@ export class Writer {
     if (this.#waiting.length > 0) this.#pump()
     if (this.#zeros.count > 0) this.#zeros.resume()
     if (this.#idle.length > 0 && this.settled) for (const wake of this.#idle.splice(0)) wake()
+  }
+
+  /** Carried out here before the disk failed, which may have dropped it, and not at the replica: nobody may be told that it is done. */
+  #isLost(member: WriterMember, seq: number): boolean {
+    return seq > this.#gate.acknowledged && member.volume.failed !== undefined
   }
 
   /** Lets go of entries that are answered and that the link does not need. */

@@ -39,6 +39,13 @@ test('single blocks here and there are not looked ahead of', () => {
   }
 })
 
+test('neither are blocks of a stretch that leave some out', () => {
+  const ahead = new LookingAhead(STEP, 4)
+  for (let block = 0; block < 1_000; block++) {
+    if (block % 4 !== 3) assert.equal(ahead.asked(block, block), null)
+  }
+})
+
 test('a stretch is followed although blocks elsewhere are asked for in between', () => {
   const ahead = new LookingAhead(STEP, 4)
   let found = 0

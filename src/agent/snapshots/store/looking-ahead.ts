@@ -11,10 +11,11 @@ const GAP_BLOCKS = 64
 const STREAMS_MAX = 4
 
 interface Stream {
-  /** The block that continues it. */
+  readonly start: number
+  /** All blocks from the start to here, exclusive, were asked for. */
   next: number
-  /** Blocks of it so far. */
-  blocks: number
+  /** Blocks behind that which were asked for already. */
+  readonly early: Set<number>
   /** Up to here, exclusive, blocks were asked for or told to be preserved. */
   ahead: number
 }
@@ -41,21 +42,21 @@ export class LookingAhead {
   asked(first: number, last: number): Stretch | null {
     const stream = this.#streamOf(first, last)
     if (stream === null) return null
-    const reach = Math.min(stream.blocks / 2, this.#stepBlocks * this.#stepsMax)
+    const reach = Math.min((stream.next - stream.start) / 2, this.#stepBlocks * this.#stepsMax)
     if (stream.next + reach - stream.ahead < this.#stepBlocks) return null
     const stretch = { first: stream.ahead, count: this.#stepBlocks }
     stream.ahead += this.#stepBlocks
     return stretch
   }
 
-  /** null: it was asked for before, or begins something new. */
+  /** null: it was asked for before, or leads nowhere yet. */
   #streamOf(first: number, last: number): Stream | null {
     const at = this.#streams.findIndex(
-      ({ next, blocks }) => first <= next + GAP_BLOCKS && first >= next - blocks - GAP_BLOCKS,
+      ({ start, next }) => first >= start - GAP_BLOCKS && first <= next + GAP_BLOCKS,
     )
     const stream = this.#streams[at]
     if (stream === undefined) {
-      const begun = { next: last + 1, blocks: last + 1 - first, ahead: last + 1 }
+      const begun = { start: first, next: last + 1, early: new Set<number>(), ahead: last + 1 }
       this.#streams = [begun, ...this.#streams].slice(0, STREAMS_MAX)
       return null
     }
@@ -63,9 +64,10 @@ export class LookingAhead {
       this.#streams.splice(at, 1)
       this.#streams.unshift(stream)
     }
-    if (last < stream.next) return null
-    stream.blocks += last + 1 - stream.next
-    stream.next = last + 1
+    const { next, early } = stream
+    for (let block = Math.max(first, next); block <= last; block++) early.add(block)
+    while (early.delete(stream.next)) stream.next++
+    if (stream.next === next) return null
     stream.ahead = Math.max(stream.ahead, stream.next)
     return stream
   }
