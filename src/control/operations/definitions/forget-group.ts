@@ -1,5 +1,6 @@
 import { forgetGroupOfDrills } from '#control/resources/drills.ts'
 import { deleteGroupRow, readGroup } from '#control/resources/groups.ts'
+import { forgetRecovery } from '#control/resources/recovery.ts'
 import { addChore } from '#control/resources/surroundings.ts'
 import { readOwnership } from '#control/resources/sync.ts'
 import type { Transaction } from '#control/store/store.ts'
@@ -18,6 +19,7 @@ export async function forgetGroup(
 ): Promise<void> {
   await forgetSession(tx, ctx, id)
   await forgetGroupOfDrills(tx, id)
+  await forgetRecovery(tx, id)
   await deleteGroupRow(tx, id)
 }
 
