@@ -114,7 +114,7 @@ type Context = StepContext<{ readonly newcomers: readonly Newcomer[] }>
 /** A silent site could not end the sessions that it has, and would not begin others before it has. */
 function bothSites<Input>(): Step<Input> {
   return step('both_sites', {
-    retry: { attemptsMax: 4 },
+    retry: { attemptsMax: 5 },
     act: async (ctx) => {
       const { agents, store } = ctx.services
       const group = await theGroup(store.db, ctx.resourceId)

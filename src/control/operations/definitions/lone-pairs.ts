@@ -115,7 +115,7 @@ export const connectPair = operation<ConnectPair>('pair.connect', {
         )
       },
     }),
-    step('look_at_disks', { retry: { attemptsMax: 4 }, act: lookAtDisks }),
+    step('look_at_disks', { retry: { attemptsMax: 5 }, act: lookAtDisks }),
     childrenStep('start', {
       submit: async (tx, ctx, submit) => {
         const now = ctx.services.clock.wallMs()
