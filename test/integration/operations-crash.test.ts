@@ -9,8 +9,10 @@ import { operationKinds } from '#control/operations/definitions/list.ts'
 import { defaultVpcId } from '#control/resources/networks.ts'
 import { makeCertificates, PROJECT, startRegionAgent } from '../support/region-parts.ts'
 import { fakeGuests } from '../support/fake-guests.ts'
+import { consistencyLife } from './crash/consistency.ts'
 import { ProtectedServer } from './crash/instances.ts'
 import { type Answer, Lives } from './crash/lives.ts'
+import { goOn, makeScripts, planRecovery } from './crash/recovery.ts'
 import { serverLife } from './crash/servers.ts'
 
 /**
@@ -27,6 +29,7 @@ const guests = { az1: fakeGuests(), az2: fakeGuests() }
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), 'hf-'))
   await makeCertificates(directory)
+  await makeScripts(directory)
   lives = await Lives.begin(directory)
   for (const site of ['az1', 'az2'] as const) {
     const { internalPort } = lives
@@ -246,6 +249,7 @@ test('every operation ends in its declared state, wherever the control plane is 
   const first = await pair(group, disk, 'first', 'available')
   const shielded = await ProtectedServer.make(lives, guests, group)
   await shielded.change(first)
+  await planRecovery(lives, group, shielded.id)
   await act(group, { 'start-server-group': {} }, 'starting', 'protected', 'source')
   await inSync(first)
   const rebuild = { force: true }
@@ -276,6 +280,7 @@ test('every operation ends in its declared state, wherever the control plane is 
   await mark('az1', first, 'in step')
   await act(group, { 'failover-server-group': {} }, 'failing-over', 'failed-over', 'target')
   assert.equal(await marked('az2', first), 'in step')
+  await goOn(lives, group, 'failover', 1)
   await shielded.runsAt('az2')
   await mark('az2', first, 'failed over')
   await act(group, { 'start-server-group': {} }, 'reprotecting', 'protected', 'target')
@@ -285,6 +290,7 @@ test('every operation ends in its declared state, wherever the control plane is 
   const reverse = { 'reverse-server-group': { priority_station: 'source' } }
   await act(group, reverse, 'reversing', 'protected', 'source')
   assert.equal(await marked('az1', first), 'failed over')
+  await goOn(lives, group, 'reverse', 2)
   await shielded.runsAt('az1')
   await mark('az1', first, 'reversed')
   await inSync(first)
@@ -296,6 +302,7 @@ test('every operation ends in its declared state, wherever the control plane is 
   await remove(`${PAIRS}/${first}`, {})
   await remove(`${GROUPS}/${group}`)
   await remove(`${VOLUMES}/${disk}`)
+  await consistencyLife(lives, { mark, marked })
   await serverLife(lives, guests.az1)
 
   const points = operationKinds.flatMap(({ name, steps }) =>
