@@ -187,4 +187,5 @@ function contractOf(path: string): {
   return { contract: 'compute', canonical: path.replace(/^\/image\/v2\//, '/v2/') }
 }
 
-const BEYOND = /^\/v2\.1\/[^/]+\/servers\/[^/]+\/(metadata|tags)|^\/v2\.0\//
+const BEYOND =
+  /^\/v2\.1\/[^/]+\/servers\/[^/]+\/(metadata|tags)|^\/v2\.0\/|^\/v2\/[^/]+\/(volumes|snapshots)\/[^/]+\/metadata|^\/v2(\.1)?\/[^/]+\/limits/
