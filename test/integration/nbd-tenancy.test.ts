@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
 import { after, before, test } from 'node:test'
 import { connectNbd, type NbdAddress } from '#client/nbd/client.ts'
 import { NBD_REFUSED } from '#client/nbd/faults.ts'
 import { isFault } from '#base/fault.ts'
+import { repeated } from '#agent/backup/backups.contract.ts'
 import { Lab } from '../lab.ts'
+import { agentCommand } from '../support/agent-command.ts'
 
 /* Exports over TCP: a certificate that the API issued opens the volumes of its project at both sites, and no others. */
 
@@ -59,4 +62,36 @@ test('without a certificate, or with one of another project, no export opens', a
   assert.equal(foreign.status, 201)
   const [at] = await address(volume, foreign.body)
   await assert.rejects(connectNbd(at, { exportName }), (error) => isFault(error, NBD_REFUSED))
+})
+
+test('a checkpoint that is attached opens for its owner only, over TLS', async () => {
+  const volume = await lab.volume(1)
+  const issued = await lab.ok<Issued>(201, 'POST', '/api/v1/nbd-credentials', {})
+  const [at, exportName] = await address(volume, issued)
+  const client = await connectNbd(at, { exportName })
+  await client.write(4096, Buffer.from('holdfast'), { fua: true })
+  await client.disconnect()
+  const request = {
+    backup: randomUUID(),
+    volumes: [volume],
+    names: [volume],
+    parent: null,
+    labels: {},
+    rate_bytes: 0,
+  }
+  const { checkpoint } = await repeated(() =>
+    agentCommand(lab.data, 'az1-agent', 'backup.start', request),
+  )
+  const attach = async (owner: string) =>
+    await agentCommand(lab.data, 'az1-agent', 'vault.attach', {
+      checkpoint: checkpoint ?? '',
+      owner,
+    })
+  const { exports } = await attach('somebody-else')
+  const [{ name } = { name: '' }] = exports
+  await assert.rejects(connectNbd(at, { exportName: name }), (error) => isFault(error, NBD_REFUSED))
+  await attach(lab.credentials.project_id)
+  const reader = await connectNbd(at, { exportName: name })
+  assert.equal((await reader.read(4096, 8)).toString(), 'holdfast')
+  await reader.disconnect()
 })

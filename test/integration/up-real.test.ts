@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, open as openFile, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { repeated } from '#agent/backup/backups.contract.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { ApiSession } from '#client/api.ts'
 import { type Credentials, parseCredentials } from '#client/credentials.ts'
@@ -15,6 +16,7 @@ import { createVolume, showVolume } from '#client/evs.ts'
 import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
 import { showConnection } from '#client/native.ts'
 import { showPair, waitFor } from '#client/sdrs.ts'
+import { agentCommand } from '../support/agent-command.ts'
 
 /* `holdfast up` with its real parts, and the commands of the command line against it. */
 
@@ -203,10 +205,38 @@ describe('the embedded system with its real parts', () => {
     assert.match(restore.err, /not empty|in use|another/i)
   })
 
-  test('SIGTERM ends it within seconds with exit code 0, and a second start has everything', async () => {
+  test('SIGTERM ends it within seconds with exit code 0, its backups can be read, and a second start has everything', async () => {
+    const request = {
+      backup: randomUUID(),
+      volumes: [volume],
+      names: [volume],
+      parent: null,
+      labels: {},
+      rate_bytes: 0,
+    }
+    const { checkpoint } = await repeated(() =>
+      agentCommand(data, 'az1-agent', 'backup.start', request),
+    )
     const beginMs = systemClock.bootMs()
     assert.equal(await stop(up), 0)
     assert.ok(systemClock.bootMs() - beginMs < 8_000)
+    // With everything down: the vault, its key and the program are enough.
+    const vault = [
+      '--vault',
+      join(data, 'vault-local-1'),
+      '--key-file',
+      join(data, 'pki', 'vault-local-1.key'),
+    ]
+    const list = await holdfast('vault', 'ls', ...vault)
+    assert.ok(list.out.includes(checkpoint ?? 'none'), list.err)
+    assert.equal((await holdfast('vault', 'verify', '--data', ...vault)).code, 0)
+    const image = join(data, 'restored.raw')
+    const restore = await holdfast('vault', 'restore', checkpoint ?? '', '--to', image, ...vault)
+    assert.equal(restore.code, 0, restore.err)
+    const file = await openFile(image, 'r')
+    const { buffer } = await file.read(Buffer.alloc(4096), 0, 4096, 8192)
+    await file.close()
+    assert.deepEqual(buffer, block)
     up = await start(data)
     // The group had switched sides: its pair is to be written at the other site now, as it was before the stop.
     const client = await waitFor(
