@@ -42,6 +42,8 @@ const groupPath = (group: string): string => `/api/v1/groups/${id(group)}`
 export interface GroupDetail {
   readonly id: string
   readonly name: string
+  /** Who manages it: SDRS, or the volume API; `lone` is a pair of the latter that is in no group. */
+  readonly form: 'sdrs' | 'evs' | 'lone'
   readonly status: string
   readonly sync: string
   readonly fault_level: string
@@ -84,6 +86,12 @@ export interface GroupDetail {
       readonly unfit: string | null
     } | null
   }[]
+  readonly pairs: readonly { readonly id: string; readonly replication: string }[]
+}
+
+/** Groups of every API. */
+export async function listGroupDetails(api: ApiSession): Promise<readonly GroupDetail[]> {
+  return (await api.get<{ groups: readonly GroupDetail[] }>('/api/v1/groups')).groups
 }
 
 export async function showGroupDetail(api: ApiSession, group: string): Promise<GroupDetail> {

@@ -1,7 +1,9 @@
 import type { Command } from 'commander'
 import type { ApiSession } from '#client/api.ts'
 import {
+  type GroupDetail,
   listForecasts,
+  listGroupDetails,
   type PreflightAction,
   preflightGroup,
   setArbitration,
@@ -96,13 +98,21 @@ export function groupCommand(command: Command, context: CommandContext): void {
 
   apiAction(context, leaf('list').description('list the groups'), async (api, output) => {
     const groups = await listGroups(api)
-    output.result({ groups }, table(groups))
+    const others = (await listGroupDetails(api)).filter(({ form }) => form !== 'sdrs')
+    output.result({ groups, volume_api_groups: others }, [
+      ...table(groups),
+      ...(others.length === 0 ? [] : ['', 'of the volume API:', ...otherTable(others)]),
+    ])
   })
 
   const show = leaf('show').description('show a group').argument('<group>')
   apiAction(context, show, async (api, output, _, id = '') => {
-    const group = await showGroup(api, id)
     const detail = await showGroupDetail(api, id)
+    if (detail.form !== 'sdrs') {
+      output.result({ detail }, [...otherTable([detail]), '', ...detailLines(detail)])
+      return
+    }
+    const group = await showGroup(api, id)
     output.result({ ...group, detail }, [...table([group]), '', ...detailLines(detail)])
   })
 
@@ -295,6 +305,24 @@ function domainOf(domains: readonly SdrsDomain[], source: string, target: string
   }
   return found
 }
+
+const siteOf = ({ sides }: GroupDetail, role: string): string =>
+  sides.find((side) => side.role === role)?.site ?? ''
+
+/** Groups that the volume API manages. A pair that is in none of them has one of its own. */
+const otherTable = (groups: readonly GroupDetail[]): string[] =>
+  columns(
+    ['id', 'name', 'kind', 'status', 'production', 'DR', 'pairs in sync'],
+    groups.map((one) => [
+      one.id,
+      one.name,
+      one.form === 'evs' ? 'consistency group' : 'pair alone',
+      one.status,
+      siteOf(one, 'production'),
+      siteOf(one, 'dr'),
+      `${one.pairs.filter((pair) => pair.replication === 'active').length} of ${one.pairs.length}`,
+    ]),
+  )
 
 const table = (groups: readonly SdrsGroup[]): string[] =>
   columns(

@@ -58,6 +58,10 @@ const Side = Type.Object({
 const GroupView = Type.Object({
   id: Type.String(),
   name: Type.String(),
+  form: Type.String({
+    description:
+      'Who manages it: sdrs (protection group), evs (consistency group of the volume API), or lone (a replication pair of the volume API that is in no group).',
+  }),
   status: Type.String(),
   sync: Type.String({
     description:
@@ -122,6 +126,7 @@ export function groupRoutes(app: Api, services: NativeServices): void {
       return {
         id: group.id,
         name: group.name,
+        form: group.form,
         status: group.status,
         sync: view?.fact ?? 'idle',
         fault_level: view?.faultLevel ?? '0',
@@ -180,7 +185,7 @@ export function groupRoutes(app: Api, services: NativeServices): void {
     '/api/v1/groups',
     {
       schema: describe(
-        'List the protection groups of the project and how well each is protected',
+        'List the groups of the project, of every API, and how well each is protected',
         'groups',
         Type.Object({ groups: Type.Array(GroupView) }),
         {},
