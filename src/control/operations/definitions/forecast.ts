@@ -1,3 +1,4 @@
+import type { Clock } from '#base/clock.ts'
 import { drServer, productionServer } from '#control/resources/instances.ts'
 import { drAz, pairsOfGroup, productionAz, readGroup } from '#control/resources/groups.ts'
 import { findPlan, lastReadyTimes } from '#control/resources/recovery.ts'
@@ -47,7 +48,7 @@ export interface Forecast {
 interface Sources {
   readonly agents: AgentRegistry
   readonly witness: Witness
-  readonly clock: { bootMs(): number }
+  readonly clock: Clock
 }
 type Db = Queries | Transaction
 
@@ -145,7 +146,9 @@ function waits(
   }
   const dr = agents.session(group.id, drAz(group))
   if (record.state === 'in_sync' && dr !== null) {
-    const silentMs = (dr.status.peer_silence_ms ?? 0) + dr.ageMs
+    const since = dr.status.out_of_touch_ms
+    const noted = since === null ? 0 : clock.wallMs() - since
+    const silentMs = Math.max(noted, (dr.status.peer_silence_ms ?? 0) + dr.ageMs)
     const leftMs = Math.max(0, CONTACT_MS - silentMs)
     parts.push({ name: 'contact_wait', ms: Math.ceil(leftMs), basis: 'assumed' })
   }

@@ -116,14 +116,17 @@ export async function preflightReport(
     blockers.push(finding('GROUP_BUSY'))
   }
   const servers = await serverFindings(services, group, action)
-  const time = await store.read((db) => forecastOf(db, services, group, action, statements.force))
+  const reprotects: readonly string[] = GROUP_TRANSITIONS.reprotect.from
+  // As in the published interface, a start of a group that has failed over is its reprotection.
+  const meant = action === 'start' && reprotects.includes(facts.status) ? 'reprotect' : action
+  const time = await store.read((db) => forecastOf(db, services, group, meant, statements.force))
   return {
     found,
     blockers,
     warnings: [...(action === 'drill' ? [] : warningsOf(found)), ...servers],
     loss: lossOf(services, group, action, found),
     time,
-    steps: stepsOf(group, action, found, agents.heard(production), facts.instances > 0),
+    steps: stepsOf(group, meant, found, agents.heard(production), facts.instances > 0),
   }
 }
 
