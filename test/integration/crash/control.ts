@@ -3,7 +3,7 @@
  *
  *     node control.ts '{"directory":"…","internalPort":N,"apiPort":N,"visited":"FILE"}'
  *
- * `visited` keeps the points passed, over all lives. Begins when a byte arrives on standard input, so that the next life
+ * `visited` keeps the points passed, over all lives; `only`, a regular expression, is of the points at which it dies at all. Begins when a byte arrives on standard input, so that the next life
  * can be loaded while this one runs.
  */
 import { once } from 'node:events'
@@ -16,9 +16,12 @@ interface Arguments {
   readonly internalPort: number
   readonly apiPort: number
   readonly visited: string
+  readonly only: string
 }
 
-const { directory, internalPort, apiPort, visited } = JSON.parse(process.argv[2] ?? '') as Arguments
+const { directory, internalPort, apiPort, visited, only } = JSON.parse(
+  process.argv[2] ?? '',
+) as Arguments
 await once(process.stdin, 'data')
 const passed = new Set(readFileSync(visited, 'utf8').split('\n'))
 
@@ -29,7 +32,7 @@ const { app } = await startRegionControl({
   crashPoint(operation, step, phase) {
     // The moment before a step is the moment after the one before it, but for the first.
     const point = `${operation} ${step} ${phase}`
-    if (phase === 'before-act' || passed.has(point)) return
+    if (phase === 'before-act' || passed.has(point) || !new RegExp(only).test(point)) return
     const file = openSync(visited, 'a')
     writeSync(file, `${point}\n`)
     fsyncSync(file)

@@ -46,6 +46,10 @@ export class ProtectedServer {
     return made
   }
 
+  get id(): string {
+    return this.#id
+  }
+
   /** Everything that happens to an instance whose group is available. */
   async change(pair: string): Promise<void> {
     const lives = this.#lives

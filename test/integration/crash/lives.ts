@@ -23,6 +23,7 @@ export class Lives {
   readonly visited: string
   readonly internalPort: number
   readonly #apiPort: number
+  readonly #only: RegExp
   /** How often it was started. */
   count = 0
   #child: ChildProcess | undefined
@@ -31,17 +32,18 @@ export class Lives {
   #complaint = ''
   #keeper: Promise<void> = Promise.resolve()
 
-  private constructor(directory: string, internalPort: number, apiPort: number) {
+  private constructor(directory: string, internalPort: number, apiPort: number, only: RegExp) {
     this.#directory = directory
+    this.#only = only
     this.visited = join(directory, 'visited')
     this.internalPort = internalPort
     this.#apiPort = apiPort
   }
 
-  /** The directory has certificates already. */
-  static async begin(directory: string): Promise<Lives> {
+  /** The directory has certificates already. `only`: of the points at which it dies. */
+  static async begin(directory: string, only = /./): Promise<Lives> {
     const [internal = 0, api = 0] = await pickPorts('127.0.0.1', 2)
-    const lives = new Lives(directory, internal, api)
+    const lives = new Lives(directory, internal, api, only)
     await writeFile(lives.visited, '')
     lives.#keeper = lives.#keepAlive()
     return lives
@@ -61,6 +63,7 @@ export class Lives {
       internalPort: this.internalPort,
       apiPort: this.#apiPort,
       visited: this.visited,
+      only: this.#only.source,
     }
     return spawn(
       process.execPath,
