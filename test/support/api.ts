@@ -24,6 +24,7 @@ import type { OperationServices } from '#control/operations/services.ts'
 import { seedResources } from '#control/resources/surroundings.ts'
 import { type AgentBook, createAgentBook } from '#control/sites/agents.ts'
 import type { SiteClient } from '#control/sites/client.ts'
+import type { RegionClient } from '#control/sites/regions.ts'
 import { createWitness } from '#control/sites/witness.ts'
 import { openStore } from '#control/store/open.ts'
 import type { Store } from '#control/store/store.ts'
@@ -87,12 +88,13 @@ export class ApiLab {
 
   /**
    * `database`: its address, default a new SQLite file. `beside`: another lab on the same database. `sites`: answers commands in the place
-   * of agents.
+   * of agents, `regions` in that of other regions.
    */
   static async start(
     options: {
       readonly rate?: RateLimitOptions
       readonly sites?: SiteClient
+      readonly regions?: RegionClient
       readonly database?: string
       readonly beside?: ApiLab
     } = {},
@@ -132,6 +134,7 @@ export class ApiLab {
       witness,
       reports,
       sites: commands,
+      ...(options.regions === undefined ? {} : { regions: options.regions }),
     }
     const operations = createEngine({
       store,
@@ -159,6 +162,7 @@ export class ApiLab {
       commands,
       region: REGION,
       sites: SITES,
+      destinations: options.regions?.names ?? [],
       agentSilenceMs: 1_000,
       publicUrl: 'http://127.0.0.1',
       version: '0.0.0',

@@ -1,0 +1,333 @@
+/** Backups of servers through the public API with scripted sites: what is stored, resumed, let go, restored and copied. */
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { createBackupSchedule } from '#control/operations/backup-schedule.ts'
+import { createLog } from '#base/log.ts'
+import { BackupWorld, PROVIDER, RegionLink } from '../support/backup-world.ts'
+
+const link = new RegionLink()
+let world: BackupWorld
+let other: BackupWorld
+
+before(async () => {
+  world = await BackupWorld.start({ regions: link.client })
+  other = await BackupWorld.start()
+  link.target = other
+})
+after(async () => {
+  await world.stop()
+  await other.stop()
+})
+
+const restoreOf = (
+  item: { id: string; checkpoint_id: string },
+  server: string,
+  volumes: object[],
+) => ({
+  restore: {
+    checkpoint_id: item.checkpoint_id,
+    provider_id: PROVIDER,
+    parameters: {
+      checkpoint_item_id: item.id,
+      power_on: true,
+      targets: { server_id: server, volumes },
+    },
+  },
+})
+
+test('a server is backed up, and the next backup builds on it', async () => {
+  const [server] = await world.servers(1)
+  assert.ok(server !== undefined)
+  const first = await world.backUp(server.id, { backup_name: 'first', description: 'one' })
+  assert.equal(first.status, 'available')
+  assert.equal(first.name, 'first')
+  assert.equal(first.extend_info.incremental, false)
+  assert.equal(first.extend_info.progress, 100)
+  assert.equal(first.extend_info.volume_backups[0].source_volume_id, server.volume)
+  const second = await world.backUp(server.id)
+  assert.match(second.name, /^manualbk_[0-9a-f]{4}$/)
+  assert.equal(second.extend_info.incremental, true)
+  const full = await world.backUp(server.id, { incremental: false })
+  assert.equal(full.extend_info.incremental, false)
+  const told = world.sites.of('backup.start').slice(-1)[0]
+  assert.equal(told?.request.parent, null)
+  assert.deepEqual(told?.request.names, [server.volume])
+  assert.equal(told?.request.labels.server, server.id)
+})
+
+test('a backup that the site refuses is an error with the reason, and can be deleted', async () => {
+  const [server] = await world.servers(1)
+  world.sites.refusals.set('backup.start', 'VOLUME_FAILED')
+  const item = await world.backUp(server?.id ?? '')
+  world.sites.refusals.clear()
+  assert.equal(item.status, 'error')
+  assert.equal(item.extend_info.fail_op, 'backup')
+  assert.match(item.extend_info.fail_reason, /VOLUME_FAILED/)
+  assert.equal(item.extend_info.fail_code.Code, '9999')
+  await world.ok('DELETE', `providers/${PROVIDER}/checkpoints/${item.checkpoint_id}`)
+  await world.settled()
+  assert.equal((await world.call('GET', `checkpoint_items/${item.id}`)).status, 404)
+})
+
+test('a backup goes on while its site is away for a moment, and shows how far it is', async () => {
+  const [server] = await world.servers(1)
+  world.sites.slow.set('backup.start', 1)
+  world.sites.refusals.set('backup.start', 'away')
+  const path = `providers/${PROVIDER}/resources/${server?.id}/action`
+  const { checkpoint } = await world.ok('POST', path, { protect: {} })
+  const list = `checkpoint_items?checkpoint_id=${checkpoint.id}`
+  const [item] = (await world.ok('GET', list)).checkpoint_items
+  assert.equal(item.status, 'protecting')
+  const tried = world.sites.of('backup.start').length
+  while (world.sites.of('backup.start').length === tried)
+    await new Promise((go) => setTimeout(go, 20))
+  world.sites.refusals.clear()
+  await world.settled()
+  world.sites.slow.clear()
+  assert.equal((await world.item(item.id)).status, 'available')
+})
+
+test('a record id stands for the only backup in it, as one client has it', async () => {
+  const [server] = await world.servers(1)
+  const item = await world.backUp(server?.id ?? '')
+  assert.equal((await world.item(item.checkpoint_id)).id, item.id)
+})
+
+test('a backup is restored to its server, which is switched off and on; what failed is said', async () => {
+  const [server] = await world.servers(1)
+  assert.ok(server !== undefined)
+  const item = await world.backUp(server.id)
+  const volumes = [{ backup_id: item.extend_info.volume_backups[0].id, volume_id: server.volume }]
+  const { restore } = await world.ok('POST', 'restores', restoreOf(item, server.id, volumes))
+  assert.equal(restore.status, 'in_progress')
+  await world.settled()
+  const done = (await world.ok('GET', `restores/${restore.id}`)).restore
+  assert.equal(done.status, 'success')
+  assert.deepEqual(done.resources_status, { [`OS::Nova::Server#${server.id}`]: 'available' })
+  assert.equal((await world.item(item.id)).status, 'available')
+  const order = world.sites.told.slice(-4).map(({ name }) => name)
+  assert.deepEqual(order, ['server.stop', 'restore.start', 'server.define', 'server.start'])
+  const { request } = world.sites.of('restore.start').slice(-1)[0] ?? { request: null }
+  assert.deepEqual(request.volumes, [
+    { name: server.volume, volume: server.volume, pair: null, blank: false },
+  ])
+
+  world.sites.refusals.set('restore.start', 'VOLUME_BUSY')
+  const again = await world.ok('POST', 'restores', restoreOf(item, server.id, volumes))
+  await world.settled()
+  world.sites.refusals.clear()
+  const failed = (await world.ok('GET', `restores/${again.restore.id}`)).restore
+  assert.equal(failed.status, 'fail')
+  const shown = await world.item(item.id)
+  assert.equal(shown.status, 'available')
+  assert.equal(shown.extend_info.fail_op, 'restore')
+})
+
+test('deleting the backups of a record deletes the record, and what is being deleted is refused again', async () => {
+  const servers = await world.servers(2)
+  const policy = (
+    await world.ok('POST', 'policies', {
+      policy: world.policy(
+        'two-servers',
+        servers.map(({ id }) => id),
+      ),
+    })
+  ).policy
+  await world.report()
+  const run = { checkpoint: { plan_id: policy.id, parameters: { auto_trigger: false } } }
+  const { checkpoint } = await world.ok('POST', `providers/${PROVIDER}/checkpoints`, run)
+  await world.settled()
+  const list = `checkpoint_items?checkpoint_id=${checkpoint.id}`
+  const items = (await world.ok('GET', list)).checkpoint_items
+  assert.equal(items.length, 2)
+  const path = `providers/${PROVIDER}/checkpoints/${checkpoint.id}`
+  const stored = world.sites.vault.size
+  await world.ok('DELETE', `${path}?checkpoint_items=${items[0].id}`)
+  const second = await world.call('DELETE', path)
+  assert.ok(second.status === 400 || second.status === 200, second.text)
+  await world.settled()
+  if (second.status === 400) {
+    assert.equal(second.body.error_code, 'CSBS.2003')
+    assert.equal(second.body.badRequest.code, 400)
+    await world.ok('DELETE', path)
+    await world.settled()
+  }
+  assert.equal(world.sites.vault.size, stored - 2)
+  assert.equal((await world.call('DELETE', path)).status, 404)
+  assert.equal((await world.call('GET', path)).status, 404)
+  assert.equal((await world.ok('GET', list)).checkpoint_items.length, 0)
+  await world.ok('DELETE', `policies/${policy.id}`)
+})
+
+test('a policy runs by itself, once per instant whoever looks, and lets go what it does not keep', async () => {
+  const servers = await world.servers(2)
+  const { policy } = await world.ok('POST', 'policies', {
+    policy: {
+      ...world.policy(
+        'nightly',
+        servers.map(({ id }) => id),
+        { max_backups: 2, permanent: false },
+      ),
+      tags: [{ key: 'team', value: 'blue' }],
+    },
+  })
+  assert.equal(policy.status, 'suspended')
+  assert.equal(policy.scheduled_operations[0].operation_definition.max_backups, '2')
+  const { store, clock, operations } = world.lab
+  const schedule = () =>
+    createBackupSchedule({
+      store,
+      clock,
+      log: createLog('schedule', 'silent'),
+      operations,
+      region: 'local-1',
+      destinations: [],
+    })
+  const [one, two] = [schedule(), schedule()]
+  const keep = async (id: string) =>
+    (await world.ok('GET', `checkpoint_items?policy_id=${id}`)).checkpoint_items
+  // A manual one first: it is never let go, and does not count.
+  await world.report()
+  const run = { checkpoint: { plan_id: policy.id, 'extra-info': null } }
+  await world.ok('POST', `providers/${PROVIDER}/checkpoints`, run)
+  await world.settled()
+  for (let day = 0; day < 4; day += 1) {
+    const row = await store.db
+      .selectFrom('backup_schedules')
+      .select('next_at')
+      .where('plan', '=', policy.id)
+      .executeTakeFirstOrThrow()
+    await world.forward((row.next_at ?? 0) - clock.wallMs() + 1_000)
+    const [begun, twice] = await Promise.all([one.look(), two.look()])
+    assert.equal(begun + twice, 1, `day ${day}`)
+    await world.settled()
+    assert.equal(await one.look(), 0)
+  }
+  const items = await keep(policy.id)
+  const scheduled = items.filter(
+    (item: { extend_info: { auto_trigger: boolean } }) => item.extend_info.auto_trigger,
+  )
+  assert.equal(items.length, 2 + 2 * 2)
+  assert.equal(scheduled.length, 4)
+  for (const item of scheduled) {
+    assert.match(item.name, /^autobk_[0-9a-f]{4}$/)
+    assert.deepEqual(item.tags, [{ key: 'team', value: 'blue' }])
+  }
+  const logs = (await world.ok('GET', `operation_logs?plan_id=${policy.id}`)).operation_logs
+  assert.ok(logs.some((log: { operation_type: string }) => log.operation_type === 'delete'))
+
+  // What it made stays when it goes.
+  await world.ok('DELETE', `policies/${policy.id}`)
+  assert.equal((await world.call('GET', `policies/${policy.id}`)).status, 404)
+  assert.equal((await keep(policy.id)).length, items.length)
+})
+
+test('the backups of a policy are copied to another region once, and are backups there', async () => {
+  const [server] = await world.servers(1)
+  assert.ok(server !== undefined)
+  const { policy } = await world.ok('POST', 'policies', {
+    policy: world.policy('copied', [server.id]),
+  })
+  const run = { checkpoint: { plan_id: policy.id, parameters: {} } }
+  for (let made = 0; made < 2; made += 1) {
+    await world.report()
+    await world.ok('POST', `providers/${PROVIDER}/checkpoints`, run)
+    await world.settled()
+  }
+  // One without the policy does not count.
+  await world.backUp(server.id)
+  const path = `providers/${PROVIDER}/checkpoints/replicate`
+  const body = {
+    replication: {
+      policy_id: policy.id,
+      destination_region: 'local-2',
+      destination_project_id: other.project,
+      enable_acceleration: true,
+    },
+  }
+  await world.report()
+  const { replication } = await world.ok('POST', path, body)
+  assert.equal(replication.source_region, 'local-1')
+  assert.equal(replication.checkpoint_items.length, 2)
+  const again = await world.call('POST', path, body)
+  assert.equal(again.body.error_code, 'CSBS.6031', again.text)
+  await world.settled()
+  const [first, second] = world.sites.of('replica.start').slice(-2)
+  assert.equal(first?.request.accelerate, true)
+  assert.equal(first?.request.base, null)
+  assert.equal(second?.request.base.checkpoint, first?.request.checkpoint)
+
+  for (const {
+    checkpoint_item_id: id,
+    replication_record_id: record,
+  } of replication.checkpoint_items) {
+    const source = await world.item(id)
+    assert.equal(source.extend_info.copy_status, 'success')
+    const [copy] = source.replication_records
+    assert.equal(copy.id, record)
+    assert.equal(copy.status, 'success')
+    const there = await other.item(copy.destination_checkpoint_item_id)
+    assert.equal(there.checkpoint_id, copy.destination_checkpoint_id)
+    assert.equal(there.extend_info.image_type, 'replication')
+    assert.equal(there.extend_info.copy_from, 'local-1')
+    assert.equal(there.resource_id, server.id)
+    assert.equal(there.protected_at, source.protected_at)
+    assert.equal(there.extend_info.volume_backups.length, 1)
+  }
+  assert.deepEqual((await world.ok('POST', path, body)).replication.checkpoint_items, [])
+  const one = `providers/${PROVIDER}/checkpoint_items/${replication.checkpoint_items[0].checkpoint_item_id}/replicate`
+  const { policy_id: _, ...single } = body.replication
+  assert.equal((await world.call('POST', one, { replication: single })).status, 400)
+
+  // Its source may go: the copy does not.
+  const item = await world.item(replication.checkpoint_items[0].checkpoint_item_id)
+  const copy = item.replication_records[0].destination_checkpoint_item_id
+  await world.ok('DELETE', `providers/${PROVIDER}/checkpoints/${item.checkpoint_id}`)
+  await world.settled()
+  assert.equal((await other.item(copy)).status, 'available')
+})
+
+test('a copy into a project that the account may not work in fails and says so, and may be tried again', async () => {
+  const [server] = await world.servers(1)
+  const item = await world.backUp(server?.id ?? '')
+  const path = `providers/${PROVIDER}/checkpoint_items/${item.id}/replicate`
+  const to = (project: string) => ({
+    replication: { destination_region: 'local-2', destination_project_id: project, name: 'there' },
+  })
+  await world.ok('POST', path, to('f'.repeat(32)))
+  await world.settled()
+  const failed = await world.item(item.id)
+  assert.equal(failed.extend_info.copy_status, 'fail')
+  assert.match(failed.replication_records[0].extra_info.fail_reason, /REGION_DENIED/)
+  await world.report()
+  await world.ok('POST', path, to(other.project))
+  await world.settled()
+  const done = await world.item(item.id)
+  assert.equal(done.extend_info.copy_status, 'success', JSON.stringify(done.replication_records))
+  const copy = await other.item(done.replication_records[1].destination_checkpoint_item_id)
+  assert.equal(copy.name, 'there')
+})
+
+test('backups of another project do not exist', async () => {
+  const [server] = await world.servers(1)
+  const item = await world.backUp(server?.id ?? '')
+  const foreign = await world.lab.project('local-1_foreign')
+  const { token } = await world.lab.userWith('admin', foreign)
+  const headers = { 'x-auth-token': token }
+  const call = async (method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown) =>
+    await world.lab.call(
+      { method, url: `/v1/${foreign}/${path}`, headers, ...(body === undefined ? {} : { body }) },
+      'csbs',
+    )
+  assert.equal((await call('GET', `checkpoint_items/${item.id}`)).status, 404)
+  assert.deepEqual((await call('GET', 'checkpoint_items')).body.checkpoint_items, [])
+  const checkpoint = `providers/${PROVIDER}/checkpoints/${item.checkpoint_id}`
+  assert.equal((await call('DELETE', checkpoint)).status, 404)
+  assert.equal((await call('GET', checkpoint)).status, 403)
+  assert.equal((await call('GET', `csbs_backup/${item.id}/tags`)).status, 404)
+  const volumes = [{ backup_id: item.extend_info.volume_backups[0].id, volume_id: server?.volume }]
+  assert.equal(
+    (await call('POST', 'restores', restoreOf(item, server?.id ?? '', volumes))).status,
+    404,
+  )
+})
