@@ -5,6 +5,7 @@
  * all are started as programs, start-up included. restic and borg run with the defaults of their Debian packages (restic 0.14 with its
  * compression, borg with lz4 and repokey).
  *
+ * "Agent" is the whole path of an agent that tracks changes: from the request over the snapshot to the checkpoint (vault-agent.ts).
  * "Ranges known" is what a caller that tracks changes gets: the ranges are known, so only they are read. The others cannot be told; they
  * read the whole image, and so does our line without. Every restored file is compared byte for byte.
  *
@@ -20,6 +21,7 @@ import { openDirStore } from '#vault/dir/dir-store.ts'
 import { backUpFile } from '#vault/files/back-up-file.ts'
 import { openVault } from '#vault/vault.ts'
 import { cpuTimes, machineFacts, median } from './lib/machine.ts'
+import { measureAgent } from './vault-agent.ts'
 import { changePiece, sameFiles, scatterChanges, writeImage } from './vault-image.ts'
 
 export interface VaultBenchOptions {
@@ -30,6 +32,8 @@ export interface VaultBenchOptions {
 
 const PASSWORD = 'benchmark'
 const FOREIGN_MAX = 0.15
+/** Of writes while a backup takes its snapshot. */
+const STALL_P99_MS = 250
 const CASES = [
   'first',
   'scattered',
@@ -37,6 +41,7 @@ const CASES = [
   'contiguous',
   'contiguous, ranges known',
   'contiguous, vault open',
+  'contiguous, agent',
   'restore',
 ] as const
 type Case = (typeof CASES)[number]
@@ -44,6 +49,7 @@ const GOALS: Partial<Record<Case, { readonly speed: number; readonly stored?: nu
   first: { speed: 1.5 },
   scattered: { speed: 3, stored: 1 / 3 },
   'contiguous, vault open': { speed: 20 },
+  'contiguous, agent': { speed: 20 },
   restore: { speed: 1.5 },
 }
 
@@ -291,6 +297,12 @@ async function oneRound(
   say(
     `round ${round + 1} ${'contiguous, vault open'.padEnd(26)} holdfast  ${open.seconds.toFixed(3)} s  cpu ${open.cpuSeconds.toFixed(3)}`,
   )
+  const agent = await measureAgent(join(directory, 'agent'), image)
+  rmSync(join(directory, 'agent'), { recursive: true })
+  note(samples, 'contiguous, agent', 'holdfast', { ...agent, memoryMib: 0, foreign: 0 })
+  say(
+    `round ${round + 1} ${'contiguous, agent'.padEnd(26)} holdfast  ${agent.seconds.toFixed(3)} s  cpu ${agent.cpuSeconds.toFixed(3)}  (first backup ${agent.firstSeconds.toFixed(2)} s; 4 KiB writes meanwhile: p99 ${agent.stallP99Ms.toFixed(1)} ms, longest ${agent.stallMaxMs.toFixed(1)} ms of ${agent.writes}; goal p99 250 ms ${agent.stallP99Ms <= STALL_P99_MS ? 'reached' : 'NOT REACHED'})`,
+  )
   for (const tool of peers) {
     await measure(tool.backup('open', image, undefined), directory, tool.repository)
   }
@@ -320,7 +332,7 @@ function result(name: Case, samples: ReadonlyMap<string, readonly Sample[]>) {
   const peerCase =
     name === 'scattered, ranges known'
       ? 'scattered'
-      : name === 'contiguous, vault open'
+      : name === 'contiguous, vault open' || name === 'contiguous, agent'
         ? 'contiguous, ranges known'
         : name
   const peer = (tool: string) => samples.get(`${peerCase}/${tool}`) ?? []
