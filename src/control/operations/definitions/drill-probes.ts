@@ -33,9 +33,9 @@ export async function probeAll(
   let done = 0
   const work = async () => {
     for (let one = open.shift(); one !== undefined; one = open.shift()) {
-      const leftMs = Math.max(0, endMs - clock.bootMs())
+      const leftMs = Math.max(0, Math.floor(endMs - clock.bootMs()))
       const { finding, final } = await ask(ctx, site, one.task, Math.min(WAIT_MS, leftMs))
-      const after_request_ms = finding.ok ? clock.wallMs() - times.requestedAtMs : null
+      const after_request_ms = finding.ok ? Math.round(clock.wallMs() - times.requestedAtMs) : null
       findings[one.index] = { ...finding, after_request_ms }
       const over = clock.bootMs() >= endMs
       if (finding.ok || final || over) await ctx.progress((100 * ++done) / tasks.length)
