@@ -223,7 +223,11 @@ export async function insertGroupsInSync(
   }
 }
 
-const sessionOf = (session: string, pairs: readonly ReplicationPairRow[]): SessionStatus => ({
+/** What the writing site would report about a group in sync. */
+export const sessionOf = (
+  session: string,
+  pairs: readonly ReplicationPairRow[],
+): SessionStatus => ({
   session,
   epoch: 2,
   state: 'in_sync',

@@ -8,12 +8,13 @@ import {
 import type { Store } from '#control/store/store.ts'
 import type { ServerRow } from '#control/store/tables/servers.ts'
 
-/** Puts `count` servers into a project that nobody made, each with a disk and a NIC in the project's default network. */
+/** Numbers go on from `first`, so that names and addresses are different. Puts `count` servers into a project that nobody made, each with a disk and a NIC in the project's default network. */
 export async function insertServers(
   store: Store,
   project: string,
   count: number,
   image: string,
+  first = 0,
 ): Promise<void> {
   const base: Omit<ServerRow, 'id' | 'name' | 'created_at'> = {
     project,
@@ -37,7 +38,7 @@ export async function insertServers(
     updated_at: 1,
   }
   await store.write(async (tx) => {
-    for (let at = 0; at < count; at++) {
+    for (let at = first; at < first + count; at++) {
       const id = newId()
       const name = `server-${String(at).padStart(4, '0')}`
       await tx

@@ -70,13 +70,12 @@ function firstIssue(part: InputIssue['part'], errors: readonly ValidationError[]
     undefined,
   )
   const where = best?.path ?? ''
-  const name = where === '' ? `The ${PART_NAMES[part]}` : `${where.slice(1).replaceAll('/', '.')}`
-  return {
-    part,
-    path: where,
-    keyword: best?.error.keyword ?? 'anyOf',
-    message: `${name} ${best?.error.message ?? 'is not acceptable'}.`,
-  }
+  const name =
+    where === '' ? `The ${PART_NAMES[part]}` : `The member ${where.slice(1).replaceAll('/', '.')}`
+  const keyword = best?.error.keyword ?? 'anyOf'
+  const wrong =
+    keyword === 'required' ? 'must be given' : (best?.error.message ?? 'is not acceptable')
+  return { part, path: where, keyword, message: `${name} ${wrong}.` }
 }
 
 const PART_NAMES = {

@@ -15,7 +15,6 @@ export const SDRS_CODES = {
     'Your role does not allow this operation. An administrator of the domain can give you another one.',
   ],
   'SDRS.0008': [503, 'A part of the service does not answer. Repeat the request.'],
-  'SDRS.0009': [501, 'This operation is not offered by this server.'],
   'SDRS.0013': [500, 'Internal error. The log of the control plane has more under the request id.'],
   'SDRS.0201': [400, 'The request body or a parameter is wrong.'],
   'SDRS.0202': [

@@ -118,7 +118,8 @@ const FAULT_CODES: Readonly<Record<string, string>> = {
   PRODUCTION_SERVER_RUNS: 'SDRS.1319',
   REPLICATION_NOT_ESTABLISHED: 'SDRS.1824',
   HOLD_NOT_DRAINED: 'SDRS.1824',
-  OWNERSHIP_UNKNOWN: 'SDRS.1015',
+  // The database and the sites do not agree yet on who may write: after a restore, until both sites have spoken.
+  OWNERSHIP_WAIT: 'SDRS.1015',
 }
 
 const STATUSES = {
