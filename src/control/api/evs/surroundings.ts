@@ -1,7 +1,9 @@
 import Type from 'typebox'
 import { quotaLimit } from '#control/resources/surroundings.ts'
-import { countVolumes, listVolumeTypes } from '#control/resources/volumes.ts'
+import { listSnapshots, snapshotVolumes } from '#control/resources/snapshots.ts'
+import { countVolumes, listVolumes, listVolumeTypes } from '#control/resources/volumes.ts'
 import { UNLIMITED } from '#domain/quota.ts'
+import { SNAPSHOTS_PER_PROJECT_MAX } from '#domain/snapshot.ts'
 import { VOLUME_GB_MAX } from '#domain/volume.ts'
 import type { Api } from '../http/dialect.ts'
 import { originOf, projectOf } from '../http/request.ts'
@@ -90,11 +92,12 @@ async function quotaSet(services: EvsServices, project: string) {
   const sum = (of: 'volumes' | 'gigabytes') => counts.reduce((total, one) => total + one[of], 0)
   const usage = (limit: number, in_use: number) => ({ reserved: 0, limit, in_use })
   const types = await listVolumeTypes(db)
+  const snapshots = await snapshotTypes(services, project)
   return {
     id: project,
     volumes: usage(await quotaLimit(db, project, 'volumes'), sum('volumes')),
     gigabytes: usage(await quotaLimit(db, project, 'gigabytes'), sum('gigabytes')),
-    snapshots: usage(0, 0),
+    snapshots: usage(SNAPSHOTS_PER_PROJECT_MAX, snapshots.length),
     backups: usage(0, 0),
     backup_gigabytes: usage(0, 0),
     per_volume_gigabytes: usage(VOLUME_GB_MAX, 0),
@@ -103,10 +106,22 @@ async function quotaSet(services: EvsServices, project: string) {
         const used = counts.find((one) => one.type === name)
         return [
           [`volumes_${name}`, usage(UNLIMITED, used?.volumes ?? 0)],
-          [`snapshots_${name}`, usage(0, 0)],
+          [`snapshots_${name}`, usage(UNLIMITED, snapshots.filter((type) => type === name).length)],
           [`gigabytes_${name}`, usage(UNLIMITED, used?.gigabytes ?? 0)],
         ]
       }),
     ),
   }
+}
+
+/** The type of the disk of each snapshot of the project; null: of several disks, or of one that is gone. */
+async function snapshotTypes({ store }: EvsServices, project: string): Promise<(string | null)[]> {
+  const rows = await listSnapshots(store.db, project)
+  if (rows.length === 0) return []
+  const volumes = await listVolumes(store.db, project)
+  const types = new Map(volumes.map(({ id, volume_type }) => [id, volume_type]))
+  return rows.map((row) => {
+    const [volume, second] = snapshotVolumes(row)
+    return second === undefined ? (types.get(volume ?? '') ?? null) : null
+  })
 }
