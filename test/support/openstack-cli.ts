@@ -180,6 +180,7 @@ function contractOf(path: string): {
   readonly canonical: string
 } {
   if (/^\/v3(\/auth\/|\/?$)/.test(path)) return { contract: 'iam', canonical: path }
+  if (path.includes('/os-vendor-replication')) return { contract: 'evs', canonical: path }
   // Disks are described closely under version 2, and images without the service's prefix.
   if (path.startsWith('/v3/')) {
     return { contract: 'evs', canonical: path.replace('/v3/', '/v2/') }
