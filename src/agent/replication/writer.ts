@@ -1,27 +1,23 @@
 import { assert } from '#base/assert.ts'
 import type { Clock } from '#base/clock.ts'
 import { Anticipation } from '#base/system/anticipation.ts'
-import {
-  FLAG,
-  FRAME,
-  FRAME_LENGTH_MAX,
-  frame,
-  type Status,
-  writeFrameHeader,
-} from '#wire/link/frame.ts'
-import { HEADER_BYTES, type Io, IO_ERRORS, type IoError } from '#agent/nbd/device.ts'
+import { FRAME_LENGTH_MAX, type Status } from '#wire/link/frame.ts'
+import { type Io, IO_ERRORS, type IoError } from '#agent/nbd/device.ts'
 import { ioError } from '#agent/nbd/local-device.ts'
 import type { Slab } from '#agent/nbd/slab.ts'
 import type { AckGate } from './ack-gate.ts'
 import { CopyTodo } from './copy-todo.ts'
 import { FlushRounds } from './flush-rounds.ts'
-import { FrameLog } from './frame-log.ts'
-import { HeldReads } from './held-reads.ts'
+import { FrameStream } from './frame-stream.ts'
 import { LongZeros, type PieceOutcome } from './long-zeros.ts'
 import type { OpenMember } from './members.ts'
+import { Numbering } from './numbering.ts'
+import { Reads } from './reads.ts'
+import { RetainedFrames } from './retained-frames.ts'
 import type { RunFile } from './run-file.ts'
 import type { Sender } from './sender.ts'
-import { type Entry, WriteRing } from './write-ring.ts'
+import { WaitingRequests } from './waiting-requests.ts'
+import { WriteRing } from './write-ring.ts'
 import type { WriterMember } from './writer-member.ts'
 
 export type { WatchedRange, WriterMember } from './writer-member.ts'
@@ -30,33 +26,19 @@ export type { WatchedRange, WriterMember } from './writer-member.ts'
  *
  *   submit(batch) ─► intent bits set? nothing to preserve? ─► number, header over the NBD header ─► socket (one write) ─► page cache
  *                        │ no                                                                                               │
- *                        └► waits for one fdatasync, then as above                                                          │
+ *                        └► waits for one fdatasync, then as above (waiting-requests.ts)                                    │
  *   acknowledgement of the replica ─► gate ─► io.complete ◄─────────────────────────────────────────────────────────────────┘
  *
- * Every numbered write has an entry in the ring (write-ring.ts) from its numbering until it was answered and, if the link wants it,
- * acknowledged. What becomes of it without a link depends on the gate:
+ * Numbers are given, and what has one is carried out, in numbering.ts. Every numbered write has an entry in the ring (write-ring.ts) from its numbering until it was answered and, if the link wants it,
+ * acknowledged. What of it is on the link says frame-stream.ts; what becomes of it without one, retained-frames.ts.
  *
- *     in sync             the entry stays, unanswered, to be sent again
- *     alone, frame log    it is answered and goes into the frame log (frame-log.ts), to be sent in order later
- *     alone, no log       it is answered and gone; the copy sees to it
- *
- * The change map names every block that this side changed while the replica did not take part: a write is marked before it is carried
- * out when this side answers alone or has no link, and what the link had not acknowledged is marked when it is lost.
- *
- *     head ... sent ... tail           [sent, tail) has not been given to the link yet: a replica that catches up gets it as fast as it
- *                                      takes it, and a new write goes behind it
- *
- * What else waits in here: flushes (flush-rounds.ts), zeroes longer than a frame (long-zeros.ts), reads (held-reads.ts).
+ * What else waits: flushes (flush-rounds.ts), zeroes longer than a frame (long-zeros.ts), reads (reads.ts).
  */
 
 /** The loop stays awake for an acknowledgement, and for the next request of a client that was answered, this long. */
 const ACKNOWLEDGEMENT_WINDOW_MS = 0.2
 const REQUEST_WINDOW_MS = 0.05
 
-/** Bytes of a log given to the socket ahead of what the kernel takes. */
-const LINK_BACKLOG_BYTES = 1024 * 1024
-/** Bytes of a log given to the socket in one go. */
-const LOG_STEP_BYTES = 256 * 1024
 /** A replica that lacks no more than this has caught up: the rest fits into one turn of the link. */
 const CAUGHT_UP_FRAMES = 256
 const CAUGHT_UP_BYTES = 1024 * 1024
@@ -76,35 +58,23 @@ export interface WriterParts {
 export class Writer {
   readonly #gate: AckGate
   readonly #clock: Clock
-  readonly #run: RunFile
   readonly #holdBytes: number
   readonly #onLocalError: (member: number, error: unknown) => void
-  readonly #onLogDropped: () => void
   readonly members = new Map<number, WriterMember>()
-  #sender: Sender | null = null
   #inputOpen = false
   /** After the session: answers need nobody any more. */
   #plain = false
   #failed = false
 
   readonly #ring = new WriteRing()
-  /** Position in the ring of the first entry that the link has not got. */
-  #sent = 0
-  /** Number of the last entry that was forgotten, which nobody can send any more. */
-  #forgottenSeq = 0
-  readonly #log: FrameLog
-  /** Both sides were equal but for what this process numbered. It cannot be said of what an earlier process did: of its last writes
-   *  any may have reached the one side and not the other. */
-  #inStep = false
-  #onCaughtUp: (() => void) | null = null
-
-  readonly #waiting: { member: WriterMember; io: Io }[] = []
-  /** Something is being made durable before the first request that waits may be numbered. */
-  #preparing = false
+  readonly #stream = new FrameStream(this.#ring)
+  readonly #retained: RetainedFrames
+  readonly #numbering: Numbering
+  readonly #waiting: WaitingRequests
   readonly #zeros: LongZeros
-  readonly #reads = new HeldReads()
+  readonly #reads: Reads
   readonly #flushes: FlushRounds
-  #flushId = 0
+  #onCaughtUp: (() => void) | null = null
   readonly #idle: (() => void)[] = []
   readonly #staged: Io[] = []
   /** Only for a client that waits for each write: with more in flight there is always something to do. */
@@ -112,28 +82,60 @@ export class Writer {
   readonly #request = new Anticipation(REQUEST_WINDOW_MS)
 
   constructor(parts: WriterParts) {
-    this.#gate = parts.gate
-    this.#clock = parts.clock
-    this.#run = parts.run
+    const { gate, clock, onLocalError } = parts
+    this.#gate = gate
+    this.#clock = clock
     this.#holdBytes = parts.holdBytes
-    this.#onLocalError = parts.onLocalError
-    this.#onLogDropped = parts.onLogDropped
-    this.#gate.unacknowledgedBytes = () => this.#unacknowledgedBytes()
-    this.#log = new FrameLog(parts.frameLogBytes)
+    this.#onLocalError = onLocalError
+    const ring = this.#ring
+    const plain = () => this.#plain
+    const isMember = (member: WriterMember) => this.members.get(member.index) === member
+    this.#retained = new RetainedFrames({
+      ring,
+      gate,
+      logBytes: parts.frameLogBytes,
+      linked: () => this.#stream.linked,
+      plain,
+      isMember,
+      onLogDropped: parts.onLogDropped,
+    })
+    gate.unacknowledgedBytes = () => this.#retained.unacknowledgedBytes()
+    this.#waiting = new WaitingRequests({
+      open: () => this.#inputOpen && !this.#full,
+      plain,
+      isMember,
+      number: (member, ios, count) => this.#number(member, ios, count),
+      onPrepared: () => {
+        this.#zeros.resume()
+        this.release()
+      },
+      onLocalError,
+    })
+    const isLost = (member: WriterMember, seq: number) => this.#isLost(member, seq)
+    this.#reads = new Reads({ ring, gate, clock, plain, isLost })
     this.#flushes = new FlushRounds({
-      askReplica: (member) => this.#askFlush(member),
-      needsReplica: () => !this.#plain && this.#gate.needsReplica,
-      onLocalError: parts.onLocalError,
+      askReplica: (member) => this.#stream.flush(member.index),
+      needsReplica: () => !this.#plain && gate.needsReplica,
+      onLocalError,
       onChange: () => this.release(),
+    })
+    this.#numbering = new Numbering({
+      ring,
+      gate,
+      run: parts.run,
+      stream: this.#stream,
+      retained: this.#retained,
+      flushes: this.#flushes,
+      onLocalError,
     })
     let first = 0
     this.#zeros = new LongZeros({
-      open: () => this.#inputOpen && !this.#failed && !this.#preparing && !this.#full,
-      begin: () => (first = this.#ring.tail),
+      open: () => this.#inputOpen && !this.#failed && !this.#waiting.preparing && !this.#full,
+      begin: () => (first = ring.tail),
       piece: (member, offset, length, left, io, mayUnmap) =>
         this.#zeroPiece(member, offset, length, left, io, mayUnmap),
       end: () => {
-        this.#carryOut(first)
+        this.#numbering.carryOut(first)
         this.release()
       },
     })
@@ -179,7 +181,7 @@ export class Writer {
 
   /** Frames kept for a replica that is away, with what it takes to manage them, bytes. */
   get logBytes(): number {
-    return this.#log.bytes
+    return this.#retained.logBytes
   }
 
   /** Nothing is waiting for an answer, and the link has everything it should. */
@@ -187,7 +189,7 @@ export class Writer {
     return (
       this.#ring.head === this.#ring.tail &&
       this.#zeros.count === 0 &&
-      !this.#preparing &&
+      !this.#waiting.preparing &&
       this.#flushes.count === 0
     )
   }
@@ -199,27 +201,23 @@ export class Writer {
 
   /** Every frame numbered behind it is still here; null: no log is kept, or what went before is not known exactly. */
   get logFrom(): number | null {
-    if (!this.#log.on || !this.#inStep) return null
-    return Math.max(this.#gate.acknowledged, this.#forgottenSeq)
+    return this.#retained.logFrom
   }
 
   // -- control --------------------------------------------------------------------------------------------------------
 
   /** Frames go out on `sender` from now on; null: nowhere. */
   setSender(sender: Sender | null): void {
-    this.#sender = sender
-    this.#sent = this.#ring.tail
+    this.#stream.begin(sender)
     this.#flushes.linkChanged()
     this.#onCaughtUp = null
-    if (sender !== null) return
-    this.markRetained()
-    if (this.#log.on) this.#logAnswered()
+    if (sender === null) this.#retained.linkLost()
   }
 
   setInput(open: boolean): void {
     this.#inputOpen = open
     if (!open) return
-    this.#pump()
+    this.#waiting.pump()
     this.#zeros.resume()
   }
 
@@ -228,85 +226,41 @@ export class Writer {
    * out as fast as the replica takes them. False: some are gone.
    */
   resend(after: number): boolean {
-    if (this.#sender === null) return true
-    if (!this.#reachesBackTo(after)) return false
-    this.#sent = this.#ring.after(after)
+    if (!this.#stream.linked) return true
+    if (!this.#retained.reachesBackTo(after)) return false
+    this.#stream.goBackTo(after)
     if (this.#gate.needsReplica) {
-      this.#inStep = true
-      this.sendAll()
-    } else this.#sendMore()
+      this.#retained.inStep()
+      this.#stream.sendAll()
+    } else this.#stream.sendMore()
     this.requirePeer()
-    return true
-  }
-
-  #reachesBackTo(after: number): boolean {
-    const ring = this.#ring
-    const first = ring.after(after)
-    if (first === ring.tail) return this.#gate.sequence <= after
-    if (ring.at(first).seq !== after + 1) return false
-    for (let i = first; i < ring.tail; i++) if (ring.at(i).forgotten) return false
     return true
   }
 
   /** Everything numbered so far is given to the link. What is sent afterwards comes behind it. */
   sendAll(): void {
-    const sender = this.#sender
-    if (sender === null || this.#sent === this.#ring.tail) return
-    this.#sendRange(sender, this.#sent, this.#ring.tail)
-    this.#sent = this.#ring.tail
+    this.#stream.sendAll()
   }
 
   /** The link no longer wants what it has not acknowledged; with `mark`, the copy will see to it. */
   forgetFrames(mark: boolean): void {
-    const ring = this.#ring
-    for (let i = ring.head; i < ring.tail; i++) {
-      const entry = ring.at(i)
-      if (mark && !entry.forgotten) this.#leaveToCopy(entry)
-      entry.forgotten = true
-      this.#forgottenSeq = entry.seq
-    }
-    this.#trim()
-  }
-
-  #unacknowledgedBytes(): number {
-    const ring = this.#ring
-    let bytes = 0
-    for (let i = ring.after(this.#gate.acknowledged); i < ring.tail; i++) {
-      const { isCopy, length } = ring.at(i)
-      if (!isCopy) bytes += length
-    }
-    return bytes
+    this.#retained.forgetAll(mark)
   }
 
   /** What the replica lacks of the frames that are here is named by the change map, whatever happens to them. */
   markRetained(): void {
-    const ring = this.#ring
-    const { acknowledged } = this.#gate
-    for (let i = ring.head; i < ring.tail; i++) {
-      const { seq, forgotten, isCopy, member, offset, length } = ring.at(i)
-      if (!forgotten && !isCopy && seq > acknowledged) this.#markChanged(member, offset, length)
-    }
+    this.#retained.mark()
   }
 
   /** Answered frames are kept until they are acknowledged, within the log's limit; or not any more. */
   logFrames(on: boolean): void {
-    if (on) {
-      this.#log.start()
-      this.markRetained()
-      if (this.#sender === null) this.#logAnswered()
-      return
-    }
-    if (!this.#log.on) return
-    this.#log.stop()
-    // What is on its way will be acknowledged, or the link ends.
-    if (this.#sender === null) this.#forgetAnswered()
-    this.#trim()
+    this.#retained.log(on)
   }
 
   /** The session is in sync, and the change maps have been emptied. */
   changesCleared(): void {
-    this.#inStep = true
-    if (this.#sender === null) this.markRetained()
+    this.#retained.inStep()
+    if (!this.#stream.linked) this.#retained.mark()
   }
 
   /** Calls back, once, when the replica has nearly everything. Ends with the link. */
@@ -317,7 +271,7 @@ export class Writer {
 
   /** Answers need the replica from now on: rounds that were begun without it are taken there. */
   requirePeer(): void {
-    if (this.#sender !== null && this.#gate.needsReplica) this.#flushes.requirePeer()
+    if (this.#stream.linked && this.#gate.needsReplica) this.#flushes.requirePeer()
   }
 
   /** Everything that waits for an answer gets `error`; no further request is carried out. */
@@ -331,10 +285,9 @@ export class Writer {
       entry.io = null
       io?.complete(error)
     }
-    for (let i = ring.head; i < ring.tail; i++) ring.at(i).forgotten = true
-    this.#trim()
-    this.#log.stop()
-    for (const { io } of this.#waiting.splice(0)) io.complete(error)
+    this.#retained.forgetAll(false)
+    this.#retained.stopLog()
+    this.#waiting.fail(error)
     this.#zeros.fail(error)
     this.#reads.fail(error)
     this.#flushes.fail(error)
@@ -343,9 +296,9 @@ export class Writer {
   /** The session is over and this side keeps its volumes: answers need nobody any more. */
   becomePlain(): void {
     this.#plain = true
-    this.#sender = null
-    this.#log.stop()
-    this.forgetFrames(false)
+    this.#stream.begin(null)
+    this.#retained.stopLog()
+    this.#retained.forgetAll(false)
     this.setInput(true)
     this.release()
   }
@@ -384,16 +337,16 @@ export class Writer {
       if (io.kind === 'write' || io.kind === 'zero') {
         let end = i + 1
         while ((batch[end - 1] as Io).more && end < count) end++
-        if (this.#mayNumber(member, batch, i, end)) {
+        if (this.#waiting.mayNumber(member, batch, i, end)) {
           for (let j = i; j < end; j++) staged.push(batch[j] as Io)
         } else {
-          for (let j = i; j < end; j++) this.#waiting.push({ member, io: batch[j] as Io })
+          for (let j = i; j < end; j++) this.#waiting.add(member, batch[j] as Io)
         }
         i = end
         continue
       }
-      if (io.kind === 'read') this.#read(member, io)
-      else if (io.kind === 'extents') this.#extents(member, io)
+      if (io.kind === 'read') this.#reads.read(member, io)
+      else if (io.kind === 'extents') this.#reads.extents(member, io)
       else flushes = true
       i++
     }
@@ -407,7 +360,7 @@ export class Writer {
         if (io.kind === 'flush') this.#flushes.join(member, io, 0)
       }
     }
-    if (this.#waiting.length > 0) this.#pump()
+    if (this.#waiting.count > 0) this.#waiting.pump()
     this.release()
   }
 
@@ -415,219 +368,20 @@ export class Writer {
   get #full(): boolean {
     const { bytes, answeredBytes } = this.#ring
     // Without a link the log is bounded by being dropped, not by making clients wait.
-    if (this.#sender === null) return bytes - answeredBytes >= this.#holdBytes
-    return bytes >= (this.#log.on ? this.#log.limitBytes : this.#holdBytes)
-  }
-
-  #mayNumber(member: WriterMember, batch: readonly Io[], start: number, end: number): boolean {
-    if (this.#waiting.length > 0 || !this.#inputOpen || this.#full) return false
-    for (let i = start; i < end; i++) {
-      if (this.#preparation(member, batch[i] as Io) !== null) return false
-    }
-    return true
-  }
-
-  /** What must be durable before the request is carried out; null: nothing. */
-  #preparation(member: WriterMember, io: Io): 'intent' | Promise<void> | null {
-    const { offset, length } = io
-    if (!this.#plain && !member.intent.touch(offset, length)) return 'intent'
-    // The pieces of a long zero are asked about one by one.
-    if (io.kind === 'zero' && length > FRAME_LENGTH_MAX) return null
-    return member.volume.guard(offset, length)
-  }
-
-  /** Takes requests that had to wait, in order. */
-  #pump(): void {
-    while (this.#waiting.length > 0) {
-      if (this.#preparing || !this.#inputOpen || this.#full) return
-      const first = this.#waiting[0] as { member: WriterMember; io: Io }
-      const { member } = first
-      let end = 1
-      while ((this.#waiting[end - 1] as { io: Io }).io.more) end++
-      const group = this.#waiting.slice(0, end).map(({ io }) => io)
-      if (this.members.get(member.index) !== member) {
-        this.#waiting.splice(0, end)
-        for (const io of group) io.complete(IO_ERRORS.ESHUTDOWN)
-        continue
-      }
-      for (const io of group) {
-        const preparation = this.#preparation(member, io)
-        if (preparation === 'intent') return this.#setIntent()
-        if (preparation !== null) return this.#preserve(preparation, member, end)
-      }
-      this.#waiting.splice(0, end)
-      this.#number(member, group, end)
-    }
-  }
-
-  /** One fdatasync for everything that waits. */
-  #setIntent(): void {
-    const members = new Set<WriterMember>()
-    for (const { member, io } of this.#waiting) {
-      member.intent.set(io.offset, io.length)
-      members.add(member)
-    }
-    const saved = Promise.all([...members].map((member) => member.intent.save()))
-    this.#prepare(saved, (error) => {
-      this.#onLocalError((this.#waiting[0]?.member.index ?? 0) as number, error)
-      for (const { io } of this.#waiting.splice(0)) io.complete(IO_ERRORS.EIO)
-    })
-  }
-
-  /** A snapshot preserves what the first `count` requests overwrite. The others that wait are announced, to share its sync. */
-  #preserve(wait: Promise<void>, member: WriterMember, count: number): void {
-    for (const other of this.#waiting.slice(1)) {
-      if (other.io.kind === 'zero' && other.io.length > FRAME_LENGTH_MAX) continue
-      other.member.volume.guard(other.io.offset, other.io.length)?.catch(ignoreEarlyAnswer)
-    }
-    this.#prepare(wait, (error) => {
-      const failure = ioError(error)
-      for (const one of this.#waiting.splice(0, count)) {
-        assert(one.member === member, 'what waits stays in order')
-        one.io.complete(failure)
-      }
-    })
-  }
-
-  #prepare(work: Promise<unknown>, failed: (error: unknown) => void): void {
-    this.#preparing = true
-    const go = () => {
-      this.#pump()
-      this.#zeros.resume()
-      this.release()
-    }
-    work.then(
-      () => {
-        this.#preparing = false
-        go()
-      },
-      (error: unknown) => {
-        this.#preparing = false
-        if (!this.#failed) failed(error)
-        go()
-      },
-    )
+    if (!this.#stream.linked) return bytes - answeredBytes >= this.#holdBytes
+    return bytes >= (this.#retained.logs ? this.#retained.logBytesMax : this.#holdBytes)
   }
 
   #number(member: WriterMember, ios: readonly Io[], count: number): void {
-    const first = this.#ring.tail
+    const { tail } = this.#ring
     for (let i = 0; i < count; i++) {
       const io = ios[i] as Io
-      if (io.kind === 'zero' && io.length > FRAME_LENGTH_MAX) {
-        this.#zeros.add(member, io)
-      } else if (io.kind === 'zero') {
-        this.#pushZero(member, io, io.offset, io.length, io.mayUnmap)
-      } else {
-        const slab = io.slab as Slab
-        const entry = this.#push(member, io.offset, io.length)
-        entry.io = io
-        entry.slab = slab
-        slab.retain()
-        entry.bytes = slab.bytes
-        entry.start = io.at - HEADER_BYTES
-        entry.end = io.at + io.length
-        const flags = io.more ? FLAG.MORE : 0
-        writeFrameHeader(
-          slab.bytes,
-          entry.start,
-          FRAME.WRITE,
-          flags,
-          member.index,
-          entry.seq,
-          io.offset,
-          io.length,
-        )
-      }
+      if (io.kind === 'zero' && io.length > FRAME_LENGTH_MAX) this.#zeros.add(member, io)
+      else this.#numbering.add(member, io)
     }
-    this.#carryOut(first)
+    this.#numbering.carryOut(tail)
     const single = this.#ring.tail - this.#ring.answered === 1
-    if (single && this.#sender !== null && this.#gate.needsReplica) this.#acknowledgement.expect()
-  }
-
-  #push(member: WriterMember, offset: number, length: number): Entry {
-    const gate = this.#gate
-    const entry = this.#ring.push(gate.next(), member, offset, length)
-    const { mode, needsReplica } = gate
-    gate.bytes += length
-    if (this.#sender === null || (mode !== 'both' && mode !== 'closed')) {
-      // Before it is carried out.
-      this.#markChanged(member, offset, length)
-      if (this.#sender === null && !needsReplica && !this.#log.on) {
-        // Nobody will ask for it: the copy that follows the next link takes it along.
-        entry.forgotten = true
-        this.#forgottenSeq = entry.seq
-        member.todo.sendRange(offset, length)
-      }
-    }
-    for (const range of member.watched) {
-      if (offset < range.offset + range.length && range.offset < offset + length) range.hit = true
-    }
-    return entry
-  }
-
-  #pushZero(
-    member: WriterMember,
-    io: Io | null,
-    offset: number,
-    length: number,
-    mayUnmap: boolean,
-  ): void {
-    const entry = this.#push(member, offset, length)
-    entry.io = io
-    entry.isZero = true
-    const flags = mayUnmap ? FLAG.MAY_UNMAP : 0
-    entry.bytes = frame(FRAME.ZERO, flags, member.index, entry.seq, offset, length)
-    entry.start = 0
-    entry.end = entry.bytes.length
-  }
-
-  #markChanged(member: WriterMember | null, offset: number, length: number): void {
-    // The map of a member that was removed is closed.
-    if (member === null || this.#plain || this.members.get(member.index) !== member) return
-    member.changes.mark(offset, length)
-  }
-
-  #leaveToCopy({ member, offset, length }: Entry): void {
-    this.#markChanged(member, offset, length)
-    member?.todo.sendRange(offset, length)
-  }
-
-  /** Entries from position `first` on: their number noted, to the link, into the volume. */
-  #carryOut(first: number): void {
-    const sender = this.#sender
-    // First: or the next process could give the number of a write that went out to another one.
-    this.#run.store(this.#gate.sequence)
-    if (sender !== null) {
-      if (this.#sent === first) {
-        this.#sendRange(sender, first, this.#ring.tail)
-        this.#sent = this.#ring.tail
-      } else this.#sendMore()
-    }
-    this.#writeLocally(first)
-  }
-
-  #writeLocally(first: number): void {
-    const ring = this.#ring
-    for (let i = first; i < ring.tail; i++) {
-      const entry = ring.at(i)
-      const member = entry.member as WriterMember
-      const { bytes, start, offset, length } = entry
-      try {
-        if (entry.isZero) {
-          member.volume.zeroSync(offset, length, ((bytes[3] as number) & FLAG.MAY_UNMAP) !== 0)
-        } else member.volume.writeSync(bytes, start + HEADER_BYTES, length, offset)
-      } catch (error) {
-        entry.error = ioError(error)
-        // The replica may have it and this side not, or half of it. What this side reads is the truth.
-        this.#leaveToCopy(entry)
-        this.#onLocalError(member.index, error)
-      }
-      const { io } = entry
-      if (io?.fua && entry.error === 0) {
-        entry.io = null
-        this.#flushes.join(member, io, entry.seq)
-      }
-    }
+    if (single && this.#stream.linked && this.#gate.needsReplica) this.#acknowledgement.expect()
   }
 
   #zeroPiece(
@@ -641,7 +395,7 @@ export class Writer {
     // The bit may have been cleared since: then the last pieces wait for it again.
     if (!this.#plain && !member.intent.touch(offset, length)) {
       member.intent.set(offset, left)
-      this.#prepare(member.intent.save(), (error) => {
+      this.#waiting.prepare(member.intent.save(), (error) => {
         this.#onLocalError(member.index, error)
         this.#zeros.fail(IO_ERRORS.EIO, member)
       })
@@ -649,65 +403,20 @@ export class Writer {
     }
     const wait = member.volume.guard(offset, length)
     if (wait !== null) {
-      this.#prepare(wait, (error) => this.#zeros.fail(ioError(error), member))
+      this.#waiting.prepare(wait, (error) => this.#zeros.fail(ioError(error), member))
       return 'wait'
     }
-    this.#pushZero(member, io, offset, length, mayUnmap)
+    this.#numbering.addZero(member, io, offset, length, mayUnmap)
     return 'done'
   }
 
   // -- link -----------------------------------------------------------------------------------------------------------
 
-  /** One socket write for all entries that lie back to back in memory. */
-  #sendRange(sender: Sender, first: number, end: number): void {
-    const ring = this.#ring
-    sender.cork()
-    for (let i = first; i < end; ) {
-      const entry = ring.at(i)
-      const { bytes, start } = entry
-      let { end: stop } = entry
-      i++
-      if (entry.forgotten) continue
-      while (i < end) {
-        const next = ring.at(i)
-        if (next.bytes !== bytes || next.start !== stop || next.forgotten) break
-        stop = next.end
-        i++
-      }
-      sender.write(bytes.subarray(start, stop))
-    }
-    sender.uncork()
-  }
-
-  /** As much of what the link has not got as it takes now. Goes on with the next acknowledgement. */
-  #sendMore(): void {
-    const sender = this.#sender
-    const ring = this.#ring
-    while (sender !== null && this.#sent < ring.tail && sender.backlogBytes < LINK_BACKLOG_BYTES) {
-      let end = this.#sent
-      for (let bytes = 0; end < ring.tail && bytes < LOG_STEP_BYTES; end++) {
-        bytes += ring.at(end).length
-      }
-      this.#sendRange(sender, this.#sent, end)
-      this.#sent = end
-    }
-  }
-
-  #askFlush(member: WriterMember): number {
-    if (this.#sender === null) return 0
-    this.sendAll()
-    this.#sender.flush(member.index, ++this.#flushId)
-    return this.#flushId
-  }
-
   flushed(id: number, status: Status): void {
     this.#flushes.flushed(id, status)
   }
 
-  /**
-   * Numbers a block of a copy and sends it. `bytes`: the frame, header room first, which stays as it is until the replica has
-   * acknowledged it, or the link is gone; with `slab` it is part of that memory, and one reference is taken. No payload: zeroes.
-   */
+  /** Numbers a block of a copy and sends it, as `Numbering.copy`. */
   sendCopy(
     member: WriterMember,
     bytes: Buffer,
@@ -715,26 +424,7 @@ export class Writer {
     length: number,
     slab: Slab | null = null,
   ): number {
-    const entry = this.#ring.push(this.#gate.next(), member, offset, length)
-    for (const range of member.watched) {
-      if (offset < range.offset + range.length && range.offset < offset + length) range.hit = true
-    }
-    entry.isCopy = true
-    entry.slab = slab
-    slab?.retain()
-    entry.bytes = bytes
-    entry.start = 0
-    entry.end = bytes.length
-    const type = bytes.length > HEADER_BYTES ? FRAME.WRITE : FRAME.ZERO
-    const flags = type === FRAME.ZERO ? FLAG.COPY | FLAG.MAY_UNMAP : FLAG.COPY
-    writeFrameHeader(bytes, 0, type, flags, member.index, entry.seq, offset, length)
-    this.#run.store(this.#gate.sequence)
-    if (this.#sender !== null && this.#sent === this.#ring.tail - 1) {
-      this.#sender.write(bytes)
-      this.#sent = this.#ring.tail
-    }
-    // Nothing is released here: it could number a client's write between two frames that were read together.
-    return entry.seq
+    return this.#numbering.copy(member, bytes, offset, length, slab)
   }
 
   /** The replica holds everything up to `sequence`. */
@@ -742,7 +432,7 @@ export class Writer {
     this.#gate.acknowledge(sequence)
     this.#acknowledgement.came()
     this.release()
-    if (this.#sent < this.#ring.tail) this.#sendMore()
+    this.#stream.sendMore()
     if (this.#onCaughtUp !== null) this.#lookCaughtUp()
     if (this.idle) this.#request.expect()
   }
@@ -754,43 +444,6 @@ export class Writer {
     const done = this.#onCaughtUp
     this.#onCaughtUp = null
     done?.()
-  }
-
-  // -- reads ----------------------------------------------------------------------------------------------------------
-
-  #read(member: WriterMember, io: Io): void {
-    const slab = io.slab as Slab
-    try {
-      if (member.volume.readCached(slab.bytes, io.at, io.length, io.offset)) {
-        return this.#readDone(member, io, 0)
-      }
-    } catch (error) {
-      return io.complete(ioError(error))
-    }
-    member.volume.readThen(slab.bytes, io.at, io.length, io.offset, (error) =>
-      this.#readDone(member, io, error === null ? 0 : ioError(error)),
-    )
-  }
-
-  #extents(member: WriterMember, io: Io): void {
-    member.volume.extents(io.offset, io.length, EXTENTS_COUNT_MAX).then(
-      (extents) => {
-        io.extents = extents
-        this.#readDone(member, io, 0)
-      },
-      (error: unknown) => this.#readDone(member, io, ioError(error)),
-    )
-  }
-
-  #readDone(member: WriterMember, io: Io, error: IoError): void {
-    if (this.#failed) return io.complete(IO_ERRORS.ESHUTDOWN)
-    if (error !== 0 || this.#plain) return io.complete(error)
-    const gate = this.#gate
-    const seq = gate.needsReplica
-      ? this.#ring.lastOverlapping(member, io.offset, io.length, gate.acknowledged)
-      : 0
-    if (gate.releasableUpTo(this.#clock.bootMs()) >= seq) return io.complete(0)
-    this.#reads.hold(member, io, seq)
   }
 
   // -- answers --------------------------------------------------------------------------------------------------------
@@ -810,15 +463,14 @@ export class Writer {
         const lost = this.#isLost(entry.member as WriterMember, entry.seq)
         entry.io = null
         io?.complete(lost && entry.error === 0 ? IO_ERRORS.EIO : entry.error)
-        if (this.#sender === null && this.#log.on && !entry.forgotten) this.#log.keep(entry)
+        this.#retained.answered(entry)
       }
-      if (this.#reads.count > 0)
-        this.#reads.answer(upTo, (member, seq) => this.#isLost(member, seq))
+      if (this.#reads.count > 0) this.#reads.answer(upTo)
       if (this.#flushes.count > 0) this.#flushes.end(upTo)
     }
-    if (this.#log.tooLong && this.#sender === null) this.#dropLog()
-    this.#trim()
-    if (this.#waiting.length > 0) this.#pump()
+    this.#retained.keepWithinLimit()
+    this.#retained.trim()
+    if (this.#waiting.count > 0) this.#waiting.pump()
     if (this.#zeros.count > 0) this.#zeros.resume()
     if (this.#idle.length > 0 && this.settled) for (const wake of this.#idle.splice(0)) wake()
   }
@@ -827,53 +479,4 @@ export class Writer {
   #isLost(member: WriterMember, seq: number): boolean {
     return seq > this.#gate.acknowledged && member.volume.failed !== undefined
   }
-
-  /** Lets go of entries that are answered and that the link does not need. */
-  #trim(): void {
-    const ring = this.#ring
-    const { acknowledged } = this.#gate
-    while (ring.head < ring.answered) {
-      const entry = ring.at(ring.head)
-      if (!entry.forgotten && !this.#plain && entry.seq > acknowledged) break
-      if (entry.loggedBytes > 0) this.#log.leave(entry)
-      ring.drop()
-    }
-    if (this.#sent < ring.head) this.#sent = ring.head
-  }
-
-  // -- frame log ------------------------------------------------------------------------------------------------------
-
-  /** The link is gone: what was answered and not acknowledged goes into the log. */
-  #logAnswered(): void {
-    const ring = this.#ring
-    for (let i = ring.head; i < ring.answered; i++) {
-      const entry = ring.at(i)
-      if (!entry.forgotten) this.#log.keep(entry)
-    }
-    if (this.#log.tooLong) this.#dropLog()
-  }
-
-  /** Answered frames are gone for the link; those that are not answered yet stay until they are. */
-  #forgetAnswered(): void {
-    const ring = this.#ring
-    for (let i = ring.head; i < ring.answered; i++) {
-      const entry = ring.at(i)
-      if (entry.seq <= this.#gate.acknowledged) continue
-      entry.forgotten = true
-      this.#forgottenSeq = entry.seq
-    }
-  }
-
-  /** Every frame in it is marked in the change map already. */
-  #dropLog(): void {
-    this.#log.stop()
-    this.forgetFrames(true)
-    this.#onLogDropped()
-  }
 }
-
-/** Most extents told in one reply; clients ask again for the rest. */
-const EXTENTS_COUNT_MAX = 4096
-
-/** What was announced is asked again when its turn comes, and fails then. */
-const ignoreEarlyAnswer = (): void => undefined
