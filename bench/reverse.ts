@@ -8,6 +8,7 @@
  * What would make it meaningless: other processes (weighed, marked); a stall that has nothing to do with the switch: the longest one in the seconds
  * before is printed beside it; the clients, which use the processor that the switch needs. */
 import { tmpdir } from 'node:os'
+import type { NbdClient } from '#client/nbd/client.ts'
 import { disturbedOf, Lines, medianOf, round, weighed, type Weighed } from './lib/lines.ts'
 import { machineFacts } from './lib/machine.ts'
 import { type Group, pause, type SiteName, SITES, System } from './lib/system.ts'
@@ -20,6 +21,8 @@ const RETRY_MS = 5
 const BEFORE_MS = 3_000
 const AFTER_MS = 1_500
 const BOUND_MS = 1_000
+/** A client that is told to stop ends with the answers to what it has under way. One that waits longer waits for nothing. */
+const STOP_MS = 60_000
 const GROUPS = [1, 16]
 
 interface Stalls {
@@ -102,6 +105,7 @@ class Client {
   writes = 0
   readonly begun: Promise<void>
   readonly #run: Promise<void>
+  #client: NbdClient | undefined
 
   constructor(system: System, pair: string, site: SiteName) {
     this.#system = system
@@ -120,15 +124,26 @@ class Client {
     return longest
   }
 
+  /** Rejects, and does not wait for ever, when a site that took a write never answers it. */
   async stop(): Promise<void> {
     this.#going = false
+    let late = false
+    const timer = setTimeout(() => {
+      late = true
+      this.#client?.destroy()
+    }, STOP_MS)
     await this.#run
+    clearTimeout(timer)
+    if (late) {
+      throw new Error(`${this.#site} did not answer writes to ${this.#pair} within ${STOP_MS} ms`)
+    }
   }
 
   async #connections(first: () => void): Promise<void> {
     while (this.#going) {
       try {
         const client = await this.#system.connect(this.#site, this.#pair)
+        this.#client = client
         const lane = async (): Promise<void> => {
           const data = Buffer.alloc(BLOCK, 5)
           while (this.#going) {

@@ -51,6 +51,8 @@ export interface CampaignOptions {
   readonly brokenMax?: number
   /** Worker threads; 0: in this thread. Default: as many as there are cores, but none for a few seeds. */
   readonly jobs?: number
+  /** The run fails when a worker has not finished one batch of seeds after so long, ms. Default: it waits. */
+  readonly stuckMs?: number
 }
 
 /** Seeds that a worker runs before it asks for more: about half a second. */
@@ -118,7 +120,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Campaign> {
   if (jobs === 0) {
     for (let work = next(); work !== null; work = next()) take(runBatch(work))
   } else {
-    await Promise.all(Array.from({ length: jobs }, () => employ(next, take)))
+    await Promise.all(Array.from({ length: jobs }, () => employ(next, take, options.stuckMs)))
   }
   broken.sort((one, other) => one.seed - other.seed)
   const missing = done >= COVERAGE_SEEDS_MIN ? coverage.missing(wantedCoverage(done)) : []
@@ -157,20 +159,31 @@ export function planOf(name: string): Plan {
   )
 }
 
-/** A worker thread, for as long as there is work. */
-function employ(next: () => Work | null, take: (batch: Batch) => void): Promise<void> {
+/** A worker thread, for as long as there is work. Rejects when one batch takes longer than `stuckMs`. */
+function employ(next: () => Work | null, take: (batch: Batch) => void, stuckMs = 0): Promise<void> {
   // A seed leaves much short-lived garbage: a large nursery halves the time spent on it.
   const resourceLimits = { maxYoungGenerationSizeMb: 64 }
   const worker = new Worker(new URL('./worker.ts', import.meta.url), { resourceLimits })
   return new Promise((resolve, reject) => {
+    let watch: NodeJS.Timeout | undefined
     worker.once('error', reject)
-    worker.once('exit', () => resolve())
+    worker.once('exit', () => {
+      clearTimeout(watch)
+      resolve()
+    })
     const more = () => {
       const work = next()
-      if (work === null) void worker.terminate()
-      else worker.postMessage(work)
+      if (work === null) return void worker.terminate()
+      worker.postMessage(work)
+      if (stuckMs === 0) return
+      watch = setTimeout(() => {
+        const { firstSeed, seeds } = work
+        reject(new Error(`${seeds} seeds from ${firstSeed} do not end within ${stuckMs} ms`))
+        void worker.terminate()
+      }, stuckMs)
     }
     worker.on('message', (batch: Batch) => {
+      clearTimeout(watch)
       take(batch)
       more()
     })
