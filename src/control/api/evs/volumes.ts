@@ -288,14 +288,9 @@ function newTypeOf(members: Members): string {
 }
 
 function retypeRefusal(refusal: RetypeRefusal): Refusal {
-  switch (refusal) {
-    case 'TYPE_UNKNOWN':
-      return refuse('EVS.2070')
-    case 'TYPE_NOT_HIGHER':
-      return refuse('EVS.2087')
-    default:
-      return volumeRefusal(refusal, 'cinder')
-  }
+  if (refusal === 'TYPE_UNKNOWN') return refuse('EVS.2070')
+  if (refusal === 'TYPE_NOT_HIGHER') return refuse('EVS.2087')
+  return volumeRefusal(refusal, 'cinder')
 }
 
 /** Undefined: not in the request; null: to be emptied. */
