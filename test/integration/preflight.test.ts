@@ -1,4 +1,4 @@
-/** What is said about an action before it is asked for: the facts about servers, and that it is said at once also for large groups. */
+/** What is said about an action before it is asked for, at once also for large groups; and plans and automatic failover over the API. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { newId } from '#base/ids.ts'
@@ -94,4 +94,41 @@ test('every action on a group of 256 pairs is judged within two seconds, with wh
   assert.deepEqual(await codes('delete'), ['GROUP_HAS_PAIRS'])
   assert.equal((await ask('failover', newId())).status, 404)
   assert.equal((await ask('explode')).status, 400)
+})
+
+test('plans, recoveries and automatic failover are set and shown over the API, and what cannot be is refused with what to do', async () => {
+  const call = async (method: 'GET' | 'PUT' | 'POST' | 'DELETE', path: string, body?: object) => {
+    const url = `/api/v1/groups/${group}/${path}`
+    const headers = { 'x-auth-token': token }
+    const reply = await lab.call({ method, url, headers, ...(body === undefined ? {} : { body }) })
+    return { status: reply.status, body: reply.body, code: reply.body?.error?.code }
+  }
+  assert.equal((await call('GET', 'recovery-plan')).body.recovery_plan, null)
+  const unfit = await call('PUT', 'recovery-plan', { waves: [{ instances: ['nobody'] }] })
+  assert.deepEqual([unfit.status, unfit.code], [409, 'PLAN_UNFIT'])
+  const command = { instances: { a: { script_before: { script: '/bin/sh' } } } }
+  assert.equal((await call('PUT', 'recovery-plan', command)).status, 400)
+  const set = await call('PUT', 'recovery-plan', { waves: [{ instances: [], pause: 'Look.' }] })
+  assert.deepEqual(set.body.recovery_plan.plan, {
+    waves: [{ instances: [], pause: 'Look.' }],
+    instances: {},
+  })
+  assert.equal((await call('DELETE', 'recovery-plan')).status, 200)
+  assert.equal((await call('DELETE', 'recovery-plan')).code, 'PLAN_UNKNOWN')
+  assert.deepEqual((await call('GET', 'recovery')).body, { recoveries: [] })
+  assert.equal((await call('POST', 'recover', {})).code, 'GROUP_WITHOUT_INSTANCES')
+  assert.equal((await call('POST', 'recovery/continue', {})).code, 'RECOVERY_UNKNOWN')
+  assert.equal((await call('POST', 'recovery/abort', {})).code, 'RECOVERY_UNKNOWN')
+  assert.deepEqual((await call('GET', 'forecasts')).body, { forecasts: [] })
+
+  const path = 'automatic-failover'
+  assert.equal((await call('GET', path)).body.automatic_failover.enabled, false)
+  assert.equal((await call('POST', `${path}/rearm`, {})).code, 'NOT_ENABLED')
+  assert.equal((await call('PUT', path, { silence_s: 0 })).status, 400)
+  const on = await call('PUT', path, { enabled: true, silence_s: 45, hold: 'not yet' })
+  const { enabled, armed, silence_s, cool_down_s, hold } = on.body.automatic_failover
+  assert.deepEqual([enabled, armed, silence_s, cool_down_s, hold], [true, true, 45, 900, 'not yet'])
+  assert.equal((await call('POST', `${path}/rearm`, {})).code, 'ARMED_ALREADY')
+  const released = await call('PUT', path, { hold: null })
+  assert.equal(released.body.automatic_failover.hold, null)
 })

@@ -1,6 +1,6 @@
 /**
  * A protected instance with a real guest in a complete system: made of a running server, hot-plugged, its site killed with guest and
- * agent, switched, and switched back. The guest counts on its disk with an fsync each time and says so on its console, which lies elsewhere.
+ * agent, and gone on at the other one: by itself, and by the group's recovery plan. The guest counts on its disk with an fsync each time and says so on its console, which lies elsewhere.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -50,6 +50,21 @@ interface Instance {
   readonly status: string
   readonly target_server: string
   readonly attachment: readonly { readonly replication: string; readonly device: string }[]
+}
+
+interface Recoveries {
+  readonly recoveries: readonly {
+    readonly reason: string
+    readonly state: string
+    readonly ended_at: string | null
+    readonly servers: readonly { readonly ready_after_ms: number | null }[]
+  }[]
+}
+interface Automatic {
+  readonly automatic_failover: {
+    readonly armed: boolean
+    readonly history: readonly { readonly verdict: string }[]
+  }
 }
 
 const the = (): Lab => {
@@ -199,6 +214,12 @@ test('a running server joins a protected group, gets a disk, loses its site, and
   await the().job(job_id)
   await inSync(inst)
 
+  await the().ok(200, 'PUT', `/api/v1/groups/${group}/recovery-plan`, {
+    waves: [{ instances: ['counter'] }],
+    instances: { counter: { probes: [{ probe: { kind: 'boot' }, timeout_s: BOOT_MS / 1_000 }] } },
+  })
+  const automaticPath = `/api/v1/groups/${group}/automatic-failover`
+  await the().ok(200, 'PUT', automaticPath, { enabled: true, silence_s: 1 })
   const before = await counting(id)
   await the().holdfast('site', 'kill', 'az1')
   // What came after the last look, too: the console lies in a file of its own.
@@ -207,17 +228,19 @@ test('a running server joins a protected group, gets a disk, loses its site, and
     before.acknowledged,
     readFacts(readFileSync(file, 'latin1')).acknowledged,
   )
-  await the().until(
-    'the failover is accepted',
-    async () => {
-      const path = `${GROUPS}/${group}/action`
-      const reply = await the().call('POST', path, { 'failover-server-group': {} })
-      if (reply.status === 200) await the().job(String(reply.body['job_id']))
-      return reply.status
-    },
-    (code) => code === 200,
+  // Nobody asks for the failover: the witness misses the site.
+  const over = await the().until(
+    'the group has failed over by itself, and its server is back by the plan',
+    () => the().ok<Recoveries>(200, 'GET', `/api/v1/groups/${group}/recovery`),
+    ({ recoveries: [run] }) => run !== undefined && run.ended_at !== null,
     BOOT_MS,
   )
+  const [recovery] = over.recoveries
+  assert.deepEqual([recovery?.reason, recovery?.state], ['failover', 'done'])
+  t.diagnostic(`ready ${recovery?.servers[0]?.ready_after_ms} ms after its start`)
+  const { automatic_failover: automatic } = await the().ok<Automatic>(200, 'GET', automaticPath)
+  assert.equal(automatic.armed, false)
+  assert.ok(automatic.history.some(({ verdict }) => verdict === 'acts'))
   await status(dr, 'ACTIVE')
   const after_ = await counting(dr)
   t.diagnostic(`acknowledged ${acknowledged}, found ${after_.found}`)

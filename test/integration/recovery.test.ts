@@ -1,8 +1,14 @@
-/** The servers of a group come back as its recovery plan says: in order, asked whether they are ready, with pauses and scripts. */
+/** The servers of a group come back as its recovery plan says: in order, asked whether they are ready, with pauses and scripts; and a group
+ *  fails over by itself once. */
 import assert from 'node:assert/strict'
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { createAutomaticFailover } from '#control/operations/automatic-failover.ts'
+import {
+  armAutomatic,
+  changeAutomatic,
+} from '#control/operations/definitions/automatic-requests.ts'
 import type { PlanDocument } from '#control/operations/definitions/plan-format.ts'
 import {
   requestRecovery,
@@ -267,4 +273,43 @@ test('a recovery that waits when its group is switched again ends, and starts no
   assert.equal((await region.plane.operations.waitFor((await newest()).id)).status, 'succeeded')
   assert.deepEqual(starts('az1', from1), [])
   assert.deepEqual(starts('az2', from2).toSorted(), ['app', 'db', 'web'])
+})
+
+test('of several control planes that look at once one begins the failover, and none begins another', async () => {
+  await region.act(group, 'start-server-group')
+  for (const { id } of instances.values()) await inSync(id)
+  await set({ waves: [{ instances: ['db'] }] })
+  const { operations, witness, store, services: plane } = region.plane
+  const failovers = async () =>
+    (await operations.list({ resourceId: group })).filter(({ kind }) => kind === 'group.failover')
+  const before = (await failovers()).length
+  const change = { enabled: true, silenceMs: 1_000, coolDownMs: 1_000 }
+  assert.ok((await changeAutomatic(services(), PROJECT, group, change, 'somebody')).ok)
+  const options = { services: { ...services(), witness }, clock: plane.clock, log: plane.log }
+  const lookers = [1, 2, 3].map(() =>
+    createAutomaticFailover({ ...options, leaseMs: 1_600, driftMs: 500, everyMs: 25 }),
+  )
+  for (const one of lookers) one.start()
+  // By now the group's production is az2.
+  await region.stopSite('az2')
+  await region.until('somebody acted', async () => (await failovers()).length > before)
+  const [begun] = await failovers()
+  assert.equal((await operations.waitFor(begun?.id ?? '')).status, 'succeeded')
+  await runIs('done')
+  for (const one of lookers) await one.round()
+  for (const one of lookers) await one.stop()
+  assert.equal((await failovers()).length, before + 1)
+  const rows = await store.db
+    .selectFrom('automatic_failover_verdicts')
+    .select(['verdict', 'operation'])
+    .where('group_id', '=', group)
+    .execute()
+  assert.deepEqual(
+    rows.filter(({ verdict }) => verdict === 'acts').map(({ operation }) => operation),
+    [begun?.id],
+  )
+  const arm = () => armAutomatic(services(), PROJECT, group, 'somebody')
+  await region.until('it has cooled down', async () => (await arm()).ok)
+  const again = await arm()
+  assert.equal(again.ok ? null : again.refusal, 'ARMED_ALREADY')
 })
