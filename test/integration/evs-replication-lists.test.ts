@@ -198,7 +198,7 @@ test('a pair that was asked for by a signed request is shown as being created fr
     },
   })
   assert.equal(made.httpStatusCode, 202)
-  const path = `/v2/{project_id}/os-vendor-replications/${made.replication['id']}`
+  const path = `/v2/{project_id}/os-vendor-replications/${String(made.replication['id'])}`
   const { replication } = await send('GET', path)
   assert.deepEqual(
     [replication['status'], replication['replication_status'], replication['progress']],

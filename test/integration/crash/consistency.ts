@@ -8,8 +8,8 @@ const GROUPS = '/v2/{project}/os-vendor-replication-consistency-groups'
 
 /** `mark` writes a text to an export of a site, `marked` reads it. */
 export interface Marks {
-  mark(site: string, name: string, text: string): Promise<void>
-  marked(site: string, name: string): Promise<string>
+  readonly mark: (site: string, name: string, text: string) => Promise<void>
+  readonly marked: (site: string, name: string) => Promise<string>
 }
 
 /** Two pairs are made and come into a group; one of them changes places with the other; everything goes away again, but the data. */

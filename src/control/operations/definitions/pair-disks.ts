@@ -65,50 +65,54 @@ export async function isUsed(
   return false
 }
 
-const faultOf = (code: string, text: string, hint: string) =>
-  fault({ code, retry: 'never', text, hint })
-const RECREATE = 'Delete the pair, and create it again with other disks.'
-
-export const PRODUCTION_DISK_UNKNOWN = faultOf(
-  'PRODUCTION_DISK_UNKNOWN',
-  'The production disk is not at its site.',
-  RECREATE,
-)
-export const DR_DISK_UNKNOWN = faultOf(
-  'DR_DISK_UNKNOWN',
-  'The DR disk is not at its site.',
-  RECREATE,
-)
-export const PRODUCTION_DISK_TAKEN = faultOf(
-  'PRODUCTION_DISK_TAKEN',
-  'The production disk replicates already.',
-  'Wait until its old pair is gone at its site, then delete this pair and create it again.',
-)
-export const DR_DISK_TAKEN = faultOf(
-  'DR_DISK_TAKEN',
-  'The DR disk replicates already.',
-  'Wait until its old pair is gone at its site, then delete this pair and create it again.',
-)
-export const PRODUCTION_DISK_FAILED = faultOf(
-  'PRODUCTION_DISK_FAILED',
-  'The production disk has failed at its site.',
-  'Look at the log of its site; the disk has to be replaced.',
-)
-export const DR_DISK_FAILED = faultOf(
-  'DR_DISK_FAILED',
-  'The DR disk has failed at its site.',
-  'Delete the pair, replace the DR disk, and create the pair again.',
-)
-export const DR_DISK_IN_USE = faultOf(
-  'DR_DISK_IN_USE',
-  'A server that may run has the DR disk.',
-  'Stop the server or detach the disk; then delete the pair and create it again.',
-)
-export const PAIR_SIZES_DIFFER = faultOf(
-  'PAIR_SIZES_DIFFER',
-  'The two disks of the pair are of different sizes.',
-  'Extend the smaller disk; then delete the pair and create it again.',
-)
+export const PRODUCTION_DISK_UNKNOWN = fault({
+  code: 'PRODUCTION_DISK_UNKNOWN',
+  retry: 'never',
+  text: 'The production disk is not at its site.',
+  hint: 'Delete the pair, and create it again with another disk.',
+})
+export const DR_DISK_UNKNOWN = fault({
+  code: 'DR_DISK_UNKNOWN',
+  retry: 'never',
+  text: 'The DR disk is not at its site.',
+  hint: 'Delete the pair, and create it again with another disk.',
+})
+export const PRODUCTION_DISK_TAKEN = fault({
+  code: 'PRODUCTION_DISK_TAKEN',
+  retry: 'never',
+  text: 'The production disk replicates already.',
+  hint: 'Wait until its old pair is gone at its site; then delete this pair and create it again.',
+})
+export const DR_DISK_TAKEN = fault({
+  code: 'DR_DISK_TAKEN',
+  retry: 'never',
+  text: 'The DR disk replicates already.',
+  hint: 'Wait until its old pair is gone at its site; then delete this pair and create it again.',
+})
+export const PRODUCTION_DISK_FAILED = fault({
+  code: 'PRODUCTION_DISK_FAILED',
+  retry: 'never',
+  text: 'The production disk has failed at its site.',
+  hint: 'Look at the log of its site; the disk has to be replaced.',
+})
+export const DR_DISK_FAILED = fault({
+  code: 'DR_DISK_FAILED',
+  retry: 'never',
+  text: 'The DR disk has failed at its site.',
+  hint: 'Delete the pair, replace the DR disk, and create the pair again.',
+})
+export const DR_DISK_IN_USE = fault({
+  code: 'DR_DISK_IN_USE',
+  retry: 'never',
+  text: 'A server that may run has the DR disk.',
+  hint: 'Stop the server or detach the disk; then delete the pair and create it again.',
+})
+export const PAIR_SIZES_DIFFER = fault({
+  code: 'PAIR_SIZES_DIFFER',
+  retry: 'never',
+  text: 'The two disks of the pair are of different sizes.',
+  hint: 'Extend the smaller disk; then delete the pair and create it again.',
+})
 
 const FAULTS = {
   production: {
