@@ -1,6 +1,6 @@
 import { type Expression, type SqlBool, sql } from 'kysely'
 import type { Queries, Transaction } from '#control/store/store.ts'
-import type { CheckpointItemRow } from '#control/store/tables/checkpoints.ts'
+import type { CheckpointItemRow, CheckpointRow } from '#control/store/tables/checkpoints.ts'
 
 /* Lists of backups, made by the database: there may be a hundred thousand of them in a project. */
 type Db = Queries | Transaction
@@ -42,31 +42,43 @@ export interface ItemPage {
   readonly orders: readonly { readonly key: ItemKey; readonly descending: boolean }[]
 }
 
-const COLUMNS: Record<ItemKey, Expression<string | number>> = {
-  created_at: sql.ref('created_at'),
-  updated_at: sql.ref('updated_at'),
-  name: sql.ref('name'),
-  status: sql.ref('status'),
-  protected_at: sql`coalesce(taken_at, 0)`,
-  id: sql.ref('id'),
+const COLUMNS: Columns<CheckpointItemRow, ItemKey> = {
+  created_at: [sql.ref('created_at'), (row) => row.created_at],
+  updated_at: [sql.ref('updated_at'), (row) => row.updated_at],
+  name: [sql.ref('name'), (row) => row.name],
+  status: [sql.ref('status'), (row) => row.status],
+  protected_at: [sql`coalesce(taken_at, 0)`, (row) => row.taken_at ?? 0],
+  id: [sql.ref('id'), (row) => row.id],
 }
 
-const valueOf = (row: CheckpointItemRow, key: ItemKey): string | number =>
-  key === 'protected_at' ? (row.taken_at ?? 0) : row[key]
+/** By what rows are ordered: in the database, and in a row that is here. */
+type Columns<Row, Key extends string> = Record<
+  Key,
+  readonly [Expression<string | number>, (row: Row) => string | number]
+>
+
+interface Order<Key> {
+  readonly key: Key
+  readonly descending: boolean
+}
+
+/** The id settles ties, in the direction of the first key, which the index has as well. */
+const withId = <Key extends string>(orders: readonly Order<Key | 'id'>[]): Order<Key | 'id'>[] =>
+  orders.some(({ key }) => key === 'id')
+    ? [...orders]
+    : [...orders, { key: 'id', descending: orders[0]?.descending ?? true }]
 
 export async function listItems(
   db: Db,
   filter: ItemFilter,
   page: ItemPage,
 ): Promise<CheckpointItemRow[]> {
-  // The id settles ties, in the direction of the first key, which the index has as well.
-  const tie = { key: 'id', descending: page.orders[0]?.descending ?? true } as const
-  const orders = page.orders.some(({ key }) => key === 'id') ? page.orders : [...page.orders, tie]
+  const orders = withId<ItemKey>(page.orders)
   let query = db.selectFrom('checkpoint_items').selectAll()
   for (const condition of conditionsOf(filter)) query = query.where(condition)
-  if (page.after !== null) query = query.where(behind(orders, page.after))
+  if (page.after !== null) query = query.where(behind(COLUMNS, orders, page.after))
   for (const { key, descending } of orders) {
-    query = query.orderBy(COLUMNS[key], descending ? 'desc' : 'asc')
+    query = query.orderBy(COLUMNS[key][0], descending ? 'desc' : 'asc')
   }
   return await query.limit(page.limit).offset(page.offset).execute()
 }
@@ -77,15 +89,69 @@ export async function countItems(db: Db, filter: ItemFilter): Promise<number> {
   return Number((await query.executeTakeFirstOrThrow()).count)
 }
 
-function behind(orders: ItemPage['orders'], after: CheckpointItemRow): Expression<SqlBool> {
+function behind<Row, Key extends string>(
+  columns: Columns<Row, Key>,
+  orders: readonly Order<Key>[],
+  after: Row,
+): Expression<SqlBool> {
   const alternatives = orders.map(({ key, descending }, index) => {
-    const equal = orders
-      .slice(0, index)
-      .map((order) => sql<SqlBool>`${COLUMNS[order.key]} = ${valueOf(after, order.key)}`)
-    const further = sql<SqlBool>`${COLUMNS[key]} ${sql.raw(descending ? '<' : '>')} ${valueOf(after, key)}`
+    const [column, value] = columns[key]
+    const equal = orders.slice(0, index).map((order) => {
+      const [other, otherValue] = columns[order.key]
+      return sql<SqlBool>`${other} = ${otherValue(after)}`
+    })
+    const further = sql<SqlBool>`${column} ${sql.raw(descending ? '<' : '>')} ${value(after)}`
     return sql<SqlBool>`(${sql.join([...equal, further], sql` and `)})`
   })
   return sql<SqlBool>`(${sql.join(alternatives, sql` or `)})`
+}
+
+// ---------------------------------------------------------------- checkpoints
+
+const CHECKPOINT_COLUMNS: Columns<CheckpointRow, CheckpointKey> = {
+  created_at: [sql.ref('created_at'), (row) => row.created_at],
+  id: [sql.ref('id'), (row) => row.id],
+  status: [sql.ref('status'), (row) => row.status],
+  // What it is called stands in its plan, behind the plan's id.
+  name: [sql.ref('plan_snapshot'), (row) => row.plan_snapshot],
+}
+export type CheckpointKey = 'created_at' | 'id' | 'status' | 'name'
+
+export interface CheckpointFilter {
+  readonly project: string
+  readonly provider: string
+  readonly plan?: string | undefined
+  readonly status?: string | undefined
+  /** When it was made, ms since 1970; both included. */
+  readonly from?: number | undefined
+  readonly to?: number | undefined
+}
+
+export async function listCheckpoints(
+  db: Db,
+  filter: CheckpointFilter,
+  page: {
+    readonly limit: number
+    readonly offset: number
+    readonly after: CheckpointRow | null
+    readonly orders: readonly Order<CheckpointKey>[]
+  },
+): Promise<CheckpointRow[]> {
+  const orders = withId<CheckpointKey>(page.orders)
+  let query = db
+    .selectFrom('checkpoints')
+    .selectAll()
+    .where('project', '=', filter.project)
+    .where('provider', '=', filter.provider)
+  if (filter.plan !== undefined) query = query.where('plan', '=', filter.plan)
+  if (filter.status !== undefined) query = query.where('status', '=', filter.status)
+  if (filter.from !== undefined) query = query.where('created_at', '>=', filter.from)
+  if (filter.to !== undefined) query = query.where('created_at', '<=', filter.to)
+  if (page.after !== null) query = query.where(behind(CHECKPOINT_COLUMNS, orders, page.after))
+  for (const { key, descending } of orders) {
+    query = query.orderBy(CHECKPOINT_COLUMNS[key][0], descending ? 'desc' : 'asc')
+  }
+  return await query.limit(page.limit).offset(page.offset).execute()
 }
 
 function conditionsOf(filter: ItemFilter): Expression<SqlBool>[] {

@@ -6,6 +6,7 @@ import {
   requestRun,
 } from '#control/operations/definitions/backup-requests.ts'
 import { requestPolicyReplication } from '#control/operations/definitions/replica-requests.ts'
+import { listCheckpoints } from '#control/resources/checkpoint-lists.ts'
 import { findCheckpoint, readCheckpoint } from '#control/resources/checkpoints.ts'
 import type { CheckpointRow } from '#control/store/tables/checkpoints.ts'
 import { checkpointObject } from '../backup/codec.ts'
@@ -19,7 +20,7 @@ import {
   type Members,
   uuidMember,
 } from '../backup/input.ts'
-import { flagOf, linksOf, one, pageFrom, pageOfRows, type Query } from '../backup/lists.ts'
+import { flagOf, linksOf, one, pageFrom, type Query } from '../backup/lists.ts'
 import { asKarbor, deletionRefused, replicationRefused, runRefused } from '../backup/refusals.ts'
 import type { BackupApiServices } from '../backup/services.ts'
 import type { Api } from '../http/dialect.ts'
@@ -68,19 +69,13 @@ export function checkpointRoutes(app: Api, services: BackupApiServices): void {
     flagOf(query, 'all_tenants')
     const provider = providerOf(request.params.provider_id)
     const [from, to] = [dayFrom(query, 'start_date', 0), dayFrom(query, 'end_date', DAY_MS - 1)]
-    const [plan, status] = [one(query, 'plan_id'), one(query, 'status')]
-    let select = store.db
-      .selectFrom('checkpoints')
-      .selectAll()
-      .where('project', '=', projectOf(request))
-      .where('provider', '=', provider)
-    if (plan !== undefined) select = select.where('plan', '=', plan)
-    if (status !== undefined) select = select.where('status', '=', status)
-    if (from !== undefined) select = select.where('created_at', '>=', from)
-    if (to !== undefined) select = select.where('created_at', '<=', to)
-    const shown = pageOfRows(await select.execute(), page, (row, key) =>
-      key === 'name' ? row.plan_snapshot : row[key],
-    )
+    const project = projectOf(request)
+    const { marker } = page
+    const after =
+      marker === undefined ? null : ((await findCheckpoint(store.db, project, marker)) ?? null)
+    if (marker !== undefined && after === null) throw invalid('marker: there is no such entry.')
+    const filter = { project, provider, plan: one(query, 'plan_id'), status: one(query, 'status') }
+    const shown = await listCheckpoints(store.db, { ...filter, from, to }, { ...page, after })
     return {
       checkpoints: shown.map((row) => checkpointObject(row, 'text')),
       ...linksOf('checkpoints', request.url, originOf(request, services), page, shown),

@@ -18,7 +18,7 @@ export const checkpoints: Migration = {
   },
 }
 
-/** Lists are by project, newest first; sweeps by policy and server; the scheduler by what is due. */
+/** Lists are by project, newest first, and look for names in the index itself; sweeps are by policy, the scheduler by what is due. */
 const INDEXES: readonly (readonly [name: string, table: string, columns: readonly string[]])[] = [
   ['backup_plans_by_project', 'backup_plans', ['project', 'created_at', 'id']],
   ['backup_plan_resources_by_resource', 'backup_plan_resources', ['resource']],
@@ -28,11 +28,17 @@ const INDEXES: readonly (readonly [name: string, table: string, columns: readonl
   ['backup_schedules_due', 'backup_schedules', ['enabled', 'next_at']],
   ['checkpoints_by_project', 'checkpoints', ['project', 'created_at', 'id']],
   ['checkpoints_by_plan', 'checkpoints', ['plan', 'created_at']],
-  ['checkpoint_items_by_project', 'checkpoint_items', ['project', 'created_at', 'id']],
+  [
+    'checkpoint_items_by_project',
+    'checkpoint_items',
+    ['project', 'created_at', 'id', 'status', 'name', 'resource_name'],
+  ],
   ['checkpoint_items_by_name', 'checkpoint_items', ['project', 'name']],
   ['checkpoint_items_by_checkpoint', 'checkpoint_items', ['checkpoint']],
-  ['checkpoint_items_by_policy', 'checkpoint_items', ['policy', 'created_at']],
-  ['checkpoint_items_by_resource', 'checkpoint_items', ['resource', 'created_at']],
+  ['checkpoint_items_by_policy', 'checkpoint_items', ['policy', 'resource']],
+  ['checkpoint_items_of_policy', 'checkpoint_items', ['project', 'policy', 'created_at', 'id']],
+  ['checkpoint_items_by_resource', 'checkpoint_items', ['resource', 'taken_at']],
+  ['checkpoint_items_of_resource', 'checkpoint_items', ['project', 'resource', 'created_at', 'id']],
   ['checkpoint_items_by_vault', 'checkpoint_items', ['vault_checkpoint']],
   ['disk_backups_by_item', 'disk_backups', ['item', 'place']],
   ['replication_records_by_item', 'replication_records', ['item']],
