@@ -223,3 +223,13 @@ test('a silent preferred site of a static-priority group is given up by force to
     }
   }
 })
+
+test('a stop that says so gives up a copy under way and one that could not be begun, but never the DR copy of a silent production', () => {
+  const stop = { kind: 'stop', unfinished: true } as const
+  assert.deepEqual(decideGroup(facts({ sync: 'copying' }), stop), { ok: true, transition: 'stop' })
+  const failed = facts({ status: 'error-starting', sync: 'stalled' })
+  assert.deepEqual(decideGroup(failed, stop), { ok: true, transition: 'stop' })
+  assert.equal(decideGroup(failed, { kind: 'stop' }).ok, false)
+  const silent = facts({ sync: 'production_silent' })
+  assert.deepEqual(decideGroup(silent, stop), { ok: false, refusal: 'GROUP_PRODUCTION_SILENT' })
+})
