@@ -1,5 +1,6 @@
 /** The vault in a real S3 server. */
 import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -13,6 +14,8 @@ import {
 import { createS3Store } from '#vault/s3/s3-store.ts'
 import { storeContract } from '#vault/store.contract.ts'
 import { openVault } from '#vault/vault.ts'
+import { PIECE_BYTES } from './backup-lab/content.ts'
+import { SiteProcess } from './backup-lab/site-process.ts'
 import { ACCESS_KEY, missingPrograms, SECRET_KEY, startGateway } from './vault-ceph.ts'
 import {
   assertRestores,
@@ -96,5 +99,50 @@ if (reason !== undefined) {
       )
     }
     await assertRestores(vault, done)
+  })
+
+  test('an agent that is killed goes on with a backup to the bucket, and restores from it', async () => {
+    const site = new SiteProcess(join(directory, 'site'), undefined, {
+      LAB_VAULT: 's3://vaults/agent',
+      AWS_ACCESS_KEY_ID: ACCESS_KEY,
+      AWS_SECRET_ACCESS_KEY: SECRET_KEY,
+      AWS_ENDPOINT_URL: server.endpoint,
+    })
+    const pieces = 96
+    try {
+      await site.start()
+      for (const volume of ['data', 'new']) {
+        await site.ask('lab.volume', { volume, size: pieces * PIECE_BYTES })
+      }
+      await site.ask('lab.fill', { volume: 'data', from: 0, to: pieces, seed: 1 })
+      const backup = {
+        backup: randomUUID(),
+        volumes: ['data'],
+        names: ['data'],
+        parent: null,
+        labels: {},
+        rate_bytes: 6 * 1024 * 1024,
+      }
+      await site.until('backup.start', backup, (info) => info.read_bytes > 2 * 1024 * 1024)
+      await site.kill()
+      await site.start()
+      const made = await site.ended('backup.start', backup)
+      assert.equal(made.state, 'done', made.reason ?? '')
+      const restored = await site.ended('restore.start', {
+        restore: randomUUID(),
+        checkpoint: made.checkpoint ?? '',
+        volumes: [{ name: 'data', volume: 'new', pair: null, blank: true }],
+        rate_bytes: 0,
+      })
+      assert.equal(restored.state, 'done', restored.reason ?? '')
+      assert.deepEqual(
+        await site.ask('lab.digest', { volume: 'new' }),
+        await site.ask('lab.digest', { volume: 'data' }),
+      )
+      const verified = await site.ended('vault.verify', { verify: randomUUID(), data: true })
+      assert.deepEqual([verified.state, verified.damages], ['done', []])
+    } finally {
+      await site.kill()
+    }
   })
 }

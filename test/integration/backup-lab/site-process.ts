@@ -29,13 +29,15 @@ export class Refused extends Error {
 export class SiteProcess {
   readonly directory: string
   readonly #pki: string | undefined
+  readonly #env: Readonly<Record<string, string>>
   #child: ChildProcess | undefined
   readonly #waiting = new Map<number, (said: Said) => void>()
   #asked = 0
 
-  constructor(directory: string, pki?: string) {
+  constructor(directory: string, pki?: string, env: Readonly<Record<string, string>> = {}) {
     this.directory = directory
     this.#pki = pki
+    this.#env = env
   }
 
   get socket(): string {
@@ -46,6 +48,7 @@ export class SiteProcess {
     const more = this.#pki === undefined ? [] : [this.#pki]
     const child = spawn(process.execPath, [PROGRAM, this.directory, ...more], {
       stdio: ['pipe', 'pipe', 'inherit'],
+      env: { ...process.env, ...this.#env },
     })
     this.#child = child
     const ready = new Promise<Said>((resolve) => this.#waiting.set(0, resolve))

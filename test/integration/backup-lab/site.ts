@@ -1,7 +1,7 @@
 /**
  * The backups of one agent in a process of its own, to be killed:  site.ts DIRECTORY [PKI]
  * Takes commands as JSON lines on standard input, `{id, name, request}`, and answers each with `{id, answer}` or `{id, refusal}`. Besides the commands of
- * the agent: `lab.volume` makes a volume, `lab.fill` writes it, `lab.digest` reads it.
+ * the agent, whose vault is LAB_VAULT or in its directory: `lab.volume` makes a volume, `lab.fill` writes it, `lab.digest` reads it.
  */
 import { createHash } from 'node:crypto'
 import { readFileSync, writeSync } from 'node:fs'
@@ -25,12 +25,13 @@ export interface Asked {
 
 async function main(directory: string, pki: string | undefined): Promise<void> {
   const read = (name: string) => readFileSync(join(pki ?? '', name), 'utf8')
-  const world = await BackupWorld.open(
-    directory,
-    pki === undefined
+  const vault = process.env['LAB_VAULT']
+  const world = await BackupWorld.open(directory, {
+    ...(vault === undefined ? {} : { vault }),
+    ...(pki === undefined
       ? {}
-      : { tls: { ca: read('ca.pem'), cert: read('part.pem'), key: read('part.key') } },
-  )
+      : { tls: { ca: read('ca.pem'), cert: read('part.pem'), key: read('part.key') } }),
+  })
   const server = new NbdServer({
     exports: world.exports,
     log: createLog('test', 'silent'),
