@@ -14,6 +14,8 @@ import { projectCommand } from './commands/project.ts'
 import { roleCommand } from './commands/role.ts'
 import { serverCommand } from './commands/server.ts'
 import { siteCommand } from './commands/site.ts'
+import { backupCommand } from './commands/backup.ts'
+import { checkpointCommand, policyCommand } from './commands/backup-policy.ts'
 import { snapshotCommand } from './commands/snapshot.ts'
 import { type StateTools, stateCommand } from './commands/state.ts'
 import { statusCommand } from './commands/status.ts'
@@ -92,6 +94,9 @@ export function buildProgram(setup: CliSetup): Command {
   groupCommand(program.command('group'), context)
   pairCommand(program.command('pair'), context)
   snapshotCommand(program.command('snapshot'), context)
+  backupCommand(program.command('backup'), context)
+  policyCommand(program.command('policy'), context)
+  checkpointCommand(program.command('checkpoint'), context)
   drillCommand(program.command('drill'), context)
   divergenceCommand(program.command('divergence'), context)
   jobCommand(program.command('job'), context)

@@ -217,7 +217,7 @@ function parseJson(text: string): unknown {
 function readError(body: unknown, text: string): { code: string; message: string } {
   const whole = members(body)
   const inner = members(whole['error'] ?? Object.values(whole)[0])
-  const code = inner['code'] ?? whole['error_code'] ?? ''
+  const code = whole['error_code'] ?? inner['code'] ?? ''
   const message = inner['message'] ?? whole['error_msg'] ?? text.slice(0, 500)
   const hint = inner['hint'] === undefined ? '' : ` ${show(inner['hint'])}`
   return { code: show(code), message: `${show(message)}${hint}` }
