@@ -29,8 +29,8 @@ import { groupFacts } from './definitions/sync-views.ts'
  * (src/domain/automatic-failover.ts). It is the witness that decides: this looks at its records and at what the agents tell it, and the
  * failover is the ordinary one without force, which the witness judges again.
  *
- * SILENCE. How long production has been silent is counted by this process, from the first of its own looks that missed it. A process that has
- * just started, or that did not get to look for a while, may have been the one that was away: it counts from the beginning.
+ * SILENCE. How long production has been silent is counted by this process, from the first moment in which it missed it. A process that has
+ * just started, or that did not get to listen for a while, may have been the one that was away: it counts from the beginning.
  *
  * SEVERAL CONTROL PLANES may do this over one database. The group's row moves to failing-over, and the row of the automatism from
  * armed to not armed, in the transaction that stores the operation; whoever comes second finds both changed and does nothing.
@@ -38,7 +38,7 @@ import { groupFacts } from './definitions/sync-views.ts'
  * ONCE. Whatever becomes of the failover, the next one needs an operator who has armed it again.
  */
 
-const AUTOMATIC_CLAIMED = fault({
+export const AUTOMATIC_CLAIMED = fault({
   code: 'AUTOMATIC_CLAIMED',
   retry: 'never',
   text: 'What the automatic failover was decided on has changed in this moment.',
@@ -65,7 +65,10 @@ export interface AutomaticFailover {
 }
 
 const EVERY_MS = 1_000
-/** A pause between two looks that is so much longer than it should be: this process did not hear either. */
+/** Groups whose production is heard are looked at less often when there are many: for each of them this long. */
+const HEARD_MS_EACH = 10
+const HEARD_MS_MAX = 10_000
+/** A pause in listening that is so much longer than it should be: this process did not hear either. */
 const GAP_FACTOR = 4
 
 /** The shortest silence that proves anything: every lease has ended, and the last report is as old as one may be. */
@@ -81,9 +84,12 @@ export function createAutomaticFailover(options: AutomaticFailoverOptions): Auto
   const floorMs = silenceFloorMs({ leaseMs, driftMs, agentSilenceMs })
   /** By site: CLOCK_BOOTTIME of the first look in a row that missed it. */
   const missedSince = new Map<string, number>()
-  let lookedMs: number | null = null
+  /** By group: CLOCK_BOOTTIME of the last look. */
+  const lookedAt = new Map<string, number>()
+  let listenedMs: number | null = null
   let stopping = false
   let cancel = () => {}
+  let cancelListening = () => {}
   let running: Promise<void> = Promise.resolve()
 
   function schedule(): void {
@@ -96,12 +102,23 @@ export function createAutomaticFailover(options: AutomaticFailoverOptions): Auto
     })
   }
 
+  /** Beside the looks, which take as long as the database does. */
+  function keepListening(): void {
+    if (stopping) return
+    listen()
+    cancelListening = clock.after(everyMs, keepListening)
+  }
+
   async function round(): Promise<void> {
     listen()
-    for (const row of await enabledAutomatics(store.db)) {
+    const rows = await enabledAutomatics(store.db)
+    const enabled = new Set(rows.map((row) => row.group_id))
+    for (const id of lookedAt.keys()) if (!enabled.has(id)) lookedAt.delete(id)
+    const heardEveryMs = Math.min(HEARD_MS_MAX, rows.length * HEARD_MS_EACH)
+    for (const row of rows) {
       if (stopping) return
       try {
-        await look(row)
+        await look(row, heardEveryMs)
       } catch (error) {
         if (!isFault(error)) throw error
         log.info({ err: error, group: row.group_id }, 'an automatic failover was not judged')
@@ -112,8 +129,8 @@ export function createAutomaticFailover(options: AutomaticFailoverOptions): Auto
   /** Who is missed, and since which look. */
   function listen(): void {
     const nowMs = clock.bootMs()
-    const gapMs = lookedMs === null ? 0 : nowMs - lookedMs
-    lookedMs = nowMs
+    const gapMs = listenedMs === null ? 0 : nowMs - listenedMs
+    listenedMs = nowMs
     if (gapMs > everyMs * GAP_FACTOR) missedSince.clear()
     for (const { report } of agents.list()) {
       if (agents.heard(report.site)) missedSince.delete(report.site)
@@ -121,9 +138,12 @@ export function createAutomaticFailover(options: AutomaticFailoverOptions): Auto
     }
   }
 
-  async function look(row: AutomaticFailoverRow): Promise<void> {
+  async function look(row: AutomaticFailoverRow, heardEveryMs: number): Promise<void> {
     const group = await readGroup(store.db, row.group_id)
     if (group === undefined) return
+    const sinceMs = clock.bootMs() - (lookedAt.get(row.group_id) ?? Number.NEGATIVE_INFINITY)
+    if (agents.heard(productionAz(group)) && sinceMs < heardEveryMs) return
+    lookedAt.set(row.group_id, clock.bootMs())
     const facts = await factsOf(row, group)
     const decision = decideAutomatic(facts)
     if (decision.verdict === 'acts') return await act(row, group, decision, facts)
@@ -249,10 +269,14 @@ export function createAutomaticFailover(options: AutomaticFailoverOptions): Auto
   }
 
   return {
-    start: schedule,
+    start() {
+      keepListening()
+      schedule()
+    },
     async stop() {
       stopping = true
       cancel()
+      cancelListening()
       await running
     },
     round,

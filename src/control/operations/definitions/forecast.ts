@@ -117,6 +117,20 @@ export async function recordForecast(
   action: ForecastAction,
   force = false,
 ): Promise<void> {
+  try {
+    await addForecast(tx, ctx, action, force)
+  } catch (error) {
+    // Nothing that is only foretold stands in the way of what is done.
+    ctx.services.log.error({ err: error, operation: ctx.id }, 'the operation has no forecast')
+  }
+}
+
+async function addForecast(
+  tx: Transaction,
+  ctx: StepContext<unknown>,
+  action: ForecastAction,
+  force: boolean,
+): Promise<void> {
   const group = await readGroup(tx, ctx.resourceId)
   if (group === undefined) return
   // The published `start` stands for both, and so do their steps.

@@ -80,18 +80,19 @@ export const RECOVERY_INCOMPLETE = fault({
   hint: 'See `holdfast group recovery` for the reason of each; `holdfast group recover` starts those that are not, in the same order.',
 })
 
-/** Operations on one group's recovery run one after the other, beside those on the group itself. */
+/** Recoveries of a group at one site run one after the other, beside the operations on the group itself. */
 export const RECOVERY_RESOURCE = 'group-recovery'
 const SERVER_RECOVERY_RESOURCE = 'server-recovery'
 
-/** Who waits for its turn is woken; this is for wakes that were lost with a process. */
-const TURN_MS = 10_000
+/** Who waits for its turn is woken, durably; it looks by itself all the same. A pause may last for days, so not often. */
+const TURN_MS = 600_000
 /** Longest wait of one question to an agent. The operation holds a place meanwhile. */
 const PROBE_WAIT_MS = 1_000
 const PROBE_PAUSE_MS = 250
 const PROBE_ANSWER_MS = 5_000
 
 export interface RecoverGroup {
+  readonly group: string
   readonly reason: 'failover' | 'reverse' | 'operator'
   /** The group's station when it was asked for: the servers of another one are none of its business. */
   readonly station: string
@@ -112,11 +113,11 @@ export const recoverGroup: OperationKind<RecoverGroup> = operation('group.recove
     step('begin', { record: begin }),
     childrenStep('servers', {
       submit: async (tx, ctx, submit) => {
-        const stored = await theRun(tx, ctx.id)
-        for (const server of stored.servers) {
+        const stored = await readRun(tx, ctx.id)
+        for (const server of stored?.servers ?? []) {
           if (hasSettled(server.state as ServerState)) continue
           const child = await submit(recoverServer, {
-            project: stored.row.project,
+            project: ctx.project,
             resourceType: SERVER_RECOVERY_RESOURCE,
             resourceId: server.server,
             input: { run: ctx.id, instance: server.instance },
@@ -129,7 +130,9 @@ export const recoverGroup: OperationKind<RecoverGroup> = operation('group.recove
     }),
     step<RecoverGroup, Readonly<Record<string, number>>>('conclude', {
       act: async (ctx) => {
-        const { row, servers } = await theRun(ctx.services.store.db, ctx.id)
+        const stored = await readRun(ctx.services.store.db, ctx.id)
+        if (stored === undefined) return {}
+        const { row, servers } = stored
         const count = (state: ServerState) => servers.filter((one) => one.state === state).length
         const found = {
           ready: count('ready'),
@@ -150,12 +153,14 @@ export const recoverGroup: OperationKind<RecoverGroup> = operation('group.recove
 })
 
 async function begin(tx: Transaction, ctx: StepContext<RecoverGroup>): Promise<void> {
-  const group = await readGroup(tx, ctx.resourceId)
-  const now = ctx.services.clock.wallMs()
   const { reason, station } = ctx.input
-  const stored = group === undefined ? undefined : await findPlan(tx, group.id)
+  const group = await readGroup(tx, ctx.input.group)
+  // Deleted meanwhile, with everything that is known of its recoveries.
+  if (group === undefined) return
+  const now = ctx.services.clock.wallMs()
+  const stored = await findPlan(tx, group.id)
   const plan = stored === undefined ? EMPTY_PLAN : storedPlan(stored.plan)
-  const stale = group === undefined || group.station !== station
+  const stale = group.station !== station
   const instances = stale ? [] : await switchingInstances(tx, group.id)
   const run = newRun(
     plan,
@@ -163,9 +168,9 @@ async function begin(tx: Transaction, ctx: StepContext<RecoverGroup>): Promise<v
   )
   const row = {
     id: ctx.id,
-    group_id: ctx.resourceId,
-    project: ctx.project ?? '',
-    site: group === undefined ? '' : productionAz(group),
+    group_id: group.id,
+    project: group.project,
+    site: productionAz(group),
     station,
     reason,
     state: stale ? 'superseded' : run.state,
@@ -182,7 +187,7 @@ async function begin(tx: Transaction, ctx: StepContext<RecoverGroup>): Promise<v
     row,
     run.servers.map(({ instance, state }, place) => {
       const found = byId.get(instance)
-      assert(found !== undefined && group !== undefined, 'a run is of instances of its group')
+      assert(found !== undefined, 'a run is of instances of its group')
       return {
         run: ctx.id,
         instance,
@@ -492,8 +497,8 @@ export async function submitRecovery(
   return await submit(recoverGroup, {
     project: group.project,
     resourceType: RECOVERY_RESOURCE,
-    resourceId: group.id,
-    input: { reason, station: group.station },
+    resourceId: `${group.id}.${group.station}`,
+    input: { group: group.id, reason, station: group.station },
     entities: { server_group_id: group.id },
     apart: true,
   })
