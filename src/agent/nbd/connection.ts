@@ -1,30 +1,18 @@
 import type { Duplex } from 'node:stream'
 import { unreachable } from '#base/assert.ts'
 import type { ByteStream } from '#base/system/byte-stream.ts'
-import { CMD, CMD_FLAG, ERROR } from '#wire/nbd/constants.ts'
-import {
-  DATA_CHUNK_BYTES,
-  emptyRequest,
-  readRequest,
-  REQUEST_BYTES,
-  type Request,
-  SIMPLE_REPLY_BYTES,
-  writeDataChunkHeader,
-  writeSimpleReply,
-} from '#wire/nbd/transmission.ts'
+import { CMD, CMD_FLAG } from '#wire/nbd/constants.ts'
+import { emptyRequest, readRequest, REQUEST_BYTES, type Request } from '#wire/nbd/transmission.ts'
 import type { MemoryBudget } from './budget.ts'
-import {
-  HEADER_BYTES,
-  type Io,
-  type IoError,
-  type IoOwner,
-  WRITE_PART_BYTES_MAX,
-} from './device.ts'
+import { type Io, type IoError, type IoOwner, WRITE_PART_BYTES_MAX } from './device.ts'
 import type { ExportConnection } from './exports.ts'
 import { forEachPart, IoPool, releaseSlab } from './io-pool.ts'
 import { type Agreement, REQUEST_BYTES_MAX } from './negotiation.ts'
+import { PayloadPlace } from './payload-place.ts'
+import { ReadReplies } from './read-replies.ts'
 import type { ReceiveSlabs } from './receive-slabs.ts'
 import { Replies } from './replies.ts'
+import { problemOf } from './request-check.ts'
 import type { Slab } from './slab.ts'
 
 /* The transmission phase of one connection. This is the hot path: a request costs a few microseconds in all, so
@@ -32,11 +20,7 @@ import type { Slab } from './slab.ts'
  *
  *   data event ─► parse ALL complete requests ─► device.submit(batch) ─► done(io) ... ─► replies of the turn: one write
  *
- *   slab   [ room 28 | payload ][ room 28 | payload ][ room 28 | read data ] ...        ◄─ filled from left to right
- *
- * What arrives is copied once, payload by payload, into the slab, each behind HEADER_BYTES of room. The room takes the link's
- * frame header when the payload is replicated, and for reads the reply's own header, so that a reply with data
- * is one piece of memory.
+ * What arrives is copied once, payload by payload, into memory that goes on to the device and the link (payload-place.ts).
  *
  * A request above WRITE_PART_BYTES_MAX becomes a parent and parts: the parts go to the device, the parent's reply goes out
  * when the last part is done.
@@ -56,8 +40,6 @@ const BYTES_IN_FLIGHT_MAX = 64 * 1024 * 1024
 /** Replies the client has not fetched. Beyond it no further request is taken from this client. */
 const UNSENT_BYTES_MAX = 8 * 1024 * 1024
 
-const KNOWN_FLAGS = CMD_FLAG.FUA | CMD_FLAG.NO_HOLE | CMD_FLAG.REQ_ONE
-
 export interface ConnectionParts {
   readonly stream: ByteStream
   /** Bytes that arrived behind the handshake. */
@@ -74,7 +56,6 @@ export class Connection implements IoOwner, ExportConnection {
   readonly #bytes: ByteStream
   readonly #stream: Duplex
   readonly #agreement: Agreement
-  readonly #slabs: ReceiveSlabs
   readonly #budget: MemoryBudget
   readonly #onClosed: (reason: string) => void
   #closed = false
@@ -105,21 +86,21 @@ export class Connection implements IoOwner, ExportConnection {
   #inFlight = 0
   #inFlightBytes = 0
   readonly #ios = new IoPool(this)
-  #slab: Slab | undefined
-  #slabAt = 0
+  readonly #place: PayloadPlace
 
   // Answering
   #parsing = false
   #flushPlanned = false
   readonly #replies: Replies
-  readonly #readsDone: Io[] = []
+  readonly #reads: ReadReplies
 
   constructor({ stream, early, agreement, slabs, budget, onClosed }: ConnectionParts) {
     this.#bytes = stream
     this.#stream = stream.duplex
     this.#agreement = agreement
     this.#replies = new Replies(agreement.structured)
-    this.#slabs = slabs
+    this.#reads = new ReadReplies(agreement.structured, this.#ios)
+    this.#place = new PayloadPlace(slabs)
     this.#budget = budget
     budget.connected()
     this.#onClosed = onClosed
@@ -142,7 +123,8 @@ export class Connection implements IoOwner, ExportConnection {
     this.#stream.destroy()
     this.#left = undefined
     // What the device has comes back through `done`, what is on its way to the client through the stream. The rest goes now.
-    const never = new Set<Io>(this.#readsDone)
+    const reads = this.#reads.takeBack()
+    const never = new Set<Io>(reads)
     if (this.#receiving !== undefined) {
       releaseSlab(this.#receiving)
       never.add(this.#parent ?? this.#receiving)
@@ -154,11 +136,9 @@ export class Connection implements IoOwner, ExportConnection {
       never.add(io.parent ?? io)
     }
     this.#batchCount = 0
-    for (const io of this.#readsDone) forEachPart(io, (part) => releaseSlab(part))
+    for (const io of reads) forEachPart(io, (part) => releaseSlab(part))
     for (const io of never) this.#account(io, -1)
-    this.#readsDone.length = 0
-    this.#slab?.release()
-    this.#slab = undefined
+    this.#place.release()
     this.#budget.disconnected(this)
     this.#onClosed(reason)
   }
@@ -201,7 +181,8 @@ export class Connection implements IoOwner, ExportConnection {
     const { type, length } = this.#request
     if ((type !== CMD.READ && type !== CMD.WRITE) || this.#budget.roomFor(length)) return true
     return (
-      this.#problem(this.#request) !== 0 || this.#budget.admits(this, this.#inFlightBytes, length)
+      problemOf(this.#request, this.#agreement) !== 0 ||
+      this.#budget.admits(this, this.#inFlightBytes, length)
     )
   }
 
@@ -310,7 +291,7 @@ export class Connection implements IoOwner, ExportConnection {
       this.#ending = true
       return true
     }
-    const problem = this.#problem(request)
+    const problem = problemOf(request, this.#agreement)
     if (problem !== 0) {
       if (type === CMD.WRITE) {
         if (length > REQUEST_BYTES_MAX) return false
@@ -358,26 +339,9 @@ export class Connection implements IoOwner, ExportConnection {
     return true
   }
 
-  /** The error number for a request that cannot be carried out, or 0. */
-  #problem({ type, flags, length, offset }: Request): number {
-    if ((flags & ~KNOWN_FLAGS) !== 0) return ERROR.EINVAL
-    if (type === CMD.FLUSH) return 0
-    const known =
-      type === CMD.READ || type === CMD.WRITE || type === CMD.TRIM || type === CMD.WRITE_ZEROES
-    if (!known && !(type === CMD.BLOCK_STATUS && this.#agreement.allocation)) return ERROR.EINVAL
-    if (length === 0) return ERROR.EINVAL
-    const payload = type === CMD.READ || type === CMD.WRITE
-    if (payload && length > REQUEST_BYTES_MAX) return ERROR.EINVAL
-    // Written so that NaN, an offset beyond 2^53, is out of range.
-    if (!(offset + length <= this.#agreement.export.device.sizeBytes)) {
-      return type === CMD.WRITE || type === CMD.WRITE_ZEROES ? ERROR.ENOSPC : ERROR.EINVAL
-    }
-    return 0
-  }
-
   #beginRead(io: Io): void {
     if (io.length <= WRITE_PART_BYTES_MAX) {
-      this.#place(io)
+      this.#place.give(io, this.#inFlightBytes)
       return this.#push(io)
     }
     for (let done = 0; done < io.length; ) {
@@ -390,7 +354,7 @@ export class Connection implements IoOwner, ExportConnection {
 
   #beginWrite(io: Io): void {
     if (io.length <= WRITE_PART_BYTES_MAX) {
-      this.#place(io)
+      this.#place.give(io, this.#inFlightBytes)
       this.#receiving = io
       return
     }
@@ -408,25 +372,8 @@ export class Connection implements IoOwner, ExportConnection {
     part.length = Math.min(left, WRITE_PART_BYTES_MAX)
     part.more = part.length < left && parent.kind === 'write'
     parent.partsLeft++
-    this.#place(part)
+    this.#place.give(part, this.#inFlightBytes)
     return part
-  }
-
-  /** Finds room for header and data in the slab, and holds a reference for the request. */
-  #place(io: Io): void {
-    const wanted = HEADER_BYTES + io.length
-    let slab = this.#slab
-    // Nobody else uses the slab: beginning at its start again keeps a quiet connection within the processor's cache.
-    if (slab?.references === 1) this.#slabAt = 0
-    if (slab === undefined || this.#slabAt + wanted > slab.bytes.length) {
-      slab?.release()
-      slab = this.#slab = this.#slabs.take(wanted, this.#inFlightBytes)
-      this.#slabAt = 0
-    }
-    slab.retain()
-    io.slab = slab
-    io.at = this.#slabAt + HEADER_BYTES
-    this.#slabAt += wanted
   }
 
   #push(io: Io): void {
@@ -471,7 +418,7 @@ export class Connection implements IoOwner, ExportConnection {
     switch (kind) {
       case 'read':
         if (error === 0) {
-          this.#readsDone.push(io)
+          this.#reads.add(io)
         } else {
           this.#account(io, -1)
           this.#replies.refuseRead(error, cookieHigh, cookieLow)
@@ -519,15 +466,12 @@ export class Connection implements IoOwner, ExportConnection {
   #flush(): void {
     if (this.#closed) return
     const stream = this.#stream
-    const pieces = this.#replies.pieces + this.#readsDone.length
+    const pieces = this.#replies.pieces + this.#reads.count
     if (pieces > 1) stream.cork()
     this.#replies.send(this.#bytes, stream, pieces === 1)
-    if (this.#readsDone.length > 0) this.#sendReads()
+    if (this.#reads.count > 0) this.#reads.send(stream, this.#readsSent)
     if (pieces > 1) stream.uncork()
-    if (this.#inFlight === 0 && this.#slab !== undefined && this.#slabs.wantsBack(this.#slab)) {
-      this.#slab.release()
-      this.#slab = undefined
-    }
+    if (this.#inFlight === 0) this.#place.rest()
     if (this.#ending && this.#inFlight === 0) {
       stream.end(() => this.drop('the client said goodbye'))
     }
@@ -535,45 +479,10 @@ export class Connection implements IoOwner, ExportConnection {
     if (this.#stalled && !this.#flushPlanned && this.#mayTake()) this.#planFlush()
   }
 
-  #sendReads(): void {
-    const slabs: Slab[] = []
-    let bytes = 0
-    for (const io of this.#readsDone) {
-      bytes += io.length
-      this.#writeReadHeader(io)
-      let first = true
-      forEachPart(io, (part) => {
-        const slab = part.slab as Slab
-        const start = first ? part.at - this.#readHeaderBytes : part.at
-        first = false
-        this.#stream.write(slab.bytes.subarray(start, part.at + part.length))
-        slabs.push(slab)
-        part.slab = undefined
-      })
-      this.#ios.giveRead(io)
-    }
-    this.#readsDone.length = 0
-    // An empty write is called back when everything before it has been handed to the kernel, or will never be.
-    this.#stream.write(NOTHING, () => {
-      this.#inFlightBytes -= bytes
-      this.#budget.give(bytes)
-      for (const slab of slabs) slab.release()
-      this.resume()
-    })
-  }
-
-  get #readHeaderBytes(): number {
-    return this.#agreement.structured ? DATA_CHUNK_BYTES : SIMPLE_REPLY_BYTES
-  }
-
-  #writeReadHeader(io: Io): void {
-    const first = io.parts[0] ?? io
-    const { bytes } = first.slab as Slab
-    const { cookieHigh, cookieLow } = io
-    if (this.#agreement.structured) {
-      const at = first.at - DATA_CHUNK_BYTES
-      writeDataChunkHeader(bytes, at, cookieHigh, cookieLow, io.offset, io.length)
-    } else writeSimpleReply(bytes, first.at - SIMPLE_REPLY_BYTES, 0, cookieHigh, cookieLow)
+  readonly #readsSent = (bytes: number): void => {
+    this.#inFlightBytes -= bytes
+    this.#budget.give(bytes)
+    this.resume()
   }
 }
 
