@@ -99,6 +99,8 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
       bootId,
       leaseMs: config.leaseMs,
       driftMs: config.leaseDriftMs,
+      // Longer than the pause between two reports; short enough that a lease outlasts it and a restart.
+      reportGraceMs: Math.min(config.agentSilenceMs, config.leaseMs / 4),
     })
     await witness.watchLeases()
     const regions = createRegionClient(config.regions, () => clock.bootMs())

@@ -85,7 +85,7 @@ let databases = 0
 for (const engine of ['sqlite', 'postgres'] as const) {
   const missing = engine === 'postgres' && 'missing' in postgres ? postgres.missing : false
   void describe(engine, { skip: missing }, () => {
-    async function lab(t: TestContext) {
+    async function lab(t: TestContext, reportGraceMs = 0) {
       const dir = mkdtempSync(join(tmpdir(), 'holdfast-arbitration-'))
       const url =
         engine === 'sqlite' || 'missing' in postgres
@@ -105,6 +105,7 @@ for (const engine of ['sqlite', 'postgres'] as const) {
         bootId: 'boot-1',
         leaseMs: LEASE_MS,
         driftMs: DRIFT_MS,
+        reportGraceMs,
       })
       await store.write((tx) => witness.register(tx, 's', 'az1', 'az2'))
       const must = async (ask: OwnershipRequest) => {
@@ -225,6 +226,39 @@ for (const engine of ['sqlite', 'postgres'] as const) {
       assert.equal(await refusal(by('solo', 2)), 'STALE_EPOCH', 'the old writer is out')
       await must({ kind: 'renew', site: 'az2', epoch })
       assert.deepEqual(await kinds(), ['open', 'rise', 'doubt', 'promoted'])
+    })
+
+    test('a witness that has just started lets nobody go on alone before it has heard both sites, or for a moment', async (t) => {
+      const GRACE_MS = 2_000
+      const heard = await lab(t, GRACE_MS)
+      await heard.must(opening)
+      assert.equal(await heard.refusal({ kind: 'renew', site: 'az1', epoch: 1 }), 'WITNESS_WAITING')
+      await heard.must(by('rise', 1))
+      assert.equal(await heard.refusal(by('solo', 2)), 'WITNESS_WAITING')
+      const inSync = { epoch: 2, state: 'in_sync', unwitnessed: false } as const
+      await heard.witness.heard(report('az1', { ...inSync, role: 'writer' }))
+      assert.equal(await heard.refusal(by('solo', 2)), 'WITNESS_WAITING', 'only one was heard')
+      await heard.witness.heard(report('az2', { ...inSync, role: 'replica' }))
+      assert.equal((await heard.must(by('solo', 2))).state, 'solo')
+
+      const silent = await lab(t, GRACE_MS)
+      await silent.must(opening)
+      await silent.must(by('rise', 1))
+      silent.clock.forward(GRACE_MS)
+      assert.equal((await silent.must(by('solo', 2))).state, 'solo')
+
+      // The operator at az2 broke the glass while there was no witness, and both come back together.
+      const broken = await lab(t, GRACE_MS)
+      await broken.must(opening)
+      await broken.must(by('rise', 1))
+      assert.equal(await broken.refusal(by('solo', 2)), 'WITNESS_WAITING')
+      const epoch = 2 + BROKEN_GLASS
+      const ahead = { epoch, state: 'failed_over', role: 'writer', unwitnessed: true } as const
+      await broken.witness.heard(report('az2', ahead))
+      broken.clock.forward(GRACE_MS)
+      assert.equal(await broken.refusal(by('solo', 2)), 'WITNESS_WAITING')
+      await broken.must(promoted(epoch))
+      assert.equal(await broken.refusal(by('solo', 2)), 'STALE_EPOCH')
     })
 
     test('of two sites that both broke the glass the higher epoch wins, and the doubt lasts until it has spoken', async (t) => {

@@ -93,7 +93,8 @@ export type Arbitration = Pick<Ownership, 'mode' | 'preferred'>
  * have reported since, or an operator vouches for it. The reports show the highest epoch that anybody acts under; the record
  * becomes that. Leases granted by the lost end are unknown: with the trust a record gets a lease that began when this
  * process first met the doubt. A record becomes doubtful alone when a site reports an epoch above it: after break-glass. That site
- * presents its record (`promoted`), which settles the doubt if nobody is known to be further still (history.ts).
+ * presents its record (`promoted`), which settles the doubt if nobody is known to be further still (history.ts). A process that has just started
+ * knows of no such site before it has reported, so for `reportGraceMs` it lets nobody go on alone before it has heard both (decision 0182).
  */
 
 export interface WitnessOptions {
@@ -104,7 +105,15 @@ export interface WitnessOptions {
   readonly bootId: string
   readonly leaseMs: number
   readonly driftMs: number
+  /**
+   * How long this process lets no site go on alone whose peer it has not heard: after break-glass the peer is ahead of the record and says so with
+   * its first report. Default 0.
+   */
+  readonly reportGraceMs?: number
 }
+
+/** What lets a site acknowledge without the other. */
+const LETS_ALONE: ReadonlySet<OwnershipRequest['kind']> = new Set(['solo', 'renew'])
 
 const STORE_DOUBT_RETRY_MS = 500
 
@@ -141,6 +150,9 @@ export function createWitness(options: WitnessOptions): Witness {
   const marksMet = new Map<string, number>()
   /** Identity that the database took on and whose doubt is not stored yet. */
   let newIdentity: string | null = null
+  /** Sites that this process has heard. */
+  const reported = new Set<string>()
+  const informedBootMs = clock.bootMs() + (options.reportGraceMs ?? 0)
 
   store.onIdentityChange((identity) => {
     log.error(
@@ -215,7 +227,8 @@ export function createWitness(options: WitnessOptions): Witness {
       const decided = decideOwnership(before, request, {
         bootMs: clock.bootMs(),
         waitUntilBootMs: 0,
-        historyTrusted: trusted(row, meta.history_mark),
+        historyTrusted:
+          trusted(row, meta.history_mark) && (!LETS_ALONE.has(request.kind) || isInformed(row)),
         leaseMs,
         driftMs,
         incarnation: meta.incarnation,
@@ -241,6 +254,10 @@ export function createWitness(options: WitnessOptions): Witness {
     }
     return answer
   }
+
+  /** Nobody is known to be ahead of the record, and nobody who can be heard may still say so. */
+  const isInformed = ({ writer, replica }: { writer: string; replica: string }): boolean =>
+    clock.bootMs() >= informedBootMs || (reported.has(writer) && reported.has(replica))
 
   async function restoreTrust(
     tx: Transaction,
@@ -399,6 +416,8 @@ export function createWitness(options: WitnessOptions): Witness {
           )
         })
       }
+      // After it was judged: what it proves must be in the record before anybody is let alone because of it.
+      reported.add(report.site)
       return mark
     },
   }
