@@ -66,13 +66,15 @@ export async function openBackupPart(parts: BackupPartParts): Promise<BackupPart
   const { directory, clock, log } = parts
   if (parts.vault === undefined) return NO_PART
   await mkdir(directory, { recursive: true, mode: 0o700 })
-  const vault = regionVault({ ...parts.vault, env: parts.env, clock, log })
+  const place = parts.vault
+  const vault = regionVault({ ...place, env: parts.env, clock, log })
   const at = (name: string) => ({ ...parts, vault, directory: join(directory, name) })
   const backups = await openBackups(at('backups'))
   const restores = await openRestores(at('restores'))
   const replicas = await openReplicas(at('replicas'))
-  const collects = await openCollects(at('collects'))
-  const verifies = await openVerifies(at('verifies'))
+  const upkeep = (name: string) => ({ ...at(name), vault: place })
+  const collects = await openCollects(upkeep('collects'))
+  const verifies = await openVerifies(upkeep('verifies'))
   const file = join(directory, 'attached.json')
   const attached = await openCheckpointExports({ file, vault, exports: parts.exports, log })
   restores.reserve()

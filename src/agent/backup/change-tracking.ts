@@ -1,6 +1,7 @@
 import { unlinkSync } from 'node:fs'
 import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { writeFileWhole } from '#base/system/files.ts'
 import { BLOCK_BYTES } from '#wire/link/frame.ts'
@@ -143,7 +144,7 @@ export class ChangeTracking implements ChangeWatcher {
     if (record === undefined || about.volume !== volume) return 'it is gone'
     if (record.createdMs !== about.created_ms) return 'it is another volume of this name'
     if (record.failed !== null) return 'it is failed'
-    const found = await (await volumes.open(volume)).stamp()
+    const found = await stampOf(volumes, volume)
     if (found !== about.stamp) return 'its file was changed while no agent had it open'
     this.#of(volume).segments = about.segments.map(({ backup, checkpoint }, i) => ({
       backup,
@@ -220,6 +221,16 @@ export class ChangeTracking implements ChangeWatcher {
     const path = join(this.#directory, `${volume}.blocks`)
     await writeFileWhole(path, encodeSets(about, sets), 0o600)
     tracked.savedAt = path
+  }
+}
+
+/** undefined: the volume cannot be opened, and says so to whoever needs it. */
+async function stampOf(volumes: VolumeStore, volume: string): Promise<string | undefined> {
+  try {
+    return await (await volumes.open(volume)).stamp()
+  } catch (error) {
+    if (isFault(error)) return undefined
+    throw error
   }
 }
 

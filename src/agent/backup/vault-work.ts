@@ -7,7 +7,7 @@ import {
   type VaultVerifyInfo,
   type VaultVerifyRequest,
 } from '#wire/site/backups.ts'
-import type { RegionVault } from './region-vault.ts'
+import { runErrand } from './errands.ts'
 import { durationMs, newWork, openWorks, type WorkRecord, type Works } from './works.ts'
 
 /* Collecting and verifying: work on the vault itself. Both begin anew after a restart; neither can do harm by being cut off. */
@@ -27,7 +27,7 @@ export interface VerifyRecord extends WorkRecord {
 
 interface Parts {
   readonly directory: string
-  readonly vault: RegionVault
+  readonly vault: { readonly place: string; readonly keyFile: string }
   readonly clock: Clock
   readonly log: Log
 }
@@ -45,11 +45,12 @@ export function openCollects({ vault, ...parts }: Parts): Promise<Works<CollectR
     what: 'collection',
     atOnceMax: 1,
     async run({ signal, note }) {
-      const collected = await (await vault.open()).collect({ signal })
+      const done = await runErrand(vault, { kind: 'collect' }, signal)
+      if (done.kind !== 'collect') return
       note({
-        checkpointsDeleted: collected.checkpointsDeleted,
-        freedBytes: collected.bytesFreed,
-        waitingBytes: collected.bytesWaiting,
+        checkpointsDeleted: done.collected.checkpointsDeleted,
+        freedBytes: done.collected.bytesFreed,
+        waitingBytes: done.collected.bytesWaiting,
       })
     },
   })
@@ -80,8 +81,9 @@ export function openVerifies({ vault, ...parts }: Parts): Promise<Works<VerifyRe
     what: 'verification of the vault',
     atOnceMax: 1,
     async run({ record, signal, note }) {
-      const opened = await vault.open()
-      note(outcomeOf(await opened.verify({ data: record.request.data, signal })))
+      const { data } = record.request
+      const done = await runErrand(vault, { kind: 'verify', data }, signal)
+      if (done.kind === 'verify') note(outcomeOf(done.report))
     },
   })
 }

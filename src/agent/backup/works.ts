@@ -5,6 +5,7 @@ import type { Clock } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { writeFileWhole } from '#base/system/files.ts'
+import { ErrandFailed } from './errands.ts'
 import { WORK_UNKNOWN } from './faults.ts'
 
 /* Work that has a name, goes on by itself, and survives the process.
@@ -222,7 +223,7 @@ export class Works<R extends WorkRecord> {
         }
         return
       }
-      const known = isFault(error)
+      const known = isFault(error) || error instanceof ErrandFailed
       log[known ? 'warn' : 'error']({ id, err: error }, `a ${what} failed`)
       const reason = error instanceof Error ? error.message : String(error)
       await this.#end(id, { state: 'failed', code: known ? error.code : 'INTERNAL', reason })
