@@ -98,7 +98,10 @@ async function seed(): Promise<void> {
     protected_instances: instances,
     volumes: disksOfPairs(alpha, [...pairs, ...others]),
   })
+  id.set('foreign', foreign.id).set('p-foreign', others[0]?.id ?? '')
   await insertOperations([
+    failure('group.delete', 'foreign', foreign.id),
+    failure('pair.delete', 'p-foreign', of('Alpha')),
     failure('group.delete', 'Zeta', of('beta')),
     failure('group.create', 'Epsilon', of('Alpha')),
     failure('group.start', 'Alpha', of('Alpha')),

@@ -7,7 +7,7 @@ import { cut, type ListPage, pageOf, type PageWanted } from './pages.ts'
 /* Queries for the list of failed operations, and for ids that are derived from an operation's. */
 type Db = Queries | Transaction
 
-/** Failed operations of a project that nobody has taken off the list. */
+/** Failed operations of a project on what the disaster recovery API made, that nobody has taken off the list. */
 export interface FailureFilter {
   /** At least one. */
   readonly kinds: readonly string[]
@@ -25,6 +25,16 @@ const failures = (db: Db, project: string, filter: FailureFilter) => {
     .where('r.status', 'in', ['failed', 'cancelled'])
     .where('r.kind', 'in', [...kinds])
     .where(sql<SqlBool>`not exists (select 1 from dismissed_failures d where d.operation = r.id)`)
+  // What another API did to its own groups and pairs is its business.
+  query = query
+    .where(
+      sql<SqlBool>`not exists (select 1 from protection_groups g
+        where g.id = r.resource_id and g.form <> 'sdrs')`,
+    )
+    .where(
+      sql<SqlBool>`not exists (select 1 from replication_pairs p join protection_groups g on g.id = p.group_id
+        where p.id = r.resource_id and g.form <> 'sdrs')`,
+    )
   if (group !== undefined) {
     query = query.where('r.entities', 'like', `%"server_group_id":"${group}"%`)
   }
