@@ -162,3 +162,52 @@ test('a forced failover leaves behind the pair that was still copying, and keeps
   assert.deepEqual(await read('az1', volume, 4096), Buffer.alloc(4096, 5))
   await remove(group, pair)
 })
+
+test('a consistency group that copies is neither switched nor failed over, and can be paused in the middle', async () => {
+  const pairs = '/v2/{project}/os-vendor-replications'
+  const groups = '/v2/{project}/os-vendor-replication-consistency-groups'
+  const disks = [await region.volume('middle-1'), await region.volume('middle-2', 1, 'az2')]
+  const data = Buffer.alloc(32 * MIB, 5)
+  await write('az1', disks[0] ?? '', data)
+  const common = { priority_station: 'az1', replication_model: 'hypermetro' }
+  const made = await region.ok(
+    'POST',
+    pairs,
+    { replication: { ...common, volume_ids: disks } },
+    202,
+  )
+  const { id: pair } = made.replication
+  const shown = async () => (await region.ok('GET', `${pairs}/${pair}`)).replication
+  const copying = () =>
+    region.until('it copies', async () => {
+      const { replication_status: status, progress } = await shown()
+      assert.notEqual(status, 'active')
+      return status === 'copying' && Number(progress) > 0
+    })
+  await copying()
+  const request = { replication_consistency_group: { ...common, replication_ids: [pair] } }
+  const { replication_consistency_group: group } = await region.ok('POST', groups, request, 202)
+  await region.until('it is in the group', async () => {
+    return (await shown()).replication_consistency_group_id === group.id
+  })
+  await copying()
+  const path = `${groups}/${group.id}`
+  const action = (name: string, value: unknown = null) => ({
+    [`os-${name}-replication-consistency-group`]: value,
+  })
+  for (const body of [action('reverse'), action('failover'), action('failover', { force: true })]) {
+    assert.equal((await region.call('POST', `${path}/action`, body)).status, 409)
+  }
+  await region.ok('POST', `${path}/action`, action('stop'))
+  assert.equal((await shown()).replication_status, 'inactive')
+  assert.deepEqual(await read('az1', disks[0] ?? '', data.length), data)
+  const change = { replication_consistency_group: { remove_replication_ids: [pair] } }
+  await region.ok('PUT', path, change, 202)
+  await region.until('the pair is alone', async () => {
+    return (await shown()).replication_consistency_group_id === null
+  })
+  for (const one of [path, `${pairs}/${pair}`]) {
+    await region.ok('DELETE', one, undefined, 202)
+    await region.until(`${one} is gone`, async () => (await region.call('GET', one)).status === 404)
+  }
+})
