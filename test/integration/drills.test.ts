@@ -2,8 +2,24 @@
 import assert from 'node:assert/strict'
 import { createPublicKey } from 'node:crypto'
 import { after, before, test } from 'node:test'
+import { newId } from '#base/ids.ts'
+import { createLog } from '#base/log.ts'
+import { systemClock } from '#base/system/clock.ts'
+import { requestDrill } from '#control/operations/definitions/drill-requests.ts'
+import { createSchedule } from '#control/operations/definitions/drill-schedules.ts'
+import {
+  deleteFreePort,
+  requestPort,
+  requestSubnet,
+  requestVpc,
+} from '#control/operations/definitions/network-requests.ts'
+import { groupFacts } from '#control/operations/definitions/sync-views.ts'
+import { createDrillClock } from '#control/operations/drill-clock.ts'
+import { findGroup } from '#control/resources/groups.ts'
 import { defaultVpcId } from '#control/resources/networks.ts'
-import { findReport, listReports } from '#control/resources/drills.ts'
+import { findReport, findSchedule, listReports } from '#control/resources/drills.ts'
+import { setQuotaLimit } from '#control/resources/surroundings.ts'
+import { decideGroup } from '#domain/protection-group.ts'
 import { chainProblems, openReport, type SealedReport } from '#wire/reports/sealed.ts'
 import { GROUPS, instanceLab } from '../support/instance-lab.ts'
 import { PROJECT, type Region, type Reply } from '../support/region.ts'
@@ -40,6 +56,20 @@ const end = async (id: string): Promise<void> => {
 }
 const show = async (id: string): Promise<Reply['body']> =>
   (await region.ok('GET', `${DRILLS}/${id}`)).disaster_recovery_drill
+
+const services = () => lab.services()
+async function network(cidr: string): Promise<string> {
+  const wanted = { project: PROJECT, name: 'apart', description: '', cidr }
+  const outcome = await requestVpc(services(), wanted)
+  assert.ok(outcome.ok)
+  return outcome.vpc.id
+}
+async function subnet(vpc: string, name: string, cidr: string, gateway: string) {
+  const wanted = { project: PROJECT, vpc, name, description: '', cidr, gateway, dhcp: true }
+  const outcome = await requestSubnet(services(), { ...wanted, dns: [], az: null })
+  assert.ok(outcome.ok, JSON.stringify(outcome))
+  return outcome.subnet
+}
 
 const refused = async (over: object, code: string) =>
   await lab.refused('POST', DRILLS, wish(over), code)
@@ -114,4 +144,220 @@ test('a drill boots copies of the DR side in a network of its own, leaves a sign
   assert.equal(now.disaster_recovery_drill_num, 0)
   assert.deepEqual({ ...now, updated_at: 0 }, { ...before, updated_at: 0 })
   assert.equal(now.progress, 100)
+})
+
+test('what a drill may not be made of is refused, and changes nothing', async () => {
+  await refused({ name: 'a b' }, 'SDRS.0202')
+  await refused({ server_group_id: 'x' }, 'SDRS.0207')
+  await refused({ server_group_id: newId() }, 'SDRS.1013')
+  await refused({ drill_vpc_id: 'x' }, 'SDRS.0204')
+  await refused({ drill_vpc_id: newId() }, 'SDRS.1928')
+  await refused({ drill_vpc_id: defaultVpcId(PROJECT) }, 'SDRS.1907')
+  const vpc = await network('192.168.0.0/16')
+  await refused({ drill_vpc_id: vpc }, 'SDRS.1908')
+  await subnet(vpc, 'other', '192.168.128.0/20', '192.168.128.1')
+  await refused({ drill_vpc_id: vpc }, 'SDRS.1909')
+  const { id } = await subnet(vpc, 'same', '192.168.0.0/20', '192.168.0.1')
+  const [own] = await lab.ports(production)
+  const port = await requestPort(services(), {
+    project: PROJECT,
+    subnet: id,
+    address: own?.address ?? '',
+    securityGroups: [],
+    name: 'in the way',
+  })
+  assert.ok(port.ok)
+  await refused({ drill_vpc_id: vpc }, 'SDRS.1910')
+  await deleteFreePort(services(), PROJECT, port.port.id)
+
+  const drill = await make({ drill_vpc_id: vpc })
+  assert.equal((await show(drill)).drill_vpc_id, vpc)
+  await refused({ drill_vpc_id: vpc }, 'SDRS.1921')
+  for (const [kind, code] of [
+    ['vpcs', 'SDRS.1929'],
+    ['subnets', 'SDRS.1930'],
+    ['instances', 'SDRS.1922'],
+    ['volumes', 'SDRS.1922'],
+    ['gigabytes', 'SDRS.1922'],
+  ] as const) {
+    const { store } = region.plane
+    // The group's own drill network is taken, so another would have to be made.
+    const held = kind === 'vpcs' || kind === 'subnets' ? await make() : null
+    await store.write((tx) => setQuotaLimit(tx, PROJECT, kind, 0))
+    await refused({}, code)
+    await store.write((tx) => setQuotaLimit(tx, PROJECT, kind, -1))
+    if (held !== null) await end(held)
+  }
+  const volume = lab.guestAt('az2', (await show(drill)).drill_servers[0].drill_server_id)?.disks[1]
+  assert.ok(volume !== undefined)
+  const pair = { replication: { server_group_id: group, volume_id: volume, name: 'copy' } }
+  await lab.refused('POST', '/v1/{project}/replications', pair, 'SDRS.1825')
+
+  await lab.refused('GET', `${DRILLS}/nonsense`, undefined, 'SDRS.1900')
+  await lab.refused('GET', `${DRILLS}/null`, undefined, 'SDRS.1901')
+  await lab.refused('GET', `${DRILLS}/${newId()}`, undefined, 'SDRS.1902', 404)
+  await lab.refused('DELETE', `${DRILLS}/${newId()}`, undefined, 'SDRS.1902', 404)
+  const strange = await region.call('GET', `${DRILLS}/${drill}`, undefined, 'stranger')
+  assert.equal(strange.status, 403)
+  await end(drill)
+})
+
+test('drills are listed by every filter, renamed, and shown to their project only', async () => {
+  const [first, second] = [await make({ name: 'first' }), await make({ name: 'second' })]
+  const list = async (query: string) => {
+    const { disaster_recovery_drills: rows, count } = await region.ok('GET', `${DRILLS}?${query}`)
+    assert.ok(count >= rows.length)
+    return rows.map(({ id }: { id: string }) => id)
+  }
+  assert.deepEqual(await list(''), [second, first])
+  assert.deepEqual(await list('limit=1&offset=1'), [first])
+  assert.deepEqual(await list(`marker=${second}`), [first])
+  assert.deepEqual(await list('name=FIR'), [first])
+  assert.deepEqual(await list('status=available'), [second, first])
+  assert.deepEqual(await list('status=error'), [])
+  assert.deepEqual(await list(`server_group_id=${newId()}`), [])
+  assert.deepEqual(await list(`drill_vpc_id=${(await show(second)).drill_vpc_id}`), [second])
+  await lab.refused('GET', `${DRILLS}?status=odd`, undefined, 'SDRS.0209')
+  const body = { disaster_recovery_drill: { name: 'renamed' } }
+  const renamed = await region.ok('PUT', `${DRILLS}/${first}`, body)
+  assert.equal(renamed.disaster_recovery_drill.name, 'renamed')
+  const again = { disaster_recovery_drill: { name: '' } }
+  await lab.refused('PUT', `${DRILLS}/${first}`, again, 'SDRS.0202')
+  await end(first)
+  await end(second)
+})
+
+test('a drill is in the way of the deletion of its group, and of nothing else', async () => {
+  const id = await make()
+  const { db } = region.plane.store
+  const found = await findGroup(db, PROJECT, group)
+  assert.ok(found !== undefined)
+  const { facts } = await groupFacts(db, lab.services(), found)
+  assert.equal(facts.drills, 1)
+  const bare = { ...facts, instances: 0, pairs: 0 }
+  assert.deepEqual(decideGroup(bare, { kind: 'delete' }), {
+    ok: false,
+    refusal: 'GROUP_HAS_DRILLS',
+  })
+  assert.equal(decideGroup(facts, { kind: 'stop' }).ok, true)
+  await end(id)
+})
+
+test('probes that fail are told, and the drill is made all the same', async () => {
+  lab.sites.az2.found = ({ probe }) => ({
+    ok: probe.kind === 'boot',
+    detail: probe.kind === 'boot' ? 'it uses its address' : 'connection refused',
+    since_start_ms: probe.kind === 'boot' ? 12 : null,
+    output: '',
+  })
+  const outcome = await requestDrill(lab.services(), {
+    project: PROJECT,
+    user: 'u',
+    group,
+    name: 'probed',
+    vpc: null,
+    options: {
+      probes: { [instance]: [{ kind: 'boot' }, { kind: 'tcp', port: 1 }] },
+      timeoutMs: 1_000,
+    },
+    schedule: null,
+    autoDelete: false,
+  })
+  assert.ok(outcome.ok)
+  await region.plane.operations.waitFor(outcome.operation)
+  const [ready] = await reports(outcome.drill.id)
+  assert.equal((await show(outcome.drill.id)).status, 'available')
+  assert.equal(ready?.report.result, 'probes_failed')
+  assert.equal(ready.report.recovery_time_ms, null)
+  assert.deepEqual(
+    ready.report.servers[0]?.probes.map(({ ok, detail }) => `${ok} ${detail}`),
+    ['true it uses its address', 'false connection refused'],
+  )
+  lab.sites.az2.found = () => ({ ok: true, detail: 'found', since_start_ms: 1, output: '' })
+  await end(outcome.drill.id)
+})
+
+test('a drill that cannot be made says why, and is deleted without a trace', async () => {
+  lab.sites.az2.refusing.set('server.start', 1)
+  const job = await region.jobEnd('POST', DRILLS, wish())
+  assert.deepEqual([job.status, job.error_code], ['FAIL', 'SDRS.1922'])
+  const id = job.entities.disaster_recovery_drill_id
+  assert.equal((await show(id)).status, 'error')
+  const [failed] = await reports(id)
+  assert.deepEqual([failed?.report.stage, failed?.report.result], ['failed', 'failed'])
+  assert.equal(failed?.report.failure?.step, 'start')
+  await end(id)
+  assert.equal((await reports(id))[0]?.report.teardown?.verdict, 'clean')
+})
+
+test('what is left behind is named, the drill stays, and is deleted when that is gone', async () => {
+  const id = await make()
+  const { sites } = region.plane
+  const guest = lab.guestAt('az2', (await show(id)).drill_servers[0].drill_server_id)
+  const volume = guest?.disks[1] ?? ''
+  await sites.command('az2', 'snapshot.create', { snapshot: 'kept', volumes: [volume] })
+  const job = await region.jobEnd('DELETE', `${DRILLS}/${id}`)
+  assert.deepEqual([job.status, job.error_code], ['FAIL', 'SDRS.1923'])
+  assert.equal((await show(id)).status, 'error-deleting')
+  const [left] = await reports(id)
+  assert.equal(left?.report.teardown?.verdict, 'not_clean')
+  assert.match(left.report.teardown.reasons.join(), new RegExp(`disk ${volume}.*snapshots`))
+  const [failure] = (
+    await region.ok(
+      'GET',
+      '/v1/{project}/task-center/failure-jobs?resource_type=disaster_recovery_drills',
+    )
+  ).failure_jobs
+  assert.equal(failure.failure_status, 'deleteFail')
+  await sites.command('az2', 'snapshot.delete', { snapshot: 'kept' })
+  await end(id)
+  assert.equal((await reports(id))[0]?.report.teardown?.verdict, 'clean')
+})
+
+test('a schedule makes a drill and deletes it, once for all that was missed, or never late', async () => {
+  const { store } = region.plane
+  let now = systemClock.wallMs()
+  const clock = { ...systemClock, wallMs: () => now }
+  const later = { ...lab.services(), clock }
+  const parts = {
+    name: 'nightly',
+    rule: 'FREQ=DAILY;BYHOUR=3',
+    zone: 'UTC',
+    options: { probes: {}, timeoutMs: 1_000 },
+    vpc: null,
+    enabled: true,
+    runMissed: true,
+  }
+  const place = { project: PROJECT, user: 'u', group }
+  const made = await createSchedule(later, place, parts)
+  const strict = await createSchedule(later, place, { ...parts, runMissed: false })
+  assert.ok(made.ok && strict.ok)
+  const log = createLog('test', 'silent')
+  const drillClock = createDrillClock(later, log)
+  await drillClock.turn()
+  const row = async (id: string) => (await findSchedule(store.db, PROJECT, id)) ?? made.schedule
+  assert.equal((await row(made.schedule.id)).last_at, null, 'its time has not come')
+
+  // Three nights pass without a control plane.
+  now += 3 * 24 * 3_600_000
+  await drillClock.turn()
+  await drillClock.turn()
+  const after3 = await row(made.schedule.id)
+  assert.equal(after3.last_outcome, 'started late')
+  assert.ok((after3.next_at ?? 0) > now)
+  assert.equal((await row(strict.schedule.id)).last_outcome, 'missed')
+  const drill = after3.last_drill ?? ''
+  await region.until('the drill is made', async () => (await reports(drill)).length === 1)
+  await region.until('and deleted by itself', async () => {
+    await drillClock.turn()
+    return (await reports(drill)).length === 2
+  })
+  const [ended] = await reports(drill)
+  assert.equal(ended?.report.teardown?.verdict, 'clean')
+  assert.equal(ended.report.drill.schedule, made.schedule.id)
+
+  now = (await row(strict.schedule.id)).next_at ?? 0
+  await drillClock.turn()
+  assert.equal((await row(strict.schedule.id)).last_outcome, 'started')
+  assert.equal((await row(made.schedule.id)).last_outcome, 'started')
 })

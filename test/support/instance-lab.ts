@@ -188,6 +188,7 @@ export function instanceLab() {
 
   return {
     start,
+    services: (): RequestServices => services,
     sites,
     blank,
     server,

@@ -35,7 +35,7 @@ export async function probeAll(
     for (let one = open.shift(); one !== undefined; one = open.shift()) {
       const leftMs = Math.max(0, Math.floor(endMs - clock.bootMs()))
       const { finding, final } = await ask(ctx, site, one.task, Math.min(WAIT_MS, leftMs))
-      const after_request_ms = finding.ok ? Math.round(clock.wallMs() - times.requestedAtMs) : null
+      const after_request_ms = finding.ok ? wholeMs(clock.wallMs() - times.requestedAtMs) : null
       findings[one.index] = { ...finding, after_request_ms }
       const over = clock.bootMs() >= endMs
       if (finding.ok || final || over) await ctx.progress((100 * ++done) / tasks.length)
@@ -68,7 +68,7 @@ async function ask(
       { signal, timeoutMs: wait_ms + ANSWER_MS },
     )
     const { ok, detail, since_start_ms } = answer
-    const since = since_start_ms === null ? null : Math.round(since_start_ms)
+    const since = since_start_ms === null ? null : wholeMs(since_start_ms)
     const finding = { ...nothingYet(probe), ok, detail: wellFormed(detail), since_start_ms: since }
     return { finding, final: NEVER.some((text) => detail.startsWith(text)) }
   } catch (error) {
@@ -85,3 +85,6 @@ async function ask(
 const NEVER = ['NO_NETWORK_ACCESS', 'the guest has no NIC']
 
 const wellFormed = (text: string): string => text.toWellFormed().slice(0, 500)
+
+/** A wall clock may have been set back meanwhile. */
+const wholeMs = (ms: number): number => Math.max(0, Math.round(ms))
