@@ -24,13 +24,13 @@ import { requestGroupCommand } from './definitions/group-requests.ts'
 import { preflight } from './definitions/preflight.ts'
 import type { RequestServices } from './definitions/requests.ts'
 import { groupFacts } from './definitions/sync-views.ts'
+import { createSilence } from './silence.ts'
 
 /* Looks every second at the groups that may fail over by themselves, and lets those do it for which every fact speaks
  * (src/domain/automatic-failover.ts). It is the witness that decides: this looks at its records and at what the agents tell it, and the
  * failover is the ordinary one without force, which the witness judges again.
  *
- * SILENCE. How long production has been silent is counted by this process, from the first moment in which it missed it. A process that has
- * just started, or that did not get to listen for a while, may have been the one that was away: it counts from the beginning.
+ * SILENCE of production is counted by this process itself, see silence.ts.
  *
  * SEVERAL CONTROL PLANES may do this over one database. The group's row moves to failing-over, and the row of the automatism from
  * armed to not armed, in the transaction that stores the operation; whoever comes second finds both changed and does nothing.
@@ -68,9 +68,6 @@ const EVERY_MS = 1_000
 /** Groups whose production is heard are looked at less often when there are many: for each of them this long. */
 const HEARD_MS_EACH = 10
 const HEARD_MS_MAX = 10_000
-/** A pause in listening that is so much longer than it should be: this process did not hear either. */
-const GAP_FACTOR = 4
-
 /** The shortest silence that proves anything: every lease has ended, and the last report is as old as one may be. */
 export const silenceFloorMs = (times: {
   readonly leaseMs: number
@@ -82,11 +79,9 @@ export function createAutomaticFailover(options: AutomaticFailoverOptions): Auto
   const { services, clock, log, leaseMs, driftMs, everyMs = EVERY_MS } = options
   const { store, agents, witness, agentSilenceMs } = services
   const floorMs = silenceFloorMs({ leaseMs, driftMs, agentSilenceMs })
-  /** By site: CLOCK_BOOTTIME of the first look in a row that missed it. */
-  const missedSince = new Map<string, number>()
+  const silence = createSilence({ agents, clock, everyMs })
   /** By group: CLOCK_BOOTTIME of the last look. */
   const lookedAt = new Map<string, number>()
-  let listenedMs: number | null = null
   let stopping = false
   let cancel = () => {}
   let cancelListening = () => {}
@@ -105,12 +100,12 @@ export function createAutomaticFailover(options: AutomaticFailoverOptions): Auto
   /** Beside the looks, which take as long as the database does. */
   function keepListening(): void {
     if (stopping) return
-    listen()
+    silence.listen()
     cancelListening = clock.after(everyMs, keepListening)
   }
 
   async function round(): Promise<void> {
-    listen()
+    silence.listen()
     const rows = await enabledAutomatics(store.db)
     const enabled = new Set(rows.map((row) => row.group_id))
     for (const id of lookedAt.keys()) if (!enabled.has(id)) lookedAt.delete(id)
@@ -123,18 +118,6 @@ export function createAutomaticFailover(options: AutomaticFailoverOptions): Auto
         if (!isFault(error)) throw error
         log.info({ err: error, group: row.group_id }, 'an automatic failover was not judged')
       }
-    }
-  }
-
-  /** Who is missed, and since which look. */
-  function listen(): void {
-    const nowMs = clock.bootMs()
-    const gapMs = listenedMs === null ? 0 : nowMs - listenedMs
-    listenedMs = nowMs
-    if (gapMs > everyMs * GAP_FACTOR) missedSince.clear()
-    for (const { report } of agents.list()) {
-      if (agents.heard(report.site)) missedSince.delete(report.site)
-      else if (!missedSince.has(report.site)) missedSince.set(report.site, nowMs)
     }
   }
 
@@ -193,15 +176,10 @@ export function createAutomaticFailover(options: AutomaticFailoverOptions): Auto
             },
       copied: facts.usablePairs === facts.pairs && judged.leavesBehind.length === 0,
       productionHeard: agents.heard(production),
-      silentMs: silentFor(production),
+      silentMs: silence.ofSite(production),
       silenceNeededMs: Math.max(row.silence_ms, floorMs),
       dr: drSide(group, record?.epoch ?? 0),
     }
-  }
-
-  function silentFor(site: string): number {
-    const since = missedSince.get(site)
-    return since === undefined ? 0 : Math.floor(clock.bootMs() - since)
   }
 
   /** In sync nobody has one; whatever is recorded all the same is waited for. */
