@@ -237,7 +237,7 @@ export async function giveBack(tx: Transaction, token: string, runAt: number): P
     .updateTable('operations')
     .set((eb) => ({
       lease_owner: null,
-      run_at: eb.case().when('run_at', '=', WOKEN).then(0).else(runAt).end(),
+      run_at: sql<number>`case when run_at = ${sql.lit(WOKEN)} then 0 else cast(${runAt} as bigint) end`,
       attempts: eb('attempts', '-', 1),
     }))
     .where('lease_owner', '=', token)
