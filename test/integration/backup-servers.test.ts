@@ -1,0 +1,210 @@
+/** Servers of two real agents are backed up under a policy, their disks destroyed and restored, byte for byte; one of them replicates. */
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { systemClock } from '#base/system/clock.ts'
+import {
+  type AcceptedRun,
+  requestBackup,
+  requestDeletion,
+} from '#control/operations/definitions/backup-requests.ts'
+import type { RequestServices } from '#control/operations/definitions/requests.ts'
+import { requestRestore } from '#control/operations/definitions/restore-requests.ts'
+import { requestServers } from '#control/operations/definitions/server-requests.ts'
+import { diskBackupsOf, itemsOf } from '#control/resources/checkpoints.ts'
+import { readRestore } from '#control/resources/restores.ts'
+import { disksOf } from '#control/resources/servers.ts'
+import { stepResults } from '#control/operations/records.ts'
+import type { CheckpointItemRow } from '#control/store/tables/checkpoints.ts'
+import { fakeGuests } from '../support/fake-guests.ts'
+import { PROJECT, Region } from '../support/region.ts'
+
+const MIB = 1024 * 1024
+const PROVIDER = 'fc4d5750-22e7-4798-8a46-f48f62c4c1da'
+
+let directory = ''
+let region: Region
+let services: RequestServices
+
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'hf-backup-'))
+  await writeFile(join(directory, 'vault.key'), randomBytes(32))
+  region = await Region.start({
+    servers: { az1: fakeGuests(), az2: fakeGuests() },
+    agent: {
+      'vault.place': join(directory, 'vault'),
+      'vault.keyFile': join(directory, 'vault.key'),
+    },
+  })
+  const { store, operations, agents } = region.plane
+  const sites = ['az1', 'az2']
+  services = { store, operations, agents, clock: systemClock, sites, agentSilenceMs: 1_000 }
+})
+after(async () => {
+  await region.stop()
+  await rm(directory, { recursive: true, force: true })
+})
+
+/** A running server with two blank disks. */
+async function serverWithDisks(name: string): Promise<{ id: string; volumes: string[] }> {
+  const disk = (bootIndex: number | null) => ({
+    source: { kind: 'blank' as const },
+    sizeGb: 1,
+    bootIndex,
+    device: null,
+    deleteWithServer: false,
+    type: null,
+  })
+  const outcome = await requestServers(
+    services,
+    {
+      project: PROJECT,
+      user: 'c'.repeat(32),
+      name,
+      description: null,
+      az: 'az1',
+      flavor: 't2.micro',
+      image: null,
+      disks: [disk(0), disk(null)],
+      nics: [],
+      keyName: null,
+      metadata: {},
+      tags: {},
+      autoRecovery: false,
+    },
+    1,
+  )
+  assert.ok(outcome.ok, JSON.stringify(outcome))
+  await ended(outcome.operation)
+  const id = outcome.servers[0]?.id ?? ''
+  const disks = (await disksOf(services.store.db, [id])).get(id) ?? []
+  return { id, volumes: disks.map(({ volume }) => volume) }
+}
+
+async function ended(operation: string): Promise<void> {
+  const view = await services.operations.waitFor(operation)
+  assert.equal(view.status, 'succeeded', `${view.kind}: ${view.failReason}`)
+}
+
+async function write(name: string, offset: number, bytes: Buffer): Promise<void> {
+  const client = await region.nbd('az1', name)
+  await client.write(offset, bytes)
+  await client.disconnect()
+}
+
+async function read(name: string, offset: number, length: number): Promise<Buffer> {
+  const client = await region.nbd('az1', name)
+  const bytes = await client.read(offset, length)
+  await client.disconnect()
+  return bytes
+}
+
+async function backUp(server: string): Promise<{ item: CheckpointItemRow; site: unknown }> {
+  const outcome = await requestBackup(services, {
+    project: PROJECT,
+    server,
+    provider: PROVIDER,
+    name: null,
+    description: null,
+    incremental: true,
+    tags: [],
+    extraInfo: {},
+  })
+  assert.ok(outcome.ok, JSON.stringify(outcome))
+  const { operation, checkpoint }: AcceptedRun = outcome
+  await ended(operation)
+  const [item] = await itemsOf(services.store.db, checkpoint.id)
+  assert.ok(item !== undefined)
+  const { take } = await stepResults(services.store.db, operation)
+  return { item, site: (take as { site: string }).site }
+}
+
+async function restore(item: CheckpointItemRow): Promise<void> {
+  const outcome = await requestRestore(services, {
+    project: PROJECT,
+    provider: PROVIDER,
+    checkpoint: item.checkpoint,
+    target: { item: item.id, server: item.resource, mapping: null, powerOn: true },
+    parameters: {},
+    restoreTarget: null,
+  })
+  assert.ok(outcome.ok, JSON.stringify(outcome))
+  const [operation] = await services.operations.list({ resourceId: item.resource, limit: 1 })
+  await services.operations.waitFor(operation?.id ?? '')
+  const row = await readRestore(services.store.db, outcome.restore.id)
+  assert.equal(row?.status, 'success', row?.resources_reason)
+}
+
+test('a server whose disks were destroyed comes back byte for byte, from the backup of its choice', async () => {
+  const { id, volumes } = await serverWithDisks('alone')
+  const [root = '', data = ''] = volumes
+  const [one, two, three] = [randomBytes(MIB), randomBytes(MIB), randomBytes(MIB)]
+  await write(root, 5 * MIB, one)
+  await write(data, 1000 * MIB, two)
+  const first = await backUp(id)
+  assert.equal(first.site, 'az1')
+  assert.equal(first.item.incremental, 0)
+  await write(data, 1000 * MIB, three)
+  const second = await backUp(id)
+  assert.equal(second.item.incremental, 1)
+  const disks = (await diskBackupsOf(services.store.db, [second.item.id])).get(second.item.id)
+  assert.deepEqual(
+    disks?.map(({ volume, system, size_gb }) => [volume, system, size_gb]),
+    [
+      [root, 1, 1],
+      [data, 0, 1],
+    ],
+  )
+
+  const ruin = randomBytes(8 * MIB)
+  for (const volume of volumes) await write(volume, 0, ruin)
+  await write(data, 996 * MIB, ruin)
+  await restore(second.item)
+  assert.ok((await read(root, 5 * MIB, MIB)).equals(one))
+  assert.ok((await read(data, 1000 * MIB, MIB)).equals(three))
+  assert.ok((await read(data, 996 * MIB, 4 * MIB)).equals(Buffer.alloc(4 * MIB)))
+  await restore(first.item)
+  assert.ok((await read(data, 1000 * MIB, MIB)).equals(two))
+
+  // Deleting the first breaks nothing of the one that was built on it.
+  const gone = await requestDeletion(services, PROJECT, first.item.checkpoint, [])
+  assert.ok(gone.ok)
+  for (const operation of gone.operations) await ended(operation)
+  await restore(second.item)
+  assert.ok((await read(data, 1000 * MIB, MIB)).equals(three))
+  assert.ok((await read(root, 5 * MIB, MIB)).equals(one))
+})
+
+test('a server whose disks replicate is read at the DR side, and restored to both sides', async () => {
+  const { id, volumes } = await serverWithDisks('protected')
+  const group = await region.group()
+  const wish = { server_group_id: group, server_id: id, name: 'inst' }
+  await region.job('POST', '/v1/{project}/protected-instances', { protected_instance: wish })
+  const rows = await services.store.db
+    .selectFrom('volumes')
+    .select(['id', 'pair'])
+    .where('id', 'in', volumes)
+    .execute()
+  const pairs = volumes.map((volume) => rows.find((row) => row.id === volume)?.pair ?? '')
+  await region.act(group, 'start-server-group')
+  for (const pair of pairs) await region.inSync(pair)
+  const [root = '', data = ''] = pairs
+  const [one, two] = [randomBytes(MIB), randomBytes(MIB)]
+  await write(root, 0, one)
+  await write(data, 512 * MIB, two)
+  const { item, site } = await backUp(id)
+  assert.equal(site, 'az2')
+  await write(root, 0, randomBytes(4 * MIB))
+  await write(data, 512 * MIB, randomBytes(4 * MIB))
+  await restore(item)
+  assert.ok((await read(root, 0, MIB)).equals(one))
+  assert.ok((await read(data, 512 * MIB, MIB)).equals(two))
+  assert.ok((await read(data, 513 * MIB, 3 * MIB)).equals(Buffer.alloc(3 * MIB)))
+  // The next one is read there as well, and has what the restore wrote.
+  const next = await backUp(id)
+  assert.equal(next.site, 'az2')
+  assert.equal(next.item.incremental, 1)
+})
