@@ -172,10 +172,12 @@ export class Nemesis {
       [dr, other],
       [other, dr],
     ])
-    // The control plane is dead, and production lives but hears nobody.
+    // The control plane is dead, and production lives but hears nobody: until the operator is done, however long that takes. A production that was
+    // given a lease meanwhile would rightly answer beside the other site.
+    const broken = Promise.withResolvers<void>()
     await Promise.all([
-      this.#cutFor(cuts, forMs, () => breakGlass(dr)),
-      this.#killFor(['ctl'], forMs + 500),
+      this.#cutFor(cuts, forMs, () => breakGlass(dr).finally(broken.resolve)),
+      this.#killFor(['ctl'], forMs + 500, () => broken.promise),
     ])
   }
 
