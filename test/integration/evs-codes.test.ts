@@ -15,6 +15,7 @@ import {
   type Produced,
   tableLines,
 } from '../support/codes.ts'
+import { disksOfPairs, groupRow, insertRows, pairRow } from '../support/group-rows.ts'
 import { insertServers } from '../support/server-rows.ts'
 
 /** Every published error code of the volume API, with rows that are made for it and no agents. */
@@ -673,6 +674,44 @@ test('each code that can occur is answered in its situation', async () => {
     const found = [reply.body?.error?.code, reply.status]
     assert.deepEqual(found, [code, status], JSON.stringify(reply.body))
   }
+})
+
+test('one disk of a pair that replicates is changed through no door, and is the same afterwards', async () => {
+  const group = groupRow(project, { status: 'protected' })
+  const pair = pairRow(group, 1, { in_session: 1, status: 'protected' })
+  await insertRows(lab.store, {
+    protection_groups: [group],
+    replication_pairs: [pair],
+    volumes: disksOfPairs(group, [pair]),
+  })
+  const volume = pair.source_volume
+  const snapshot = await snapshotRow('available')
+  const volumes = JSON.stringify([volume])
+  await lab.store.write((tx) =>
+    tx.updateTable('snapshots').set({ volumes }).where('id', '=', snapshot).execute(),
+  )
+  const state = async () => await lab.store.db.selectFrom('volumes').selectAll().execute()
+  const before = await state()
+  const doors: [Method, string, unknown][] = [
+    ['DELETE', `${VOLUMES}/${volume}`, undefined],
+    ['DELETE', `${CLOUD}/${volume}`, undefined],
+    ['POST', `${VOLUMES}/${volume}/action`, extend(100)],
+    ['POST', `${CLOUD}/${volume}/action`, extend(100)],
+    ['POST', `${VOLUMES}/${volume}/action`, { 'os-retype': { new_type: 'ESSD' } }],
+    ['POST', `${VOLUMES}/${volume}/retype`, { 'os-retype': { new_type: 'ESSD' } }],
+    ['POST', `${VOLUMES}/${volume}/action`, { 'os-update_readonly_flag': { readonly: true } }],
+    [
+      'POST',
+      `/v2/{project}/cloudsnapshots/${snapshot}/rollback`,
+      { rollback: { volume_id: volume } },
+    ],
+  ]
+  for (const [method, path, body] of doors) {
+    const reply = await send(method, path, body)
+    const found = [reply.status, reply.body?.error?.code]
+    assert.deepEqual(found, [400, 'EVS.2089'], `${method} ${path} ${JSON.stringify(body)}`)
+  }
+  assert.deepEqual(await state(), before)
 })
 
 test('the page lists the same codes for the same reasons', () => {
