@@ -17,6 +17,7 @@ import { OWNERSHIP_WAIT } from '#control/sites/witness.ts'
 import { STORE_BUSY } from '#control/store/store.ts'
 import type { QuotaKind } from '#domain/quota.ts'
 import { ApiLab, type Reply } from '../support/api.ts'
+import { assertGo, SDRS_FLAT_JOB, SDRS_JOB } from '../support/go-types.ts'
 import { insertRows, instanceRow, volumeRow } from '../support/group-rows.ts'
 import {
   NEVER,
@@ -557,6 +558,8 @@ const FAILED_JOBS: Readonly<Record<string, Situation>> = {
   },
 }
 
+const MAY_HAVE_CHILDREN = /ProtectionGroup|^batch|Drill$/
+
 /** Begins with a capital, ends with a stop. */
 const SENTENCE = /^[A-Z].*[.!?}]$/s
 
@@ -617,6 +620,7 @@ test('every job that fails has the code of what it was to do, and a reason that 
     await lab.operations.cancel(job_id as string)
     const job = await world.ok('GET', `jobs/${job_id}`)
     assert.deepEqual([job.status, job.error_code], ['FAIL', `SDRS.${code}`], `${code}: ${path}`)
+    assertGo(MAY_HAVE_CHILDREN.test(job.job_type as string) ? SDRS_JOB : SDRS_FLAT_JOB, job)
     const parts = (job.fail_reason as string).split('error : ')
     assert.equal(parts.length, 2, job.fail_reason)
     const { badRequest } = JSON.parse(parts[1] ?? '') as {

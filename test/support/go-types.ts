@@ -267,3 +267,153 @@ export const VENDOR_VOLUME = struct({
   encrypted: 'bool',
   tags: map('string'),
 })
+
+// ---------------------------------------------------------------- disaster recovery
+
+const SDRS_TAGS = list(struct({ key: 'string', value: 'string' }))
+
+export const SDRS_DOMAIN = struct({
+  id: 'string',
+  name: 'string',
+  description: 'string',
+  sold_out: 'bool',
+  local_replication_cluster: struct({ availability_zone: 'string' }),
+  remote_replication_cluster: struct({ availability_zone: 'string' }),
+})
+
+export const SDRS_GROUP = struct({
+  id: 'string',
+  name: 'string',
+  description: 'string',
+  status: 'string',
+  progress: 'int',
+  source_availability_zone: 'string',
+  target_availability_zone: 'string',
+  domain_id: 'string',
+  domain_name: 'string',
+  priority_station: 'string',
+  protected_instance_num: 'int',
+  replication_num: 'int',
+  disaster_recovery_drill_num: 'int',
+  protected_status: 'string',
+  replication_status: 'string',
+  health_status: 'string',
+  source_vpc_id: 'string',
+  target_vpc_id: 'string',
+  test_vpc_id: 'string',
+  dr_type: 'string',
+  server_type: 'string',
+  created_at: 'string',
+  updated_at: 'string',
+  protection_type: 'string',
+  replication_model: 'string',
+})
+
+export const SDRS_PAIR = struct({
+  id: 'string',
+  name: 'string',
+  description: 'string',
+  replication_model: 'string',
+  status: 'string',
+  progress: 'int',
+  replication_status: 'string',
+  attachment: list(struct({ protected_instance: 'string', device: 'string' })),
+  server_group_id: 'string',
+  volume_ids: 'string',
+  priority_station: 'string',
+  fault_level: 'string',
+  created_at: 'string',
+  updated_at: 'string',
+  failure_detail: 'string',
+  record_metadata: struct({
+    multiattach: 'bool',
+    bootable: 'bool',
+    volume_size: 'int',
+    volume_type: 'string',
+  }),
+})
+
+export const SDRS_INSTANCE = struct({
+  id: 'string',
+  name: 'string',
+  description: 'string',
+  server_group_id: 'string',
+  status: 'string',
+  progress: 'int',
+  source_server: 'string',
+  target_server: 'string',
+  created_at: 'string',
+  updated_at: 'string',
+  priority_station: 'string',
+  attachment: list(struct({ replication: 'string', device: 'string' })),
+  tags: SDRS_TAGS,
+  metadata: map('string'),
+})
+
+export const SDRS_DRILL = struct({
+  id: 'string',
+  name: 'string',
+  status: 'string',
+  drill_vpc_id: 'string',
+  server_group_id: 'string',
+  created_at: 'string',
+  updated_at: 'string',
+  drill_servers: list(struct({ protected_instance: 'string', drill_server_id: 'string' })),
+})
+
+const SDRS_JOB_FIELDS = {
+  job_id: 'string',
+  job_type: 'string',
+  status: 'string',
+  begin_time: 'time',
+  end_time: 'time',
+  error_code: 'string',
+  fail_reason: 'string',
+} as const
+
+/** Of one pair or one instance: nothing but text among the entities. */
+export const SDRS_FLAT_JOB = struct({ ...SDRS_JOB_FIELDS, entities: map('string') })
+
+/** Of a group or of several instances: it may have children, which are flat. */
+export const SDRS_JOB = struct({
+  ...SDRS_JOB_FIELDS,
+  entities: struct({
+    server_group_id: 'string',
+    disaster_recovery_drill_id: 'string',
+    protected_instance_id: 'string',
+    replication_pair_id: 'string',
+    sub_jobs: list(SDRS_FLAT_JOB),
+  }),
+})
+
+export const SDRS_FAILURE_JOB = struct({
+  job_status: 'string',
+  resource_id: 'string',
+  resource_name: 'string',
+  resource_type: 'string',
+  failure_status: 'string',
+  job_id: 'string',
+  job_type: 'string',
+  begin_time: 'time',
+  error_code: 'string',
+  fail_reason: 'string',
+})
+
+export const SDRS_QUOTAS = struct({
+  quotas: struct({
+    resources: list(struct({ type: 'string', used: 'int', quota: 'int', min: 'int', max: 'int' })),
+  }),
+})
+
+export const SDRS_RPO = struct({
+  id: 'string',
+  point_time: 'string',
+  resource_num: 'int',
+  resource_type: 'string',
+  created_at: 'string',
+  updated_at: 'string',
+})
+
+/** A page of a list. */
+export const sdrsPage = (member: string, of: GoType): GoType =>
+  struct({ [member]: list(of), count: 'int' })

@@ -218,9 +218,15 @@ export class SdrsWorld {
     await this.report()
   }
 
-  /** These sites report now, and the others have not for long. */
+  /** These sites report now, and the others have not for long. However slow the machine is, the reports stay new until the next ones. */
   async report(sites: readonly string[] = SITES): Promise<void> {
-    this.lab.clock.advance(5_000)
-    for (const site of sites) await this.lab.agents.receive(reportOf(site, this.#sessions))
+    const { clock, agents } = this.lab
+    clock.advance(LEAD_MS + 5_000)
+    // Given at a time that has not come yet.
+    clock.advance(LEAD_MS)
+    for (const site of sites) await agents.receive(reportOf(site, this.#sessions))
+    clock.advance(-LEAD_MS)
   }
 }
+
+const LEAD_MS = 60_000
