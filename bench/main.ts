@@ -2,6 +2,7 @@ import { tmpdir } from 'node:os'
 import { parseArgs } from 'node:util'
 import { LOADS, type LoadName } from './lib/fio.ts'
 import { benchApi } from './api.ts'
+import { benchDrill } from './drill.ts'
 import { benchFailover } from './failover.ts'
 import { benchLatency } from './latency.ts'
 import { benchLists } from './lists.ts'
@@ -29,6 +30,7 @@ const USAGE = `npm run bench -- QUESTION [options]
   servers        how long eight protected servers are away when their site is lost
   lists          the 99th percentile of lists of 1000 servers
   api            reads and jobs over HTTP with 1000 groups, 10000 pairs and 50 clients at once
+  drill          what a drill costs the writes of production, on this file system and on XFS
   snapshots      what taking a snapshot and preserving before-images cost the writers
 
   --json         one line of JSON per case
@@ -73,6 +75,7 @@ else if (question === 'memory') {
 else if (question === 'resync') await benchResync({ ...options, sizeMib: Number(values.size) })
 else if (question === 'lists') await benchLists(options)
 else if (question === 'api') await benchApi(options)
+else if (question === 'drill') await benchDrill(options)
 else if (question === 'servers') await benchServers(options)
 else if (question === 'vault') await benchVault(options)
 else if (question === 'snapshots') {

@@ -10,6 +10,7 @@ import { defaultVpcId } from '#control/resources/networks.ts'
 import { makeCertificates, PROJECT, startRegionAgent } from '../support/region-parts.ts'
 import { fakeGuests } from '../support/fake-guests.ts'
 import { consistencyLife } from './crash/consistency.ts'
+import { drillLife } from './crash/drills.ts'
 import { ProtectedServer } from './crash/instances.ts'
 import { type Answer, Lives } from './crash/lives.ts'
 import { serverLife } from './crash/servers.ts'
@@ -277,6 +278,7 @@ test('every operation ends in its declared state, wherever the control plane is 
   })
   await inSync(first)
   await inSync(second)
+  await drillLife(lives, group, guests.az2)
   await mark('az1', first, 'in step')
   await act(group, { 'failover-server-group': {} }, 'failing-over', 'failed-over', 'target')
   assert.equal(await marked('az2', first), 'in step')
