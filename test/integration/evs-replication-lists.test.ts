@@ -3,9 +3,11 @@ import { after, before, test } from 'node:test'
 import { BasicCredentials } from '@huaweicloud/huaweicloud-sdk-core/auth/BasicCredentials.js'
 import { HcClient } from '@huaweicloud/huaweicloud-sdk-core/HcClient.js'
 import { DefaultHttpClient } from '@huaweicloud/huaweicloud-sdk-core/http/DefaultHttpClient.js'
+import { imageId } from '#control/resources/images.ts'
 import { ApiLab, REGION } from '../support/api.ts'
 import { assertGo, type GoType } from '../support/go-types.ts'
 import { disksOfPairs, groupRow, insertRows, pairRow, volumeRow } from '../support/group-rows.ts'
+import { insertServers } from '../support/server-rows.ts'
 import { OpenStack } from '../support/openstack-cli.ts'
 
 /**
@@ -208,6 +210,41 @@ test('a pair that was asked for by a signed request is shown as being created fr
   assertGo(GO_PAIR, replication)
 })
 
+test('the DR disk may be in a server that is stopped, and not in one that runs', async () => {
+  const { db } = lab.store
+  await insertServers(lab.store, project, 1, imageId('holdfast-tiny'))
+  const server = await db.selectFrom('servers').selectAll().executeTakeFirstOrThrow()
+  const disk = await db.selectFrom('server_disks').selectAll().executeTakeFirstOrThrow()
+  const production = volumeRow(project, 'az2')
+  await insertRows(lab.store, { volumes: [production] })
+  const create = async () =>
+    await lab.call(
+      {
+        method: 'POST',
+        url: PAIRS(),
+        headers: { 'x-auth-token': token },
+        body: {
+          replication: {
+            volume_ids: [production.id, disk.volume],
+            priority_station: 'az2',
+            replication_model: 'hypermetro',
+          },
+        },
+      },
+      'evs',
+    )
+  const refused = await create()
+  assert.equal(refused.status, 409, refused.text)
+  assert.match(refused.text, /37100058/)
+  const off = { status: 'stopped', power: 'off' }
+  await lab.store.write(async (tx) => {
+    await tx.updateTable('servers').set(off).where('id', '=', server.id).execute()
+  })
+  assert.equal((await create()).status, 202)
+  const taken = await create()
+  assert.deepEqual([taken.status, /EVS\.2089/.test(taken.text)], [400, true])
+})
+
 test('openstacksdk finds the service in the catalogue and reads both lists', {
   skip: OpenStack.missing(),
 }, async () => {
@@ -225,7 +262,7 @@ for path, key in (('/os-vendor-replications', 'replications'), ('/os-vendor-repl
 print(json.dumps(found))
 `
     assert.deepEqual(await openstack.sdk(script), [
-      ['replications', 200, 6],
+      ['replications', 200, 7],
       ['replication_consistency_groups', 200, 2],
     ])
     assert.deepEqual(openstack.offences, [])
