@@ -33,7 +33,7 @@ case "${1:-}" in
   demo)  wanted="e2fsprogs:mke2fs"
          useful="qemu-system-x86:qemu-system-x86_64" ;;
   test)  wanted="e2fsprogs:mke2fs qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit libnbd-bin:nbdinfo fio:fio openssl:openssl sqlite3:sqlite3 python3-openstackclient:openstack postgresql:/usr/lib/postgresql/*/bin/initdb iproute2:ip nftables:nft xfsprogs:mkfs.xfs"
-         useful="qemu-system-x86:qemu-system-x86_64 libvirt-daemon:libvirtd libvirt-daemon-driver-qemu:libvirtd libvirt-clients:virsh btrfs-progs:mkfs.btrfs ceph-mon:ceph-mon ceph-osd:ceph-osd ceph-common:ceph radosgw:radosgw" ;;
+         useful="qemu-system-x86:qemu-system-x86_64 libvirt-daemon:libvirtd libvirt-daemon-driver-qemu:libvirtd libvirt-clients:virsh btrfs-progs:mkfs.btrfs ceph-mon:ceph-mon ceph-osd:ceph-osd ceph-common:ceph radosgw:radosgw python3-karborclient:karbor" ;;
   torture) wanted="iproute2:ip nftables:nft e2fsprogs:mke2fs xfsprogs:mkfs.xfs" ;;
   bench) wanted="qemu-utils:qemu-io qemu-system-common:qemu-storage-daemon nbdkit:nbdkit fio:fio restic:restic borgbackup:borg xfsprogs:mkfs.xfs" ;;
   *)     wanted="" ;;
