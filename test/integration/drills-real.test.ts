@@ -121,18 +121,15 @@ test('a drill shows every acknowledged write while production goes on, touches n
     }
   })()
   const acknowledged = saidAt('az1', id).acknowledged
+  const probes = ['boot:READY counter', 'boot', 'http:80/', 'tcp:80']
   const started = await the().holdfast(
-    ...['drill', 'start', 'rehearsal', '--group', group, '--json'],
-    ...[
-      '--probe',
-      'boot:READY counter',
-      '--probe',
-      'boot',
-      '--probe',
-      'http:80/',
-      '--probe',
-      'tcp:80',
-    ],
+    'drill',
+    'start',
+    'rehearsal',
+    '--group',
+    group,
+    '--json',
+    ...probes.flatMap((probe) => ['--probe', probe]),
   )
   watching = false
   await watch

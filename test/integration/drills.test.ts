@@ -21,7 +21,7 @@ import { findReport, findSchedule, listReports } from '#control/resources/drills
 import { setQuotaLimit } from '#control/resources/surroundings.ts'
 import { decideGroup } from '#domain/protection-group.ts'
 import { chainProblems, openReport, type SealedReport } from '#wire/reports/sealed.ts'
-import { GROUPS, instanceLab } from '../support/instance-lab.ts'
+import { instanceLab } from '../support/instance-lab.ts'
 import { PROJECT, type Region, type Reply } from '../support/region.ts'
 
 const DRILLS = '/v1/{project}/disaster-recovery-drills'
