@@ -1,16 +1,19 @@
 /** The real `openstack` command on disks, their types and their snapshots, against a complete system; each answer is held against the contract. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
+import { connectNbd } from '#client/nbd/client.ts'
 import { Lab } from '../lab.ts'
+import { testImages } from '../support/images.ts'
 import { OpenStack } from '../support/openstack-cli.ts'
 
 const skip = OpenStack.missing()
+const images = await testImages()
 let lab: Lab
 let openstack: OpenStack
 
 before(async () => {
   if (skip !== false) return
-  lab = await Lab.start()
+  lab = await Lab.start('skip' in images ? {} : { HOLDFAST_IMAGE_DIR: images.directory })
   openstack = await OpenStack.start(lab.credentials)
 })
 after(async () => {
@@ -139,6 +142,23 @@ test('a snapshot is taken, listed, shown, changed, made a disk of, and deleted',
     (list) => list.length === 0,
   )
   await openstack.ok(...words('volume delete copy twin origin'))
+})
+
+test('a disk is made of an image', {
+  skip: skip === false && 'skip' in images ? images.skip : skip,
+}, async () => {
+  await openstack.ok(...words('volume create --size 1 --image holdfast-tiny system'))
+  const made = await available('system')
+  assert.deepEqual([made.bootable, made.size], ['true', 1])
+  const { unix } = await lab.connection(made.id)
+  const client = await connectNbd({ unix }, { exportName: made.id })
+  const start = await client.read(0, 4_096)
+  await client.disconnect()
+  assert.ok(
+    start.some((byte) => byte !== 0),
+    'it has the bytes of the image',
+  )
+  await openstack.ok('volume', 'delete', 'system')
 })
 
 test('limits say what is used', { skip }, async () => {
