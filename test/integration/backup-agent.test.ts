@@ -12,7 +12,7 @@ import { systemClock } from '#base/system/clock.ts'
 import { createAuthority, issueCertificate } from '#base/system/pki.ts'
 import { connectNbd } from '#client/nbd/client.ts'
 import type { BackupInfo } from '#wire/site/backups.ts'
-import { imageOf, PIECE_BYTES } from './backup-lab/content.ts'
+import { imageOf, PIECE_BYTES, RANDOM_BYTES } from './backup-lab/content.ts'
 import { Refused, SiteProcess } from './backup-lab/site-process.ts'
 
 const MIB = 1024 * 1024
@@ -78,8 +78,8 @@ async function assertHolds(site: SiteProcess, checkpoint: string, image: Buffer)
 
 describe('backups', () => {
   test('a killed agent goes on with its backup, which shows the moment before', async () => {
-    const request = backupOf(null, { rate_bytes: 24 * MIB })
-    await source.until('backup.start', request, (info) => info.read_bytes > 35 * MIB)
+    const request = backupOf(null, { rate_bytes: 16 * MIB })
+    await source.until('backup.start', request, (info) => info.read_bytes > 25 * MIB)
     // Not of the moment any more.
     await source.ask('lab.fill', { volume: 'data', from: 100, to: 110, seed: 2 })
     await source.kill()
@@ -98,9 +98,10 @@ describe('backups', () => {
     seeds.fill(2, 100, 110)
     first = info
     // What the killed one had stored as a whole was used by the one that went on.
-    const all = (PIECES - HOLE) * (PIECE_BYTES / 2)
+    const all = (PIECES - HOLE) * RANDOM_BYTES
+    // On a busy machine the killed one may have been through with it.
     assert.ok(
-      manifest.storedBytes < all * 1.05 - durable,
+      manifest.storedBytes < all * 1.05 - durable || durable >= all,
       `${manifest.storedBytes} of about ${all}, ${durable} were there`,
     )
   })
@@ -343,7 +344,7 @@ describe('replicas', () => {
     const { request: last } = await through()
     const info = await source.ended('replica.start', last)
     assert.equal(info.state, 'done', info.reason ?? '')
-    const all = (PIECES - HOLE) * (PIECE_BYTES / 2)
+    const all = (PIECES - HOLE) * RANDOM_BYTES
     assert.ok(info.missing_bytes > all * 0.9, `${info.missing_bytes} were missing`)
     assert.ok(
       info.sent_bytes <= 1.05 * info.missing_bytes,
