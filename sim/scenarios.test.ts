@@ -31,7 +31,7 @@ test('a writer that is cut off answers nothing once its contact is over, and goe
 test('power lost at the replica costs a copy of the dirty regions only, under a record that says so', () => {
   const { world, until } = calmWorld(6)
   const site = world.site('az2')
-  world.losePower(site)
+  world.observer.losePower(site)
   world.timeline.runUntil(world.timeline.nowMs + 500)
   site.host.boot()
   world.startAgent(site)
@@ -44,7 +44,7 @@ test('power lost at the replica costs a copy of the dirty regions only, under a 
 test('power lost at the writer is made good from the replica before anything is served', () => {
   const { world, until } = calmWorld(7)
   const site = world.site('az1')
-  world.losePower(site)
+  world.observer.losePower(site)
   world.timeline.runUntil(world.timeline.nowMs + 500)
   site.host.boot()
   world.startAgent(site)

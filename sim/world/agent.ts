@@ -236,7 +236,7 @@ export class Agent {
         this.world.coverage.count(`phase ${before}>${after}`)
         this.world.log(() => `${this.site.name} ${before} > ${after} (${event.kind})`)
       }
-      this.world.afterDecision(this)
+      this.world.observer.afterDecision(this)
     }
   }
 
@@ -277,10 +277,10 @@ export class Agent {
         site.epoch.begin(effect.stored)
         return this.#takes(world.syncMs(site), () => {
           site.epoch.done()
-          world.afterPersist(this)
+          world.observer.afterPersist(this)
         })
       case 'make_durable': {
-        if (this.session.role === 'replica' && world.syncFails(site)) return this.#breaks()
+        if (this.session.role === 'replica' && world.observer.syncFails(site)) return this.#breaks()
         const mark = site.disk.syncMark()
         return this.#takes(world.syncMs(site), () => site.disk.syncDone(mark))
       }
@@ -297,7 +297,7 @@ export class Agent {
       case 'end':
         site.plain = effect.serving
         site.forget(this.session.stored.record.epoch)
-        world.ended(site)
+        world.observer.ended(site)
         this.clients.end()
         this.#ended = true
         return
@@ -379,7 +379,7 @@ export class Agent {
       () => {
         if (!ready()) return answer('WRONG_STATE')
         world.coverage.count('copy rebuilt')
-        world.rebuilds(site)
+        world.observer.rebuilds(site)
         // One that was let in meanwhile has said that the copy is failed.
         this.link.lose()
         answer(null)
@@ -393,7 +393,7 @@ export class Agent {
     this.#takes(world.syncMs(site), () => {
       const ok = !site.full
       world.coverage.count(ok ? 'kept taken' : 'kept refused')
-      if (ok) world.keeps(this, id)
+      if (ok) world.observer.keeps(this, id)
       this.#events.unshift({
         make: () => ({ kind: 'kept', now: this.now(), id, ok }),
         done: () => {
@@ -407,14 +407,14 @@ export class Agent {
   #restore(id: string): void {
     const { site, world } = this
     const image = site.kept.get(id)
-    world.believe(image !== undefined, `${site.name} has the kept copy ${id}`)
+    world.observer.believe(image !== undefined, `${site.name} has the kept copy ${id}`)
     this.#takes(world.syncMs(site), () => {
       world.coverage.count('kept restored')
       image?.forEach((value, block) => {
         if (site.disk.current[block] !== value) site.disk.write(block, value)
       })
       site.disk.syncDone(site.disk.syncMark())
-      world.restored(site)
+      world.observer.restored(site)
     })
   }
 

@@ -164,7 +164,7 @@ export class ClientPath {
     this.#retained = []
     this.#plain = site.plain === 'standalone'
     if (!this.#plain) return this.failAll()
-    this.#agent.world.begins(this.#agent)
+    this.#agent.world.observer.begins(this.#agent)
     // Clients stay connected: what waits is answered by the plain volume, which has it already.
     const pending = this.#pending
     this.#pending = []
@@ -387,7 +387,7 @@ export class ClientPath {
     const mark = site.disk.syncMark()
     const { from, to } = volumeOf(one.io.blocks[0] as number)
     process.after(world.syncMs(site), () => {
-      if (world.syncFails(site)) return this.#fails(one)
+      if (world.observer.syncFails(site)) return this.#fails(one)
       site.disk.syncDone(mark, from, to)
       one.localDone = true
       this.pump()
@@ -461,7 +461,7 @@ export class ClientPath {
               one.io.done(false)
               continue
             }
-            world.answers(this.#agent, one.io, one.number, one.values)
+            world.observer.answers(this.#agent, one.io, one.number, one.values)
             one.io.done(true)
           }
         }
@@ -562,7 +562,7 @@ export class ClientPath {
         return this.pump()
       }
       this.#pending = this.#pending.filter((other) => other !== one)
-      world.answers(this.#agent, io, number, this.#look(io))
+      world.observer.answers(this.#agent, io, number, this.#look(io))
       io.done(true)
     })
   }
@@ -589,12 +589,12 @@ export class ClientPath {
           return this.pump()
         }
         this.#pending = this.#pending.filter((other) => other !== one)
-        world.answers(this.#agent, io, one.number, null)
+        world.observer.answers(this.#agent, io, one.number, null)
         io.done(true)
       })
       return
     }
-    this.#agent.world.answers(this.#agent, io, one.number, this.#look(io))
+    this.#agent.world.observer.answers(this.#agent, io, one.number, this.#look(io))
     io.done(true)
   }
 }

@@ -185,7 +185,7 @@ export class Faults {
         return this.#later(0.1, 2_000, () => this.#powerLoss(peer))
       case 'site-loss':
         // Everything there is gone until the end of the chaos.
-        if (site.host.powered) world.losePower(site)
+        if (site.host.powered) world.observer.losePower(site)
         return
       case 'site-isolated':
         this.#cut(site.name, peer.name, true)
@@ -246,7 +246,8 @@ export class Faults {
         const copy = this.#mayFail()
         if (copy === null) return
         const writer = world.peerOf(copy)
-        const victim = this.#random.chance(0.3) && world.mayFailAsWriter(writer) ? writer : copy
+        const victim =
+          this.#random.chance(0.3) && world.observer.mayFailAsWriter(writer) ? writer : copy
         victim.failing = true
         return
       }
@@ -278,7 +279,7 @@ export class Faults {
   #powerOff(site: Site): void {
     if (!site.host.powered || !this.#running) return
     site.syncMs = 3
-    this.#world.losePower(site)
+    this.#world.observer.losePower(site)
     this.#later(300, 10_000, () => this.#powerOn(site))
   }
 

@@ -264,7 +264,7 @@ export class Link {
       }
       case 'join': {
         const { site, world } = agent
-        if (!session.applies || world.syncFails(site)) return
+        if (!session.applies || world.observer.syncFails(site)) return
         const mark = site.disk.syncMark()
         const end = this.#end
         agent.process.after(world.syncMs(site), () => {
@@ -293,7 +293,7 @@ export class Link {
       case 'flush': {
         if (session.role !== 'replica' || !session.linked) return
         const { id, range } = message
-        if (agent.world.syncFails(agent.site)) return this.#lost()
+        if (agent.world.observer.syncFails(agent.site)) return this.#lost()
         const mark = agent.site.disk.syncMark()
         const end = this.#end
         agent.process.after(agent.world.syncMs(agent.site), () => {
@@ -351,12 +351,15 @@ export class Link {
     if (!session.applies) return
     // Applying twice is harmless; a gap is not.
     const expected = session.gate.sequence + 1
-    world.believe(frame.sequence <= expected, `frame ${frame.sequence} after ${expected - 1}`)
+    world.observer.believe(
+      frame.sequence <= expected,
+      `frame ${frame.sequence} after ${expected - 1}`,
+    )
     if (frame.sequence < expected) return
     frame.blocks.forEach((block, index) => site.disk.write(block, frame.values[index] as number))
     session.gate.applied(frame.sequence)
     site.run = { bootId: site.host.bootId, sequence: frame.sequence }
-    world.afterApply(agent)
+    world.observer.afterApply(agent)
     if (this.#ackPlanned) return
     this.#ackPlanned = true
     agent.process.after(world.random.between(0.05, 0.3), () => {

@@ -242,7 +242,7 @@ export class Operator {
       }
       const told = yield* this.#agent(site, { kind: 'open', record, force: false })
       if (told?.code !== 'NOT_CONSISTENT' || record.state === 'in_sync') continue
-      this.world.allowLoss(site.name)
+      this.world.observer.allowLoss(site.name)
       yield* this.#agent(site, { kind: 'open', record, force: true })
     }
     return 'ok'
@@ -255,7 +255,7 @@ export class Operator {
       // As long as the old session is known there, its disk is its copy.
       if (failed.epoch.value.record.state !== 'closed') yield* this.#tell()
       if (failed.epoch.value.record.state !== 'closed') return 'failed disk'
-      this.world.replaceDisk(failed)
+      this.world.observer.replaceDisk(failed)
     }
     const { writer, replica, epoch } = this.#record
     const attempt = this.#attempt('open')
@@ -387,7 +387,7 @@ export class Operator {
   *#openAsWriter(site: Site, record: OwnershipRecord): Generator<Step, string, Result> {
     const told = yield* this.#openAt(site, record, false, true)
     if (told !== 'NOT_CONSISTENT') return told
-    this.world.allowLoss(site.name)
+    this.world.observer.allowLoss(site.name)
     return yield* this.#openAt(site, record, true, true)
   }
 
@@ -509,7 +509,7 @@ export class Operator {
     const told = yield* this.#openAt(other, record, force && !lacksNothing, false, consent)
     if (told === 'NOT_CONSISTENT') {
       const stored = other.epoch.value
-      if (world.wasPowerLost(other)) world.allowLoss(other.name)
+      if (world.observer.wasPowerLost(other)) world.observer.allowLoss(other.name)
       else if (lacksNothing && !stored.divergent) {
         throw new Violation(`promise 1: ${other.name} is in sync, but refuses a failover`)
       }

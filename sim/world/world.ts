@@ -1,22 +1,17 @@
-import {
-  ALONE,
-  type Ownership,
-  type OwnershipRequest,
-  type OwnershipState,
-} from '#domain/ownership.ts'
+import type { Ownership, OwnershipRequest, OwnershipState } from '#domain/ownership.ts'
 import { Session, type SessionSettings } from '#agent/replication/session.ts'
 import type { Arbitration } from '#agent/replication/session-types.ts'
 import type { SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
 import { Agent, type AgentCommand, type CommandAnswer } from './agent.ts'
-import type { ClientIo } from './client-path.ts'
 import { Coverage } from './coverage.ts'
 import { Host, type Process } from './host.ts'
 import { type Endpoint, Network } from './network.ts'
+import { Observer } from './observer.ts'
 import { HONEST, type Plan } from './plan.ts'
 import { Random } from './random.ts'
 import { BLOCKS, Site } from './site.ts'
 import { Timeline } from './timeline.ts'
-import { Truth, Violation } from './truth.ts'
+import { Truth } from './truth.ts'
 import { WitnessHost, type Word } from './witness-host.ts'
 
 /* One group, two sites, a witness, and an observer who sees everything.
@@ -29,8 +24,7 @@ import { WitnessHost, type Word } from './witness-host.ts'
  *       │ disk  │       │ disk  │  questions │ ship, record │
  *       └───────┘       └───────┘            └──────────────┘
  *
- * The observer is asked at every answer, every applied frame, every persisted claim and every loss of power, and throws a
- * `Violation` when a promise of docs/architecture/replication.md is broken.
+ * Whether the promises are kept judges the observer (observer.ts).
  */
 
 export const LEASE_MS = 8_000
@@ -50,26 +44,12 @@ export class World {
   readonly truth = new Truth(BLOCKS, 'az1')
   readonly plan: Plan
   readonly agents = new Map<string, Agent>()
-  /** Sites that an operator made the writer by force, and that have not begun to serve yet. */
-  readonly #forced = new Set<string>()
-  /** Sites whose power was lost since both sides were last seen to hold everything. */
-  readonly #powerLost = new Set<string>()
-  /** Sites whose power was lost since they last began to serve. */
-  readonly #cutSince = new Set<string>()
-  /** Sites that hold some state of the group, or have one kept: a resync may not destroy it. */
-  readonly #usable = new Set<string>()
-  /** Sites whose volumes are in the middle of a resync. */
-  readonly #overwritten = new Set<string>()
-  /** Break-glass: the site that an operator made the writer, and the epoch it jumped to, until the other one is fenced. */
-  #glass: { readonly site: string; readonly epoch: number; began: boolean } | null = null
-  /** Epochs that were made by break-glass. */
-  readonly #glassEpochs = new Set<number>()
+  readonly observer = new Observer(this)
   readonly arbitration: Arbitration
   /** Frames that a writer keeps for a replica that is away. */
   readonly logFrames: number
   /** Time that a copy takes for one region, ms. */
   copyStepMs = 2
-  #lastAnswer = { epoch: 0, site: '' }
   readonly #logLines: string[] | null
 
   constructor(seed: number, plan: Plan = HONEST, keepLog = false) {
@@ -97,16 +77,11 @@ export class World {
     this.witness.onCommit = ({ kind, from, record }) => {
       this.coverage.count(`move ${kind} from ${from.state}`)
       this.log(() => `witness ${kind}: epoch ${record.epoch} ${record.state} ${record.writer}`)
-      if (kind === 'close' && this.#cutSince.has(record.writer)) {
-        // Replication is stopped before the writer made itself equal to the replica again: a plain disk is left, with
-        // what a plain disk keeps over a loss of power.
-        this.coverage.count('closed before the reconcile')
-        this.truth.settleForFlushed()
-      }
+      if (kind === 'close') this.observer.closed(record.writer)
       // What a preferred site did unwitnessed, the record knows nothing of.
       const unseen = from.mode === 'static-priority' && from.preferred === from.writer
       const lacks = this.stateBefore(from) !== 'in_sync' || unseen
-      if (kind === 'failover' && lacks) this.allowLoss(record.writer)
+      if (kind === 'failover' && lacks) this.observer.allowLoss(record.writer)
     }
     this.witness.onRefusal = (kind, refusal) => this.coverage.count(`refused ${kind} ${refusal}`)
     this.witness.onAdopt = ({ record, from }, off) => {
@@ -144,8 +119,7 @@ export class World {
   startAgent(site: Site): void {
     if (this.agentAt(site) !== null || !site.host.powered) return
     this.agents.set(site.name, new Agent(this, site))
-    // The process, or the power, may have gone right after it was written.
-    this.#noticesGlass(site)
+    this.observer.started(site)
   }
 
   killAgent(site: Site): void {
@@ -154,8 +128,7 @@ export class World {
     agent.process.kill()
     const before = site.epoch.value
     site.epoch.interrupted(this.random)
-    // Written just before the end: everything that it speaks of had been made durable first.
-    if (!before.consistent && site.epoch.value.consistent) this.#overwritten.delete(site.name)
+    if (!before.consistent && site.epoch.value.consistent) this.observer.wasConsistent(site)
   }
 
   newSession(site: Site, known: number | null, now: number): Session {
@@ -246,370 +219,6 @@ export class World {
 
   copyMs(): number {
     return this.random.between(0.2, this.copyStepMs)
-  }
-
-  // -- the observer ---------------------------------------------------------------------------------------------------
-
-  believe(condition: boolean, belief: string): void {
-    if (!condition) throw new Violation(`broken belief: ${belief}`)
-  }
-
-  /** `agent` answers a client in this moment. */
-  answers(agent: Agent, io: ClientIo, number: number, values: readonly number[] | null): void {
-    const { site } = agent
-    // Between a decision and its persistence one still answers under what was kept before.
-    const { record } = site.epoch.value
-    const plain = agent.clients.plain
-    this.coverage.count(`answer ${io.kind}${io.fua ? ' fua' : ''}${plain ? ' plain' : ''}`)
-    const alone = !plain && !agent.session.gate.needsReplica
-    if (this.#split(agent)) {
-      // Break-glass was used while the other writer lived: what that one still answers is lost, but not without a trace.
-      this.coverage.count('answer beside break-glass')
-      if (io.kind === 'write') this.truth.divergent(site.name, number)
-      return
-    }
-    if (this.#glass === null) this.#onlyOneAnswers(agent, plain ? site.endedEpoch : record.epoch)
-    if (!plain) this.#witnessed(agent)
-    if (io.kind === 'write') this.truth.acknowledged(number, io.fua, alone ? site.name : null)
-    if (io.kind === 'flush') this.truth.flushed(io.mark)
-    values?.forEach((value, index) => {
-      const needs = io.mark.must[index] as number
-      if (value < needs) {
-        throw new Violation(
-          `promise 1: ${site.name} answers a read of block ${io.blocks[index]} with ${value}, but ${needs} was acknowledged before`,
-        )
-      }
-    })
-    this.#bothHold(agent, io, values)
-  }
-
-  /** Whether `agent` is the writer that break-glass left behind. */
-  #split(agent: Agent): boolean {
-    const glass = this.#glass
-    return glass !== null && glass.site !== agent.site.name && glass.began
-  }
-
-  #onlyOneAnswers(agent: Agent, epoch: number): void {
-    const { site } = agent
-    if (epoch < this.#lastAnswer.epoch && this.#lastAnswer.site !== site.name) {
-      throw new Violation(
-        `promise 3: ${site.name} answers under epoch ${epoch}, after ${this.#lastAnswer.site} did under ${this.#lastAnswer.epoch}`,
-      )
-    }
-    if (epoch >= this.#lastAnswer.epoch) this.#lastAnswer = { epoch, site: site.name }
-    const other = this.agentAt(this.peerOf(site))
-    if (other !== null && (other.status().answering || other.clients.plain)) {
-      throw new Violation(
-        `promise 3: ${site.name} answers under epoch ${epoch} while ${other.site.name} may answer under ${other.session.stored.record.epoch}`,
-      )
-    }
-  }
-
-  /** What the answering side believes is in the witness's history. */
-  #witnessed(agent: Agent): void {
-    const { session, site } = agent
-    const { epoch, state, writer, mode, preferred } = site.epoch.value.record
-    const { unwitnessed } = site.epoch.value
-    if (session.gate.mode === 'unwitnessed') {
-      this.coverage.count(this.#glassEpochs.has(epoch) ? 'answer promoted' : 'answer preferred')
-      const may = mode === 'static-priority' && preferred === site.name
-      if (!unwitnessed || !(may || this.#glassEpochs.has(epoch))) {
-        throw new Violation(`promise 4: ${site.name} answers unwitnessed as ${state}, in ${mode}`)
-      }
-      if (this.#glassEpochs.has(epoch)) return
-    }
-    const decided = this.witness.history.findLast((one) => one.record.epoch === epoch)?.record
-    if (decided?.epoch !== epoch || decided.state !== state || decided.writer !== writer) {
-      throw new Violation(
-        `promise 4: ${site.name} answers as ${state} under epoch ${epoch}, which the witness never decided`,
-      )
-    }
-    if (writer !== site.name) {
-      throw new Violation(
-        `promise 4: ${site.name} answers before it keeps the epoch that allows it`,
-      )
-    }
-    if (!session.gate.needsReplica && !ALONE.has(state) && !unwitnessed) {
-      throw new Violation(`promise 4: ${site.name} answers alone while the record says ${state}`)
-    }
-  }
-
-  /** While the record says in_sync a failover may come at any moment, so both sides hold what was acknowledged. */
-  #bothHold(agent: Agent, io: ClientIo, values: readonly number[] | null): void {
-    if (this.witness.stored.state !== 'in_sync' || !this.witness.trusted) return
-    if (agent.session.gate.mode === 'unwitnessed') return
-    const peer = this.peerOf(agent.site)
-    // Nobody fails over to a copy that is still being made.
-    if (!peer.joined) return
-    values?.forEach((value, index) => {
-      const there = peer.disk.current[io.blocks[index] as number] as number
-      if (there < value && !this.#powerLost.has(peer.name)) {
-        throw new Violation(
-          `promise 1: ${agent.site.name} shows write ${value} in sync, ${peer.name} lacks it`,
-        )
-      }
-    })
-    if (io.kind === 'read') return
-    if (io.kind === 'write') {
-      for (const block of io.blocks) {
-        const needs = this.truth.must[block] as number
-        if ((peer.disk.current[block] as number) < needs && !this.#powerLost.has(peer.name)) {
-          throw new Violation(
-            `promise 1: ${agent.site.name} acknowledges write ${needs} in sync, ${peer.name} lacks it`,
-          )
-        }
-      }
-    }
-    if (io.kind === 'flush' || io.fua) {
-      io.blocks.forEach((block, index) => {
-        const needs = io.kind === 'flush' ? (io.mark.must[index] as number) : 0
-        const must = io.kind === 'flush' ? needs : (this.truth.mustSurvive[block] as number)
-        for (const site of this.sites) {
-          if ((site.disk.synced[block] as number) < must && !this.#powerLost.has(site.name)) {
-            throw new Violation(
-              `promise 1: ${agent.site.name} acknowledges a flush of ${must} in sync, which is not durable at ${site.name}`,
-            )
-          }
-        }
-      })
-    }
-    for (const site of this.sites) {
-      if (!this.#powerLost.has(site.name) || site.failed || !site.joined) continue
-      const following = this.agentAt(site)?.session.phase === 'following'
-      if (following && this.truth.lacks(site.disk.current) === null) {
-        this.#powerLost.delete(site.name)
-      }
-    }
-  }
-
-  /** After the session has decided something. */
-  afterDecision(agent: Agent): void {
-    const { session } = agent
-    if (session.role !== 'writer') {
-      if (session.role !== 'none') agent.began = false
-      return
-    }
-    // Whoever was frozen, or had to begin anew, may go on after others have written.
-    if (session.phase === 'frozen' || session.phase === 'opening') agent.began = false
-    if (!agent.began && session.gate.mode !== 'closed') this.begins(agent)
-  }
-
-  /** `agent` begins to answer clients. */
-  begins(agent: Agent): void {
-    const { site } = agent
-    if (agent.began) return
-    agent.began = true
-    if (site.failed) {
-      // It answers every request with an error. Where nothing is kept for the other site any more, the order goes on from what that has.
-      const { current } = this.peerOf(site).disk
-      if (agent.clients.quiet) this.truth.serves(site.name, current, false)
-      return
-    }
-    // Nobody has compared before it became the truth.
-    if (site.disk.rot.size > 0) this.coverage.count('rot taken over')
-    site.disk.rot.clear()
-    if (this.#overwritten.has(site.name) && this.#usable.has(site.name)) {
-      throw new Violation(`promise 5: ${site.name} begins to serve the middle of a resync`)
-    }
-    this.#usable.add(site.name)
-    this.#overwritten.delete(site.name)
-    // Beside a site that was made the writer by break-glass nobody writes what counts.
-    if (this.#split(agent)) return
-    let lossy = this.#cutSince.delete(site.name)
-    const glass = this.#glass?.site === site.name && !this.#glass.began
-    if (glass && this.#glass !== null) this.#glass.began = true
-    if (this.#forced.delete(site.name) || glass) {
-      lossy = true
-      this.coverage.count('loss allowed by force')
-      const peer = this.peerOf(site)
-      const { current, synced } = site.disk
-      this.truth.settleFor(current, synced, peer.name, peer.disk.current)
-    }
-    this.truth.serves(site.name, site.disk.current, lossy)
-  }
-
-  allowLoss(site: string): void {
-    this.#forced.clear()
-    this.#forced.add(site)
-  }
-
-  afterApply(agent: Agent): void {
-    const { site, session } = agent
-    if (session.stored.consistent) return this.#claims(agent)
-    this.truth.disturbed(site.name)
-    this.#overwritten.add(site.name)
-    if (!this.#usable.has(site.name)) return
-    // What the side itself has persisted says where to go back to, whatever happens to its process now.
-    const { kept } = site.epoch.value
-    if (kept === null || !site.kept.has(kept)) {
-      throw new Violation(`promise 5: ${site.name} is overwritten, and no consistent copy is kept`)
-    }
-  }
-
-  afterPersist(agent: Agent): void {
-    const { site, session } = agent
-    if (site.epoch.value.outOfTouchMs !== null) this.coverage.count('out of touch noted')
-    if (session.role === 'replica') this.#claims(agent)
-    this.#noticesGlass(site)
-    const glass = this.#glass
-    if (
-      glass !== null &&
-      glass.site !== site.name &&
-      site.epoch.value.record.epoch >= glass.epoch
-    ) {
-      if (!glass.began) this.allowLoss(glass.site)
-      this.#glass = null
-    }
-  }
-
-  /** `agent` takes the copy that a resync goes back to. */
-  keeps(agent: Agent, id: string): void {
-    const { site, session } = agent
-    const { consistent, divergent } = session.stored
-    if (consistent && !divergent && site.joined && session.hello(site.intent.any).clean) {
-      this.truth.consistent(site.name, site.disk.current)
-    }
-    site.kept.set(id, site.disk.current.slice())
-  }
-
-  /** The volumes of `site` are what was kept. */
-  restored(site: Site): void {
-    this.#overwritten.delete(site.name)
-    this.truth.disturbed(site.name)
-  }
-
-  /** The session of `site` has ended: what is left there counts for nothing more. */
-  ended(site: Site): void {
-    this.#usable.delete(site.name)
-    this.#overwritten.delete(site.name)
-  }
-
-  #noticesGlass(site: Site): void {
-    const { promoted, record } = site.epoch.value
-    if (promoted && !this.#glassEpochs.has(record.epoch)) this.#breaksGlass(site, record.epoch)
-  }
-
-  /** An operator breaks the glass at `site`, whatever the witness and the other site do. */
-  #breaksGlass(site: Site, epoch: number): void {
-    this.#glass = { site: site.name, epoch, began: false }
-    this.#glassEpochs.add(epoch)
-    this.allowLoss(site.name)
-    // A writer whose lease ran out begins anew, in whatever phase it is: others may have written since.
-    const agent = this.agentAt(site)
-    if (agent !== null) agent.began = false
-  }
-
-  #claims(agent: Agent): void {
-    // Its hello and its status say that it is none, or not yet.
-    if (agent.site.failed || !agent.site.joined) return
-    if (agent.status().consistent && !agent.session.stored.divergent) {
-      this.truth.consistent(agent.site.name, agent.site.disk.current)
-      this.#usable.add(agent.site.name)
-      this.#overwritten.delete(agent.site.name)
-    }
-  }
-
-  /** The host of `site` loses its power. */
-  losePower(site: Site): void {
-    const { truth } = this
-    const peer = this.peerOf(site)
-    // While the writer may not have answered alone, both sides owe everything that was acknowledged, else it alone does.
-    const writer = this.site(truth.server).epoch.value
-    const { state } = writer.record
-    const closed = this.witness.stored.state === 'closed'
-    const inStep = state === 'in_sync' && !writer.unwitnessed
-    const frozen = state === 'frozen' && !writer.ackedAlone
-    const shared = !closed && (inStep || frozen || writer.riseAsked)
-    const held = truth.lacks(site.disk.current) === null
-    site.host.powered = false
-    this.killAgent(site)
-    const before = site.disk.current.slice()
-    site.losePower(this.random)
-    if (before.some((value, block) => value !== site.disk.current[block])) {
-      truth.disturbed(site.name)
-    }
-    truth.lost(site.name, site.disk.current)
-    const { kept } = site.epoch.value
-    if (kept === null || !site.kept.has(kept)) this.#usable.delete(site.name)
-    this.#powerLost.add(site.name)
-    this.#cutSince.add(site.name)
-    if (!held) return
-    // A copy that was begun anew may hold everything before it is made durable and counts as whole.
-    const owes = (shared && site.joined) || truth.server === site.name
-    const unflushed = truth.lacks(site.disk.current, truth.mustSurvive)
-    if (owes && unflushed !== null) {
-      throw new Violation(`promise 1: power was lost at ${site.name}; flushed, but ${unflushed}`)
-    }
-    // A site that lost its power may have been lucky and lost nothing, but nobody can know that.
-    const peerHolds =
-      peer.joined && !this.#powerLost.has(peer.name) && truth.lacks(peer.disk.current) === null
-    if (peerHolds && (shared || truth.server !== site.name)) return
-    this.coverage.count('only flushed writes left')
-    truth.settleForFlushed()
-  }
-
-  /**
-   * Whether an fdatasync fails now at `site`. The kernel has dropped what was not durable and will say so only this once, so
-   * the copy counts as failed for ever.
-   */
-  syncFails(site: Site): boolean {
-    if (site.failed) return true
-    if (!site.failing || this.#powerLost.has(this.peerOf(site).name)) return false
-    const writes = this.agentAt(site)?.session.role === 'writer'
-    if (writes && !this.mayFailAsWriter(site)) return false
-    this.coverage.count(writes ? 'disk failed at the writer' : 'disk failed')
-    this.log(() => `${site.name}: its disk fails`)
-    site.failing = false
-    site.failed = true
-    site.disk.losePower(this.random)
-    this.#nothingLeft(site)
-    this.#powerLost.add(site.name)
-    return true
-  }
-
-  /** Whether the disk of `site`, the writer, may fail: everything that was acknowledged is at the other site, which lacks nothing. */
-  mayFailAsWriter(site: Site): boolean {
-    const peer = this.peerOf(site)
-    const { record, unwitnessed } = site.epoch.value
-    const { stored, trusted } = this.witness
-    return (
-      trusted &&
-      this.#glass === null &&
-      stored.state === 'in_sync' &&
-      stored.writer === site.name &&
-      record.epoch === stored.epoch &&
-      !unwitnessed &&
-      peer.joined &&
-      !peer.failed &&
-      !this.#powerLost.has(peer.name) &&
-      this.truth.server === site.name &&
-      this.truth.lacks(peer.disk.current) === null
-    )
-  }
-
-  /** The failed disk of `site` is replaced by an empty one. */
-  replaceDisk(site: Site): void {
-    this.coverage.count('disk replaced')
-    site.failed = false
-    site.disk.replace()
-    this.#nothingLeft(site)
-  }
-
-  /** As `replaceDisk`, while the session goes on: the copy counts as never made. */
-  rebuilds(site: Site): void {
-    site.joined = false
-    this.replaceDisk(site)
-    this.#overwritten.delete(site.name)
-  }
-
-  #nothingLeft(site: Site): void {
-    this.truth.disturbed(site.name)
-    this.truth.lost(site.name, site.disk.current)
-    this.#usable.delete(site.name)
-  }
-
-  wasPowerLost(site: Site): boolean {
-    return this.#powerLost.has(site.name)
   }
 
   // -- the log --------------------------------------------------------------------------------------------------------
