@@ -119,6 +119,34 @@ test('the Node SDK reads codes, messages and request ids of refusals', async () 
   assert.ok(['401', 401, 'APIGW.0301'].includes(code as string))
 })
 
+test('the Node SDK reads every list with its filters, and deletes failed tasks', async () => {
+  const send = nodeSdk({ projectId: lab.admin.project_id })
+  const ids = ['0b5c2d5e-9d0a-4f57-8f7c-4a2f4c1f9a11', '0b5c2d5e-9d0a-4f57-8f7c-4a2f4c1f9a12']
+  for (const [path, queryParams, member] of [
+    ['server-groups', { limit: 10, offset: 0, query_type: ' stop_protected' }, 'server_groups'],
+    ['replications', { server_group_ids: ids, status: 'protected' }, 'replications'],
+    ['protected-instances', { protected_instance_ids: ids, name: 'x' }, 'protected_instances'],
+    ['disaster-recovery-drills', { limit: 10 }, 'disaster_recovery_drills'],
+    ['task-center/failure-jobs', { failure_status: 'createFail', limit: 10 }, 'failure_jobs'],
+    [
+      'resource/rpo-statistics',
+      { start_time: '2024-04-01 12:00:00.000', resource_type: 'replication' },
+      'resource_rpo_statistics',
+    ],
+  ] as const) {
+    const found = await send({ method: 'GET', url: `/v1/{project_id}/${path}`, queryParams })
+    assert.deepEqual([found[member], found['count']], [[], 0], path)
+  }
+  for (const path of [
+    'failure-jobs/batch',
+    `${ids[0]}/failure-jobs/batch`,
+    `failure-jobs/${ids[1]}`,
+  ]) {
+    const gone = await send({ method: 'DELETE', url: `/v1/{project_id}/task-center/${path}` })
+    assert.equal(gone['httpStatusCode'], 204, path)
+  }
+})
+
 // ---------------------------------------------------------------- as the Go clients sign
 
 interface Signed {

@@ -1,7 +1,14 @@
 import Type, { type Static } from 'typebox'
 import { assert } from '#base/assert.ts'
 import { loadSyncViews } from '#control/operations/definitions/sync-views.ts'
-import { drAz, findGroup, listGroups, listPairs, productionAz } from '#control/resources/groups.ts'
+import {
+  drAz,
+  findGroup,
+  listGroups,
+  listPairs,
+  pairsOfGroup,
+  productionAz,
+} from '#control/resources/groups.ts'
 import { readOwnership } from '#control/resources/sync.ts'
 import { doubtView } from '#control/sites/history.ts'
 import { fromJson } from '#control/store/json.ts'
@@ -211,7 +218,7 @@ export function groupRoutes(app: Api, services: NativeServices): void {
       const project = projectOf(request)
       const row = await findGroup(store.db, project, request.params.id)
       const [group] =
-        row === undefined ? [] : await viewsOf([row], await listPairs(store.db, project))
+        row === undefined ? [] : await viewsOf([row], await pairsOfGroup(store.db, row.id))
       if (group === undefined) throw unknownGroup()
       return { group }
     },
@@ -248,7 +255,7 @@ export function groupRoutes(app: Api, services: NativeServices): void {
       }
       auditTarget(request, row.id, { site_off: site })
       await services.witness.trust(row.id, `user:${principalOf(request).user.id}`, site)
-      const [group] = await viewsOf([row], await listPairs(store.db, project))
+      const [group] = await viewsOf([row], await pairsOfGroup(store.db, row.id))
       assert(group !== undefined, 'a found group has a view')
       return { group }
     },
