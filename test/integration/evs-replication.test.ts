@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { Region, type Reply } from '../support/region.ts'
+import { requestGroupCommand } from '#control/operations/definitions/group-requests.ts'
+import { PROJECT, Region, type Reply } from '../support/region.ts'
 
 /**
  * Replication pairs and consistency groups of the volume API on real agents, with data: the life of both, what each action does to the
@@ -359,6 +360,30 @@ test('pairs come into a paused group and leave it, and what leaves replicates by
   await act(other.id, 'reprotect')
   await groupActive(other.id, ['failovered'])
   await removeGroup(other.id)
+  await removeGroup(group)
+})
+
+test('a pair whose own session is stopped already comes into a group, and is equal again there', async () => {
+  const made = await makePair('stopped')
+  const { plane } = region
+  await quiet()
+  const { group_id: lone } = await plane.store.db
+    .selectFrom('replication_pairs')
+    .select('group_id')
+    .where('id', '=', made.pair)
+    .executeTakeFirstOrThrow()
+  const services = { ...plane, ...plane.services, agentSilenceMs: 1_000, sites: ['az1', 'az2'] }
+  const stopped = await requestGroupCommand(services, PROJECT, lone, { kind: 'stop' })
+  assert.ok(stopped.ok, JSON.stringify(stopped))
+  await plane.operations.waitFor(stopped.operation)
+  await until(() => showPair(made.pair), PAUSED)
+  await write('az1', made.az1, 'while stopped')
+  const group = await makeGroup('stopped', [made.pair])
+  await act(group, 'failover')
+  await until(() => showGroup(group), { status: 'failovered' }, ['failovering'])
+  assert.equal(await read('az2', made.pair), 'while stopped')
+  await act(group, 'reprotect')
+  await groupActive(group, ['failovered'])
   await removeGroup(group)
 })
 

@@ -125,15 +125,18 @@ function bothSites<Input>(): Step<Input> {
   })
 }
 
-/** By the operation that stops any group, in the order of its steps. */
+/**
+ * By the operation that stops any group. Also of one that is paused already: a pause that failed half way may have left a session behind at a
+ * site, which nobody would know of any more when its group is gone.
+ */
 function pauseNewcomers<Input extends { readonly newcomers: readonly Newcomer[] }>(): Step<Input> {
   return childrenStep<Input>('pause', {
     weight: 2,
     submit: async (tx, ctx, submit) => {
       const now = ctx.services.clock.wallMs()
       for (const { pair, lone } of ctx.input.newcomers) {
-        const { epoch, state } = await recordOf(tx, lone)
-        if (epoch === 0 || state === 'closed') continue
+        const { epoch } = await recordOf(tx, lone)
+        if (epoch === 0) continue
         await moveGroup(tx, lone, 'stopping', now)
         await movePair(tx, pair, 'stopping', now)
         await submit(stopGroup, {
