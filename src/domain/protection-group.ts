@@ -74,7 +74,7 @@ export const GROUP_MOVES: Record<GroupStatus, readonly GroupStatus[]> = {
   'error-reprotecting': ['reprotecting', 'deleting'],
   deleting: ['error-deleting'],
   'error-deleting': ['deleting'],
-  // Of a lone group: its pair is about to go into a consistency group, for which its own session has to stop.
+  // Of a paused consistency group: pairs come and leave. Of a lone group: its pair is about to go into one, for which its own session has to stop.
   updating: ['available', 'protected', 'stopping', 'error-updating'],
   'error-updating': ['updating', 'deleting'],
 }
