@@ -56,6 +56,7 @@ export function cloneCommands({
         .clone(snapshot, volume, new_volume, {
           owner,
           signal: stop.signal,
+          gentle: clock,
           onProgress: ({ copiedBytes, totalBytes }) =>
             Object.assign(one, { copiedBytes, totalBytes }),
         })

@@ -1,3 +1,4 @@
+import type { Clock } from '#base/clock.ts'
 import type { Extent } from '#agent/volumes/volume.ts'
 
 /* Snapshots of the volumes of one agent: the one capability behind a resync's kept copy, divergence records, drills, backups and the
@@ -152,6 +153,8 @@ export interface Snapshots {
       readonly onProgress?: (progress: CloneProgress) => void
       /** Aborting it leaves nothing. */
       readonly signal?: AbortSignal
+      /** Copies at half the pace of the disk, in small pieces, so that whoever writes to it besides does not notice. */
+      readonly gentle?: Clock
     },
   ): Promise<void>
   /** Ids of the snapshots (not the sealed ones) of a volume: it cannot be deleted while there are any. */

@@ -73,6 +73,8 @@ export interface NewVolumeData {
   /** As `Volume.cloneFrom`: its beginning shares the bytes of a file. */
   cloneFrom(fd: number, length: number): Promise<void>
   write(buf: Uint8Array, bufOffset: number, length: number, offset: number): Promise<void>
+  /** What was written is on the disk when it resolves. */
+  flush(): Promise<void>
 }
 export type VolumeFiller = (data: NewVolumeData) => Promise<void>
 

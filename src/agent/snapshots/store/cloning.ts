@@ -1,3 +1,4 @@
+import { type Clock, sleep } from '#base/clock.ts'
 import type { NewVolumeData } from '#agent/volumes/volume-store.ts'
 import type { CloneProgress, SnapshotView } from '../snapshots.ts'
 
@@ -5,9 +6,18 @@ export interface CloneOptions {
   readonly owner?: string
   readonly onProgress?: (progress: CloneProgress) => void
   readonly signal?: AbortSignal
+  /**
+   * Others write to the same disk and must not notice: what was copied goes to the disk in small pieces, and the disk is theirs for as long as each
+   * piece took.
+   */
+  readonly gentle?: Clock
 }
 
 const STEP_BYTES = 1024 * 1024
+/** More that waits for the disk makes everybody else's flush wait for all of it. */
+const PIECE_BYTES = 2 * 1024 * 1024
+/** A disk that is busy with others for longer is not waited for twice as long. */
+const PAUSE_MS_MAX = 500
 const ZEROES = Buffer.alloc(STEP_BYTES)
 /** Extents asked for at a time. */
 const EXTENTS_COUNT = 1024
@@ -16,8 +26,16 @@ const EXTENTS_COUNT = 1024
 export async function fillByCopy(
   view: SnapshotView,
   data: NewVolumeData,
-  { onProgress, signal }: CloneOptions,
+  { onProgress, signal, gentle }: CloneOptions,
 ): Promise<void> {
+  let unflushedBytes = 0
+  let pieceMs = gentle?.bootMs() ?? 0
+  const giveWay = async (clock: Clock): Promise<void> => {
+    await data.flush()
+    unflushedBytes = 0
+    await sleep(clock, Math.min(PAUSE_MS_MAX, clock.bootMs() - pieceMs), signal)
+    pieceMs = clock.bootMs()
+  }
   const totalBytes = view.sizeBytes
   const step = Buffer.allocUnsafeSlow(STEP_BYTES)
   for (let at = 0; at < totalBytes; ) {
@@ -29,7 +47,11 @@ export async function fillByCopy(
         const length = Math.min(STEP_BYTES, end - at)
         await view.read(step, 0, length, at)
         const bytes = step.subarray(0, length)
-        if (!bytes.equals(ZEROES.subarray(0, length))) await data.write(step, 0, length, at)
+        if (!bytes.equals(ZEROES.subarray(0, length))) {
+          await data.write(step, 0, length, at)
+          unflushedBytes += length
+        }
+        if (gentle !== undefined && unflushedBytes >= PIECE_BYTES) await giveWay(gentle)
         at += length
         onProgress?.({ copiedBytes: at, totalBytes })
       }

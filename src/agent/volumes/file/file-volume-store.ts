@@ -198,6 +198,7 @@ class FileVolumeStore implements VolumeStore {
             done += (await data.write(buf, at, length - done, offset + done)).bytesWritten
           }
         },
+        flush: () => data.datasync(),
       })
       await data.sync()
     } catch (error) {
