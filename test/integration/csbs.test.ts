@@ -1,9 +1,14 @@
 /** Backups of servers through the public API with scripted sites: what is stored, resumed, let go, restored and copied. */
 import assert from 'node:assert/strict'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { createBackupSchedule } from '#control/operations/backup-schedule.ts'
 import { createLog } from '#base/log.ts'
+import { ApiLab } from '../support/api.ts'
 import { BackupWorld, PROVIDER, RegionLink } from '../support/backup-world.ts'
+import { reportOf } from '../support/group-rows.ts'
 
 const link = new RegionLink()
 let world: BackupWorld
@@ -330,4 +335,61 @@ test('backups of another project do not exist', async () => {
     (await call('POST', 'restores', restoreOf(item, server?.id ?? '', volumes))).status,
     404,
   )
+})
+
+test('what a control plane leaves half way, the next one finishes: backup, restore and deletion', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'holdfast-csbs-'))
+  const database = `sqlite:${join(directory, 'state.db')}`
+  const first = await BackupWorld.start({ database })
+  const labs: ApiLab[] = []
+  /** Stops the engine once the site has been told `name`, and goes on with another control plane. */
+  const interrupted = async (name: string, begin: () => Promise<unknown>) => {
+    const lab = labs.at(-1) ?? first.lab
+    const report = async (of: ApiLab) => {
+      for (const site of ['az1', 'az2']) await of.agents.receive(reportOf(site, []))
+    }
+    await report(lab)
+    const before = first.sites.of(name).length
+    first.sites.slow.set(name, 2)
+    await begin()
+    while (first.sites.of(name).length === before) await new Promise((go) => setTimeout(go, 10))
+    await lab.operations.stop()
+    const next = await ApiLab.start({ database, beside: first.lab, sites: first.sites.client })
+    labs.push(next)
+    await report(next)
+    next.operations.start()
+    for (;;) {
+      const [left] = await next.operations.list({ status: ['pending', 'running'] })
+      if (left === undefined) break
+      await next.operations.waitFor(left.id)
+    }
+    return first.sites.of(name).slice(before)
+  }
+  try {
+    const [server] = await first.servers(1)
+    assert.ok(server !== undefined)
+    const path = `providers/${PROVIDER}/resources/${server.id}/action`
+    const backups = await interrupted('backup.start', () => first.ok('POST', path, { protect: {} }))
+    assert.ok(backups.length > 1)
+    assert.equal(new Set(backups.map(({ request }) => request.backup)).size, 1)
+    const [item] = (await first.ok('GET', 'checkpoint_items')).checkpoint_items
+    assert.equal(item.status, 'available')
+
+    const volumes = [{ backup_id: item.extend_info.volume_backups[0].id, volume_id: server.volume }]
+    const body = restoreOf(item, server.id, volumes)
+    const restores = await interrupted('restore.start', () => first.ok('POST', 'restores', body))
+    assert.equal(new Set(restores.map(({ request }) => request.restore)).size, 1)
+    const [restore] = (await first.ok('GET', 'restores')).restores
+    assert.equal(restore.status, 'success')
+    assert.equal((await first.item(item.id)).status, 'available')
+
+    const checkpoint = `providers/${PROVIDER}/checkpoints/${item.checkpoint_id}`
+    await interrupted('vault.forget', () => first.ok('DELETE', checkpoint))
+    assert.deepEqual((await first.ok('GET', 'checkpoint_items')).checkpoint_items, [])
+    assert.equal(first.sites.vault.size, 0)
+  } finally {
+    for (const lab of labs.toReversed()) await lab.stop()
+    await first.stop()
+    await rm(directory, { recursive: true, force: true })
+  }
 })

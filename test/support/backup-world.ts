@@ -160,7 +160,9 @@ export class BackupWorld {
   }
 
   /** The engine runs. `regions`: in the place of others. */
-  static async start(options: { readonly regions?: RegionClient } = {}): Promise<BackupWorld> {
+  static async start(
+    options: { readonly regions?: RegionClient; readonly database?: string } = {},
+  ): Promise<BackupWorld> {
     const sites = new ScriptedSites()
     const lab = await ApiLab.start({ sites: sites.client, ...options })
     const token = await lab.adminToken()
