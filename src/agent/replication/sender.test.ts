@@ -1,0 +1,52 @@
+import assert from 'node:assert/strict'
+import { randomFillSync } from 'node:crypto'
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
+import { test } from 'node:test'
+import { connect, createServer, type TLSSocket } from 'node:tls'
+import { createAuthority, issueCertificate } from '#base/system/pki.ts'
+import { Sender, type SenderEvents } from './sender.ts'
+
+const KIB = 1024
+
+test('over an encrypted socket large and small frames arrive in the order in which they were written', async (t) => {
+  const now = Date.now()
+  const authority = await createAuthority('test', now)
+  const identity = { kind: 'agent', site: 'az1', agent: 'az1-agent' } as const
+  const leaf = await issueCertificate(
+    authority,
+    { identity, hosts: ['127.0.0.1'], lifetimeDays: 1 },
+    now,
+  )
+  const server = createServer({ cert: leaf.cert, key: leaf.key })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const accepted = once(server, 'secureConnection') as Promise<[TLSSocket]>
+  const replica = connect({ port, host: '127.0.0.1', ca: authority.cert })
+  const [socket] = await accepted
+  t.after(() => {
+    replica.destroy()
+    socket.destroy()
+    server.close()
+  })
+  const arrived: Buffer[] = []
+  replica.on('data', (chunk: Buffer) => void arrived.push(chunk))
+  const ended = once(replica, 'end')
+  const sender = new Sender(socket, {} as SenderEvents)
+  sender.start(Buffer.alloc(0))
+
+  const sizes = [1, 512, 1, 2, 300, 512, 512, 3, 4, 512, 1].map((size) => size * KIB)
+  const frames = sizes.map((size) => randomFillSync(Buffer.alloc(size)))
+  for (const frame of frames.slice(0, 6)) sender.write(frame)
+  assert.ok(sender.backlogBytes >= 300 * KIB, 'what waits for its turn counts')
+  await new Promise((resolve) => setImmediate(resolve))
+  sender.cork()
+  for (const frame of frames.slice(6, 9)) sender.write(frame)
+  sender.uncork()
+  // The rest waits when the end is asked for, and goes out before it.
+  for (const frame of frames.slice(9)) sender.write(frame)
+  sender.end()
+  await ended
+  assert.ok(Buffer.concat(arrived).equals(Buffer.concat(frames)))
+})
