@@ -11,6 +11,10 @@ import {
 } from '#control/operations/definitions/automatic-requests.ts'
 import type { PlanDocument } from '#control/operations/definitions/plan-format.ts'
 import {
+  preflightReport,
+  type ReportAction,
+} from '#control/operations/definitions/preflight-report.ts'
+import {
   requestRecovery,
   requestRunCommand,
   showPlan,
@@ -19,6 +23,7 @@ import {
 } from '#control/operations/definitions/recovery-requests.ts'
 import type { RequestServices } from '#control/operations/definitions/requests.ts'
 import { requestPower } from '#control/operations/definitions/server-requests.ts'
+import { readGroup } from '#control/resources/groups.ts'
 import { readServer } from '#control/resources/servers.ts'
 import type { ProbeRequest } from '#wire/site/probes.ts'
 import { GROUPS, instanceLab } from '../support/instance-lab.ts'
@@ -132,6 +137,42 @@ test('a plan that could not be followed is refused, and nobody else sees one', a
   assert.equal(await showPlan(services(), STRANGE_PROJECT, group), undefined)
 })
 
+test('a preflight knows what the servers will miss at the other site, and what the plan is going to wait for', async () => {
+  await set({
+    waves: [{ instances: ['db'], pause: 'Look.' }],
+    instances: {
+      db: { script_before: { script: 'absent' } },
+      web: { script_after: { script: 'note' } },
+    },
+  })
+  const report = async (action: ReportAction) => {
+    const row = await readGroup(region.plane.store.db, group)
+    assert.ok(row !== undefined)
+    const { witness, services: plane } = region.plane
+    const sources = { ...services(), witness, scripts: plane.scripts }
+    return await preflightReport(sources, row, action, { force: false, preferredOff: false })
+  }
+  const codes = (list: readonly { readonly code: string }[]) => list.map(({ code }) => code)
+  const failover = await report('failover')
+  assert.deepEqual(codes(failover.blockers), [])
+  assert.deepEqual(codes(failover.warnings), ['SCRIPT_UNFIT', 'PLAN_PAUSES'])
+  assert.deepEqual([failover.loss?.bytes, failover.loss?.writes, failover.loss?.ms], [0, 0, 0])
+  assert.ok((failover.time.totalMs ?? 0) > 0)
+  assert.deepEqual(
+    failover.time.afterwards.map(({ name }) => name),
+    ['servers'],
+  )
+  assert.match(failover.steps.at(-1) ?? '', /servers at az2 are started/)
+  assert.deepEqual(codes((await report('reverse')).blockers), ['GROUP_PRODUCTION_RUNS'])
+  assert.deepEqual(codes((await report('drill')).blockers), [])
+  const { status } = sites.az2
+  sites.az2.status = () => ({ ...status(), memory_mb: 300 })
+  await region.until('the site has less memory', async () =>
+    codes((await report('failover')).warnings).includes('MEMORY_SHORT'),
+  )
+  sites.az2.status = status
+})
+
 test('after a failover servers start in order when those before them are ready, a pause outlives a restart, and the job did not wait', async () => {
   await set({
     waves: [{ instances: ['db'] }, { instances: ['web', 'app'], pause: 'Look at the data.' }],
@@ -153,6 +194,8 @@ test('after a failover servers start in order when those before them are ready, 
   const job = await region.act(group, 'failover-server-group')
   const operation = await region.plane.operations.get(job.job_id as string)
   assert.equal((await region.show(group)).status, 'failed-over')
+  assert.equal(typeof operation?.entities['forecast_ms'], 'number')
+  assert.equal(operation?.entities['production_heard'], true)
   await runIs('paused')
   const paused = await newest()
   assert.deepEqual(paused.states, ['db ready', 'app waiting', 'web waiting'])
