@@ -14,6 +14,8 @@ export interface ClientsTask {
   readonly clients: number
   /** Requests, or jobs, of each client. */
   readonly each: number
+  /** Between an answer and the next request; 0: none. */
+  readonly pauseMs: number
 }
 
 export type ClientsAnswer = { readonly times: readonly number[] } | { readonly error: string }
@@ -39,6 +41,7 @@ async function run(task: ClientsTask): Promise<number[]> {
         if (task.method === 'read') await send(task, agent, 'GET', path)
         else await job(task, agent, path)
         times.push(performance.now() - startMs)
+        if (task.pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, task.pauseMs))
       }
       agent.destroy()
     }),
