@@ -165,7 +165,7 @@ test('a preflight knows what the servers will miss at the other site, and what t
   assert.match(failover.steps.at(-1) ?? '', /servers at az2 are started/)
   assert.deepEqual(codes((await report('reverse')).blockers), ['GROUP_PRODUCTION_RUNS'])
   assert.deepEqual(codes((await report('drill')).blockers), [])
-  const { status } = sites.az2
+  const status = sites.az2.status.bind(sites.az2)
   sites.az2.status = () => ({ ...status(), memory_mb: 300 })
   await region.until('the site has less memory', async () =>
     codes((await report('failover')).warnings).includes('MEMORY_SHORT'),
@@ -318,7 +318,7 @@ test('a recovery that waits when its group is switched again ends, and starts no
   assert.deepEqual(starts('az2', from2).toSorted(), ['app', 'db', 'web'])
 })
 
-test('of several control planes that look at once one begins the failover, and none begins another', async () => {
+test('of several control planes that look at once one begins the failover, and none begins another', async (t) => {
   await region.act(group, 'start-server-group')
   for (const { id } of instances.values()) await inSync(id)
   await set({ waves: [{ instances: ['db'] }] })
@@ -332,7 +332,10 @@ test('of several control planes that look at once one begins the failover, and n
   const lookers = [1, 2, 3].map(() =>
     createAutomaticFailover({ ...options, leaseMs: 1_600, driftMs: 500, everyMs: 25 }),
   )
-  for (const one of lookers) one.start()
+  for (const one of lookers) {
+    one.start()
+    t.after(() => one.stop())
+  }
   // By now the group's production is az2.
   await region.stopSite('az2')
   await region.until('somebody acted', async () => (await failovers()).length > before)
@@ -340,7 +343,6 @@ test('of several control planes that look at once one begins the failover, and n
   assert.equal((await operations.waitFor(begun?.id ?? '')).status, 'succeeded')
   await runIs('done')
   for (const one of lookers) await one.round()
-  for (const one of lookers) await one.stop()
   assert.equal((await failovers()).length, before + 1)
   const rows = await store.db
     .selectFrom('automatic_failover_verdicts')
