@@ -7,7 +7,7 @@ import { after, before, test } from 'node:test'
 import { createBackupSchedule } from '#control/operations/backup-schedule.ts'
 import { createLog } from '#base/log.ts'
 import { ApiLab } from '../support/api.ts'
-import { BackupWorld, PROVIDER, RegionLink } from '../support/backup-world.ts'
+import { BackupWorld, pattern, PROVIDER, RegionLink } from '../support/backup-world.ts'
 import { reportOf } from '../support/group-rows.ts'
 
 const link = new RegionLink()
@@ -290,6 +290,47 @@ test('the backups of a policy are copied to another region once, and are backups
   await world.ok('DELETE', `providers/${PROVIDER}/checkpoints/${item.checkpoint_id}`)
   await world.settled()
   assert.equal((await other.item(copy)).status, 'available')
+})
+
+test('a policy with a replication operation copies what it made by itself', async () => {
+  const [server] = await world.servers(1)
+  const wish = world.policy('both', [server?.id ?? '']) as { scheduled_operations: object[] }
+  const copying = {
+    enabled: true,
+    operation_type: 'replication',
+    operation_definition: { destination_region: 'local-2', destination_project_id: other.project },
+    trigger: { properties: { pattern: pattern('FREQ=DAILY;BYHOUR=5;BYMINUTE=0') } },
+  }
+  const { policy } = await world.ok('POST', 'policies', {
+    policy: { ...wish, scheduled_operations: [...wish.scheduled_operations, copying] },
+  })
+  assert.deepEqual(
+    policy.scheduled_operations.map((one: { operation_type: string }) => one.operation_type).sort(),
+    ['backup', 'replication'],
+  )
+  const { store, clock, operations } = world.lab
+  const log = createLog('schedule', 'silent')
+  const regions = { region: 'local-1', destinations: ['local-2'] }
+  const schedule = createBackupSchedule({ store, clock, log, operations, ...regions })
+  // Whichever of the two is due first, a copy comes after a backup.
+  for (let look = 0; look < 3; look += 1) {
+    const { next_at: at } = await store.db
+      .selectFrom('backup_schedules')
+      .select((eb) => eb.fn.min<number>('next_at').as('next_at'))
+      .where('plan', '=', policy.id)
+      .executeTakeFirstOrThrow()
+    await world.forward(Number(at) - clock.wallMs() + 1_000)
+    await schedule.look()
+    await world.settled()
+    await world.report()
+  }
+  const items = (await world.ok('GET', `checkpoint_items?policy_id=${policy.id}`)).checkpoint_items
+  const [record] = items.flatMap(
+    (one: { replication_records: object[] }) => one.replication_records,
+  )
+  assert.equal(record?.status ?? 'no copy was begun', 'success')
+  assert.equal(record.extra_info.auto_trigger, true)
+  await world.ok('DELETE', `policies/${policy.id}`)
 })
 
 test('a copy into a project that the account may not work in fails and says so, and may be tried again', async () => {
