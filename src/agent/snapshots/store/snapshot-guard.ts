@@ -1,7 +1,6 @@
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
 import { hasCode } from '#base/system/files.ts'
-import { type Slab, SlabPool } from '#agent/nbd/slab.ts'
 import { VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
 import type { Volume, VolumeGuard } from '#agent/volumes/volume.ts'
 import { SNAPSHOT_BROKEN } from '../faults.ts'
@@ -32,8 +31,10 @@ const AHEAD_BLOCKS = 128
 const AHEAD_STEPS_MAX = 4
 /** Read and written at a time. */
 const PIECE_BYTES = 1024 * 1024
-/** One for all volumes, the pieces of two batches ahead: fresh memory for each batch would keep the garbage collector busier than the copying. */
-const pieces = new SlabPool({ slabBytes: PIECE_BYTES, idleCountMax: 16 })
+/** Memory of pieces that is kept for reuse, one for all volumes: as much as two batches ahead take. Fresh memory for each batch would keep the garbage
+ *  collector busier than the copying. */
+const IDLE_PIECES_MAX = 16
+const idlePieces: Buffer[] = []
 const PIECE_BLOCKS = PIECE_BYTES / SNAPSHOT_BLOCK_BYTES
 /** What `readCached` reads at once. */
 const CACHED_PIECE_BYTES = 128 * 1024
@@ -262,15 +263,17 @@ export class SnapshotGuard implements VolumeGuard {
         blocks.some((block) => follower.image.table.lacks(block, block)),
     )
     if (followers.length === 0) return null
-    const slabs: Slab[] = []
+    const pieces: Buffer[] = []
     try {
       const free = await this.#freeBytes()
-      const images = await this.#read(blocks, slabs)
+      const images = await this.#read(blocks, pieces)
       return await worst(followers.map((follower) => this.#give(follower, images, free)))
     } catch (error) {
       return await worst(followers.map((follower) => follower.lost(error as Error)))
     } finally {
-      for (const slab of slabs) slab.release()
+      for (const piece of pieces) {
+        if (idlePieces.length < IDLE_PIECES_MAX) idlePieces.push(piece)
+      }
     }
   }
 
@@ -291,28 +294,27 @@ export class SnapshotGuard implements VolumeGuard {
     }
   }
 
-  /** What the blocks hold, ascending; its bytes lie in `slabs`, which are the caller's, also when this fails. */
-  async #read(blocks: readonly number[], slabs: Slab[]): Promise<BlockImage[]> {
+  /** What the blocks hold, ascending; its bytes lie in `pieces`, which are the caller's, also when this fails. */
+  async #read(blocks: readonly number[], pieces: Buffer[]): Promise<BlockImage[]> {
     const { volume } = this
-    const images: BlockImage[] = []
-    const reads: Promise<void>[] = []
+    const extents: { first: number; count: number; hole: boolean }[] = []
     for (const { first, count } of runsOf(blocks)) {
       const offset = first * SNAPSHOT_BLOCK_BYTES
       const length = Math.min(count * SNAPSHOT_BLOCK_BYTES, volume.sizeBytes - offset)
-      for (const extent of byBlocks(await volume.extents(offset, length))) {
-        if (extent.hole) {
-          for (let i = 0; i < extent.count; i++)
-            images.push({ block: extent.first + i, bytes: null })
-          continue
-        }
-        const end = extent.first + extent.count
-        for (let block = extent.first; block < end; block += PIECE_BLOCKS) {
-          const slab = pieces.take()
-          slabs.push(slab)
-          const count = Math.min(PIECE_BLOCKS, end - block)
-          reads.push(this.#readPiece(slab.bytes, block, count))
-          for (let i = 0; i < count; i++) images.push(imageIn(slab.bytes, block, i, volume))
-        }
+      extents.push(...byBlocks(await volume.extents(offset, length)))
+    }
+    const images: BlockImage[] = []
+    // From the first one on nothing may fail before all have ended: they fill memory that is given back.
+    const reads: Promise<void>[] = []
+    for (const { first, count, hole } of extents) {
+      const end = first + count
+      if (hole) for (let block = first; block < end; block++) images.push({ block, bytes: null })
+      for (let block = first; block < end && !hole; block += PIECE_BLOCKS) {
+        const piece = idlePieces.pop() ?? Buffer.allocUnsafeSlow(PIECE_BYTES)
+        pieces.push(piece)
+        const blocksHere = Math.min(PIECE_BLOCKS, end - block)
+        reads.push(this.#readPiece(piece, block, blocksHere))
+        for (let i = 0; i < blocksHere; i++) images.push(imageIn(piece, block, i, volume))
       }
     }
     await settleAll(reads)
