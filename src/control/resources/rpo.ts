@@ -26,29 +26,17 @@ export async function rememberRpoPoint(
   now: number,
 ): Promise<void> {
   const { project, pointAt, behind } = point
-  const known = await tx
-    .selectFrom('rpo_points')
-    .select(['id', 'behind'])
-    .where('project', '=', project)
-    .where('point_at', '=', pointAt)
-    .executeTakeFirst()
-  if (known === undefined) {
-    const row = {
-      id: newId(),
-      project,
-      point_at: pointAt,
-      behind,
-      created_at: now,
-      updated_at: now,
-    }
-    await tx.insertInto('rpo_points').values(row).execute()
-  } else if (behind > known.behind) {
-    await tx
-      .updateTable('rpo_points')
-      .set({ behind, updated_at: now })
-      .where('id', '=', known.id)
-      .execute()
-  }
+  await tx
+    .insertInto('rpo_points')
+    .values({ id: newId(), project, point_at: pointAt, behind, created_at: now, updated_at: now })
+    // Another control plane on the same database may have looked as well.
+    .onConflict((conflict) =>
+      conflict
+        .columns(['project', 'point_at'])
+        .doUpdateSet({ behind, updated_at: now })
+        .where('rpo_points.behind', '<', behind),
+    )
+    .execute()
 }
 
 /** Deletes records that were made before a time. */
