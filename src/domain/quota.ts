@@ -64,9 +64,7 @@ export function judgeQuota(kind: QuotaKind, limit: number, used: number): QuotaR
   const { min, max } = QUOTAS[kind]
   if (limit === UNLIMITED) return max === UNLIMITED ? null : 'QUOTA_OUT_OF_RANGE'
   const inRange =
-    Number.isInteger(limit) &&
-    limit >= min &&
-    limit <= (max === UNLIMITED ? QUOTA_LIMIT_MAX : max)
+    Number.isInteger(limit) && limit >= min && limit <= (max === UNLIMITED ? QUOTA_LIMIT_MAX : max)
   if (!inRange) return 'QUOTA_OUT_OF_RANGE'
   return limit < used ? 'QUOTA_BELOW_USAGE' : null
 }
