@@ -95,6 +95,19 @@ test('what runs when the agent stops goes on at the next start, with what it had
     assert.deepEqual(world.ended, ['a'])
   }))
 
+test('what is asked for while work ends does not make it run again', () =>
+  withWorld(async (world) => {
+    const works = await world.open()
+    await world.begin(works, 'a')
+    world.gates.get('a')?.go()
+    for (let i = 0; i < 20; i++) {
+      await works.amend('a', { startedMs: i })
+      await new Promise((r) => setImmediate(r))
+    }
+    const end = await settled(works, 'a')
+    assert.deepEqual([end.state, end.steps, end.startedMs], ['done', 1, 19])
+  }))
+
 test('a failure is told with its code, and can be tried again', () =>
   withWorld(async (world) => {
     const works = await world.open()

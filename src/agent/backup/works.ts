@@ -108,6 +108,8 @@ export class Works<R extends WorkRecord> {
   readonly #live = new Map<string, Live>()
   readonly #beginning = new Map<string, Promise<R>>()
   readonly #queue: (() => void)[] = []
+  /** Changes of one record wait for each other: an end must not be overwritten by what was noted before it. */
+  readonly #tails = new Map<string, Promise<unknown>>()
   #turns = 0
   #closing = false
 
@@ -140,7 +142,8 @@ export class Works<R extends WorkRecord> {
   async #begin(id: string, make: () => R | Promise<R>): Promise<R> {
     const record = await make()
     assert(record.id === id, 'work is known by its name')
-    await this.#store(record)
+    await this.#write(record)
+    this.#records.set(id, record)
     if (!this.#closing) this.#launch(id)
     await this.#forgetOld()
     return record
@@ -159,16 +162,15 @@ export class Works<R extends WorkRecord> {
 
   /** Changes what running work was asked for. */
   async amend(id: string, change: Partial<R>): Promise<R> {
-    const record = { ...this.show(id), ...change }
-    await this.#store(record)
-    return record
+    await this.#change(id, change)
+    return this.show(id)
   }
 
   /** Carries out once more what failed or was cancelled. */
   async again(id: string, change: Partial<R>): Promise<R> {
     assert(this.show(id).state !== 'running', 'work is carried out by one at a time')
     const state = { state: 'running', code: null, reason: null, endedMs: 0 } as const
-    await this.#store({ ...this.show(id), ...change, ...state })
+    await this.#change(id, { ...change, ...state })
     if (!this.#closing && !this.#live.has(id)) this.#launch(id)
     return this.show(id)
   }
@@ -206,7 +208,7 @@ export class Works<R extends WorkRecord> {
       },
       signal,
       note: (change) => void this.#records.set(id, { ...this.show(id), ...change }),
-      persist: async (change) => await this.#store({ ...this.show(id), ...change }),
+      persist: (change) => this.#change(id, change),
     }
     try {
       await this.#takeTurn(signal)
@@ -231,20 +233,35 @@ export class Works<R extends WorkRecord> {
   }
 
   async #end(id: string, outcome: Pick<WorkRecord, 'state' | 'code' | 'reason'>): Promise<void> {
-    const record = { ...this.show(id), ...outcome, endedMs: this.#parts.clock.wallMs() }
-    await this.#write(record)
-    try {
-      await this.#parts.ended?.(record)
-    } catch (error) {
-      this.#parts.log.error({ id, err: error }, `what a ${this.#parts.what} held is still there`)
-    }
-    // Told when what it held is free.
-    this.#records.set(id, record)
+    await this.#inTurn(id, async () => {
+      const record = { ...this.show(id), ...outcome, endedMs: this.#parts.clock.wallMs() }
+      await this.#write(record)
+      try {
+        await this.#parts.ended?.(record)
+      } catch (error) {
+        this.#parts.log.error({ id, err: error }, `what a ${this.#parts.what} held is still there`)
+      }
+      // Told when what it held is free.
+      this.#records.set(id, record)
+    })
   }
 
-  async #store(record: R): Promise<void> {
-    await this.#write(record)
-    this.#records.set(record.id, record)
+  async #change(id: string, change: Partial<R>): Promise<void> {
+    await this.#inTurn(id, async () => {
+      await this.#write({ ...this.show(id), ...change })
+      // What was only noted meanwhile stays.
+      this.#records.set(id, { ...this.show(id), ...change })
+    })
+  }
+
+  #inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
+    const result = (this.#tails.get(id) ?? Promise.resolve()).then(work, work)
+    const tail = result.catch(() => undefined)
+    this.#tails.set(id, tail)
+    void tail.then(() => {
+      if (this.#tails.get(id) === tail) this.#tails.delete(id)
+    })
+    return result
   }
 
   async #write(record: R): Promise<void> {
