@@ -111,6 +111,7 @@ export async function startControl(
       agents,
       witness,
       commands: sites,
+      scripts: plane.services.scripts,
       region: config.region,
       sites: config.sites,
       destinations: config.regions.map(({ name }) => name),

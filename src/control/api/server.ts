@@ -5,6 +5,7 @@ import { catalogueFor } from '#control/identity/catalogue.ts'
 import { locate } from '#control/operations/definitions/directory.ts'
 import type { ReportSigner } from '#control/operations/services.ts'
 import type { OperationEngine } from '#control/operations/engine.ts'
+import type { RecoveryScripts } from '#control/operations/services.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { SiteClient } from '#control/sites/client.ts'
 import type { Witness } from '#control/sites/witness.ts'
@@ -36,6 +37,8 @@ export interface ApiDeps {
   readonly log: Log
   readonly identity: Identity
   readonly operations: OperationEngine
+  /** Left out: recovery plans run no scripts. */
+  readonly scripts?: RecoveryScripts | undefined
   readonly agents: AgentRegistry
   readonly witness: Witness
   /** Commands to the agents. */

@@ -10,6 +10,7 @@ import { groupRoutes } from './groups.ts'
 import { healthRoutes } from './health.ts'
 import { identityRoutes } from './identity.ts'
 import { eventRoutes, operationRoutes, stateRoutes } from './operations.ts'
+import { preflightRoutes } from './preflight.ts'
 import { replicaRoutes } from './replicas.ts'
 import { recoveryRoutes } from './recovery.ts'
 import { quotaRoutes } from './quotas.ts'
@@ -39,6 +40,7 @@ export function nativeDialect(services: NativeServices): Dialect {
         volumeTypeRoutes(api, services)
         groupRoutes(api, services)
         arbitrationRoutes(api, services)
+        preflightRoutes(api, services)
         recoveryRoutes(api, services)
         automaticFailoverRoutes(api, services)
         verifyRoutes(api, services)
