@@ -393,7 +393,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'kept-copy-not-restored',
     about: 'A side that is made the writer in the middle of a resync serves what is there.',
-    foundWithin: 300,
+    foundWithin: 600,
     session: (session) =>
       wrapHandle(session, (event, handle) =>
         handle(event).filter((effect) => effect.kind !== 'restore_kept'),
