@@ -96,7 +96,10 @@ function play(world: World): Result {
     const { flags, sequence, acknowledgment, payload } = segment
     if ((flags & SYN) !== 0) {
       if (answer === null) return toClient(RST | ACK, 0)
-      expected = (sequence + 1) >>> 0
+      const begun = (sequence + 1) >>> 0
+      // A late double of the first segment: the connection has gone on since.
+      if (expected >= 0 && expected !== begun) return toClient(ACK, at(acknowledged))
+      expected = begun
       return toClient(SYN | ACK, serverFirst)
     }
     if ((flags & RST) !== 0 || expected < 0) return
