@@ -75,6 +75,7 @@ test('a password buys a token for a project, the domain, or nothing in particula
     assert.deepEqual(Object.fromEntries(urls), {
       identity: `${base}/v3`,
       sdrs: `${base}/v1/${project_id}`,
+      'data-protect': `${base}/v1/${project_id}`,
       volumev2: `${base}/v2/${project_id}`,
       volumev3: `${base}/v3/${project_id}`,
       compute: `${base}/v2.1/${project_id}`,
