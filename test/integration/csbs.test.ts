@@ -1,5 +1,6 @@
 /** Backups of servers through the public API with scripted sites: what is stored, resumed, let go, restored and copied. */
 import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -352,6 +353,33 @@ test('a copy into a project that the account may not work in fails and says so, 
   assert.equal(done.extend_info.copy_status, 'success', JSON.stringify(done.replication_records))
   const copy = await other.item(done.replication_records[1].destination_checkpoint_item_id)
   assert.equal(copy.name, 'there')
+
+  // Whoever knows the ids of a copy that came for somebody else gets nothing by naming them.
+  const record: string = done.replication_records[1].id
+  const foreign = await other.lab.project('local-2_foreign')
+  const { token } = await other.lab.userWith('admin', foreign)
+  const claim = async (id: string, key: string) => {
+    const disk = { volume: 'v', volume_name: null, name: 'd', system: true, size_gb: 1, size_mb: 1 }
+    const named = { resource_id: 's', resource_name: 's', resource_type: 's', resource_az: 'az1' }
+    const figures = { size_mb: 1, average_speed: 0, space_saving: 0, taken_at: 1 }
+    const marks = { incremental: false, scheduled: false, tags: [], backup_data: {}, address: null }
+    const body = {
+      source_region: 'local-1',
+      checkpoint: `d${record.slice(1)}`,
+      name: 'mine',
+      description: null,
+      disks: [disk],
+      ...named,
+      ...figures,
+      ...marks,
+    }
+    const headers = { 'x-auth-token': key }
+    const url = `/api/v1/replicas/${id}`
+    const reply = await other.lab.call({ method: 'PUT', url, headers, body })
+    return [reply.status, reply.body.error.code]
+  }
+  assert.deepEqual(await claim(record, token), [409, 'REPLICA_NOT_HERE'])
+  assert.deepEqual(await claim(randomUUID(), other.token), [409, 'REPLICA_NOT_HERE'])
 })
 
 test('backups of another project do not exist', async () => {

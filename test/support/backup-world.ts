@@ -8,6 +8,7 @@ import { Fault } from '#base/fault.ts'
 import { findImageByName } from '#control/resources/images.ts'
 import { SITE_REFUSED, SITE_UNREACHABLE, type SiteClient } from '#control/sites/client.ts'
 import { REGION_DENIED, REGION_UNREACHABLE, type RegionClient } from '#control/sites/regions.ts'
+import type { CommandRequest } from '#wire/site/commands.ts'
 import type { BackupRequest, ReplicaRequest, RestoreRequest } from '#wire/site/backups.ts'
 import { ApiLab, type Reply, SITES } from './api.ts'
 import { reportOf } from './group-rows.ts'
@@ -33,6 +34,8 @@ export class ScriptedSites {
   /** By command: how often it says `running` before it is done. */
   readonly slow = new Map<string, number>()
   readonly #asked = new Map<string, number>()
+  /** Labels of the copies that were let in, by the checkpoints that they become. */
+  readonly #admitted = new Map<string, Readonly<Record<string, string>>>()
   readonly client: SiteClient = {
     command: async (site, name, request) => (await this.#answer(site, name, request)) as never,
     close: async () => {},
@@ -54,8 +57,16 @@ export class ScriptedSites {
         return this.#backup(request as BackupRequest)
       case 'restore.start':
         return this.#restore(request as RestoreRequest)
-      case 'replica.admit':
+      case 'replica.admit': {
+        const { replica, labels = {} } = request as CommandRequest<'replica.admit'>
+        this.#admitted.set(checkpointOfReplica(replica), labels)
         return { target: { url: 'https://a:1', authority: '', ticket: 't' }, expires_at: 9e15 }
+      }
+      case 'vault.list': {
+        const { checkpoint = '' } = request as CommandRequest<'vault.list'>
+        const labels = this.#admitted.get(checkpoint)
+        return { checkpoints: labels === undefined ? [] : [{ checkpoint, labels }] }
+      }
       case 'replica.start':
         return this.#replica(request as ReplicaRequest)
       case 'vault.forget':
@@ -126,12 +137,14 @@ export class ScriptedSites {
     return {
       ...work,
       replica,
-      checkpoint: work.state === 'done' ? `d${replica.slice(1)}` : null,
+      checkpoint: work.state === 'done' ? checkpointOfReplica(replica) : null,
       sent_bytes: 100,
       missing_bytes: 100,
     }
   }
 }
+
+const checkpointOfReplica = (replica: string): string => `d${replica.slice(1)}`
 
 const power = (state: string) => ({
   server: newId(),

@@ -147,7 +147,8 @@ test('what is malformed, too large or of another transfer is refused by its kind
   const wrong = opening(replica, { block_bytes: 4096 })
   assert.equal((await post(url, 'open', wrong, authorization)).body['code'], 'BLOCK_SIZE')
 
-  const opened = await post(url, 'open', opening(replica), authorization)
+  const message = opening(replica)
+  const opened = await post(url, 'open', message, authorization)
   assert.equal(opened.body['state'], 'open')
   const transfer = { 'x-holdfast-transfer': String(opened.body['transfer']) }
   assert.equal((await post(url, 'have', Buffer.from('nonsense'), transfer)).status, 400)
@@ -170,10 +171,14 @@ test('what is malformed, too large or of another transfer is refused by its kind
   assert.deepEqual([answer.status, answer.body['code']], [422, 'RECORD_DAMAGED'])
   assert.equal(answer.body['text'], record.id.toString('hex'))
   // Opened again: the token of before is worth nothing.
-  const again = await post(url, 'open', opening(replica), authorization)
+  const again = await post(url, 'open', message, authorization)
   assert.equal(again.body['session'], opened.body['session'])
   assert.equal((await post(url, 'volume', { volume: 0 }, transfer)).status, 410)
-  const now = { 'x-holdfast-transfer': String(again.body['transfer']) }
+  // Opened for something else, as with another base or without one: what had come is no part of it.
+  const other = { ...message, checkpoint: randomUUID() }
+  const anew = await post(url, 'open', other, authorization)
+  assert.notEqual(anew.body['session'], opened.body['session'])
+  const now = { 'x-holdfast-transfer': String(anew.body['transfer']) }
   assert.equal((await post(url, 'end', {}, now)).status, 200)
 })
 

@@ -77,6 +77,8 @@ interface Note {
 
 interface Open {
   readonly transfer: IncomingTransfer
+  /** What it was opened for. An attempt that asks for anything else begins anew: what one base implies, another does not. */
+  readonly purpose: string
   cancelIdle: () => void
 }
 
@@ -284,7 +286,10 @@ class Rooms {
   async #openOne(request: OpenTransfer, ticket: Ticket): Promise<TransferOpened> {
     const { replica } = request
     const vault = await this.#parts.vault.open()
-    const known = this.#open.get(replica)
+    const found = this.#open.get(replica)
+    const same = found?.purpose === purposeOf(request)
+    if (found !== undefined && !same) await this.end(replica)
+    const known = same ? found : undefined
     if (known !== undefined) {
       await known.transfer.reopen()
       // It was finished, or ended, while this waited for it.
@@ -348,7 +353,7 @@ class Rooms {
   async #begin(vault: Vault, request: OpenTransfer, ticket: Ticket): Promise<Open> {
     const transfer = await begin(vault, request, ticket)
     await this.#note(request.replica, { attempt: transfer.session })
-    return { transfer, cancelIdle: () => {} }
+    return { transfer, purpose: purposeOf(request), cancelIdle: () => {} }
   }
 
   /** The checkpoint of a transfer that is not open any more; if it came to none, it never will. */
@@ -388,7 +393,7 @@ async function begin(
   const dataKey = await adopted(vault, request.data_key)
   const { [OWNER_LABEL]: _, ...labels } = request.labels
   const volumes = request.volumes.map(({ id, size_bytes }) => ({ id, sizeBytes: size_bytes }))
-  const parent = await baseOf(vault, request)
+  const parent = await baseOf(vault, request, ticket)
   const session = await vault.begin({
     dataKey,
     labels: {
@@ -427,8 +432,21 @@ async function adopted(vault: Vault, told: OpenTransfer['data_key']): Promise<Da
   return known
 }
 
-/** The checkpoint to build on, when it is here, of the same volumes, and a replica of what the source says. */
-async function baseOf(vault: Vault, request: OpenTransfer): Promise<string | undefined> {
+const purposeOf = ({ vault, checkpoint, base, volumes, data_key }: OpenTransfer): string =>
+  JSON.stringify([
+    vault,
+    checkpoint,
+    base === null ? null : [base.checkpoint, base.replica_checkpoint],
+    volumes.map(({ id, size_bytes }) => [id, size_bytes]),
+    data_key.id,
+  ])
+
+/** The checkpoint to build on, when it is here, of the same volumes, a replica of what the source says, and of the same owner. */
+async function baseOf(
+  vault: Vault,
+  request: OpenTransfer,
+  ticket: Ticket,
+): Promise<string | undefined> {
   if (request.base === null) return undefined
   try {
     const { manifest } = await vault.checkpoint(request.base.replica_checkpoint)
@@ -437,7 +455,8 @@ async function baseOf(vault: Vault, request: OpenTransfer): Promise<string | und
       const before = manifest.volumes.find((one) => one.id === id)
       return before === undefined || before.sizeBytes <= size_bytes
     })
-    return isOf && fits ? manifest.id : undefined
+    const ours = manifest.labels[OWNER_LABEL] === ticket.labels[OWNER_LABEL]
+    return isOf && fits && ours ? manifest.id : undefined
   } catch (error) {
     if (isFault(error)) return undefined
     throw error

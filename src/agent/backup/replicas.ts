@@ -1,6 +1,7 @@
 import { type Clock, sleep } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
+import { CHECKPOINT_UNKNOWN, VAULT_DAMAGED } from '#vault/faults.ts'
 import type { DataKey } from '#vault/keys/keyring.ts'
 import { blockNaming } from '#vault/keys/keyring.ts'
 import type { Manifest } from '#vault/format/manifest.ts'
@@ -173,6 +174,10 @@ class Replica {
       const base = await this.#base(vault)
       const opened = await line.open(openMessage(vault, checkpoint.manifest, key, record, base))
       if (opened.state === 'done') return opened.checkpoint
+      // Zeroes are told only over a base: without one here and with one there, old content would stay.
+      if (opened.based && base === undefined) {
+        throw new LineDown('the other side builds on a checkpoint that was not named')
+      }
       await this.#joined(opened.session)
       let before = 0
       for (const [number, volume] of checkpoint.manifest.volumes.entries()) {
@@ -238,7 +243,7 @@ class Replica {
       const { manifest } = await vault.checkpoint(told.checkpoint)
       return { manifest, replica: told.replica_checkpoint }
     } catch (error) {
-      if (isFault(error)) return undefined
+      if (isFault(error, CHECKPOINT_UNKNOWN) || isFault(error, VAULT_DAMAGED)) return undefined
       throw error
     }
   }

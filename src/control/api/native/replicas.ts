@@ -66,11 +66,19 @@ export function replicaRoutes(app: Api, services: NativeServices): void {
       auditTarget(request, id, { source_region: request.body.source_region })
       const project = projectOf(request)
       const made = await registerReplica(
-        { ...services, provider: PROVIDER },
+        { ...services, sites: services.commands, provider: PROVIDER },
         project,
         id,
         request.body,
       )
+      if (!made.ok) {
+        throw refuse(
+          409,
+          'REPLICA_NOT_HERE',
+          'No copy that was let in for this project under this id has arrived as this checkpoint.',
+          'Ask for admission, send the copy, and name the checkpoint that it became.',
+        )
+      }
       return { replica: { checkpoint_id: made.checkpoint, checkpoint_item_id: made.item } }
     },
   )

@@ -273,14 +273,30 @@ export async function admitReplica(
 const replicaItemId = (record: string): string => derivedId(`replica ${record}`)
 const replicaCheckpointId = (record: string): string => derivedId(`checkpoint of replica ${record}`)
 
-/** Makes a copy that has arrived a backup of this project. The same again changes nothing. */
+/**
+ * Makes a copy that has arrived a backup of this project. The same again changes nothing. What the vault says of the checkpoint decides: only the one that was
+ * let in for this project under this record becomes its backup, whatever the caller names.
+ */
 export async function registerReplica(
-  services: Pick<BackupServices, 'store' | 'clock'> & { readonly provider: string },
+  services: Pick<BackupServices, 'store' | 'clock'> &
+    Pick<OperationServices, 'agents'> & {
+      readonly sites: SiteClient
+      readonly provider: string
+    },
   project: string,
   record: string,
   description: ReplicaDescription,
-): Promise<{ readonly checkpoint: string; readonly item: string }> {
+): Promise<Outcome<{ readonly checkpoint: string; readonly item: string }, 'REPLICA_NOT_HERE'>> {
   const ids = { checkpoint: replicaCheckpointId(record), item: replicaItemId(record) }
+  const { checkpoint } = description
+  const listed = await services.sites.command(siteOfVault(services, ''), 'vault.list', {
+    checkpoint,
+    limit: 1,
+  })
+  const labels = listed.checkpoints.find((one) => one.checkpoint === checkpoint)?.labels
+  if (labels?.['owner'] !== project || labels['replica'] !== record) {
+    return refused('REPLICA_NOT_HERE')
+  }
   await services.store.write(async (tx) => {
     if ((await readItem(tx, ids.item)) !== undefined) return
     const now = services.clock.wallMs()
@@ -309,7 +325,7 @@ export async function registerReplica(
     )
     await setTags(tx, { kind: 'backup', project, resource: ids.item }, description.tags)
   })
-  return ids
+  return { ok: true, ...ids }
 }
 
 function checkpointOf(
