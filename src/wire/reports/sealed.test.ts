@@ -107,6 +107,14 @@ test('no byte of the file can be changed, taken away or added', () => {
   }
   problem(bytes.subarray(0, 100))
   problem(Buffer.alloc(0))
+  // The last character of a signature has four bits that nobody decodes.
+  const last = bytes.indexOf('==')
+  for (let byte = 0; byte < 256; byte++) {
+    if (byte === bytes[last - 1]) continue
+    const bent = Buffer.from(bytes)
+    bent[last - 1] = byte
+    problem(bent)
+  }
 })
 
 test('what was altered or forged is told', () => {
