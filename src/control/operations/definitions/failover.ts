@@ -245,8 +245,9 @@ async function freeze(ctx: StepContext<Failover>): Promise<Frozen> {
     ({ epoch }) => ({ kind: 'freeze', epoch, attempt: ctx.attemptId }),
   )
   if (record.state !== 'frozen') return nothing
-  // The writer may have said more until it was frozen.
-  return { from, epoch: record.epoch, givenUp: givenUp({ ...record, state: from }, outOfTouchMs) }
+  // The writer may have said more until it was frozen, and have gone on alone since it was looked at.
+  const state = await stateBefore(services.store, group.id, record.epoch)
+  return { from: state, epoch: record.epoch, givenUp: givenUp({ ...record, state }, outOfTouchMs) }
 }
 
 /** Out of which state the record was frozen. */
