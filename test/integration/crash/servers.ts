@@ -1,7 +1,9 @@
 /** The life of a server over a control plane that dies at every boundary of it. */
 import assert from 'node:assert/strict'
 import { imageId } from '#control/resources/images.ts'
+import { defaultSubnetId } from '#control/resources/networks.ts'
 import type { FakeGuests } from '../../support/fake-guests.ts'
+import { PROJECT } from '../../support/region-parts.ts'
 import type { Answer, Lives } from './lives.ts'
 
 const SERVERS = '/v2.1/{project}/servers'
@@ -30,6 +32,8 @@ export async function serverLife(lives: Lives, guests: FakeGuests): Promise<void
         imageRef: imageId('holdfast-tiny'),
         flavorRef: 't2.micro',
         availability_zone: 'az1',
+        // The network of a drill is there as well.
+        networks: [{ uuid: defaultSubnetId(PROJECT) }],
         block_device_mapping_v2: [
           {
             source_type: 'image',
