@@ -143,7 +143,7 @@ function pauseNewcomers<Input extends { readonly newcomers: readonly Newcomer[] 
           project: ctx.project,
           resourceType: GROUP_RESOURCE,
           resourceId: lone,
-          input: {},
+          input: { reserved: true },
         })
       }
     },

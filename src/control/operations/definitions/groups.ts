@@ -1,6 +1,7 @@
 import { Fault } from '#base/fault.ts'
 import {
   drAz,
+  moveGroup,
   pairsOfGroup,
   pairStatus,
   productionAz,
@@ -232,8 +233,13 @@ interface Closed {
   readonly inSync: boolean
 }
 
-function closeRecord(): Step<Nothing> {
-  return step<Nothing, Closed>('close_record', {
+export interface StopGroup {
+  /** By an operation that goes on with the group when it is stopped: it stays `updating`, so that nobody else begins anything with it. */
+  readonly reserved?: true
+}
+
+function closeRecord(): Step<StopGroup> {
+  return step<StopGroup, Closed>('close_record', {
     act: async (ctx) => {
       const before = await theRecord(ctx.services, ctx.resourceId)
       const record = await changeRecord(
@@ -247,7 +253,7 @@ function closeRecord(): Step<Nothing> {
   })
 }
 
-function closeAt(name: string, site: (group: ProtectionGroupRow) => string): Step<Nothing> {
+function closeAt(name: string, site: (group: ProtectionGroupRow) => string): Step<StopGroup> {
   return step(name, {
     act: async (ctx) => {
       const group = await theGroup(ctx.services.store.db, ctx.resourceId)
@@ -256,7 +262,7 @@ function closeAt(name: string, site: (group: ProtectionGroupRow) => string): Ste
   })
 }
 
-export const stopGroup: OperationKind<Nothing> = operation('group.stop', {
+export const stopGroup: OperationKind<StopGroup> = operation('group.stop', {
   version: 1,
   steps: [
     closeRecord(),
@@ -273,6 +279,7 @@ export const stopGroup: OperationKind<Nothing> = operation('group.stop', {
           await updatePair(tx, pair.id, { in_session: 0, blank_epoch: null, progress }, now)
         }
         await settle(tx, ctx, 'stop', 'to')
+        if (ctx.input.reserved === true) await moveGroup(tx, ctx.resourceId, 'updating', now)
       },
     }),
   ],
