@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Clock } from '#base/clock.ts'
 import { isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
+import { rounds } from '#base/rounds.ts'
 import { createAutomaticFailover } from '#control/operations/automatic-failover.ts'
 import { createBackupSchedule } from '#control/operations/backup-schedule.ts'
 import { createEngine, type OperationEngine } from '#control/operations/engine.ts'
@@ -141,8 +142,15 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
         await agents.refresh()
         await witness.watchLeases()
       }
-      undo.push(every(clock, REFRESH_MS, refresh, log))
-      undo.push(every(clock, DURABILITY_MS, () => warnOfForgetfulness(store, log), log))
+      const failed = (error: unknown) => log.warn({ err: error }, 'upkeep failed; it is repeated')
+      const upkeep = [
+        rounds(clock, REFRESH_MS, refresh, failed),
+        rounds(clock, DURABILITY_MS, () => warnOfForgetfulness(store, log), failed),
+      ]
+      for (const one of upkeep) {
+        one.start(0)
+        undo.push(() => one.stop())
+      }
     }
     operations.start()
     undo.push(() => operations.stop())
@@ -201,29 +209,4 @@ async function warnOfForgetfulness(store: Store, log: Log): Promise<void> {
 function readCredential({ pki }: ControlConfig): ClientCredential {
   const read = (path: string) => readFileSync(path, 'utf8')
   return { ca: read(pki.ca), cert: read(pki.cert), key: read(pki.key) }
-}
-
-/** Repeats `work`, each time `pauseMs` after it ended. The returned function ends that and waits for the last run. */
-export function every(
-  clock: Clock,
-  pauseMs: number,
-  work: () => Promise<void>,
-  log: Log,
-): () => Promise<void> {
-  let ended = false
-  let running: Promise<void> = Promise.resolve()
-  let cancel = () => {}
-  const turn = () => {
-    running = work()
-      .catch((error: unknown) => log.warn({ err: error }, 'upkeep failed; it is repeated'))
-      .then(() => {
-        if (!ended) cancel = clock.after(pauseMs, turn)
-      })
-  }
-  turn()
-  return async () => {
-    ended = true
-    cancel()
-    await running
-  }
 }

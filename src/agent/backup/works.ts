@@ -5,6 +5,7 @@ import type { Clock } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { writeFileWhole } from '#base/system/files.ts'
+import { Turns } from '#base/turns.ts'
 import { ErrandFailed } from './errands.ts'
 import { WORK_UNKNOWN } from './faults.ts'
 
@@ -107,14 +108,14 @@ export class Works<R extends WorkRecord> {
   readonly #records: Map<string, R>
   readonly #live = new Map<string, Live>()
   readonly #beginning = new Map<string, Promise<R>>()
-  readonly #queue: (() => void)[] = []
+  readonly #turns: Turns
   /** Changes of one record wait for each other: an end must not be overwritten by what was noted before it. */
   readonly #tails = new Map<string, Promise<unknown>>()
-  #turns = 0
   #closing = false
 
   constructor(parts: WorksParts<R>, records: Map<string, R>) {
     this.#parts = parts
+    this.#turns = new Turns(parts.atOnceMax)
     this.#records = records
   }
 
@@ -211,11 +212,11 @@ export class Works<R extends WorkRecord> {
       persist: (change) => this.#change(id, change),
     }
     try {
-      await this.#takeTurn(signal)
+      await this.#turns.take(signal)
       try {
         await run(running)
       } finally {
-        this.#giveTurn()
+        this.#turns.give()
       }
       await this.#end(id, { state: 'done', code: null, reason: null })
     } catch (error) {
@@ -279,30 +280,5 @@ export class Works<R extends WorkRecord> {
 
   #path(id: string): string {
     return join(this.#parts.directory, `${id}.json`)
-  }
-
-  async #takeTurn(signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted()
-    if (this.#turns < this.#parts.atOnceMax) {
-      this.#turns++
-      return
-    }
-    await new Promise<void>((resolve, reject) => {
-      this.#queue.push(resolve)
-      const leave = () => {
-        const place = this.#queue.indexOf(resolve)
-        // With the turn already given, the work ends at once and gives it on.
-        if (place < 0) return
-        this.#queue.splice(place, 1)
-        reject(signal.reason as Error)
-      }
-      signal.addEventListener('abort', leave, { once: true })
-    })
-  }
-
-  #giveTurn(): void {
-    const next = this.#queue.shift()
-    if (next === undefined) this.#turns--
-    else next()
   }
 }

@@ -5,6 +5,7 @@ import { Fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { writeFileWhole } from '#base/system/files.ts'
 import { systemFileRanges } from '#base/system/libc.ts'
+import { Turns } from '#base/turns.ts'
 import { IMAGE_FAILED } from '#agent/compute/faults.ts'
 import type { ExportTable } from '#agent/nbd/exports.ts'
 import { localDevice } from '#agent/nbd/local-device.ts'
@@ -96,8 +97,7 @@ class FillStore implements Fills {
   /** What became of requests and was not told yet, by volume. */
   readonly #troubles = new Map<string, { readonly fill: string; readonly error: Fault }>()
   readonly #ranges = systemFileRanges()
-  #copies = 0
-  readonly #queue: (() => void)[] = []
+  readonly #copies = new Turns(COPIES_MAX)
 
   constructor(options: FillsOptions, records: Map<string, FillRecord>) {
     this.#options = options
@@ -207,7 +207,7 @@ class FillStore implements Fills {
     const ready = await unlessStopped(() => library.provide(record.image), signal)
     const { sizeBytes, sha256 } = ready.record
     this.#checkSize(volume, sizeBytes)
-    await this.#takeTurn(signal)
+    await this.#copies.take(signal)
     try {
       // Another image of the same name than the one that was begun: from the beginning.
       const from = record.sha256 === sha256 ? record.doneBytes : 0
@@ -222,7 +222,7 @@ class FillStore implements Fills {
       await this.#copy(filling, ready, signal)
       await this.#persist({ ...filling, state: 'filled', doneBytes: sizeBytes })
     } finally {
-      this.#giveTurn()
+      this.#copies.give()
     }
     log.info({ volume, image: record.image, bytes: sizeBytes }, 'volume is filled')
     if (volumes.record(volume) !== undefined) await this.#serve(volume)
@@ -287,31 +287,6 @@ class FillStore implements Fills {
     if (record.failed !== null) return exports.refuse(volume, `failed: ${record.failed}`)
     const opened = await volumes.open(volume)
     if (volumes.record(volume) !== undefined) exports.serve(volume, localDevice(opened))
-  }
-
-  async #takeTurn(signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted()
-    if (this.#copies < COPIES_MAX) {
-      this.#copies++
-      return
-    }
-    await new Promise<void>((resolve, reject) => {
-      this.#queue.push(resolve)
-      const leave = () => {
-        const place = this.#queue.indexOf(resolve)
-        // With the turn already given, the copy ends at once and gives it on.
-        if (place < 0) return
-        this.#queue.splice(place, 1)
-        reject(signal.reason as Error)
-      }
-      signal.addEventListener('abort', leave, { once: true })
-    })
-  }
-
-  #giveTurn(): void {
-    const next = this.#queue.shift()
-    if (next === undefined) this.#copies--
-    else next()
   }
 
   #path(volume: string): string {

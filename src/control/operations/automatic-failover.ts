@@ -1,6 +1,7 @@
 import type { Clock } from '#base/clock.ts'
 import { Fault, fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
+import { rounds } from '#base/rounds.ts'
 import {
   addVerdict,
   enabledAutomatics,
@@ -82,24 +83,14 @@ export function createAutomaticFailover(options: AutomaticFailoverOptions): Auto
   const silence = createSilence({ agents, clock, everyMs })
   /** By group: CLOCK_BOOTTIME of the last look. */
   const lookedAt = new Map<string, number>()
-  let stopping = false
-  let cancel = () => {}
   let cancelListening = () => {}
-  let running: Promise<void> = Promise.resolve()
-
-  function schedule(): void {
-    if (stopping) return
-    cancel = clock.after(everyMs, () => {
-      running = round().then(schedule, (error: unknown) => {
-        log.error({ err: error }, 'a look at the groups that fail over by themselves failed')
-        schedule()
-      })
-    })
-  }
+  const looks = rounds(clock, everyMs, round, (error) => {
+    log.error({ err: error }, 'a look at the groups that fail over by themselves failed')
+  })
 
   /** Beside the looks, which take as long as the database does. */
   function keepListening(): void {
-    if (stopping) return
+    if (looks.stopping) return
     silence.listen()
     cancelListening = clock.after(everyMs, keepListening)
   }
@@ -111,7 +102,7 @@ export function createAutomaticFailover(options: AutomaticFailoverOptions): Auto
     for (const id of lookedAt.keys()) if (!enabled.has(id)) lookedAt.delete(id)
     const heardEveryMs = Math.min(HEARD_MS_MAX, rows.length * HEARD_MS_EACH)
     for (const row of rows) {
-      if (stopping) return
+      if (looks.stopping) return
       try {
         await look(row, heardEveryMs)
       } catch (error) {
@@ -249,13 +240,12 @@ export function createAutomaticFailover(options: AutomaticFailoverOptions): Auto
   return {
     start() {
       keepListening()
-      schedule()
+      looks.start()
     },
     async stop() {
-      stopping = true
-      cancel()
+      const stopped = looks.stop()
       cancelListening()
-      await running
+      await stopped
     },
     round,
   }

@@ -2,6 +2,7 @@ import type { Clock } from '#base/clock.ts'
 import { isFault } from '#base/fault.ts'
 import { newId } from '#base/ids.ts'
 import type { Log } from '#base/log.ts'
+import { rounds } from '#base/rounds.ts'
 import {
   definitionOf,
   dueSchedules,
@@ -55,19 +56,9 @@ const DAY_MS = 86_400_000
 
 export function createBackupSchedule(options: BackupScheduleOptions): BackupSchedule {
   const { store, clock, log, operations, region, destinations, everyMs = EVERY_MS } = options
-  let stopping = false
-  let cancel = () => {}
-  let running: Promise<unknown> = Promise.resolve()
-
-  function schedule(): void {
-    if (stopping) return
-    cancel = clock.after(everyMs, () => {
-      running = look().then(schedule, (error: unknown) => {
-        log.error({ err: error }, 'the schedules of backups were not looked through')
-        schedule()
-      })
-    })
-  }
+  const looks = rounds(clock, everyMs, look, (error) => {
+    log.error({ err: error }, 'the schedules of backups were not looked through')
+  })
 
   async function look(): Promise<number> {
     let begun = 0
@@ -158,12 +149,8 @@ export function createBackupSchedule(options: BackupScheduleOptions): BackupSche
   }
 
   return {
-    start: schedule,
-    async stop() {
-      stopping = true
-      cancel()
-      await running
-    },
+    start: () => looks.start(),
+    stop: () => looks.stop(),
     look,
   }
 }

@@ -1,4 +1,5 @@
 import type { Log } from '#base/log.ts'
+import { rounds } from '#base/rounds.ts'
 import {
   drillsToEnd,
   dueSchedules,
@@ -35,9 +36,9 @@ export interface DrillClock {
 
 export function createDrillClock(services: RequestServices, log: Log): DrillClock {
   const { store, clock } = services
-  let running: Promise<void> = Promise.resolve()
-  let cancel: () => void = () => undefined
-  let ended = false
+  const turns = rounds(clock, TURN_MS, turn, (error) => {
+    log.warn({ err: error }, 'schedules of drills; it is repeated')
+  })
 
   async function turn(): Promise<void> {
     for (const schedule of await dueSchedules(store.db, clock.wallMs())) await begin(schedule)
@@ -92,21 +93,10 @@ export function createDrillClock(services: RequestServices, log: Log): DrillCloc
     })
   }
 
-  const again = () => {
-    running = turn()
-      .catch((error: unknown) => log.warn({ err: error }, 'schedules of drills; it is repeated'))
-      .then(() => {
-        if (!ended) cancel = clock.after(TURN_MS, again)
-      })
-  }
   return {
-    start: again,
+    start: () => turns.start(0),
     turn,
-    async stop() {
-      ended = true
-      cancel()
-      await running
-    },
+    stop: () => turns.stop(),
   }
 }
 

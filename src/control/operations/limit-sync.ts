@@ -1,6 +1,7 @@
 import type { Clock } from '#base/clock.ts'
 import { isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
+import { rounds } from '#base/rounds.ts'
 import {
   raiseRevision,
   type StandingOrder,
@@ -46,19 +47,9 @@ export function createLimitSync(options: {
   /** Revision that its site has confirmed, by volume. */
   let taken = new Map<string, number>()
   let fullMs = -Infinity
-  let stopping = false
-  let cancel = () => {}
-  let running: Promise<void> = Promise.resolve()
-
-  function schedule(): void {
-    if (stopping) return
-    cancel = clock.after(everyMs, () => {
-      running = round().then(schedule, (error: unknown) => {
-        log.error({ err: error }, 'limits of volumes were not brought to their sites')
-        schedule()
-      })
-    })
-  }
+  const looks = rounds(clock, everyMs, round, (error) => {
+    log.error({ err: error }, 'limits of volumes were not brought to their sites')
+  })
 
   async function round(): Promise<void> {
     const nowMs = clock.bootMs()
@@ -72,7 +63,7 @@ export function createLimitSync(options: {
     for (const site of new Set(open.map(({ az }) => az))) {
       if (!agents.heard(site)) continue
       const ofSite = open.filter(({ az }) => az === site)
-      for (let at = 0; at < ofSite.length && !stopping; at += LIMITS_MAX) {
+      for (let at = 0; at < ofSite.length && !looks.stopping; at += LIMITS_MAX) {
         await send(site, ofSite.slice(at, at + LIMITS_MAX))
       }
     }
@@ -102,12 +93,8 @@ export function createLimitSync(options: {
   }
 
   return {
-    start: schedule,
-    async stop() {
-      stopping = true
-      cancel()
-      await running
-    },
+    start: () => looks.start(),
+    stop: () => looks.stop(),
     round,
   }
 }

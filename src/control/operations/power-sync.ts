@@ -1,6 +1,7 @@
 import type { Clock } from '#base/clock.ts'
 import { type Fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
+import { rounds } from '#base/rounds.ts'
 import {
   faultOf,
   readServer,
@@ -81,19 +82,9 @@ export function createPowerSync(options: PowerSyncOptions): PowerSync {
   const strays = new Map<string, ReadonlyMap<string, number>>()
   /** CLOCK_BOOTTIME before which a server is not defined again. */
   const paused = new Map<string, number>()
-  let stopping = false
-  let cancel = () => {}
-  let running: Promise<void> = Promise.resolve()
-
-  function schedule(): void {
-    if (stopping) return
-    cancel = clock.after(everyMs, () => {
-      running = round().then(schedule, (error: unknown) => {
-        log.error({ err: error }, 'servers were not brought together with the reports')
-        schedule()
-      })
-    })
-  }
+  const looks = rounds(clock, everyMs, round, (error) => {
+    log.error({ err: error }, 'servers were not brought together with the reports')
+  })
 
   async function round(): Promise<void> {
     const names = new Set(agents.list().map(({ report }) => report.site))
@@ -189,7 +180,7 @@ export function createPowerSync(options: PowerSyncOptions): PowerSync {
     if (some.length === 0) return
     const busy = await busyServers(store.db, some)
     for (const id of some) {
-      if (busy.has(id) || stopping) continue
+      if (busy.has(id) || looks.stopping) continue
       try {
         await defineAgain(site, id, leaving.get(id) ?? [])
       } catch (error) {
@@ -241,12 +232,8 @@ export function createPowerSync(options: PowerSyncOptions): PowerSync {
   }
 
   return {
-    start: schedule,
-    async stop() {
-      stopping = true
-      cancel()
-      await running
-    },
+    start: () => looks.start(),
+    stop: () => looks.stop(),
     round,
   }
 }

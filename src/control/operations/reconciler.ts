@@ -1,6 +1,7 @@
 import { isFault } from '#base/fault.ts'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
+import { rounds } from '#base/rounds.ts'
 import {
   drAz,
   groupForm,
@@ -88,19 +89,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   const seen = new Map<string, number>()
   /** Epoch under which a full copy of a group was last warned of. */
   const warned = new Map<string, number>()
-  let stopping = false
-  let cancel = () => {}
-  let running: Promise<void> = Promise.resolve()
-
-  function schedule(): void {
-    if (stopping) return
-    cancel = clock.after(everyMs, () => {
-      running = round().then(schedule, (error: unknown) => {
-        log.error({ err: error }, 'a round of the reconciler failed')
-        schedule()
-      })
-    })
-  }
+  const looks = rounds(clock, everyMs, round, (error) => {
+    log.error({ err: error }, 'a round of the reconciler failed')
+  })
 
   async function round(): Promise<void> {
     const disagreements = new Set<string>()
@@ -332,12 +323,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   return {
-    start: schedule,
-    async stop() {
-      stopping = true
-      cancel()
-      await running
-    },
+    start: () => looks.start(),
+    stop: () => looks.stop(),
     round,
   }
 }

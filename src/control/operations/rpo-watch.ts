@@ -1,5 +1,6 @@
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
+import { rounds } from '#base/rounds.ts'
 import { listAllGroups } from '#control/resources/groups.ts'
 import { syncGistsOf } from '#control/resources/protection-lists.ts'
 import { forgetRpoPoints, rememberRpoPoint } from '#control/resources/rpo.ts'
@@ -52,18 +53,9 @@ export function createRpoWatch(options: RpoWatchOptions): RpoWatch {
   /** What the database has of the present stretch, by project: most looks find what is known and write nothing. */
   const known = new Map<string, { readonly pointAt: number; readonly behind: number }>()
   let forgottenBootMs = Number.NEGATIVE_INFINITY
-  let stopping = false
-  let cancel = () => {}
-  let running: Promise<void> = Promise.resolve()
-
-  function schedule(afterMs: number): void {
-    if (stopping) return
-    cancel = clock.after(afterMs, () => {
-      running = look()
-        .catch((error: unknown) => log.warn({ err: error }, 'recovery points were not recorded'))
-        .then(() => schedule(everyMs))
-    })
-  }
+  const looks = rounds(clock, everyMs, look, (error) => {
+    log.warn({ err: error }, 'recovery points were not recorded')
+  })
 
   async function look(): Promise<void> {
     const nowMs = clock.wallMs()
@@ -109,12 +101,8 @@ export function createRpoWatch(options: RpoWatchOptions): RpoWatch {
   }
 
   return {
-    start: () => schedule(2 * agentSilenceMs),
-    async stop() {
-      stopping = true
-      cancel()
-      await running
-    },
+    start: () => looks.start(2 * agentSilenceMs),
+    stop: () => looks.stop(),
     look,
   }
 }
