@@ -46,12 +46,19 @@ export async function tagsByResource(
     .where('kind', '=', kind)
     .orderBy('key')
     .execute()
+  group(found, rows)
+  return found
+}
+
+function group(
+  found: Map<string, Tag[]>,
+  rows: readonly { readonly resource: string; readonly key: string; readonly value: string }[],
+): void {
   for (const { resource, key, value } of rows) {
     const tags = found.get(resource)
     if (tags === undefined) found.set(resource, [{ key, value }])
     else tags.push({ key, value })
   }
-  return found
 }
 
 /**
@@ -147,11 +154,7 @@ export async function tagsByResourceIn(
       .where('resource', 'in', resources.slice(from, from + IDS_PER_QUERY))
       .orderBy('key')
       .execute()
-    for (const { resource, key, value } of rows) {
-      const tags = found.get(resource)
-      if (tags === undefined) found.set(resource, [{ key, value }])
-      else tags.push({ key, value })
-    }
+    group(found, rows)
   }
   return found
 }

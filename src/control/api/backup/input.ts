@@ -116,3 +116,9 @@ export function tagList(list: readonly unknown[]): Tag[] {
   }
   return tags
 }
+
+/** Of a path. */
+export function providerOf(id: string): string {
+  if (!isAnyUuid(id)) throw invalid('provider_id: a UUID is expected.')
+  return id.toLowerCase()
+}

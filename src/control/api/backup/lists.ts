@@ -1,5 +1,6 @@
 import { isAnyUuid } from './input.ts'
 import { invalid } from './errors.ts'
+import { parseNaive } from './times.ts'
 
 /* Pages of lists. The marker counts before the offset; ties in the order are broken by id, so that pages are stable. Empty values are
  * absent ones, and unknown parameters are ignored. */
@@ -81,6 +82,21 @@ export function pageOfRows<Row extends { readonly id: string }, Key extends stri
   return sorted.slice(at + 1 + offset).slice(0, limit)
 }
 
+/** Of rows that are all here and have no name: by their id instead. */
+export function pageByStatus<
+  Row extends { readonly id: string; readonly status: string; readonly created_at: number },
+>(
+  rows: readonly Row[],
+  page: Page<'created_at' | 'id' | 'status' | 'name'>,
+  status: string | undefined,
+): Row[] {
+  return pageOfRows(
+    rows.filter((row) => status === undefined || row.status === status),
+    page,
+    (row, key) => (key === 'name' ? row.id : row[key]),
+  )
+}
+
 /** The member that says where the next page is, when there may be one. */
 export function linksOf(
   name: string,
@@ -104,4 +120,13 @@ export function flagOf(query: Query, name: string): boolean {
   if (['true', '1', 'yes', 'y'].includes(text)) return true
   if (['false', '0', 'no', 'n'].includes(text)) return false
   throw invalid(`${name}: true or false.`)
+}
+
+/** A naive UTC time, ms since 1970. */
+export function timeOf(query: Query, name: string): number | undefined {
+  const text = one(query, name)
+  if (text === undefined) return undefined
+  const ms = parseNaive(text, 'T')
+  if (ms === null) throw invalid(`${name}: a time like 2026-01-31T23:59:59, in UTC.`)
+  return ms
 }

@@ -11,9 +11,8 @@ import { findItem, readItem } from '#control/resources/checkpoints.ts'
 import { itemObjects } from '../backup/codec.ts'
 import { invalid, refuse } from '../backup/errors.ts'
 import { isAnyUuid } from '../backup/input.ts'
-import { flagOf, linksOf, one, pageFrom, type Query } from '../backup/lists.ts'
+import { flagOf, linksOf, one, pageFrom, type Query, timeOf } from '../backup/lists.ts'
 import type { BackupApiServices } from '../backup/services.ts'
-import { parseNaive } from '../backup/times.ts'
 import type { Api } from '../http/dialect.ts'
 import { originOf, projectOf } from '../http/request.ts'
 
@@ -83,12 +82,4 @@ function filterFrom(request: FastifyRequest): ItemFilter {
     from: timeOf(query, 'start_time'),
     to: timeOf(query, 'end_time'),
   }
-}
-
-function timeOf(query: Query, name: string): number | undefined {
-  const text = one(query, name)
-  if (text === undefined) return undefined
-  const ms = parseNaive(text, 'T')
-  if (ms === null) throw invalid(`${name}: a time like 2026-01-31T23:59:59, in UTC.`)
-  return ms
 }

@@ -12,13 +12,13 @@ import {
   envelope,
   isAnyUuid,
   type Members,
+  providerOf,
   textMember,
   uuidMember,
 } from '../backup/input.ts'
-import { linksOf, one, pageFrom, pageOfRows, type Query } from '../backup/lists.ts'
+import { linksOf, one, pageFrom, pageOfRows, type Query, timeOf } from '../backup/lists.ts'
 import { replicationRefused } from '../backup/refusals.ts'
 import type { BackupApiServices } from '../backup/services.ts'
-import { parseNaive } from '../backup/times.ts'
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, originOf, projectOf } from '../http/request.ts'
 
@@ -137,11 +137,6 @@ export function replicationRoutes(app: Api, services: BackupApiServices): void {
   })
 }
 
-function providerOf(id: string): string {
-  if (!isAnyUuid(id)) throw invalid('provider_id: a UUID is expected.')
-  return id.toLowerCase()
-}
-
 function destinationOf(members: Members) {
   const region = textMember(members, 'destination_region', 255)
   const project = textMember(members, 'destination_project_id', 64)
@@ -152,12 +147,4 @@ function destinationOf(members: Members) {
     throw invalid('destination_project_id: the id of a project there.')
   }
   return { region, project, accelerate: booleanMember(members, 'enable_acceleration', false) }
-}
-
-function timeOf(query: Query, name: string): number | undefined {
-  const text = one(query, name)
-  if (text === undefined) return undefined
-  const ms = parseNaive(text, 'T')
-  if (ms === null) throw invalid(`${name}: a time like 2026-01-31T23:59:59, in UTC.`)
-  return ms
 }

@@ -18,6 +18,7 @@ import {
   isMembers,
   listMember,
   type Members,
+  providerOf,
   uuidMember,
 } from '../backup/input.ts'
 import { flagOf, linksOf, one, pageFrom, type Query } from '../backup/lists.ts'
@@ -194,11 +195,6 @@ function dayFrom(query: Query, name: string, more: number): number | undefined {
   const ms = /^\d{4}-\d\d-\d\d$/.test(text) ? Date.parse(`${text}T00:00:00Z`) : Number.NaN
   if (Number.isNaN(ms)) throw invalid(`${name}: a day like 2026-01-31.`)
   return ms + more
-}
-
-export function providerOf(id: string): string {
-  if (!isAnyUuid(id)) throw invalid('provider_id: a UUID is expected.')
-  return id.toLowerCase()
 }
 
 /** Another project's checkpoint is forbidden, not absent: the ancestor says so, and ids are not secret. */

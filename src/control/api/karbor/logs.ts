@@ -9,7 +9,15 @@ import { fromJson, toJson } from '#control/store/json.ts'
 import type { BackupLogRow, VerificationRow } from '#control/store/tables/checkpoints.ts'
 import { refuse } from '../backup/errors.ts'
 import { isAnyUuid, uuidMember } from '../backup/input.ts'
-import { flagOf, linksOf, one, pageFrom, pageOfRows, type Query } from '../backup/lists.ts'
+import {
+  flagOf,
+  linksOf,
+  one,
+  pageByStatus,
+  pageFrom,
+  pageOfRows,
+  type Query,
+} from '../backup/lists.ts'
 import type { BackupApiServices } from '../backup/services.ts'
 import { naiveOrNull } from '../backup/times.ts'
 import type { Api } from '../http/dialect.ts'
@@ -108,11 +116,7 @@ export function verificationRoutes(app: Api, services: BackupApiServices): void 
       .selectAll()
       .where('project', '=', projectOf(request))
       .execute()
-    const shown = pageOfRows(
-      rows.filter((row) => status === undefined || row.status === status),
-      page,
-      (row, key) => (key === 'name' ? row.id : row[key]),
-    )
+    const shown = pageByStatus(rows, page, status)
     return {
       verifications: shown.map(verificationObject),
       ...linksOf('verifications', request.url, originOf(request, services), page, shown),

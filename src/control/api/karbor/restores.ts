@@ -15,7 +15,7 @@ import {
   textMember,
   uuidMember,
 } from '../backup/input.ts'
-import { flagOf, linksOf, one, pageFrom, pageOfRows, type Query } from '../backup/lists.ts'
+import { flagOf, linksOf, one, pageByStatus, pageFrom, type Query } from '../backup/lists.ts'
 import { restoreRefused } from '../backup/refusals.ts'
 import type { BackupApiServices } from '../backup/services.ts'
 import type { Api } from '../http/dialect.ts'
@@ -59,11 +59,7 @@ export function restoreRoutes(app: Api, services: BackupApiServices): void {
       .selectAll()
       .where('project', '=', projectOf(request))
       .execute()
-    const shown = pageOfRows(
-      rows.filter((row) => status === undefined || row.status === status),
-      page,
-      (row, key) => (key === 'name' ? row.id : row[key]),
-    )
+    const shown = pageByStatus(rows, page, status)
     return {
       restores: shown.map(restoreObject),
       ...linksOf('restores', request.url, originOf(request, services), page, shown),
