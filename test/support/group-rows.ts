@@ -7,6 +7,7 @@ import type {
   ReplicationPairRow,
   VolumeRow,
 } from '#control/store/tables/resources.ts'
+import type { OwnershipRow } from '#control/store/tables/sites.ts'
 import type { ProtectedInstanceRow } from '#control/store/tables/servers.ts'
 import type { Report, SessionStatus } from '#wire/site/witness.ts'
 
@@ -155,6 +156,32 @@ export interface GroupsInSync {
   readonly sessions: readonly SessionStatus[]
 }
 
+/** The witness's record of a group: in sync, unless `state` says otherwise. */
+export const ownershipRow = (
+  group: Pick<ProtectionGroupRow, 'id' | 'source_az' | 'target_az'>,
+  history_mark: string,
+  state = 'in_sync',
+): OwnershipRow => ({
+  session: group.id,
+  epoch: 2,
+  state,
+  writer: group.source_az,
+  replica: group.target_az,
+  mode: 'witness',
+  preferred: group.source_az,
+  incarnation: 'seeded',
+  attempt: 'seeded-rows',
+  lease_holder: null,
+  lease_ends_boot_ms: null,
+  lease_boot_id: null,
+  lease_ms: null,
+  alone: null,
+  serial: 1,
+  history_mark,
+  heard: '{}',
+  updated_at: 1,
+})
+
 /** Protected groups with pairs, disks and ownership records, all in sync as far as the database is concerned. */
 export async function insertGroupsInSync(
   store: Store,
@@ -190,29 +217,7 @@ export async function insertGroupsInSync(
   const { history_mark } = await readMeta(store.db)
   await store.write(async (tx) => {
     for (const group of groups) {
-      await tx
-        .insertInto('ownership')
-        .values({
-          session: group.id,
-          epoch: 2,
-          state: 'in_sync',
-          writer: group.source_az,
-          replica: group.target_az,
-          mode: 'witness',
-          preferred: group.source_az,
-          incarnation: 'seeded',
-          attempt: 'seeded-rows',
-          lease_holder: null,
-          lease_ends_boot_ms: null,
-          lease_boot_id: null,
-          lease_ms: null,
-          alone: null,
-          serial: 1,
-          history_mark,
-          heard: '{}',
-          updated_at: 1,
-        })
-        .execute()
+      await tx.insertInto('ownership').values(ownershipRow(group, history_mark)).execute()
     }
   })
   const byGroup = Map.groupBy(pairs, (pair) => pair.group_id)

@@ -13,6 +13,7 @@ import {
   groupRow,
   insertRows,
   instanceRow,
+  ownershipRow,
   pairRow,
   reportOf,
   sessionOf,
@@ -192,26 +193,7 @@ export class SdrsWorld {
         .execute()
       await tx
         .insertInto('ownership')
-        .values({
-          session: group.id,
-          epoch: 2,
-          state: over.state ?? 'in_sync',
-          writer: group.source_az,
-          replica: group.target_az,
-          mode: 'witness',
-          preferred: group.source_az,
-          incarnation: 'seeded',
-          attempt: 'seeded-rows',
-          lease_holder: null,
-          lease_ends_boot_ms: null,
-          lease_boot_id: null,
-          lease_ms: null,
-          alone: null,
-          serial: 1,
-          history_mark,
-          heard: '{}',
-          updated_at: 1,
-        })
+        .values(ownershipRow(group, history_mark, over.state))
         .execute()
     })
     this.#sessions.push({ ...sessionOf(group.id, [pair]), ...over.session })
