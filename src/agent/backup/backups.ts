@@ -1,5 +1,6 @@
 import { readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { assert } from '#base/assert.ts'
 import type { Clock } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
@@ -17,7 +18,7 @@ import { VOLUME_FAILED, VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import { type BackupRecord, newBackup } from './backup-record.ts'
 import { decodeSets, encodeSets } from './change-file.ts'
-import type { ChangeTracking } from './change-tracking.ts'
+import type { ChangeTracking, Kept } from './change-tracking.ts'
 import { BACKUP_REFUSED, SNAPSHOT_LOST } from './faults.ts'
 import { Pace } from './pace.ts'
 import { readVolume } from './read-volume.ts'
@@ -111,6 +112,12 @@ async function deleteSnapshot(snapshots: Snapshots, id: string): Promise<void> {
   if (snapshots.show(id)?.purpose === 'backup') await snapshots.delete(id)
 }
 
+/** What is said of the sets of a running backup. */
+interface About {
+  readonly backup: string
+  readonly volumes: readonly { readonly volume: string; readonly since: Kept }[]
+}
+
 interface Base {
   readonly manifest: Manifest
   /** By place in the request; undefined: the whole volume. */
@@ -197,10 +204,13 @@ class Backup {
     const { backup, parent, volumes } = this.#request
     if (parent === null) return
     const known = volumes.flatMap((volume) => {
-      const set = this.#parts.tracking.between(volume, parent, backup)
-      return set === undefined ? [] : [{ volume, set }]
+      const found = this.#parts.tracking.between(volume, parent, backup)
+      return found === undefined ? [] : [{ volume, ...found }]
     })
-    const about = { backup, volumes: known.map(({ volume }) => volume) }
+    const about: About = {
+      backup,
+      volumes: known.map(({ volume, since }) => ({ volume, since })),
+    }
     const bytes = encodeSets(
       about,
       known.map(({ set }) => set),
@@ -242,11 +252,15 @@ class Backup {
     }
     const decoded = decodeSets(bytes)
     if (decoded === undefined) return none
-    const about = decoded.about as { readonly volumes: readonly string[] }
+    const about = decoded.about as About
     return volumes.map((volume, i) => {
       const before = manifest.volumes.find(({ id }) => id === names[i])
-      const set = decoded.sets[about.volumes.indexOf(volume)]
-      if (before === undefined || set === undefined) return undefined
+      const at = about.volumes.findIndex((one) => one.volume === volume)
+      const [since, set] = [about.volumes[at]?.since, decoded.sets[at]]
+      if (before === undefined || since === undefined || set === undefined) return undefined
+      // The changes are of this volume since it was that one: another volume's content may stand under its name by now.
+      if (since.checkpoint !== manifest.id || since.name !== before.id) return undefined
+      if (since.root !== before.root.toString('hex')) return undefined
       // Its last block may have been a short one, and the volume may have grown since.
       set.grow(blockCount(before.sizeBytes))
       set.addBlocks(blockCount(before.sizeBytes) - 1, blockCount(before.sizeBytes))
@@ -336,9 +350,14 @@ class Backup {
     }
   }
 
-  async #committed({ id, storedBytes }: Manifest): Promise<void> {
-    const { backup, volumes } = this.#request
-    for (const volume of volumes) this.#parts.tracking.committed(volume, backup, id)
+  async #committed({ id, storedBytes, volumes: kept }: Manifest): Promise<void> {
+    const { backup, volumes, names } = this.#request
+    for (const [i, volume] of volumes.entries()) {
+      const name = names[i] ?? volume
+      const root = kept.find((one) => one.id === name)?.root.toString('hex')
+      assert(root !== undefined, 'a checkpoint holds what was backed up')
+      this.#parts.tracking.committed(volume, backup, { checkpoint: id, name, root })
+    }
     const { totalBytes } = this.#running.record
     await this.#running.persist({ checkpoint: id, storedBytes, doneBytes: totalBytes })
   }

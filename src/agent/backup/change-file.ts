@@ -8,7 +8,7 @@ import { BlockSet } from '#agent/replication/block-set.ts'
  * not understood is nothing. */
 
 const MAGIC = Buffer.from('HFBLOCKS')
-const VERSION = 1
+const VERSION = 2
 const HEAD_BYTES = 16
 const DIGEST_BYTES = 32
 /** Largest bitmap: a volume of 256 TiB. */

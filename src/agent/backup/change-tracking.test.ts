@@ -217,6 +217,30 @@ describe('what is tracked', () => {
       assert.equal((await backUp(world, first.checkpoint)).manner, 'scan')
     }))
 
+  test('a volume that the parent holds under the name of another one is read as a whole', () =>
+    withWorld(async (world) => {
+      const [one, two] = [await world.volumes.open('v1'), await world.volumes.open('v2')]
+      await guardedWrite(one, 0, Buffer.alloc(BLOCK, 7))
+      await guardedWrite(two, 0, Buffer.alloc(BLOCK, 8))
+      await world.volumes.extend('v2', one.sizeBytes)
+      const before = { v1: contentOf(one), v2: contentOf(two) }
+      const first = await backUp(world, null)
+      // As after the copies of two disks at the other side have changed places, and were found equal to their new ones.
+      const info = await world.ended('backup.start', {
+        backup: randomUUID(),
+        volumes: ['v1', 'v2'],
+        names: ['v2', 'v1'],
+        parent: first.checkpoint,
+        labels: {},
+        rate_bytes: 0,
+      })
+      assert.equal(info.manner, 'scan')
+      const vault = await world.vault()
+      const found = (name: string) => restoredImage(vault, info.checkpoint ?? '', name)
+      assert.ok((await found('v2')).equals(before.v1))
+      assert.ok((await found('v1')).equals(before.v2))
+    }))
+
   test('every damaged byte of a file is noticed', async () => {
     const set = new BlockSet(1000)
     set.addBlocks(3, 400)

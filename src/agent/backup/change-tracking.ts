@@ -24,16 +24,28 @@ import { decodeSets, encodeSets } from './change-file.ts'
  * is written when the volume is flushed and nobody writes any more, with a stamp of the volume's own file, and it is removed, durably, before a
  * volume can be opened again. After a crash or a power loss there is no file, and nobody finds one that is older than a change. What is not known to be
  * unchanged is read: no segment, a backup compares everything with its parent.
+ *
+ * A volume and its replica are kept under one name, and the replicas of two volumes may change places. So a segment tells not only in which checkpoint
+ * its backup ended, but as what: under which name, and with which tree. Whoever builds on the checkpoint compares both with what the manifest says.
  */
 
 /** Backups of one volume that can be built on, the running one included. At the limit the oldest is forgotten. Bounds memory: 2 MiB each for a TiB. */
 const SEGMENTS_MAX = 4
 const FILE = /^([0-9a-zA-Z-]{1,64})\.blocks$/
 
+/** What a volume was at the moment of a backup, as the vault has it. */
+export interface Kept {
+  readonly checkpoint: string
+  /** Of the volume, in the checkpoint. */
+  readonly name: string
+  /** Of its tree, hex. */
+  readonly root: string
+}
+
 interface Segment {
   readonly backup: string
-  /** The checkpoint that the backup became; null: it runs. */
-  checkpoint: string | null
+  /** null: the backup runs. */
+  kept: Kept | null
   readonly set: BlockSet
 }
 
@@ -41,7 +53,7 @@ interface About {
   readonly volume: string
   readonly created_ms: number
   readonly stamp: string
-  readonly segments: readonly { readonly backup: string; readonly checkpoint: string | null }[]
+  readonly segments: readonly { readonly backup: string; readonly kept: Kept | null }[]
 }
 
 class Tracked implements ChangeWatch {
@@ -146,9 +158,9 @@ export class ChangeTracking implements ChangeWatcher {
     if (record.failed !== null) return 'it is failed'
     const found = await stampOf(volumes, volume)
     if (found !== about.stamp) return 'its file was changed while no agent had it open'
-    this.#of(volume).segments = about.segments.map(({ backup, checkpoint }, i) => ({
+    this.#of(volume).segments = about.segments.map(({ backup, kept }, i) => ({
       backup,
-      checkpoint,
+      kept,
       set: decoded.sets[i] ?? new BlockSet(0),
     }))
     return undefined
@@ -157,25 +169,30 @@ export class ChangeTracking implements ChangeWatcher {
   /** In the step that is the moment of the backup. */
   begin(volume: string, sizeBytes: number, backup: string): void {
     const tracked = this.#of(volume)
-    tracked.segments.push({ backup, checkpoint: null, set: new BlockSet(blockCount(sizeBytes)) })
+    tracked.segments.push({ backup, kept: null, set: new BlockSet(blockCount(sizeBytes)) })
     if (tracked.segments.length > SEGMENTS_MAX) tracked.segments.shift()
   }
 
-  /** What has changed between a checkpoint and the moment of a backup; undefined: not known. */
-  between(volume: string, checkpoint: string, backup: string): BlockSet | undefined {
+  /** What has changed between a checkpoint and the moment of a backup, and what the volume was in that checkpoint; undefined: not known. */
+  between(
+    volume: string,
+    checkpoint: string,
+    backup: string,
+  ): { readonly since: Kept; readonly set: BlockSet } | undefined {
     const segments = this.#tracked.get(volume)?.segments ?? []
-    const from = segments.findIndex((one) => one.checkpoint === checkpoint)
+    const from = segments.findIndex((one) => one.kept?.checkpoint === checkpoint)
     const to = segments.findIndex((one) => one.backup === backup)
-    if (from < 0 || to <= from) return undefined
+    const since = segments[from]?.kept ?? null
+    if (since === null || to <= from) return undefined
     const sum = new BlockSet(0)
     for (const { set } of segments.slice(from, to)) addAll(sum, set)
-    return sum
+    return { since, set: sum }
   }
 
   /** The backup has become a checkpoint. */
-  committed(volume: string, backup: string, checkpoint: string): void {
+  committed(volume: string, backup: string, kept: Kept): void {
     const segment = this.#tracked.get(volume)?.segments.find((one) => one.backup === backup)
-    if (segment !== undefined) segment.checkpoint = checkpoint
+    if (segment !== undefined) segment.kept = kept
   }
 
   /** The backup has become nothing. */
@@ -183,7 +200,7 @@ export class ChangeTracking implements ChangeWatcher {
     const segments = this.#tracked.get(volume)?.segments ?? []
     const at = segments.findIndex((one) => one.backup === backup)
     const segment = segments[at]
-    if (segment === undefined || segment.checkpoint !== null) return
+    if (segment === undefined || segment.kept !== null) return
     const before = segments[at - 1]
     if (before !== undefined) addAll(before.set, segment.set)
     segments.splice(at, 1)
@@ -215,7 +232,7 @@ export class ChangeTracking implements ChangeWatcher {
       volume,
       created_ms: createdMs,
       stamp: await opened.stamp(),
-      segments: tracked.segments.map(({ backup, checkpoint }) => ({ backup, checkpoint })),
+      segments: tracked.segments.map(({ backup, kept }) => ({ backup, kept })),
     }
     const sets = tracked.segments.map(({ set }) => set)
     const path = join(this.#directory, `${volume}.blocks`)
