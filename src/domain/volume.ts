@@ -91,17 +91,13 @@ export function decideVolume(facts: VolumeFacts, command: VolumeCommand): Volume
         return refuse('VOLUME_DELETE_STATE')
       }
       return { ok: true, via: 'deleting' }
-    case 'extend':
+    case 'extend': {
       if (facts.paired) return refuse('VOLUME_PAIRED')
-      if (!VOLUME_MOVES[facts.status].includes('extending')) return refuse('VOLUME_EXTEND_STATE')
-      if (facts.multiattach && facts.status === 'in-use') {
-        return refuse('VOLUME_SHARED_EXTEND_STATE')
-      }
+      const hindrance = hindersGrowth(facts, command.newSizeGb)
+      if (hindrance !== null) return refuse(hindrance)
       if (command.newSizeGb <= facts.sizeGb) return refuse('VOLUME_NOT_LARGER')
-      if (command.newSizeGb > (facts.bootable ? SYSTEM_DISK_GB_MAX : VOLUME_GB_MAX)) {
-        return refuse('VOLUME_TOO_LARGE')
-      }
       return { ok: true, via: 'extending' }
+    }
     case 'retype':
       if (facts.paired) return refuse('VOLUME_PAIRED')
       return facts.status === 'available' || facts.status === 'in-use'
@@ -132,6 +128,16 @@ export function decideVolume(facts: VolumeFacts, command: VolumeCommand): Volume
     default:
       return unreachable(command)
   }
+}
+
+/** Why a disk may not have this size, alone or with the other one of its pair. Null: it may, or has it already. */
+export function hindersGrowth(
+  { status, bootable, multiattach }: VolumeFacts,
+  newSizeGb: number,
+): 'VOLUME_EXTEND_STATE' | 'VOLUME_SHARED_EXTEND_STATE' | 'VOLUME_TOO_LARGE' | null {
+  if (!VOLUME_MOVES[status].includes('extending')) return 'VOLUME_EXTEND_STATE'
+  if (multiattach && status === 'in-use') return 'VOLUME_SHARED_EXTEND_STATE'
+  return newSizeGb > (bootable ? SYSTEM_DISK_GB_MAX : VOLUME_GB_MAX) ? 'VOLUME_TOO_LARGE' : null
 }
 
 const refuse = (refusal: VolumeRefusal): VolumeDecision => ({ ok: false, refusal })

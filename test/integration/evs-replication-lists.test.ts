@@ -4,6 +4,7 @@ import { BasicCredentials } from '@huaweicloud/huaweicloud-sdk-core/auth/BasicCr
 import { HcClient } from '@huaweicloud/huaweicloud-sdk-core/HcClient.js'
 import { DefaultHttpClient } from '@huaweicloud/huaweicloud-sdk-core/http/DefaultHttpClient.js'
 import { imageId } from '#control/resources/images.ts'
+import type { VolumeRow } from '#control/store/tables/resources.ts'
 import { ApiLab, REGION } from '../support/api.ts'
 import { assertGo, type GoType } from '../support/go-types.ts'
 import { disksOfPairs, groupRow, insertRows, pairRow, volumeRow } from '../support/group-rows.ts'
@@ -243,6 +244,57 @@ test('the DR disk may be in a server that is stopped, and not in one that runs',
   assert.equal((await create()).status, 202)
   const taken = await create()
   assert.deepEqual([taken.status, /EVS\.2089/.test(taken.text)], [400, true])
+})
+
+const post = async (url: string, body: unknown, status: number) => {
+  const reply = await lab.call(
+    { method: 'POST', url, headers: { 'x-auth-token': token }, body },
+    'evs',
+  )
+  assert.equal(reply.status, status, reply.text)
+  return reply.body as { readonly error?: { readonly code: string; readonly message: string } }
+}
+
+test('what keeps a disk from growing by itself keeps it from growing in its group', async () => {
+  const [a, b] = seeded.pairs
+  const { paused } = seeded
+  const change = async (id: string, over: Partial<VolumeRow>) =>
+    await lab.store.write((tx) =>
+      tx.updateTable('volumes').set(over).where('id', '=', id).execute(),
+    )
+  const extend = async (newSizeGb: number, status: number) => {
+    const value = { replications: [a, b].map(({ id }) => ({ id, new_size: newSizeGb })) }
+    const body = { 'os-extend-replication-volumes': value }
+    return (await post(`${GROUPS()}/${paused.id}/action`, body, status)).error
+  }
+  const plain = { status: 'available', bootable: 0, multiattach: 0 } as const
+  for (const disk of [a.source_volume, b.target_volume]) {
+    for (const [over, newSizeGb, code] of [
+      [{ bootable: 1 }, 1_025, 'EVS.1010'],
+      [{}, 32_769, 'EVS.1010'],
+      [{ status: 'in-use', multiattach: 1 }, 2, 'EVS.1065'],
+      [{ status: 'attaching' }, 2, 'EVS.1048'],
+    ] as const) {
+      await change(disk, { ...plain, ...over })
+      assert.equal((await extend(newSizeGb, 400))?.code, code, JSON.stringify(over))
+    }
+    await change(disk, plain)
+  }
+  const server = await lab.store.db
+    .selectFrom('server_disks')
+    .select(['server', 'volume'])
+    .executeTakeFirstOrThrow()
+  const hold = async (volume: string) =>
+    await lab.store.write((tx) =>
+      tx.updateTable('server_disks').set({ volume }).where('server', '=', server.server).execute(),
+    )
+  const serverIs = async (status: string) =>
+    await lab.store.write((tx) => tx.updateTable('servers').set({ status }).execute())
+  await hold(b.target_volume)
+  await serverIs('error')
+  assert.equal((await extend(2, 400))?.code, 'EVS.1066')
+  await hold(server.volume)
+  await serverIs('stopped')
 })
 
 test('openstacksdk finds the service in the catalogue and reads both lists', {

@@ -457,6 +457,16 @@ test('what cannot be a pair, a group or an action is refused with its reason, an
   await pairWith(400, 'EVS.2089', [third, made.az2])
   await pairWith(400, 'EVS.2089', [made.az1, free])
   assert.match(await pairWith(400, 'EVS.5400', [third, large]), /37100041/)
+  const flag = async (readonly: boolean) =>
+    await region.ok(
+      'POST',
+      `/v2/{project}/volumes/${free}/action`,
+      { 'os-update_readonly_flag': { readonly } },
+      202,
+    )
+  await flag(true)
+  assert.match(await pairWith(409, 'EVS.5400', [third, free]), /read-only/)
+  await flag(false)
   await pairWith(400, 'EVS.5400', [third, free], { priority_station: 'az3' })
   await pairWith(400, 'EVS.5400', [third, free], { replication_model: 'async' })
   await pairWith(400, 'EVS.5400', [third])

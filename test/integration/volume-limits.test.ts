@@ -134,8 +134,8 @@ test('a disk that is set read-only refuses changes and is read, until it is set 
     const body = { 'os-update_readonly_flag': { readonly } }
     assert.equal((await region.call('POST', `${path}/action`, body)).status, 202)
   }
-  const takes = () =>
-    client.write(0, Buffer.alloc(BLOCK, 2)).then(
+  const takes = (writer = client) =>
+    writer.write(0, Buffer.alloc(BLOCK, 2)).then(
       () => true,
       (error: unknown) => {
         assert.ok(isFault(error), String(error))
@@ -148,7 +148,23 @@ test('a disk that is set read-only refuses changes and is read, until it is set 
   const held = (await client.read(0, 1))[0]
   assert.equal(await takes(), false)
   assert.equal((await client.read(0, 1))[0], held)
+
+  // What was said before it was paired holds at the other site, which replication writes all the same.
+  const group = await region.group('still')
+  const pair = await region.pair(group, id, 'still')
+  await region.act(group, 'start-server-group')
+  await region.inSync(pair)
+  await region.act(group, 'reverse-server-group', { priority_station: 'target' })
+  const reversed = await region.nbd('az2', pair)
+  assert.equal((await reversed.read(0, 1))[0], held)
+  await assert.rejects(reversed.write(0, Buffer.alloc(BLOCK, 2)))
+  await reversed.disconnect()
+  await region.inSync(pair)
+  await region.act(group, 'stop-server-group')
+  await region.job('DELETE', `/v1/{project}/replications/${pair}`, {})
+
   await set(false)
-  await region.until('it may be written again', takes)
-  await client.disconnect()
+  const again = await region.nbd('az1', id)
+  await region.until('it may be written again', () => takes(again))
+  await again.disconnect()
 })

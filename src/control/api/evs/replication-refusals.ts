@@ -8,7 +8,7 @@ import type {
   NewConsistencyGroupRefusal,
   NewLonePairRefusal,
 } from '#control/operations/definitions/replication-requests.ts'
-import { VOLUME_GB_MAX } from '#domain/volume.ts'
+import { SYSTEM_DISK_GB_MAX, VOLUME_GB_MAX } from '#domain/volume.ts'
 import { Refusal } from '../http/refusal.ts'
 import { refuse } from './errors.ts'
 
@@ -45,6 +45,10 @@ export function pairCreationRefusal(refusal: NewLonePairRefusal): Refusal {
       return conflict('The production disk must be available or in-use. Wait for it (37000216).')
     case 'DR_DISK_STATE':
       return conflict('The DR disk must be available, or in-use by a stopped server (37000216).')
+    case 'DR_DISK_READ_ONLY':
+      return conflict(
+        'The DR disk is read-only, and replication would overwrite it. Lift that first (os-update_readonly_flag), or pair another disk.',
+      )
     case 'DR_DISK_RUNS':
       return conflict(
         'The DR disk is attached to a server that runs, or to one elsewhere of which nothing is known. Stop that server or detach the disk (37100058).',
@@ -139,8 +143,17 @@ export function growthRefusal(refusal: GrowthRefusal): Refusal {
       return conflict('A replication pair is being changed, or its replication is broken.')
     case 'PAIR_SIZE':
       return refuse('EVS.1015', 'new_size: must be larger than the present size.')
-    case 'PAIR_SIZE_MAX':
-      return refuse('EVS.1010', `new_size: at most ${VOLUME_GB_MAX} GB.`)
+    case 'VOLUME_EXTEND_STATE':
+      return refuse('EVS.1048')
+    case 'VOLUME_SHARED_EXTEND_STATE':
+      return refuse('EVS.1065')
+    case 'VOLUME_TOO_LARGE':
+      return refuse(
+        'EVS.1010',
+        `new_size: at most ${VOLUME_GB_MAX} GB, for a bootable disk ${SYSTEM_DISK_GB_MAX}.`,
+      )
+    case 'SERVER_STATE':
+      return refuse('EVS.1066')
     case 'QUOTA_GIGABYTES':
       return conflict('The quota of gigabytes is used up.')
     default:

@@ -15,7 +15,7 @@ import type { Queries } from '#control/store/store.ts'
 import type { ReplicationPairRow } from '#control/store/tables/resources.ts'
 import { isPairStatus, PAIR_STATUSES } from '#domain/replication-pair.ts'
 import { isDescription, isName } from '#domain/text.ts'
-import { VOLUME_GB_MAX } from '#domain/volume.ts'
+import { SYSTEM_DISK_GB_MAX, VOLUME_GB_MAX } from '#domain/volume.ts'
 import type { Api } from '../http/dialect.ts'
 import type { Refusal } from '../http/refusal.ts'
 import { auditTarget, principalOf, projectOf } from '../http/request.ts'
@@ -238,7 +238,10 @@ function pairRefusal(refusal: PairRequestRefusal, { refuse }: SdrsContext): Refu
     case 'PAIR_DISK_STATE':
       return refuse('SDRS.1817')
     case 'PAIR_SIZE_MAX':
-      return refuse('SDRS.0201', `The new_size may be ${VOLUME_GB_MAX} GB.`)
+      return refuse(
+        'SDRS.0201',
+        `The new_size may be ${VOLUME_GB_MAX} GB, of a bootable disk ${SYSTEM_DISK_GB_MAX} GB.`,
+      )
     default:
       return unreachable(refusal)
   }

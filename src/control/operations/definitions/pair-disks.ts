@@ -1,14 +1,17 @@
 import { fault, Fault } from '#base/fault.ts'
 import { isDrillVolume } from '#control/resources/drills.ts'
-import { attachmentsOf } from '#control/resources/volumes.ts'
+import { isReadOnly, orderLimit } from '#control/resources/volume-limits.ts'
+import { attachmentsOf, metadataOf, updateVolume, volumeFacts } from '#control/resources/volumes.ts'
 import { readServer, serversOfVolume } from '#control/resources/servers.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import { refusalCode } from '#control/sites/client.ts'
+import { toJson } from '#control/store/json.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { VolumeRow } from '#control/store/tables/resources.ts'
-import { GIB } from '#domain/volume.ts'
+import { GIB, hindersGrowth } from '#domain/volume.ts'
 import type { StepContext } from '../operation.ts'
 import { isOff, powerBook } from './instance-facts.ts'
+import { serversAreSettled } from './volume-requests.ts'
 
 /* Whether two disks that exist already can become a pair: what their rows say, and what their sites say. */
 
@@ -20,6 +23,7 @@ export type DiskRefusal =
   | 'DR_DISK_PAIRED'
   | 'PRODUCTION_DISK_STATE'
   | 'DR_DISK_STATE'
+  | 'DR_DISK_READ_ONLY'
   | 'DR_DISK_RUNS'
   | 'DISKS_OF_ONE_SITE'
   | 'DISK_TYPES_DIFFER'
@@ -44,7 +48,39 @@ export async function judgeDisks(
   if (production.volume_type !== dr.volume_type) return 'DISK_TYPES_DIFFER'
   if (production.multiattach !== dr.multiattach) return 'DISK_TYPES_DIFFER'
   if (production.size_gb !== dr.size_gb) return 'DISK_SIZES_DIFFER'
+  // Replication would write what somebody has said must not change.
+  if (await isReadOnly(db, dr.id)) return 'DR_DISK_READ_ONLY'
   return (await isUsed(db, sources, dr)) ? 'DR_DISK_RUNS' : null
+}
+
+/**
+ * What is read-only at one site is so at the other, because after a switch that is where clients are. It binds the exports, so replication goes on
+ * writing the DR disk. While they are a pair the flag stays as it is; it is each disk's own again afterwards.
+ */
+export async function shareReadOnly(
+  tx: Transaction,
+  production: VolumeRow,
+  dr: VolumeRow,
+  nowMs: number,
+): Promise<void> {
+  if (!(await isReadOnly(tx, production.id))) return
+  await orderLimit(tx, dr, nowMs, true)
+  const metadata = toJson({ ...metadataOf(dr), readonly: 'True' })
+  await updateVolume(tx, dr.id, { metadata }, nowMs)
+}
+
+/** Why one of the disks of a pair may not grow: the rules of a disk that is extended by itself. Null: they may. */
+export async function hindersPairGrowth(
+  tx: Transaction,
+  disks: readonly VolumeRow[],
+  newSizeGb: number,
+): Promise<ReturnType<typeof hindersGrowth> | 'SERVER_STATE'> {
+  for (const disk of disks) {
+    const hindrance = hindersGrowth(volumeFacts(disk), newSizeGb)
+    if (hindrance !== null) return hindrance
+    if (!(await serversAreSettled(tx, disk.id))) return 'SERVER_STATE'
+  }
+  return null
 }
 
 /** A server that runs, or may, has the disk. Of a server elsewhere nothing is known. */

@@ -33,7 +33,7 @@ import {
   type PairFacts,
   type PairRefusal,
 } from '#domain/replication-pair.ts'
-import { VOLUME_GB_MAX } from '#domain/volume.ts'
+import { hindersPairGrowth, shareReadOnly } from './pair-disks.ts'
 import { type CreatePair, createPair, deletePair, expandPair, PAIR_RESOURCE } from './pairs.ts'
 import { type Outcome, type RequestServices, refused } from './requests.ts'
 
@@ -141,6 +141,7 @@ export async function insertNewPair(
     now,
   )
   await updateVolume(tx, volume.id, { pair: id }, now)
+  await shareReadOnly(tx, volume, dr, now)
   const fromSource = productionAz(group) === group.source_az
   const pair: ReplicationPairRow = {
     id,
@@ -189,7 +190,7 @@ export type PairRequestRefusal =
   | 'PAIR_UNKNOWN'
   | 'PAIR_OTHER_GROUP'
   | 'PAIR_SIZE_MAX'
-  /** A disk is on its way into a server or out of it. */
+  /** A disk is on its way into a server or out of it, is shared and in use, or its server is being made or in error. */
   | 'PAIR_DISK_STATE'
   | PairRefusal
 
@@ -197,11 +198,8 @@ interface Found {
   readonly pair: ReplicationPairRow
   readonly group: ProtectionGroupRow
   readonly facts: PairFacts
-  /** Both disks rest, in a server or in none. */
-  readonly disksSettled: boolean
+  readonly disks: readonly VolumeRow[]
 }
-
-const SETTLED_DISKS: ReadonlySet<string> = new Set(['available', 'in-use'])
 
 async function load(tx: Transaction, project: string, id: string): Promise<Found | undefined> {
   const found = await findPairOf(tx, project, id, ['sdrs'])
@@ -215,7 +213,7 @@ async function load(tx: Transaction, project: string, id: string): Promise<Found
   return {
     pair,
     group,
-    disksSettled: disks.every(({ status }) => SETTLED_DISKS.has(status)),
+    disks,
     facts: {
       status: pairStatus(pair),
       group: groupStatus(group),
@@ -239,8 +237,9 @@ export async function requestPairExpansion(
     if (found === undefined) return refused('PAIR_UNKNOWN')
     const decision = decidePair(found.facts, { kind: 'expand', newSizeGb })
     if (!decision.ok) return decision
-    if (newSizeGb > VOLUME_GB_MAX) return refused('PAIR_SIZE_MAX')
-    if (!found.disksSettled) return refused('PAIR_DISK_STATE')
+    const hindrance = await hindersPairGrowth(tx, found.disks, newSizeGb)
+    if (hindrance === 'VOLUME_TOO_LARGE') return refused('PAIR_SIZE_MAX')
+    if (hindrance !== null) return refused('PAIR_DISK_STATE')
     await movePair(tx, id, 'extending', clock.wallMs())
     const operation = await operations.submit(tx, expandPair, {
       project,

@@ -181,8 +181,8 @@ export const expandPair = operation<ExpandPair>('pair.expand', {
   version: 1,
   steps: [
     // The DR side first: a session whose production disk is larger than its DR disk has writes without a place.
-    grow('grow_dr', drAz),
-    grow('grow_production', productionAz),
+    grow('grow_dr', null),
+    grow('grow_production', 'grow_dr'),
     announce('announce_dr', drAz),
     announce('announce_production', productionAz),
     step('settle', { record: (tx, ctx) => rest(tx, ctx) }),
@@ -195,12 +195,14 @@ export const expandPair = operation<ExpandPair>('pair.expand', {
   },
 })
 
-function grow(name: string, site: (group: ProtectionGroupRow) => string): Step<ExpandPair> {
+/** `after`: the step that grew the other disk. Null: this is the first. */
+function grow(name: string, after: string | null): Step<ExpandPair> {
   return step<ExpandPair, string>(name, {
     act: async (ctx) => {
       const { group, pair } = await pairNow(ctx)
       if (pair === undefined) throw new Fault(GROUP_MOVED_ON, `expanding pair ${ctx.resourceId}`)
-      const az = site(group)
+      const grown = after === null ? null : (ctx.results[after] as string)
+      const az = siteToGrow(group, pair, grown)
       const volume = volumeAt(group, pair, az)
       await ctx.services.sites.command(
         az,
@@ -213,6 +215,16 @@ function grow(name: string, site: (group: ProtectionGroupRow) => string): Step<E
     record: (tx, ctx, volume) =>
       updateVolume(tx, volume, { size_gb: ctx.input.newSizeGb }, ctx.services.clock.wallMs()),
   })
+}
+
+/** By the disk that has grown, not by the role that is left: the group may have failed over between the two. */
+export function siteToGrow(
+  group: Pick<ProtectionGroupRow, 'station' | 'source_az' | 'target_az'>,
+  pair: Pick<ReplicationPairRow, 'source_volume'>,
+  grown: string | null,
+): string {
+  if (grown === null) return group.station === 'source' ? group.target_az : group.source_az
+  return grown === pair.source_volume ? group.target_az : group.source_az
 }
 
 function announce(name: string, site: (group: ProtectionGroupRow) => string): Step<ExpandPair> {

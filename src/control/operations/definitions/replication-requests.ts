@@ -33,11 +33,10 @@ import {
   PAIR_DELETE_FROM,
   restingPairStatus,
 } from '#domain/replication-pair.ts'
-import { VOLUME_GB_MAX } from '#domain/volume.ts'
 import { gatherPairs, type Newcomer, regroupPairs } from './consistency-groups.ts'
 import { GROUP_RESOURCE } from './groups.ts'
 import { connectPair, insertLoneGroup } from './lone-pairs.ts'
-import { type DiskRefusal, judgeDisks } from './pair-disks.ts'
+import { type DiskRefusal, hindersPairGrowth, judgeDisks, shareReadOnly } from './pair-disks.ts'
 import { deletePair, expandPair, PAIR_RESOURCE } from './pairs.ts'
 import { type Outcome, type RequestServices, refused } from './requests.ts'
 
@@ -121,6 +120,7 @@ export async function requestLonePair(
     await insertPair(tx, pair)
     await updateGroup(tx, group.id, { next_member: group.next_member + 1 }, now)
     for (const { id } of [writer, copy]) await updateVolume(tx, id, { pair: pair.id }, now)
+    await shareReadOnly(tx, writer, copy, now)
     await operations.submit(tx, connectPair, {
       project,
       resourceType: PAIR_RESOURCE,
@@ -373,7 +373,10 @@ export type GrowthRefusal =
   | 'PAIR_NOT_IN_GROUP'
   | 'PAIR_STATE'
   | 'PAIR_SIZE'
-  | 'PAIR_SIZE_MAX'
+  | 'VOLUME_EXTEND_STATE'
+  | 'VOLUME_SHARED_EXTEND_STATE'
+  | 'VOLUME_TOO_LARGE'
+  | 'SERVER_STATE'
   | 'QUOTA_GIGABYTES'
 
 /** States in which both disks of a pair have a stable role. */
@@ -406,7 +409,8 @@ export async function requestGrowth(
       const disks = [...(await readVolumes(tx, [pair.source_volume, pair.target_volume])).values()]
       const sizes = disks.map((disk) => disk.size_gb)
       if (newSizeGb < Math.max(...sizes)) return refused('PAIR_SIZE')
-      if (newSizeGb > VOLUME_GB_MAX) return refused('PAIR_SIZE_MAX')
+      const hindrance = await hindersPairGrowth(tx, disks, newSizeGb)
+      if (hindrance !== null) return refused(hindrance)
       if (ready && sizes.every((size) => size === newSizeGb)) continue
       added += sizes.reduce((sum, size) => sum + newSizeGb - size, 0)
       grows.push({ pair, newSizeGb })

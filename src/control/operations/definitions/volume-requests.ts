@@ -96,7 +96,7 @@ export async function requestVolumeExtension(
 }
 
 /** A disk does not grow under a server that is being made, or of which nobody knows what it does. */
-async function serversAreSettled(tx: Transaction, volume: string): Promise<boolean> {
+export async function serversAreSettled(tx: Transaction, volume: string): Promise<boolean> {
   for (const { server } of await serversOfVolume(tx, volume)) {
     const row = await readServer(tx, server)
     if (row?.status === 'building' || row?.status === 'error') return false
