@@ -108,14 +108,17 @@ export async function vouchForGroup(
   return (await api.post<{ group: GroupDetail }>(`${groupPath(group)}/vouch`, body)).group
 }
 
-export type PreflightAction =
-  | 'start'
-  | 'reprotect'
-  | 'stop'
-  | 'reverse'
-  | 'failover'
-  | 'delete'
-  | 'drill'
+/** What can be asked for before it is done. The control plane has the same list. */
+export const GROUP_ACTIONS = [
+  'start',
+  'reprotect',
+  'stop',
+  'reverse',
+  'failover',
+  'delete',
+  'drill',
+] as const
+export type GroupAction = (typeof GROUP_ACTIONS)[number]
 
 interface Finding {
   readonly code: string
@@ -127,6 +130,8 @@ interface Finding {
 interface TimePart {
   readonly name: string
   readonly ms: number
+  /** Nine of ten took no longer. */
+  readonly p90_ms: number | null
   readonly basis: string
 }
 
@@ -143,6 +148,7 @@ export interface Preflight {
   } | null
   readonly expected_time: {
     readonly total_ms: number | null
+    readonly p90_ms: number | null
     readonly parts: readonly TimePart[]
     readonly afterwards: readonly TimePart[]
   }
@@ -161,7 +167,7 @@ export interface Preflight {
 export async function preflightGroup(
   api: ApiSession,
   group: string,
-  action: PreflightAction,
+  action: GroupAction,
   statements: { readonly force?: boolean; readonly preferredOff?: boolean } = {},
 ): Promise<Preflight> {
   const query = `action=${action}&force=${statements.force === true}&preferred_off=${statements.preferredOff === true}`

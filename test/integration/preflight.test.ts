@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { newId } from '#base/ids.ts'
+import { GROUP_ACTIONS as CLIENT_ACTIONS } from '#client/native.ts'
+import { GROUP_ACTIONS } from '#domain/forecast.ts'
 import { ApiLab } from '../support/api.ts'
 import { groupRow, ownershipRow, pairRow, volumeRow } from '../support/group-rows.ts'
 
@@ -52,8 +54,8 @@ async function ask(action: string, id = group) {
 }
 
 test('every action on a group of 256 pairs is judged within two seconds, with what stands against it and what happens', async (t) => {
-  const actions = ['start', 'reprotect', 'stop', 'reverse', 'failover', 'delete', 'drill']
-  for (const action of actions) {
+  assert.deepEqual(CLIENT_ACTIONS, GROUP_ACTIONS, 'the client knows the same actions')
+  for (const action of GROUP_ACTIONS) {
     const { ms, status, found } = await ask(action)
     t.diagnostic(`${action}: ${ms.toFixed(0)} ms`)
     assert.equal(status, 200)

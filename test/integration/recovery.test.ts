@@ -10,10 +10,7 @@ import {
   changeAutomatic,
 } from '#control/operations/definitions/automatic-requests.ts'
 import type { PlanDocument } from '#control/operations/definitions/plan-format.ts'
-import {
-  preflightReport,
-  type ReportAction,
-} from '#control/operations/definitions/preflight-report.ts'
+import { preflightReport } from '#control/operations/definitions/preflight-report.ts'
 import {
   requestRecovery,
   requestRunCommand,
@@ -25,6 +22,7 @@ import type { RequestServices } from '#control/operations/definitions/requests.t
 import { requestPower } from '#control/operations/definitions/server-requests.ts'
 import { readGroup } from '#control/resources/groups.ts'
 import { readServer } from '#control/resources/servers.ts'
+import type { GroupAction } from '#domain/forecast.ts'
 import type { ProbeRequest } from '#wire/site/probes.ts'
 import { GROUPS, instanceLab } from '../support/instance-lab.ts'
 import { PROJECT, type Region, STRANGE_PROJECT } from '../support/region.ts'
@@ -145,7 +143,7 @@ test('a preflight knows what the servers will miss at the other site, and what t
       web: { script_after: { script: 'note' } },
     },
   })
-  const report = async (action: ReportAction) => {
+  const report = async (action: GroupAction) => {
     const row = await readGroup(region.plane.store.db, group)
     assert.ok(row !== undefined)
     const { witness, services: plane } = region.plane
@@ -241,8 +239,27 @@ test('after a failover servers start in order when those before them are ready, 
   assert.deepEqual(await say('continue'), { ok: false, refusal: 'RECOVERY_UNKNOWN' })
 })
 
-test('after a reversal a server that is not ready stops the others, or pauses them, and an operator goes on or gives up', async () => {
+test('what cannot be foretold is done all the same', async () => {
+  const { store, operations } = region.plane
+  const kindOfFailovers = async (from: string, to: string, entities: string) => {
+    await store.write((tx) =>
+      tx
+        .updateTable('operations')
+        .set({ kind: to, entities })
+        .where('kind', '=', from)
+        .where('resource_id', '=', group)
+        .execute(),
+    )
+  }
+  // Earlier runs that nobody can read.
+  await kindOfFailovers('group.failover', 'group.reprotect', '{"forecast":5}')
   await region.act(group, 'start-server-group')
+  const [start] = await operations.list({ resourceId: group, limit: 1 })
+  assert.deepEqual([start?.status, start?.entities['forecast_ms']], ['succeeded', undefined])
+  await kindOfFailovers('group.reprotect', 'group.failover', '{}')
+})
+
+test('after a reversal a server that is not ready stops the others, or pauses them, and an operator goes on or gives up', async () => {
   for (const { id } of instances.values()) await inSync(id)
   await stopAll('az2')
   await set({

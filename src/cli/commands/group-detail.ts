@@ -1,4 +1,4 @@
-import type { GroupDetail, Preflight } from '#client/native.ts'
+import type { Foretold, GroupDetail, Preflight } from '#client/native.ts'
 import { columns } from '../output.ts'
 
 /* What the witness and both sites say about a group, as lines for people. */
@@ -99,7 +99,7 @@ export function preflightLines(preflight: Preflight): string[] {
 /** All of it, for whoever asks before he acts. */
 export function preflightReport(found: Preflight): string[] {
   const { action, accepted, blockers, warnings, needs, steps } = found
-  const { total_ms: total, parts, afterwards } = found.expected_time
+  const { total_ms: total, p90_ms: p90, parts, afterwards } = found.expected_time
   const listed = (title: string, list: Preflight['blockers']) =>
     list.length === 0
       ? []
@@ -114,11 +114,19 @@ export function preflightReport(found: Preflight): string[] {
     ...listed('worth knowing:', warnings),
     ...(needs.length === 0 ? [] : [`needs: ${needs.map((one) => NEEDED[one]).join(' ')}`]),
     ...lost,
-    `expected time: ${total === null ? 'not known' : seconds(total)}${parts.length === 0 ? '' : `: ${parts.map(part).join(', ')}`}`,
+    `expected time: ${total === null ? 'not known' : seconds(total)}${p90 === null ? '' : `, in nine of ten at most ${seconds(p90)}`}${parts.length === 0 ? '' : `: ${parts.map(part).join(', ')}`}`,
     ...(afterwards.length === 0 ? [] : [`after the job: ${afterwards.map(part).join(', ')}`]),
     'what happens:',
     ...steps.map((step, index) => `  ${index + 1}. ${step}`),
   ]
+}
+
+/** How well the time of an action was foretold; nothing when it has not ended, or nothing was foretold. */
+export function foretoldLines(
+  one: Pick<Foretold, 'forecast_ms' | 'actual_ms'> | undefined,
+): string[] {
+  if (one === undefined || one.forecast_ms === null || one.actual_ms === null) return []
+  return [`forecast ${seconds(one.forecast_ms)}, took ${seconds(Math.max(0, one.actual_ms))}`]
 }
 
 function lossText({ bytes, writes, ms, text }: NonNullable<Preflight['expected_loss']>): string {

@@ -1,10 +1,11 @@
 import type { Command } from 'commander'
 import type { ApiSession } from '#client/api.ts'
 import {
+  GROUP_ACTIONS,
+  type GroupAction,
   type GroupDetail,
   listForecasts,
   listGroupDetails,
-  type PreflightAction,
   preflightGroup,
   setArbitration,
   showArbitration,
@@ -34,7 +35,13 @@ import { usageError } from '../usage.ts'
 import { groupAutomaticCommands } from './group-automatic.ts'
 import { followSwitch, groupRecoveryCommands } from './group-recovery.ts'
 import { groupVerifyCommand } from './group-verify.ts'
-import { arbitrationText, detailLines, preflightLines, preflightReport } from './group-detail.ts'
+import {
+  arbitrationText,
+  detailLines,
+  foretoldLines,
+  preflightLines,
+  preflightReport,
+} from './group-detail.ts'
 
 /* `holdfast group`: protection groups and their life, over the SDRS interface; what that does not know (preflight, arbitration,
  * history, vouching) over our own. */
@@ -117,7 +124,7 @@ export function groupCommand(command: Command, context: CommandContext): void {
   })
 
   const change = <Flags = object>(
-    name: PreflightAction,
+    name: GroupAction,
     about: string,
     act: (
       api: ApiSession,
@@ -134,7 +141,13 @@ export function groupCommand(command: Command, context: CommandContext): void {
       one,
       async (api, output, flags, id = '') => {
         if (flags.dryRun === true) return await rehearse(api, output, id, name, flags)
-        await followJob(api, output, await act(api, id, output, flags), flags, `${name} ${id}`)
+        const job = await act(api, id, output, flags)
+        const ended = await followJob(api, output, job, flags, `${name} ${id}`)
+        if (ended !== undefined && FORETOLD.has(name)) {
+          const told = await listForecasts(api, id, FORETOLD_AMONG)
+          const one = told.find(({ operation }) => operation === job)
+          for (const line of foretoldLines(one)) output.say(line)
+        }
         if (SWITCHES.has(name)) await followSwitch(api, context, output, id, flags)
       },
     )
@@ -183,12 +196,12 @@ export function groupCommand(command: Command, context: CommandContext): void {
   const preflight = leaf('preflight')
     .description('show what an action would do and what it needs; changes nothing')
     .argument('<group>')
-    .argument('<action>', ACTIONS.join(', '))
+    .argument('<action>', GROUP_ACTIONS.join(', '))
     .option('--force', 'as for failover')
     .option('--preferred-site-is-off', 'as for failover')
   apiAction<Statements>(context, preflight, async (api, output, flags, id = '', action = '') => {
     if (!isAction(action)) {
-      throw usageError(`the action ${action} is not known, accepted: ${ACTIONS.join(', ')}`)
+      throw usageError(`the action ${action} is not known, accepted: ${GROUP_ACTIONS.join(', ')}`)
     }
     await rehearse(api, output, id, action, flags)
   })
@@ -276,7 +289,7 @@ async function rehearse(
   api: ApiSession,
   output: Output,
   group: string,
-  action: PreflightAction,
+  action: GroupAction,
   { force, preferredSiteIsOff }: Statements,
 ): Promise<void> {
   const found = await preflightGroup(api, group, action, {
@@ -286,12 +299,15 @@ async function rehearse(
   output.result(found, preflightReport(found))
 }
 
+/** Whose operations keep what they were expected to take; some others may have begun since. */
+const FORETOLD: ReadonlySet<string> = new Set(['start', 'failover', 'reverse'])
+const FORETOLD_AMONG = 10
+
 /** What the servers of a group follow. */
 const SWITCHES: ReadonlySet<string> = new Set(['failover', 'reverse'])
 
-const ACTIONS = ['start', 'reprotect', 'stop', 'reverse', 'failover', 'delete', 'drill'] as const
-const isAction = (text: string): text is (typeof ACTIONS)[number] =>
-  (ACTIONS as readonly string[]).includes(text)
+const isAction = (text: string): text is GroupAction =>
+  (GROUP_ACTIONS as readonly string[]).includes(text)
 
 function domainOf(domains: readonly SdrsDomain[], source: string, target: string): SdrsDomain {
   const zones = (one: SdrsDomain) => [

@@ -209,3 +209,17 @@ export async function lastReadyTimes(
   }
   return found
 }
+
+/** How long the newest servers that became ready took from their start, of any group; milliseconds. */
+export async function readyTimes(db: Db, limit: number): Promise<readonly number[]> {
+  const rows = await db
+    .selectFrom('recovery_servers')
+    .select(['started_at', 'ready_at'])
+    .where('state', '=', 'ready')
+    .where('started_at', 'is not', null)
+    .where('ready_at', 'is not', null)
+    .orderBy('ready_at', 'desc')
+    .limit(limit)
+    .execute()
+  return rows.map(({ started_at, ready_at }) => Math.max(0, (ready_at ?? 0) - (started_at ?? 0)))
+}

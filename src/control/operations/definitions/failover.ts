@@ -15,7 +15,7 @@ import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
 import { type OperationKind, operation, step, type StepContext } from '../operation.ts'
 import { isOfThisCopy, rebuildsOf } from './copy-proof.ts'
-import { recordForecast } from './forecast.ts'
+import { foretell } from './forecast.ts'
 import { failed, settle, swapStation } from './group-settle.ts'
 import { defineServers, fenceServers, startServers } from './instance-switch.ts'
 import {
@@ -77,9 +77,11 @@ export const failoverGroup: OperationKind<Failover> = operation('group.failover'
   version: 2,
   steps: [
     step<Failover, readonly string[]>('choose_members', {
-      act: (ctx) => leftBehind(ctx),
+      act: async (ctx) => {
+        await foretell(ctx, 'failover', ctx.input.force)
+        return await leftBehind(ctx)
+      },
       record: async (tx, ctx, pairs) => {
-        await recordForecast(tx, ctx, 'failover', ctx.input.force)
         const now = ctx.services.clock.wallMs()
         for (const id of pairs) {
           await movePair(tx, id, 'error', now)

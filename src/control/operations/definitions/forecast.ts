@@ -1,49 +1,35 @@
 import type { Clock } from '#base/clock.ts'
 import { drServer, productionServer } from '#control/resources/instances.ts'
 import { drAz, pairsOfGroup, productionAz, readGroup } from '#control/resources/groups.ts'
-import { findPlan, lastReadyTimes } from '#control/resources/recovery.ts'
+import { findPlan, lastReadyTimes, readyTimes } from '#control/resources/recovery.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { Witness } from '#control/sites/witness.ts'
+import { fromJson } from '#control/store/json.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import { freezesFirst } from '#domain/failover.ts'
+import {
+  type Forecast,
+  type GroupAction,
+  learnConstant,
+  longestPath,
+  measure,
+  type Sample,
+  SAMPLES_MAX,
+  sumUp,
+  switchPart,
+  type TimePart,
+  waitPart,
+} from '#domain/forecast.ts'
 import type { Ownership } from '#domain/ownership.ts'
 import { newRun } from '#domain/recovery-plan.ts'
 import type { StepContext } from '../operation.ts'
-import { addEntities } from '../records.ts'
+import { addEntities, findOperation } from '../records.ts'
 import { switchingInstances } from './instance-identity.ts'
 import { storedPlan } from './plan-format.ts'
 
-/* How long an action on a group is going to take, in its parts: what has to be waited for is known, what has been done before was measured,
- * and for the rest there is an assumption that says that it is one.
- *
- * Measured are the steps of the last operations of the same kind that succeeded, in this region, under like circumstances (production heard
- * or not); of steps that wait for a silent site the shortest, because the wait is a part of its own.
- */
-
-export type ForecastAction =
-  | 'start'
-  | 'reprotect'
-  | 'stop'
-  | 'reverse'
-  | 'failover'
-  | 'delete'
-  | 'drill'
-
-export interface TimePart {
-  readonly name: 'lease_wait' | 'contact_wait' | 'switch' | 'servers' | 'copy'
-  readonly ms: number
-  /** known: by the record or the plan · measured: of earlier runs · assumed: nobody has measured it here */
-  readonly basis: 'known' | 'measured' | 'assumed'
-}
-
-export interface Forecast {
-  /** Until the job has ended; null: nobody can say. */
-  readonly totalMs: number | null
-  readonly parts: readonly TimePart[]
-  /** What goes on when the job has ended: the copy, or the servers of a recovery plan. */
-  readonly afterwards: readonly TimePart[]
-}
+/* How long an action on a group is going to take: what the rules of src/domain/forecast.ts are given. Measured are the last operations of the
+ * same kind that succeeded, in this region, under like circumstances: production heard, or silent. */
 
 interface Sources {
   readonly agents: AgentRegistry
@@ -52,7 +38,7 @@ interface Sources {
 }
 type Db = Queries | Transaction
 
-const KINDS: Readonly<Record<ForecastAction, string>> = {
+const KINDS: Readonly<Record<GroupAction, string>> = {
   start: 'group.start',
   reprotect: 'group.reprotect',
   stop: 'group.stop',
@@ -63,7 +49,7 @@ const KINDS: Readonly<Record<ForecastAction, string>> = {
 }
 
 /** Seen on an idle machine with small groups; only where nothing was measured yet. A drill boots servers: that is not guessed. */
-const ASSUMED_MS: Readonly<Record<ForecastAction, number | null>> = {
+const ASSUMED_MS: Readonly<Record<GroupAction, number | null>> = {
   start: 600,
   reprotect: 600,
   stop: 200,
@@ -72,99 +58,102 @@ const ASSUMED_MS: Readonly<Record<ForecastAction, number | null>> = {
   delete: 100,
   drill: null,
 }
-/** An agent's default: how long after the last word of its peer a writer may still answer. */
-const CONTACT_MS = 4_000
-/** What the witness adds to a lease, at most, by default. */
-const DRIFT_MS = 500
+/** Of a server that nobody has started here, where none was ever started. */
 const ASSUMED_START_MS = 3_000
 const ASSUMED_READY_MS = 15_000
-const RUNS_MAX = 20
 
+/** `db`: of a transaction that only reads. */
 export async function forecastOf(
   db: Db,
   sources: Sources,
   group: ProtectionGroupRow,
-  action: ForecastAction,
+  action: GroupAction,
   force = false,
 ): Promise<Forecast> {
   const record = await sources.witness.record(group.id)
   const heard = sources.agents.heard(productionAz(group))
-  const parts: TimePart[] = []
-  if (action === 'failover' && record !== null && !heard) {
-    parts.push(...waits(sources, group, record, force))
-  }
+  const kind = KINDS[action]
+  const failsOver = action === 'failover'
+  const steady = failsOver ? measure((await samplesOf(db, kind, true)).map(steadyOf)) : null
+  const samples = await samplesOf(db, kind, failsOver ? heard : null)
+  const waits =
+    failsOver && record !== null && !heard
+      ? waitsOf(sources, group, record, force, samples, steady?.medianMs ?? null)
+      : []
   const servers = await serverTimes(db, group, action)
-  const measured = await measuredMs(db, KINDS[action], action === 'failover' ? heard : null)
-  const assumed = ASSUMED_MS[action]
-  if (measured !== null) parts.push({ name: 'switch', ms: measured, basis: 'measured' })
-  else if (assumed !== null) parts.push({ name: 'switch', ms: assumed, basis: 'assumed' })
-  if (servers.inJob !== null) parts.push(servers.inJob)
-  const known = measured !== null || assumed !== null
-  return {
-    totalMs: known ? parts.reduce((sum, { ms }) => sum + ms, 0) : null,
-    parts,
-    afterwards: [
+  return sumUp(
+    waits,
+    switchPart(samples, steady?.medianMs ?? null, ASSUMED_MS[action]),
+    servers.inJob,
+    [
       ...(servers.afterwards === null ? [] : [servers.afterwards]),
       ...(await copyTime(db, sources, group, action, record)),
     ],
-  }
+  )
 }
 
-/** Puts the forecast beside the operation, so that it can be compared with what it took; in `record` of an early step. */
-export async function recordForecast(
-  tx: Transaction,
+/**
+ * Puts the forecast beside the operation, so that it can be compared with what it took. In `act` of an early step and in a transaction of its
+ * own: nothing that is only foretold stands in the way of what is done, and an error inside a transaction would end that. The first word
+ * counts: later tries know more.
+ */
+export async function foretell(
   ctx: StepContext<unknown>,
-  action: ForecastAction,
+  action: GroupAction,
   force = false,
 ): Promise<void> {
+  const { store, agents, log } = ctx.services
   try {
-    await addForecast(tx, ctx, action, force)
+    const group = await readGroup(store.db, ctx.resourceId)
+    if (group === undefined) return
+    // The published `start` stands for both, and so do their steps.
+    const wanted = action === 'start' && group.status === 'reprotecting' ? 'reprotect' : action
+    const heard = agents.heard(productionAz(group))
+    const { totalMs, p90Ms, parts } = await store.read((db) =>
+      forecastOf(db, ctx.services, group, wanted, force),
+    )
+    await store.write(async (tx) => {
+      const row = await findOperation(tx, ctx.id)
+      if (row === undefined || 'forecast_ms' in fromJson<object>(row.entities)) return
+      await addEntities(tx, ctx.id, {
+        forecast_ms: totalMs,
+        forecast_p90_ms: p90Ms,
+        forecast: parts,
+        production_heard: heard,
+      })
+    })
   } catch (error) {
-    // Nothing that is only foretold stands in the way of what is done.
-    ctx.services.log.error({ err: error, operation: ctx.id }, 'the operation has no forecast')
+    ctx.signal.throwIfAborted()
+    log.error({ err: error, operation: ctx.id }, 'the operation has no forecast')
   }
-}
-
-async function addForecast(
-  tx: Transaction,
-  ctx: StepContext<unknown>,
-  action: ForecastAction,
-  force: boolean,
-): Promise<void> {
-  const group = await readGroup(tx, ctx.resourceId)
-  if (group === undefined) return
-  // The published `start` stands for both, and so do their steps.
-  const wanted = action === 'start' && group.status === 'reprotecting' ? 'reprotect' : action
-  const { totalMs, parts } = await forecastOf(tx, ctx.services, group, wanted, force)
-  await addEntities(tx, ctx.id, {
-    forecast_ms: totalMs,
-    forecast: parts,
-    production_heard: ctx.services.agents.heard(productionAz(group)),
-  })
 }
 
 // ---------------------------------------------------------------- waits
 
 /** What a silent production site is waited for. */
-function waits(
+function waitsOf(
   { agents, clock }: Sources,
   group: ProtectionGroupRow,
   record: Ownership,
   force: boolean,
+  samples: readonly Sample[],
+  steadyMs: number | null,
 ): TimePart[] {
   const parts: TimePart[] = []
   const mayHoldLease = freezesFirst(record, drAz(group), force) || record.state === 'frozen'
   if (mayHoldLease && record.lease !== null) {
-    const leftMs = Math.max(0, record.lease.endsBootMs + DRIFT_MS - clock.bootMs())
-    parts.push({ name: 'lease_wait', ms: Math.ceil(leftMs), basis: 'known' })
+    const endedMs = clock.bootMs() - record.lease.endsBootMs
+    const part = waitPart('lease_wait', endedMs, learnConstant('lease_wait', samples, steadyMs))
+    // The lease itself is known, and what the witness adds to it is little beside it.
+    parts.push({ ...part, basis: 'known' })
   }
   const dr = agents.session(group.id, drAz(group))
   if (record.state === 'in_sync' && dr !== null) {
     const since = dr.status.out_of_touch_ms
     const noted = since === null ? 0 : clock.wallMs() - since
     const silentMs = Math.max(noted, (dr.status.peer_silence_ms ?? 0) + dr.ageMs)
-    const leftMs = Math.max(0, CONTACT_MS - silentMs)
-    parts.push({ name: 'contact_wait', ms: Math.ceil(leftMs), basis: 'assumed' })
+    const learned = learnConstant('contact_wait', samples, steadyMs)
+    parts.push(waitPart('contact_wait', silentMs, learned))
   }
   return parts
 }
@@ -175,23 +164,29 @@ const WAITING_STEPS: ReadonlySet<string> = new Set(['failover_record', 'open_dr'
 /** Counted apart. */
 const SERVER_STEPS: ReadonlySet<string> = new Set(['start_servers'])
 
-/** Of the last operations of this kind, without their servers; null: there is none. `heard`: only those with production heard, or silent. */
-async function measuredMs(db: Db, kind: string, heard: boolean | null): Promise<number | null> {
+const steadyOf = ({ waitingMs }: Sample): number => waitingMs
+
+/** Operations looked through for those under like circumstances. */
+const LOOKED_THROUGH_MAX = 200
+
+/** Of the last operations of this kind that succeeded. `heard`: only those with production heard, or silent; null: all. */
+async function samplesOf(db: Db, kind: string, heard: boolean | null): Promise<readonly Sample[]> {
   const operations = await db
     .selectFrom('operations')
     .select(['id', 'begin_at', 'entities'])
     .where('kind', '=', kind)
     .where('status', '=', 'succeeded')
     .orderBy('ordinal', 'desc')
-    .limit(RUNS_MAX)
+    .limit(heard === null ? SAMPLES_MAX : LOOKED_THROUGH_MAX)
     .execute()
-  const like = operations.filter(
-    ({ entities }) => heard === null || entities.includes(`"production_heard":${heard}`),
-  )
-  if (like.length === 0) return null
+  const like = operations
+    .map(({ entities, ...one }) => ({ ...one, told: fromJson<Told>(entities) }))
+    .filter(({ told }) => heard === null || told.production_heard === heard)
+    .slice(0, SAMPLES_MAX)
+  if (like.length === 0) return []
   const steps = await db
     .selectFrom('operation_steps')
-    .select(['operation', 'step', 'name', 'end_at'])
+    .select(['operation', 'name', 'end_at'])
     .where(
       'operation',
       'in',
@@ -200,24 +195,29 @@ async function measuredMs(db: Db, kind: string, heard: boolean | null): Promise<
     .orderBy('operation')
     .orderBy('step')
     .execute()
-  const began = new Map(like.map(({ id, begin_at }) => [id, begin_at ?? 0]))
-  const times = new Map<string, number[]>()
-  for (const { operation, name, end_at } of steps) {
-    const from = began.get(operation) ?? end_at
-    times.set(name, [...(times.get(name) ?? []), Math.max(0, end_at - from)])
-    began.set(operation, end_at)
-  }
-  let total = 0
-  for (const [name, all] of times) {
-    if (SERVER_STEPS.has(name)) continue
-    total += heard === false && WAITING_STEPS.has(name) ? Math.min(...all) : median(all)
-  }
-  return total
+  return like.map(({ id, begin_at, told }) => {
+    let [fromMs, waitingMs, workingMs] = [begin_at ?? 0, 0, 0]
+    for (const { operation, name, end_at } of steps) {
+      if (operation !== id) continue
+      // A wall clock may have been set back meanwhile.
+      const tookMs = Math.max(0, end_at - fromMs)
+      if (WAITING_STEPS.has(name)) waitingMs += tookMs
+      else if (!SERVER_STEPS.has(name)) workingMs += tookMs
+      fromMs = end_at
+    }
+    const waits = (told.forecast ?? []).flatMap(({ name, ms, constantMs }) =>
+      (name === 'lease_wait' || name === 'contact_wait') && constantMs !== undefined
+        ? [{ name, ms, constantMs }]
+        : [],
+    )
+    return { waitingMs, workingMs, waits }
+  })
 }
 
-const median = (all: readonly number[]): number => {
-  const sorted = all.toSorted((a, b) => a - b)
-  return sorted[Math.floor((sorted.length - 1) / 2)] ?? 0
+/** What `foretell` has put beside an operation; operations of older releases have less. */
+interface Told {
+  readonly production_heard?: boolean
+  readonly forecast?: readonly Pick<TimePart, 'name' | 'ms' | 'constantMs'>[]
 }
 
 // ---------------------------------------------------------------- servers
@@ -232,7 +232,7 @@ interface ServerTimes {
 async function serverTimes(
   db: Db,
   group: ProtectionGroupRow,
-  action: ForecastAction,
+  action: GroupAction,
 ): Promise<ServerTimes> {
   const none = { inJob: null, afterwards: null }
   if ((action !== 'failover' && action !== 'reverse') || group.start_servers === 0) return none
@@ -243,61 +243,52 @@ async function serverTimes(
   const other = instances.map((instance) => productionServer(group, instance))
   const starts = await startTimes(db, [...own, ...other])
   const startOf = (index: number) => starts.get(own[index] ?? '') ?? starts.get(other[index] ?? '')
+  const anyStart = measure(await lastStarts(db))
   const stored = await findPlan(db, group.id)
   if (stored === undefined) {
-    const times = own.map((_, index) => startOf(index))
-    const ms = Math.max(...times.map((time) => time ?? ASSUMED_START_MS))
-    const basis = times.every((time) => time !== undefined) ? 'measured' : 'assumed'
-    return { inJob: { name: 'servers', ms, basis }, afterwards: null }
+    const of = (elseMs: number | undefined) =>
+      Math.max(...own.map((_, index) => startOf(index) ?? elseMs ?? ASSUMED_START_MS))
+    const all = own.every((_, index) => startOf(index) !== undefined)
+    return {
+      inJob: serversPart(of(anyStart?.medianMs), anyStart?.p90Ms, all || anyStart !== null),
+      afterwards: null,
+    }
   }
   const ready = await lastReadyTimes(db, [...own, ...other])
-  let all = true
-  const msOf = new Map(
-    instances.map((instance, index) => {
-      const known = ready.get(own[index] ?? '') ?? ready.get(other[index] ?? '') ?? startOf(index)
-      if (known === undefined) all = false
-      return [instance.id, known ?? ASSUMED_READY_MS]
-    }),
-  )
+  const readyOf = (index: number) =>
+    ready.get(own[index] ?? '') ?? ready.get(other[index] ?? '') ?? startOf(index)
+  const anyReady = measure(await readyTimes(db, SAMPLES_MAX))
   const { servers } = newRun(
     storedPlan(stored.plan),
     instances.map(({ id }) => id),
   )
-  const basis = all ? 'measured' : 'assumed'
-  return { inJob: null, afterwards: { name: 'servers', ms: longestPath(servers, msOf), basis } }
+  const path = (msOf: (index: number) => number) =>
+    longestPath(servers, new Map(instances.map(({ id }, index) => [id, msOf(index)])))
+  const ms = path((index) => readyOf(index) ?? anyReady?.medianMs ?? ASSUMED_READY_MS)
+  const p90 = anyReady?.p90Ms
+  const p90Ms = p90 === undefined ? undefined : path((index) => Math.max(readyOf(index) ?? 0, p90))
+  const all = own.every((_, index) => readyOf(index) !== undefined)
+  return { inJob: null, afterwards: serversPart(ms, p90Ms, all || anyReady !== null) }
 }
 
-/** Waves follow each other; inside one a server waits for those that it is after. Pauses are as long as they are. */
-export function longestPath(
-  servers: readonly {
-    readonly instance: string
-    readonly wave: number
-    readonly after: readonly string[]
-  }[],
-  msOf: ReadonlyMap<string, number>,
-): number {
-  const byId = new Map(servers.map((one) => [one.instance, one]))
-  const ends = new Map<string, number>()
-  const beginOf = new Map<number, number>()
-  const endOf = (instance: string): number => {
-    const known = ends.get(instance)
-    if (known !== undefined) return known
-    const one = byId.get(instance)
-    if (one === undefined) return 0
-    const begin = Math.max(waveBegins(one.wave), ...one.after.map(endOf))
-    const end = begin + (msOf.get(instance) ?? 0)
-    ends.set(instance, end)
-    return end
-  }
-  const waveBegins = (wave: number): number => {
-    const known = beginOf.get(wave)
-    if (known !== undefined) return known
-    const before = servers.filter((one) => one.wave < wave).map(({ instance }) => endOf(instance))
-    const begin = Math.max(0, ...before)
-    beginOf.set(wave, begin)
-    return begin
-  }
-  return Math.max(0, ...servers.map(({ instance }) => endOf(instance)))
+const serversPart = (ms: number, p90Ms: number | undefined, measured: boolean): TimePart => ({
+  name: 'servers',
+  ms,
+  p90Ms: p90Ms === undefined ? null : Math.max(ms, p90Ms),
+  basis: measured ? 'measured' : 'assumed',
+})
+
+/** How long the newest starts of any servers took. */
+async function lastStarts(db: Db): Promise<readonly number[]> {
+  const rows = await db
+    .selectFrom('operations')
+    .select(['begin_at', 'end_at'])
+    .where('kind', '=', 'server.start')
+    .where('status', '=', 'succeeded')
+    .orderBy('ordinal', 'desc')
+    .limit(SAMPLES_MAX)
+    .execute()
+  return rows.map(({ begin_at, end_at }) => Math.max(0, (end_at ?? 0) - (begin_at ?? 0)))
 }
 
 /** How long the last start of each server took that succeeded. */
@@ -333,7 +324,7 @@ async function copyTime(
   db: Db,
   { agents }: Sources,
   group: ProtectionGroupRow,
-  action: ForecastAction,
+  action: GroupAction,
   record: Ownership | null,
 ): Promise<TimePart[]> {
   if (action !== 'start' && action !== 'reprotect') return []
@@ -342,7 +333,9 @@ async function copyTime(
   if (rate === null) return []
   const bytes = record?.alone?.bytes ?? (action === 'start' ? await sizeOf(db, group.id) : null)
   if (bytes === null) return []
-  return [{ name: 'copy', ms: Math.ceil((bytes / rate) * 1_000), basis: 'measured' }]
+  const msAt = (bytesPerSecond: number) => Math.ceil((bytes / bytesPerSecond) * 1_000)
+  const slow = rate.slowest
+  return [{ name: 'copy', ms: msAt(rate.median), p90Ms: msAt(slow), basis: 'measured' }]
 }
 
 async function sizeOf(db: Db, group: string): Promise<number> {
@@ -368,7 +361,7 @@ async function copyRate(
   db: Db,
   agents: AgentRegistry,
   sites: readonly string[],
-): Promise<number | null> {
+): Promise<{ readonly median: number; readonly slowest: number } | null> {
   const sent = new Map<string, number>()
   for (const { report } of agents.list()) {
     if (!sites.includes(report.site)) continue
@@ -376,7 +369,7 @@ async function copyRate(
       if (role === 'writer' && copy_sent_bytes >= RATE_BYTES_MIN) sent.set(session, copy_sent_bytes)
     }
   }
-  const sessions = [...sent.keys()].slice(0, RUNS_MAX)
+  const sessions = [...sent.keys()].slice(0, SAMPLES_MAX)
   if (sessions.length === 0) return null
   const changes = await db
     .selectFrom('ownership_changes')
@@ -392,5 +385,6 @@ async function copyRate(
     if (begin === undefined || end === undefined || end <= begin) return []
     return [((sent.get(session) ?? 0) * 1_000) / (end - begin)]
   })
-  return rates.length === 0 ? null : median(rates)
+  const median = measure(rates)?.medianMs
+  return median === undefined ? null : { median, slowest: Math.min(...rates) }
 }

@@ -15,7 +15,7 @@ import { followsGroup } from '#domain/replication-pair.ts'
 import { type OperationKind, operation, type Step, step, type StepContext } from '../operation.ts'
 import { forgetGroup } from './forget-group.ts'
 import { type CopyForecast, copyOnReturn } from './preflight.ts'
-import { recordForecast } from './forecast.ts'
+import { foretell } from './forecast.ts'
 import { failed, OPEN_RETRY, settle, swapStation } from './group-settle.ts'
 import { wearSpares } from './instance-identity.ts'
 import { defineServers, serversAreOff, startServers } from './instance-switch.ts'
@@ -146,6 +146,7 @@ const isOpen =
 function chooseMembers(): Step<Nothing> {
   return step<Nothing, CopyForecast>('choose_members', {
     act: async (ctx) => {
+      await foretell(ctx, 'start')
       const { services } = ctx
       const group = await theGroup(services.store.db, ctx.resourceId)
       const pairs = await pairsOfGroup(services.store.db, group.id)
@@ -166,7 +167,6 @@ function chooseMembers(): Step<Nothing> {
     },
     entities: (_, copy) => ({ copy }),
     record: async (tx, ctx) => {
-      await recordForecast(tx, ctx, 'start')
       const now = ctx.services.clock.wallMs()
       for (const pair of await pairsOfGroup(tx, ctx.resourceId)) {
         const joins = followsGroup(pairStatus(pair)) ? 1 : 0

@@ -9,7 +9,7 @@ import type { Power, ServerInfo } from '#wire/site/servers.ts'
 import { childrenStep, type Step, step, type StepContext } from '../operation.ts'
 import { addEntities } from '../records.ts'
 import { standDown, switchingInstances } from './instance-identity.ts'
-import { recordForecast } from './forecast.ts'
+import { foretell } from './forecast.ts'
 import { defineServer, powerOffServer } from './server-definition.ts'
 import { submitRecovery } from './recovery.ts'
 import { submitStart } from './server-start.ts'
@@ -99,6 +99,7 @@ export function defineServers<Input>(): Step<Input> {
 export function serversAreOff<Input>(): Step<Input> {
   return step('servers_are_off', {
     act: async (ctx) => {
+      await foretell(ctx, 'reverse')
       const { site, servers } = await serversAt(ctx, 'production')
       for (const server of servers) {
         const power = await powerAt(ctx, site, server)
@@ -106,7 +107,6 @@ export function serversAreOff<Input>(): Step<Input> {
         throw new Fault(PRODUCTION_SERVER_RUNS, `server ${server} at ${site} is ${power}`)
       }
     },
-    record: (tx, ctx) => recordForecast(tx, ctx, 'reverse'),
   })
 }
 

@@ -7,6 +7,7 @@ import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import { type DrillRefusal, judgeDrill } from '#domain/drill.ts'
 import { describeGivenUp } from '#domain/failover.ts'
 import { findFlavor } from '#domain/flavor.ts'
+import type { Forecast, GroupAction } from '#domain/forecast.ts'
 import {
   GROUP_TRANSITIONS,
   type GroupCommand,
@@ -16,7 +17,7 @@ import {
 } from '#domain/protection-group.ts'
 import { plannedOf } from '#domain/recovery-plan.ts'
 import type { RecoveryScripts } from '../services.ts'
-import { type Forecast, type ForecastAction, forecastOf } from './forecast.ts'
+import { forecastOf } from './forecast.ts'
 import { readServers } from './instance-facts.ts'
 import { storedPlan } from './plan-format.ts'
 import {
@@ -29,8 +30,6 @@ import { groupFacts } from './sync-views.ts'
 
 /* All that can be said about an action on a group before it is asked for: what stands against it and what to do about that, what it may cost,
  * how long it takes, and what happens step by step. Like preflight.ts it asks no agent and changes nothing. */
-
-export type ReportAction = ForecastAction
 
 /** A typed fact with a sentence about it, and what to do. */
 export interface Finding {
@@ -72,7 +71,7 @@ export interface Statements {
 export async function preflightReport(
   services: ReportServices,
   group: ProtectionGroupRow,
-  action: ReportAction,
+  action: GroupAction,
   statements: Statements,
 ): Promise<PreflightReport> {
   const { store, agents } = services
@@ -131,7 +130,7 @@ export async function preflightReport(
 }
 
 /** Which sites have to answer for the action to get anywhere. */
-const SITES_NEEDED: Readonly<Record<ReportAction, { production: boolean; dr: boolean }>> = {
+const SITES_NEEDED: Readonly<Record<GroupAction, { production: boolean; dr: boolean }>> = {
   start: { production: true, dr: true },
   reprotect: { production: true, dr: true },
   reverse: { production: true, dr: true },
@@ -143,7 +142,7 @@ const SITES_NEEDED: Readonly<Record<ReportAction, { production: boolean; dr: boo
 
 function commandOf(
   group: ProtectionGroupRow,
-  action: ReportAction,
+  action: GroupAction,
   { force, preferredOff }: Statements,
 ): Exclude<GroupCommand, { readonly kind: 'rename' }> {
   switch (action) {
@@ -167,7 +166,7 @@ function commandOf(
 type Code = GroupRefusal | PreflightRefusal | DrillRefusal | 'GROUP_BUSY'
 
 function refusalOf(
-  action: ReportAction,
+  action: GroupAction,
   status: string,
   command: GroupCommand,
   found: Preflight,
@@ -335,13 +334,13 @@ function warningsOf(found: Preflight): Finding[] {
   return warnings
 }
 
-const STARTS: ReadonlySet<ReportAction> = new Set(['failover', 'reverse', 'drill'])
+const STARTS: ReadonlySet<GroupAction> = new Set(['failover', 'reverse', 'drill'])
 
 /** Whether the servers will come up at the site that is to run them: memory, disks, networks, scripts. */
 async function serverFindings(
   { store, agents, scripts }: ReportServices,
   group: ProtectionGroupRow,
-  action: ReportAction,
+  action: GroupAction,
 ): Promise<Finding[]> {
   if (!STARTS.has(action)) return []
   const site = drAz(group)
@@ -461,7 +460,7 @@ async function planFindings(
 function lossOf(
   { agents, clock }: ReportServices,
   group: ProtectionGroupRow,
-  action: ReportAction,
+  action: GroupAction,
   { givenUp, drCopy }: Preflight,
 ): Loss | null {
   if (action === 'reverse') {
@@ -482,7 +481,7 @@ function lossOf(
 
 function stepsOf(
   group: ProtectionGroupRow,
-  action: ReportAction,
+  action: GroupAction,
   found: Preflight,
   productionHeard: boolean,
   servers: boolean,

@@ -29,8 +29,6 @@ export interface PreflightServices extends SyncSources {
   readonly clock: Clock
 }
 
-export type PreflightAction = 'start' | 'stop' | 'reverse' | 'failover'
-
 /** none: nothing is copied · delta: what changed · first: disks that were never copied · full: everything is compared · unknown: a site is silent */
 export type CopyForecast = 'none' | 'delta' | 'first' | 'full' | 'unknown'
 
