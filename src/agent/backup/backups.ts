@@ -19,7 +19,7 @@ import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import { type BackupRecord, newBackup } from './backup-record.ts'
 import { decodeSets, encodeSets } from './change-file.ts'
 import type { ChangeTracking, Kept } from './change-tracking.ts'
-import { BACKUP_REFUSED, SNAPSHOT_LOST } from './faults.ts'
+import { BACKUP_REFUSED, COPY_BEHIND, SNAPSHOT_LOST } from './faults.ts'
 import { Pace } from './pace.ts'
 import { readVolume } from './read-volume.ts'
 import type { RegionVault } from './region-vault.ts'
@@ -96,15 +96,35 @@ function refuse({ volumes, statuses }: BackupsParts, request: BackupRequest): vo
     if (record === undefined) throw new Fault(VOLUME_UNKNOWN, `backing up volume ${id}`)
     if (record.failed !== null) throw new Fault(VOLUME_FAILED, `backing up volume ${id}`)
   }
-  const torn = tornSession(statuses(), ids)
-  if (torn !== undefined) throw new Fault(NOT_CONSISTENT, `backing up volumes of session ${torn}`)
+  const unfit = unfitCopy(statuses(), ids)
+  if (unfit !== undefined) throw unfit
 }
 
-/** A session whose copy of one of the volumes is none of one moment. */
-const tornSession = (statuses: readonly SessionStatus[], ids: readonly string[]) =>
-  statuses
-    .filter(({ members }) => members.some(({ volume }) => ids.includes(volume)))
-    .find((one) => one.role !== 'writer' && !one.consistent)?.session
+/**
+ * Why what this side holds of the volumes is no backup: a session has no copy of one moment here, or one that the writer may have left behind.
+ * In sync and in touch, the copy has every write that was acknowledged.
+ */
+export function unfitCopy(
+  statuses: readonly SessionStatus[],
+  ids: readonly string[],
+): Fault | undefined {
+  const copies = statuses.filter(
+    ({ role, members }) => role !== 'writer' && members.some(({ volume }) => ids.includes(volume)),
+  )
+  const torn = copies.find(({ consistent }) => !consistent)
+  if (torn !== undefined) {
+    return new Fault(NOT_CONSISTENT, `backing up volumes of session ${torn.session}`)
+  }
+  const behind = copies.find(
+    (one) =>
+      one.role !== 'replica' ||
+      one.state !== 'in_sync' ||
+      one.link !== 'up' ||
+      one.out_of_touch_ms !== null,
+  )
+  if (behind === undefined) return undefined
+  return new Fault(COPY_BEHIND, `backing up volumes of session ${behind.session}`)
+}
 
 const changesPath = ({ directory }: BackupsParts, id: string) => join(directory, `${id}.blocks`)
 
@@ -175,21 +195,21 @@ class Backup {
       return
     }
     signal.throwIfAborted()
-    let torn: string | undefined
+    let unfit: Fault | undefined
     const taken = await snapshots.take({
       id: backup,
       purpose: 'backup',
       volumes: this.#request.volumes,
       atMoment: () => {
-        torn = tornSession(this.#parts.statuses(), this.#request.volumes)
+        unfit = unfitCopy(this.#parts.statuses(), this.#request.volumes)
         for (const id of this.#request.volumes) {
           tracking.begin(id, volumes.record(id)?.sizeBytes ?? 0, backup)
         }
       },
     })
-    if (torn !== undefined) {
+    if (unfit !== undefined) {
       await snapshots.delete(backup)
-      throw new Fault(NOT_CONSISTENT, `backing up volumes of session ${torn}`)
+      throw unfit
     }
     await this.#keepChanges()
     await this.#running.persist({

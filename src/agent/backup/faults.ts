@@ -21,6 +21,13 @@ export const BACKUP_REFUSED = fault({
   hint: 'Name each volume once, and give each a name of its own.',
 })
 
+export const COPY_BEHIND = fault({
+  code: 'COPY_BEHIND',
+  retry: 'never',
+  text: 'The copy at this site may lack what the other site has acknowledged.',
+  hint: 'Back up at the site that writes, or here again when both are in sync.',
+})
+
 export const SNAPSHOT_LOST = fault({
   code: 'SNAPSHOT_LOST',
   retry: 'never',
@@ -47,6 +54,13 @@ export const NO_REPLICA_DOOR = fault({
   retry: 'never',
   text: 'This agent takes no replicas from other regions.',
   hint: 'Set replicaListen in its configuration, and start it again.',
+})
+
+export const TICKET_TOO_LARGE = fault({
+  code: 'TICKET_TOO_LARGE',
+  retry: 'never',
+  text: 'The labels of a replica do not fit into its ticket.',
+  hint: 'Give it fewer or shorter labels: 2,900 bytes of JSON in all.',
 })
 
 export const TICKET_REFUSED = fault({

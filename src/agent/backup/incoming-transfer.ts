@@ -23,7 +23,7 @@ import { Refusal } from './refusal.ts'
 
 const FLUSH_BYTES_MIN = 512 * 1024
 const FLUSH_SHARE = 0.01
-/** Records that were asked for and have not come. A source has a few requests under way. */
+/** Blocks that wait for records that were asked for and have not come. A source has a few requests under way. */
 const PROMISED_MAX = 64 * HAVE_BLOCKS_MAX
 /** Records opened in one turn of the loop. */
 const RECORDS_PER_TURN = 4
@@ -41,6 +41,8 @@ export class IncomingTransfer {
   #current: { readonly volume: number; readonly writer: VolumeWriter } | undefined
   /** By name: the blocks of the current volume that wait for a record. */
   readonly #promised = new Map<string, number[]>()
+  /** All of them together. */
+  #waiting = 0
   /** Names whose records are on their way to the vault, which does not know them yet. */
   readonly #written = new Set<string>()
   #tail: Promise<unknown> = Promise.resolve()
@@ -75,7 +77,10 @@ export class IncomingTransfer {
   /** The source begins again, over another line: what it was asked for before will not come. */
   reopen(): Promise<void> {
     this.#token = newToken()
-    return this.#inTurn(async () => this.#promised.clear())
+    return this.#inTurn(async () => {
+      this.#promised.clear()
+      this.#waiting = 0
+    })
   }
 
   have(volume: number, blocks: readonly NamedBlock[]): Promise<boolean[]> {
@@ -173,17 +178,15 @@ export class IncomingTransfer {
 
   /** False: the record was asked for before. */
   #promise(block: number, id: Buffer): boolean {
-    const name = nameOf(id)
-    const waiting = this.#promised.get(name)
-    if (waiting !== undefined) {
-      waiting.push(block)
-      return false
-    }
-    if (this.#promised.size >= PROMISED_MAX) {
+    if (this.#waiting >= PROMISED_MAX) {
       throw new Refusal(503, 'TRANSFER_BUSY', 'too many records were asked for and have not come')
     }
-    this.#promised.set(name, [block])
-    return true
+    this.#waiting++
+    const name = nameOf(id)
+    const waiting = this.#promised.get(name)
+    if (waiting === undefined) this.#promised.set(name, [block])
+    else waiting.push(block)
+    return waiting === undefined
   }
 
   async #take(volume: number, writer: VolumeWriter, item: PutRecord, key: Buffer): Promise<void> {
@@ -194,8 +197,10 @@ export class IncomingTransfer {
       throw new Refusal(422, 'RECORD_DAMAGED', item.id.toString('hex'))
     }
     // Asked for by an earlier line, or by nobody: the block that it came with gets it all the same.
-    const blocks = this.#promised.get(name) ?? [item.block]
+    const waiting = this.#promised.get(name)
+    const blocks = waiting ?? [item.block]
     this.#promised.delete(name)
+    this.#waiting -= waiting?.length ?? 0
     for (const block of blocks) {
       if (this.#lengthOf(volume, block) !== bytes.length) {
         throw new Refusal(400, 'WRONG_BLOCK', `block ${block} has another length`)

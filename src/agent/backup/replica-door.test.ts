@@ -200,6 +200,44 @@ test('a key that would pass for the own one of this vault, or for another, is re
   assert.ok(all.every((key) => key.origin !== id || key.id.equals(own.id)))
 })
 
+test('keys are taken over as many as a replica may bring, and blocks wait for records as many as may', async () => {
+  const replica = randomUUID()
+  const { url, authorization } = await admitted(replica)
+  const message = opening(replica)
+  const withKey = () => ({ ...message.data_key, id: randomBytes(16).toString('hex') })
+  for (let i = 0; i < 4; i++) {
+    const more = { ...message, data_key: withKey() }
+    assert.equal((await post(url, 'open', more, authorization)).status, 200)
+  }
+  const keys = (await world.vault()).dataKeys().length
+  const fifth = await post(url, 'open', { ...message, data_key: withKey() }, authorization)
+  assert.equal(fifth.body['code'], 'KEY_REFUSED')
+  assert.equal((await world.vault()).dataKeys().length, keys)
+
+  const large = randomUUID()
+  const door = await admitted(large)
+  const volumes = [{ id: 'data', size_bytes: 2 ** 20 * BLOCK }]
+  const opened = await post(url, 'open', opening(large, { volumes }), door.authorization)
+  const transfer = { 'x-holdfast-transfer': String(opened.body['transfer']) }
+  const id = randomBytes(32)
+  const statuses: number[] = []
+  for (let group = 0; group < 65; group++) {
+    const blocks = Array.from({ length: 1024 }, (_, i) => ({ block: group * 1024 + i, id }))
+    statuses.push((await post(url, 'have', encodeHave(0, blocks), transfer)).status)
+  }
+  assert.deepEqual(statuses, [...Array<number>(64).fill(200), 503])
+  assert.equal((await post(url, 'end', {}, transfer)).status, 200)
+})
+
+test('a ticket whose labels do not fit is not made, and one that is too long is not read', async () => {
+  const labels = Object.fromEntries([1, 2, 3, 4].map((n) => [`l${n}`, 'x'.repeat(1000)]))
+  await assert.rejects(
+    world.command('replica.admit', { replica: randomUUID(), labels }),
+    /TICKET_TOO_LARGE/,
+  )
+  assert.equal(readTicket(randomBytes(32), `${'A'.repeat(4096)}.A`, 0), undefined)
+})
+
 test('a record goes to every block that waits for its name, and the checkpoint has the labels of the ticket', async () => {
   const replica = randomUUID()
   const { url, authorization } = await admitted(replica)
@@ -236,4 +274,37 @@ test('a record goes to every block that waits for its name, and the checkpoint h
   // Whoever did not hear that asks again.
   const again = await post(url, 'open', message, authorization)
   assert.deepEqual(again.body, { state: 'done', checkpoint })
+
+  // What comes next builds on it, until it is deleted.
+  const next = () => {
+    const base = { checkpoint: message.checkpoint, replica_checkpoint: checkpoint }
+    return opening(randomUUID(), { vault: message.vault, data_key: message.data_key, base })
+  }
+  const ends = async (later: OpenTransfer) => {
+    const door = await admitted(later.replica)
+    const answer = await post(url, 'open', later, door.authorization)
+    const token = { 'x-holdfast-transfer': String(answer.body['transfer']) }
+    assert.equal((await post(url, 'end', {}, token)).status, 200)
+    return answer.body['based']
+  }
+  assert.equal(await ends(next()), true)
+  await world.command('vault.forget', { checkpoint })
+  assert.equal(await ends(next()), false)
+})
+
+test('a transfer that the vault has failed is over, and the next attempt gets another one', async () => {
+  const replica = randomUUID()
+  const { url, authorization } = await admitted(replica)
+  const message = opening(replica, { volumes: [] })
+  const opened = await post(url, 'open', message, authorization)
+  const transfer = { 'x-holdfast-transfer': String(opened.body['transfer']) }
+  // As a collector does with a session that it takes for dead.
+  await (await world.vault()).revoke(String(opened.body['session']))
+  const finished = await post(url, 'finish', {}, transfer)
+  assert.deepEqual([finished.status, finished.body['code']], [503, 'TRANSFER_BUSY'])
+  assert.equal((await post(url, 'finish', {}, transfer)).status, 410)
+  const anew = await post(url, 'open', message, authorization)
+  assert.notEqual(anew.body['session'], opened.body['session'])
+  const token = { 'x-holdfast-transfer': String(anew.body['transfer']) }
+  assert.equal((await post(url, 'finish', {}, token)).status, 200)
 })

@@ -37,11 +37,13 @@ export class RecordDamaged extends Error {
 
 /** Longest silence of the other side. A `put` may wait for a flush there, `open` for its index to be read. */
 const SILENCE_MS = 120_000
+/** For the word that nothing more comes. Whoever stops an agent waits for it. */
+const END_MS = 2_000
 
 export class ReplicaLine {
   readonly #target: ReplicaRequest['target']
   readonly #agent: Agent
-  readonly #signal: AbortSignal
+  #signal: AbortSignal
   #transfer = ''
 
   constructor(target: ReplicaRequest['target'], streams: number, signal: AbortSignal) {
@@ -81,8 +83,10 @@ export class ReplicaLine {
     return told(finished, await this.#ask('finish', Buffer.from('{}')))
   }
 
-  /** The other side need not wait for more. */
+  /** The other side need not wait for more. Said also when the work was cancelled, and not waited for long. */
   async end(): Promise<void> {
+    if (this.#transfer === '') return
+    this.#signal = AbortSignal.timeout(END_MS)
     await this.#ask('end', Buffer.from('{}'))
   }
 

@@ -1,7 +1,7 @@
 import { type Clock, sleep } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
-import { CHECKPOINT_UNKNOWN, VAULT_DAMAGED } from '#vault/faults.ts'
+import { CHECKPOINT_UNKNOWN, OBJECT_MISSING, VAULT_DAMAGED } from '#vault/faults.ts'
 import type { DataKey } from '#vault/keys/keyring.ts'
 import { blockNaming } from '#vault/keys/keyring.ts'
 import type { Manifest } from '#vault/format/manifest.ts'
@@ -119,6 +119,8 @@ class Replica {
   readonly #parts: ReplicasParts
   readonly #running: Running<ReplicaRecord>
   readonly #pace: Pace
+  /** On the base that was named, as far as it is there. */
+  #building = true
   #heardMs: number
   #waitMs = RETRY_MS_MIN
   #unnoted = 0
@@ -143,8 +145,15 @@ class Replica {
         await this.#running.persist({ checkpoint: id, doneBytes: totalBytes })
         return
       } catch (error) {
-        if (!(error instanceof LineDown)) throw error
-        await this.#waitAfter(error)
+        if (error instanceof LineDown) await this.#waitAfter(error)
+        else if (this.#building && isGone(error)) {
+          // Nothing holds the base while it is compared with. What is gone beside it shows in the next attempt.
+          this.#building = false
+          this.#parts.log.warn(
+            { replica: request.replica, err: error },
+            'building on nothing instead',
+          )
+        } else throw error
       }
     }
   }
@@ -238,16 +247,19 @@ class Replica {
 
   async #base(vault: Vault): Promise<Base | undefined> {
     const told = this.#running.record.request.base ?? null
-    if (told === null) return undefined
+    if (told === null || !this.#building) return undefined
     try {
       const { manifest } = await vault.checkpoint(told.checkpoint)
       return { manifest, replica: told.replica_checkpoint }
     } catch (error) {
-      if (isFault(error, CHECKPOINT_UNKNOWN) || isFault(error, VAULT_DAMAGED)) return undefined
+      if (isGone(error)) return undefined
       throw error
     }
   }
 }
+
+const isGone = (error: unknown): boolean =>
+  [CHECKPOINT_UNKNOWN, OBJECT_MISSING, VAULT_DAMAGED].some((kind) => isFault(error, kind))
 
 interface Base {
   readonly manifest: Manifest

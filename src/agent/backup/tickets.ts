@@ -1,4 +1,6 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
+import { Fault } from '#base/fault.ts'
+import { TICKET_TOO_LARGE } from './faults.ts'
 
 /* The right to send one replica here: what it is for, until when, and a proof that this agent said so. Nothing is kept but the key. A ticket is as good
  * as its holder, so it goes over TLS only, ends soon, and is in no log. */
@@ -11,15 +13,23 @@ export interface Ticket {
 }
 
 const VERSION = 1
+/** It travels in a header, of which a server takes 16 KiB in all. */
+export const TICKET_CHARS_MAX = 4096
 
+/** Throws TICKET_TOO_LARGE. */
 export function makeTicket(key: Buffer, { replica, labels, expiresMs }: Ticket): string {
   const content = { v: VERSION, replica, labels, expires_ms: expiresMs }
   const text = Buffer.from(JSON.stringify(content)).toString('base64url')
-  return `${text}.${proofOf(key, text).toString('base64url')}`
+  const ticket = `${text}.${proofOf(key, text).toString('base64url')}`
+  if (ticket.length > TICKET_CHARS_MAX) {
+    throw new Fault(TICKET_TOO_LARGE, `admitting replica ${replica}`)
+  }
+  return ticket
 }
 
 /** undefined: not of this agent, or over. */
 export function readTicket(key: Buffer, ticket: string, nowMs: number): Ticket | undefined {
+  if (ticket.length > TICKET_CHARS_MAX) return undefined
   const [text = '', proof = '', ...rest] = ticket.split('.')
   const told = Buffer.from(proof, 'base64url')
   const right = proofOf(key, text)
