@@ -3,6 +3,7 @@ import { after, before, test } from 'node:test'
 import { BasicCredentials } from '@huaweicloud/huaweicloud-sdk-core/auth/BasicCredentials.js'
 import { HcClient } from '@huaweicloud/huaweicloud-sdk-core/HcClient.js'
 import { DefaultHttpClient } from '@huaweicloud/huaweicloud-sdk-core/http/DefaultHttpClient.js'
+import { newId } from '#base/ids.ts'
 import { imageId } from '#control/resources/images.ts'
 import type { VolumeRow } from '#control/store/tables/resources.ts'
 import { ApiLab, REGION } from '../support/api.ts'
@@ -13,7 +14,7 @@ import { OpenStack } from '../support/openstack-cli.ts'
 
 /**
  * Lists of replication pairs and consistency groups over rows that nobody made, and what clients with types of their own do with them: the Node
- * SDK, which signs its requests, openstacksdk, and Go's decoder.
+ * SDK, which signs its requests, openstacksdk, and Go's decoder. No operation runs, so also what is refused before one would, and what is answered when none ends.
  */
 let lab: ApiLab
 let token: string
@@ -295,6 +296,67 @@ test('what keeps a disk from growing by itself keeps it from growing in its grou
   assert.equal((await extend(2, 400))?.code, 'EVS.1066')
   await hold(server.volume)
   await serverIs('stopped')
+})
+
+/** The answer to a request that waits, with the clock moving on until it is there. */
+async function patiently<T>(request: Promise<T>): Promise<T> {
+  let done = false
+  void request.finally(() => (done = true)).catch(() => {})
+  while (!done) {
+    lab.clock.advance(1_000)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  return await request
+}
+
+test('what still starts or stops after the wait is answered with 503, once for all groups, and never for those of others', async () => {
+  const other = await lab.project('elsewhere')
+  const make = (form: 'evs' | 'lone', status: string, of = project) =>
+    groupRow(of, { form, status, name: 'slow' })
+  const stopping = make('evs', 'stopping')
+  const starting = make('evs', 'starting')
+  const theirs = make('evs', 'starting', other)
+  const lones = [make('lone', 'starting'), make('lone', 'stopping'), make('lone', 'starting')]
+  const pairs = lones.map((lone) => pairRow(lone, 1, { status: lone.status }))
+  await insertRows(lab.store, {
+    protection_groups: [stopping, starting, theirs, ...lones],
+    replication_pairs: pairs,
+    volumes: lones.flatMap((lone, at) => disksOfPairs(lone, pairs.slice(at, at + 1))),
+  })
+  const action = (name: string) => ({ [`os-${name}-replication-consistency-group`]: null })
+  const act = (id: string, name: string, status: number) =>
+    post(`${GROUPS()}/${id}/action`, action(name), status)
+  const grow = { 'os-extend-replication-volumes': { id: newId(), new_size: 2 } }
+  const group = {
+    replication_ids: pairs.map(({ id }) => id),
+    priority_station: 'az1',
+    replication_model: 'hypermetro',
+  }
+  const before = lab.clock.wallMs()
+  for (const request of [
+    act(stopping.id, 'stop', 503),
+    act(starting.id, 'stop', 503),
+    act(starting.id, 'failover', 503),
+    post(`${GROUPS()}/${starting.id}/action`, grow, 503),
+    post(GROUPS(), { replication_consistency_group: group }, 503),
+  ]) {
+    const { error } = await patiently(request)
+    assert.equal(error?.code, 'EVS.5503')
+    assert.match(error?.message ?? '', /paused.*Repeat/)
+  }
+  assert.ok(lab.clock.wallMs() > before + 20_000, 'the clock was waited for')
+  await patiently(act(starting.id, 'sync', 200))
+
+  // Not one poll: the clock stands.
+  for (const id of [theirs.id, newId()]) {
+    assert.equal((await act(id, 'stop', 404)).error?.code, 'EVS.5404')
+    assert.equal((await post(`${GROUPS()}/${id}/action`, grow, 404)).error?.code, 'EVS.5404')
+  }
+  await lab.store.write(async (tx) => {
+    const ids = pairs.map(({ id }) => id)
+    await tx.deleteFrom('replication_pairs').where('id', 'in', ids).execute()
+    await tx.deleteFrom('protection_groups').where('name', '=', 'slow').execute()
+  })
 })
 
 test('openstacksdk finds the service in the catalogue and reads both lists', {

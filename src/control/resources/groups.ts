@@ -48,6 +48,27 @@ export async function findGroup(
 }
 
 /** For operations, which know the group and not the caller. */
+/** Whether one of these groups is in one of these states. Groups of other projects count as absent. */
+export async function anyGroupIs(
+  db: Db,
+  project: string,
+  ids: readonly string[],
+  statuses: readonly GroupStatus[],
+): Promise<boolean> {
+  // Both engines bound the number of parameters of a statement.
+  for (let at = 0; at < ids.length; at += 500) {
+    const row = await db
+      .selectFrom('protection_groups')
+      .select('id')
+      .where('project', '=', project)
+      .where('id', 'in', ids.slice(at, at + 500))
+      .where('status', 'in', [...statuses])
+      .executeTakeFirst()
+    if (row !== undefined) return true
+  }
+  return false
+}
+
 export async function readGroup(db: Db, id: string): Promise<ProtectionGroupRow | undefined> {
   return await db
     .selectFrom('protection_groups')

@@ -1,4 +1,4 @@
-import { assert, unreachable } from '#base/assert.ts'
+import { unreachable } from '#base/assert.ts'
 import { requestGroupCommand } from '#control/operations/definitions/group-requests.ts'
 import { preflight } from '#control/operations/definitions/preflight.ts'
 import { type Growth, requestGrowth } from '#control/operations/definitions/replication-requests.ts'
@@ -22,7 +22,7 @@ import {
   groupUnknown,
   growthRefusal,
 } from './replication-refusals.ts'
-import { endOf, untilShown } from './replication-waits.ts'
+import { demandSuccess, endOf, stillHidden, unlessHidden, untilShown } from './replication-waits.ts'
 import type { EvsServices } from './services.ts'
 
 /* Actions of consistency groups. The single key of the body names the action; success is 200 without a body.
@@ -61,8 +61,12 @@ export const ACTIONS: Record<Action, Partial<Record<GroupStatus, 'go' | 'nothing
 }
 
 const STOP_MOST_MS = 30_000
+const STOPPING =
+  'The group is still being paused: a site answers slowly or not at all. Repeat the request; it succeeds when the group is paused.'
 /** Longer than an extension of many disks takes; a client that waits shorter can repeat it. */
 const EXTEND_MOST_MS = 120_000
+const EXTENDING =
+  'Disks are still being extended: a site answers slowly or not at all. Show the disks; repeat the request for those that did not grow.'
 
 export function consistencyActionRoute(
   app: Api,
@@ -77,6 +81,7 @@ export function consistencyActionRoute(
       const id = groupId(request.params)
       auditTarget(request, id, { action: key, user: principalOf(request).user.id })
       const project = projectOf(request)
+      await theGroup(services, project, id)
       if (action === 'extend') await extend(services, project, id, growthOf(members))
       else await act(services, project, id, action, members)
       return await reply.code(200).send()
@@ -103,13 +108,14 @@ async function act(
   action: Action,
   members: Members,
 ): Promise<void> {
-  const { store, agents } = services
-  await untilShown(services, id)
-  const group = await findGroup(store.db, project, id, 'evs')
-  if (group === undefined) throw groupUnknown()
-  const judged = ACTIONS[action][groupStatus(group)]
-  if (judged === 'nothing') return
-  if (judged === undefined) throw wrongState(action, groupStatus(group))
+  const { agents } = services
+  const shown = await untilShown(services, project, [id])
+  const group = await theGroup(services, project, id)
+  const status = groupStatus(group)
+  const judged = ACTIONS[action][status]
+  if (judged === 'nothing' && status !== 'stopping') return
+  if (judged === 'nothing') throw refuse('EVS.5503', STOPPING)
+  if (judged === undefined) throw shown ? wrongState(action, status) : stillHidden()
   const command = commandOf(action, group, members)
   if (action === 'reprotect') {
     const silent = [group.source_az, group.target_az].find((site) => !agents.heard(site))
@@ -119,10 +125,13 @@ async function act(
   const outcome = await requestGroupCommand(services, project, id, command, 'evs')
   if (!outcome.ok) throw groupActionRefusal(outcome.refusal, action)
   if (action !== 'stop') return
-  const end = await endOf(services, outcome.operation, STOP_MOST_MS)
-  if (end !== null && end.status !== 'succeeded') {
-    throw refuse('EVS.5503', end.failReason ?? 'The group could not be paused. Repeat the request.')
-  }
+  demandSuccess(await endOf(services, outcome.operation, STOP_MOST_MS), STOPPING)
+}
+
+async function theGroup({ store }: EvsServices, project: string, id: string) {
+  const group = await findGroup(store.db, project, id, 'evs')
+  if (group === undefined) throw groupUnknown()
+  return group
 }
 
 /** What would make it fail half way is said before anything is begun. */
@@ -205,16 +214,11 @@ async function extend(
   id: string,
   growth: readonly Growth[],
 ): Promise<void> {
-  await untilShown(services, id)
+  const shown = await untilShown(services, project, [id])
   const outcome = await requestGrowth(services, project, id, growth)
-  if (!outcome.ok) throw growthRefusal(outcome.refusal)
+  if (!outcome.ok) throw unlessHidden(shown, outcome.refusal, growthRefusal(outcome.refusal))
   const ends = await Promise.all(
     outcome.operations.map((one) => endOf(services, one, EXTEND_MOST_MS)),
   )
-  for (const end of ends) {
-    if (end === null) throw refuse('EVS.5503', 'The extension still goes on. Repeat the request.')
-    if (end.status === 'succeeded') continue
-    assert(end.endAt !== null, 'an operation that ended has a time')
-    throw refuse('EVS.5503', end.failReason ?? 'A disk was not extended. Repeat the request.')
-  }
+  for (const end of ends) demandSuccess(end, EXTENDING)
 }

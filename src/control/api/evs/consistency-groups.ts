@@ -34,7 +34,7 @@ import {
   groupCreationRefusal,
   groupUnknown,
 } from './replication-refusals.ts'
-import { untilShown } from './replication-waits.ts'
+import { unlessHidden, untilShown } from './replication-waits.ts'
 import { GROUP_WORDS } from './replication-words.ts'
 import type { EvsServices } from './services.ts'
 
@@ -77,7 +77,7 @@ export function consistencyGroupRoutes(app: Api, services: EvsServices): void {
       if (pairs.length === 0) throw refuse('EVS.5400', 'replication_ids: at least one pair.')
       const production = stationMember(members)
       const arbitration = arbitrationMember(members, production)
-      await untilPairsShown(projectOf(request), pairs)
+      const shown = await untilPairsShown(projectOf(request), pairs)
       const outcome = await requestConsistencyGroup(services, {
         project: projectOf(request),
         ...textsOf(members),
@@ -85,7 +85,9 @@ export function consistencyGroupRoutes(app: Api, services: EvsServices): void {
         production,
         ...(arbitration === undefined ? {} : { arbitration }),
       })
-      if (!outcome.ok) throw groupCreationRefusal(outcome.refusal)
+      if (!outcome.ok) {
+        throw unlessHidden(shown, outcome.refusal, groupCreationRefusal(outcome.refusal))
+      }
       auditTarget(request, outcome.group.id)
       void reply.code(202)
       return { [ENVELOPE]: groupAccepted(outcome.group) }
@@ -128,10 +130,13 @@ export function consistencyGroupRoutes(app: Api, services: EvsServices): void {
       const id = groupId(request.params)
       auditTarget(request, id)
       const change = changeOf(members)
-      await untilShown(services, id)
-      await untilPairsShown(projectOf(request), change.add)
-      const outcome = await requestConsistencyGroupChange(services, projectOf(request), id, change)
-      if (!outcome.ok) throw groupChangeRefusal(outcome.refusal)
+      const project = projectOf(request)
+      await theGroup(project, id)
+      const shown = await untilPairsShown(project, change.add, id)
+      const outcome = await requestConsistencyGroupChange(services, project, id, change)
+      if (!outcome.ok) {
+        throw unlessHidden(shown, outcome.refusal, groupChangeRefusal(outcome.refusal))
+      }
       void reply.code(202)
       return { [ENVELOPE]: groupAccepted(outcome.group) }
     },
@@ -144,25 +149,42 @@ export function consistencyGroupRoutes(app: Api, services: EvsServices): void {
       const id = groupId(request.params)
       auditTarget(request, id)
       const project = projectOf(request)
-      await untilShown(services, id)
-      const group = await findGroup(store.db, project, id, 'evs')
-      if (group === undefined) throw groupUnknown()
+      await theGroup(project, id)
+      const shown = await untilShown(services, project, [id])
+      const group = await theGroup(project, id)
       if (!DELETABLE.has(GROUP_WORDS[groupStatus(group)])) {
         throw conflict('A group is deleted while its status is available or error.')
       }
       const outcome = await requestGroupCommand(services, project, id, { kind: 'delete' }, 'evs')
-      if (!outcome.ok) throw groupActionRefusal(outcome.refusal, 'the deletion')
+      if (!outcome.ok) {
+        throw unlessHidden(
+          shown,
+          outcome.refusal,
+          groupActionRefusal(outcome.refusal, 'the deletion'),
+        )
+      }
       return await reply.code(202).send()
     },
   )
 
   consistencyActionRoute(app, services, groupId)
 
-  /** A pair shows itself as available while its own session is being started. */
-  async function untilPairsShown(project: string, pairs: readonly string[]): Promise<void> {
-    if (pairs.length === 0) return
-    const rows = await listPairs(store.db, project)
-    for (const pair of rows) if (pairs.includes(pair.id)) await untilShown(services, pair.group_id)
+  async function theGroup(project: string, id: string) {
+    const group = await findGroup(store.db, project, id, 'evs')
+    if (group === undefined) throw groupUnknown()
+    return group
+  }
+
+  /** A pair shows itself as available while its own session is being started. One wait for all, and for the group that they come into. */
+  async function untilPairsShown(
+    project: string,
+    pairs: readonly string[],
+    group?: string,
+  ): Promise<boolean> {
+    const wanted = new Set(pairs)
+    const rows = wanted.size === 0 ? [] : await listPairs(store.db, project)
+    const groups = rows.filter(({ id }) => wanted.has(id)).map((pair) => pair.group_id)
+    return await untilShown(services, project, group === undefined ? groups : [...groups, group])
   }
 }
 

@@ -20,7 +20,7 @@ import { arbitrationMember, demandModel, stationMember, textsOf } from './replic
 import { idsMember, selectReplications } from './replication-lists.ts'
 import { pairAccepted, replicationObjects } from './replication-objects.ts'
 import { pairCreationRefusal, pairRefusal } from './replication-refusals.ts'
-import { untilShown } from './replication-waits.ts'
+import { unlessHidden, untilShown } from './replication-waits.ts'
 import type { EvsServices } from './services.ts'
 
 /** Replication pairs: `/v2/{project}/os-vendor-replications`. Those of SDRS are shown, and not managed. */
@@ -104,10 +104,11 @@ export function replicationRoutes(app: Api, services: EvsServices): void {
     async (request, reply) => {
       const id = pairId(request.params.replication_id)
       auditTarget(request, id)
-      const pair = await findPair(store.db, projectOf(request), id)
-      if (pair !== undefined) await untilShown(services, pair.group_id)
-      const outcome = await requestLonePairDeletion(services, projectOf(request), id)
-      if (!outcome.ok) throw pairRefusal(outcome.refusal)
+      const project = projectOf(request)
+      const pair = await findPair(store.db, project, id)
+      const shown = await untilShown(services, project, pair === undefined ? [] : [pair.group_id])
+      const outcome = await requestLonePairDeletion(services, project, id)
+      if (!outcome.ok) throw unlessHidden(shown, outcome.refusal, pairRefusal(outcome.refusal))
       return await reply.code(202).send()
     },
   )
