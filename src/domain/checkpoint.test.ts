@@ -15,6 +15,7 @@ const available: ItemFacts = {
   replica: false,
   images: 0,
   stored: true,
+  attached: false,
 }
 const STATUSES = Object.keys(ITEM_MOVES) as ItemStatus[]
 

@@ -64,6 +64,8 @@ export interface ItemFacts {
   readonly images: number
   /** It has bytes in the vault. */
   readonly stored: boolean
+  /** Somebody may be reading it over NBD. */
+  readonly attached: boolean
 }
 
 export type ItemCommand = 'restore' | 'delete' | 'replicate'
@@ -74,6 +76,8 @@ export type ItemRefusal =
   /** It is not available. */
   | 'ITEM_STATE'
   | 'ITEM_IN_IMAGE'
+  /** It is attached: whoever reads it would lose it. */
+  | 'ITEM_ATTACHED'
   /** A replica is restored and copied in its own region only, and never copied on. */
   | 'ITEM_REPLICA'
 
@@ -90,6 +94,7 @@ export function decideItem(facts: ItemFacts, command: ItemCommand): ItemDecision
   if (!settled || copy === 'waiting_copy' || copy === 'copying') return refuse('ITEM_BUSY')
   switch (command) {
     case 'delete':
+      if (facts.attached) return refuse('ITEM_ATTACHED')
       return facts.images > 0 ? refuse('ITEM_IN_IMAGE') : { ok: true, via: 'waiting_delete' }
     case 'restore':
       return status === 'available' && facts.stored
@@ -143,13 +148,14 @@ export interface TargetDisk {
 }
 
 /**
- * Every disk backup of an item goes to a disk of the target server, each to another one, and none to a smaller one. `null`: nothing is
- * wrong with the mapping.
+ * Every disk backup of an item (some of them, where a `part` is enough) goes to a disk of the target server, each to another one, and none to
+ * a smaller one. `null`: nothing is wrong with the mapping.
  */
 export function mappingRefusal(
   backups: readonly DiskToRestore[],
   disks: readonly TargetDisk[],
   mapping: readonly { readonly backup: string; readonly volume: string }[],
+  part = false,
 ): MappingRefusal | null {
   if (disks.length === 0) return 'SERVER_WITHOUT_DISKS'
   const byBackup = new Map(backups.map((one) => [one.backup, one]))
@@ -157,7 +163,8 @@ export function mappingRefusal(
   if (mapping.some(({ backup }) => !byBackup.has(backup))) return 'BACKUP_NOT_OF_ITEM'
   const mapped = new Set(mapping.map(({ backup }) => backup))
   const targets = new Set(mapping.map(({ volume }) => volume))
-  if (mapped.size !== backups.length || mapping.length !== backups.length) return 'BACKUPS_UNMAPPED'
+  const wanted = part ? Math.max(mapping.length, 1) : backups.length
+  if (mapped.size !== wanted || mapping.length !== wanted) return 'BACKUPS_UNMAPPED'
   if (targets.size !== mapping.length) return 'BACKUPS_UNMAPPED'
   for (const { backup, volume } of mapping) {
     const [from, to] = [byBackup.get(backup), byVolume.get(volume)]

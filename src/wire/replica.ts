@@ -31,6 +31,8 @@ export const ReplicaDescription = Type.Object({
   resource_az: Text(64),
   incremental: Type.Boolean(),
   scheduled: Type.Boolean(),
+  /** The policy of the source whose schedule sent it, so that this policy may let it go; left out: only people do. */
+  source_policy: Type.Optional(nullable(Text(64))),
   size_mb: Count,
   average_speed: Count,
   space_saving: Count,

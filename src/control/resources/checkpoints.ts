@@ -22,6 +22,9 @@ import {
 type Db = Queries | Transaction
 
 export const SERVER_TYPE = 'OS::Nova::Server'
+/** All disks of a protection group at one moment: an extension, so no published word. */
+export const GROUP_TYPE = 'Holdfast::ProtectionGroup'
+export const VOLUME_TYPE = 'OS::Cinder::Volume'
 
 export const itemStatus = (row: Pick<CheckpointItemRow, 'status'>): ItemStatus =>
   row.status as ItemStatus
@@ -35,6 +38,7 @@ export const itemFacts = (row: CheckpointItemRow): ItemFacts => ({
   replica: row.replica === 1,
   images: imagesOf(row).length,
   stored: row.vault_checkpoint !== null,
+  attached: row.attachment !== null,
 })
 
 // ---------------------------------------------------------------- checkpoints

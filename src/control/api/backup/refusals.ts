@@ -46,6 +46,7 @@ const DELETION: Record<DeletionRefusal, Said> = {
   ITEM_BUSY: 'CSBS.2003',
   ITEM_STATE: 'CSBS.2003',
   ITEM_IN_IMAGE: 'CSBS.8007',
+  ITEM_ATTACHED: ['CSBS.2003', 'The backup is attached over NBD. Detach it first.'],
   ITEM_REPLICA: 'CSBS.2003',
 }
 export const deletionRefused = (refusal: DeletionRefusal): Refusal => said(DELETION[refusal])
@@ -56,6 +57,7 @@ const RESTORE: Record<RestoreRefusal, Said> = {
   ITEM_BUSY: 'CSBS.2003',
   ITEM_STATE: 'CSBS.4000',
   ITEM_IN_IMAGE: 'CSBS.4000',
+  ITEM_ATTACHED: 'CSBS.4000',
   ITEM_REPLICA: 'CSBS.4000',
   TARGET_UNKNOWN: 'CSBS.6000',
   TARGET_STATE: 'CSBS.6015',
@@ -105,6 +107,7 @@ const REPLICATION: Record<PolicyReplicationRefusal | ItemReplicationRefusal, Sai
   ITEM_BUSY: 'CSBS.2003',
   ITEM_STATE: ['CSBS.9001', 'The state of the backup does not allow a copy.'],
   ITEM_IN_IMAGE: 'CSBS.2003',
+  ITEM_ATTACHED: 'CSBS.2003',
   ITEM_REPLICA: ['CSBS.9001', 'A replica is not copied on.'],
   COPY_EXISTS: ['CSBS.9001', 'That region has this backup already, or is receiving it.'],
 }

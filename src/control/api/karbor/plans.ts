@@ -13,6 +13,7 @@ import {
   updatePlan,
 } from '#control/resources/backup-plans.ts'
 import { SERVER_TYPE } from '#control/resources/checkpoints.ts'
+import { classedLimit } from '#control/resources/quota-classes.ts'
 import { quotaUsed } from '#control/resources/surroundings.ts'
 import { fromJson, toJson } from '#control/store/json.ts'
 import type { Queries } from '#control/store/store.ts'
@@ -35,7 +36,6 @@ import type { BackupApiServices } from '../backup/services.ts'
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, originOf, projectOf } from '../http/request.ts'
 import { KARBOR_KEYS, onlyMembers, parametersMember } from './input.ts'
-import { karborLimit } from './quotas.ts'
 
 /* Plans: what is backed up together, without a schedule of its own. Policies are plans too, and are shown; they are changed as policies. */
 
@@ -72,7 +72,7 @@ export function planRoutes(app: Api, services: BackupApiServices): void {
     }
     const resources = resourcesOf(members)
     const full = await store.write(async (tx) => {
-      const limit = await karborLimit(tx, project, 'backup_plans')
+      const limit = await classedLimit(tx, project, 'backup_plans')
       if (!fits(limit, await quotaUsed(tx, project, 'backup_plans'))) return true
       await insertPlan(tx, row)
       await setPlanResources(tx, row, resources)

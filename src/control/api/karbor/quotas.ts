@@ -1,8 +1,12 @@
 import Type from 'typebox'
 import type { Principal } from '#control/identity/principal.ts'
+import {
+  type ClassedKind,
+  classedLimit,
+  classLimit,
+  classOf,
+} from '#control/resources/quota-classes.ts'
 import { quotaUsed, setQuotaLimit } from '#control/resources/surroundings.ts'
-import type { Queries, Transaction } from '#control/store/store.ts'
-import { QUOTAS } from '#domain/quota.ts'
 import { invalid, refuseAs } from '../backup/errors.ts'
 import { isMembers, type Members } from '../backup/input.ts'
 import type { BackupApiServices } from '../backup/services.ts'
@@ -15,40 +19,11 @@ const KINDS = [
   ['plans', 'backup_plans'],
   ['checkpoints', 'checkpoints'],
 ] as const
-type Kind = (typeof KINDS)[number][1]
 
 const ProjectPath = Type.Object({ target_project_id: Type.String() })
 const ClassPath = Type.Object({ class_name: Type.String() })
-/** A class has its limits where a project has them, under a name that no project can have. */
-const classOf = (name: string): string => `class:${name}`
-const DEFAULT_CLASS = 'default'
 
-async function ownLimit(
-  db: Queries | Transaction,
-  project: string,
-  kind: Kind,
-): Promise<number | undefined> {
-  const row = await db
-    .selectFrom('quotas')
-    .select('quota_limit')
-    .where('project', '=', project)
-    .where('kind', '=', kind)
-    .executeTakeFirst()
-  return row?.quota_limit
-}
-
-const classLimit = async (db: Queries | Transaction, name: string, kind: Kind): Promise<number> =>
-  (await ownLimit(db, classOf(name), kind)) ?? QUOTAS[kind].fallback
-
-/** That of the project, or else of the default class. */
-export const karborLimit = async (
-  db: Queries | Transaction,
-  project: string,
-  kind: Kind,
-): Promise<number> =>
-  (await ownLimit(db, project, kind)) ?? (await classLimit(db, DEFAULT_CLASS, kind))
-
-async function limits(limitOf: (kind: Kind) => Promise<number>) {
+async function limits(limitOf: (kind: ClassedKind) => Promise<number>) {
   const [plans, checkpoints] = await Promise.all(KINDS.map(([, kind]) => limitOf(kind)))
   return { plans: plans ?? 0, checkpoints: checkpoints ?? 0 }
 }
@@ -73,21 +48,21 @@ export function karborQuotaRoutes(app: Api, services: BackupApiServices): void {
   app.get(base, { schema: { params: ProjectPath } }, async (request) => {
     const project = targetOf(request)
     return {
-      quota: { id: project, ...(await limits((kind) => karborLimit(store.db, project, kind))) },
+      quota: { id: project, ...(await limits((kind) => classedLimit(store.db, project, kind))) },
     }
   })
 
   app.get(`${base}/defaults`, { schema: { params: ProjectPath } }, async (request) => ({
     quota: {
       id: targetOf(request),
-      ...(await limits((kind) => classLimit(store.db, DEFAULT_CLASS, kind))),
+      ...(await limits((kind) => classLimit(store.db, kind))),
     },
   }))
 
   app.get(`${base}/detail`, { schema: { params: ProjectPath } }, async (request) => {
     const project = targetOf(request)
-    const of = async (kind: Kind) => ({
-      limit: await karborLimit(store.db, project, kind),
+    const of = async (kind: ClassedKind) => ({
+      limit: await classedLimit(store.db, project, kind),
       in_use: await quotaUsed(store.db, project, kind),
       reserved: 0,
     })
@@ -108,7 +83,7 @@ export function karborQuotaRoutes(app: Api, services: BackupApiServices): void {
       auditTarget(request, project)
       await change(services, project, quotaFrom(request.body, 'quota'))
       return {
-        quota: { id: project, ...(await limits((kind) => karborLimit(store.db, project, kind))) },
+        quota: { id: project, ...(await limits((kind) => classedLimit(store.db, project, kind))) },
       }
     },
   )
@@ -132,7 +107,7 @@ export function karborQuotaRoutes(app: Api, services: BackupApiServices): void {
 
   const classes = '/v1/:project_id/quota_classes/:class_name'
   const classView = async (name: string) => ({
-    quota_class: { id: name, ...(await limits((kind) => classLimit(store.db, name, kind))) },
+    quota_class: { id: name, ...(await limits((kind) => classLimit(store.db, kind, name))) },
   })
 
   app.get(classes, { schema: { params: ClassPath } }, async (request) =>

@@ -1,47 +1,39 @@
 import { assert } from '#base/assert.ts'
-import { newHexId, newId } from '#base/ids.ts'
+import { newId } from '#base/ids.ts'
 import { findPlan, planResources } from '#control/resources/backup-plans.ts'
 import {
   findCheckpoint,
   findItem,
   insertCheckpoint,
-  insertItem,
   itemFacts,
   itemsOf,
   SERVER_TYPE,
   updateItem,
 } from '#control/resources/checkpoints.ts'
-import { portsOf } from '#control/resources/networks.ts'
 import { findServer, serverFacts } from '#control/resources/servers.ts'
-import { quotaLimit, quotaUsed } from '#control/resources/surroundings.ts'
 import { setTags, tagsOf } from '#control/resources/tags.ts'
-import { bit } from '#control/store/bit.ts'
-import { fromJson, toJson } from '#control/store/json.ts'
+import { fromJson } from '#control/store/json.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
-import type {
-  BackupPlanRow,
-  CheckpointItemRow,
-  CheckpointRow,
-} from '#control/store/tables/checkpoints.ts'
-import type { ServerRow } from '#control/store/tables/servers.ts'
+import type { CheckpointItemRow, CheckpointRow } from '#control/store/tables/checkpoints.ts'
 import { decideItem, type ItemRefusal } from '#domain/checkpoint.ts'
-import { findFlavor } from '#domain/flavor.ts'
-import { fits, UNLIMITED } from '#domain/quota.ts'
 import { type Tag, TAGS_MAX } from '#domain/tag.ts'
+import { POLICY_RUN_RESOURCE, type RunPolicy, runPolicy } from './backup.ts'
 import {
-  backupServer,
-  POLICY_RUN_RESOURCE,
-  type RunPolicy,
-  runPolicy,
-  SERVER_BACKUP_RESOURCE,
-} from './backup.ts'
-import { type ServerDisk, serverDisks } from './backup-source.ts'
+  type BackupServices,
+  checkpointRow,
+  nameOperation,
+  newItem,
+  roomFor,
+  sizeMbOf,
+  submitBackup,
+  tagged,
+} from './backup-rows.ts'
+import { serverDisks } from './backup-source.ts'
+import { runningServer } from './backup-target.ts'
 import { DELETION_RESOURCE, deleteItem, laneOf } from './checkpoint-deletion.ts'
-import { type Outcome, type RequestServices, refused } from './requests.ts'
+import { type Outcome, refused } from './requests.ts'
 
 /* What is checked before servers are backed up and backups deleted, in the transaction that submits the operations. */
-
-export type BackupServices = Pick<RequestServices, 'store' | 'operations' | 'clock'>
 
 export type BackupRefusal =
   | 'SERVER_UNKNOWN'
@@ -57,12 +49,13 @@ export async function backupRefusal(
   project: string,
   serverId: string,
 ): Promise<'SERVER_UNKNOWN' | 'SERVER_STATE' | 'SERVER_WITHOUT_DISKS' | null> {
-  const server = await findServer(db, project, serverId)
-  if (server === undefined) return 'SERVER_UNKNOWN'
+  const named = await findServer(db, project, serverId)
+  if (named === undefined) return 'SERVER_UNKNOWN'
+  const server = await runningServer(db, named)
   const facts = await serverFacts(db, server)
   const going = facts.status === 'building' || facts.task === 'deleting'
   if (going || !facts.production) return 'SERVER_STATE'
-  return (await serverDisks(db, serverId)).length === 0 ? 'SERVER_WITHOUT_DISKS' : null
+  return (await serverDisks(db, server.id)).length === 0 ? 'SERVER_WITHOUT_DISKS' : null
 }
 
 export interface NewBackup {
@@ -214,7 +207,7 @@ export async function beginRun(
     await setTags(tx, tagged(item), tags)
     const refusal = refusals.get(server) ?? null
     if (refusal === null) {
-      const own = await submitBackup(tx, services, item, true, operation)
+      const own = await submitBackup(tx, services, item, true, { parent: operation })
       await nameOperation(tx, item.id, own)
     } else {
       const reason = 'The server could not be backed up when the policy ran.'
@@ -241,153 +234,6 @@ export async function runOf(
   const runs = rows.map(({ input }) => fromJson<RunPolicy>(input))
   if (runs.length === 0) return 'nobody'
   return runs.some(({ scheduled }) => !scheduled) ? 'manual' : 'scheduled'
-}
-
-function checkpointRow(
-  of: {
-    readonly project: string
-    readonly provider: string
-    readonly plan: unknown
-    readonly planId: string | null
-    readonly scheduled?: boolean
-    readonly extraInfo?: unknown
-  },
-  now: number,
-): CheckpointRow {
-  return {
-    id: newId(),
-    project: of.project,
-    provider: of.provider,
-    plan: of.planId,
-    plan_snapshot: toJson(of.plan),
-    status: 'protecting',
-    scheduled: bit(of.scheduled ?? false),
-    extra_info: of.extraInfo === undefined ? null : toJson(of.extraInfo),
-    created_at: now,
-    updated_at: now,
-  }
-}
-
-interface ItemDetails {
-  readonly name: string | null
-  readonly description: string | null
-  readonly policy: BackupPlanRow | null
-  readonly scheduled?: boolean
-}
-
-/** null: there is no such server any more. */
-async function newItem(
-  tx: Transaction,
-  checkpoint: CheckpointRow,
-  serverId: string,
-  { name, description, policy, scheduled = false }: ItemDetails,
-  now: number,
-): Promise<CheckpointItemRow | null> {
-  const server = await findServer(tx, checkpoint.project, serverId)
-  if (server === undefined) return null
-  const disks = await serverDisks(tx, serverId)
-  const [port] = (await portsOf(tx, [serverId])).get(serverId) ?? []
-  const id = newId()
-  const row: CheckpointItemRow = {
-    id,
-    checkpoint: checkpoint.id,
-    project: checkpoint.project,
-    name: name ?? `${scheduled ? 'autobk' : 'manualbk'}_${newHexId().slice(0, 4)}`,
-    description,
-    status: 'protecting',
-    resource_type: SERVER_TYPE,
-    resource: server.id,
-    resource_name: server.name,
-    resource_az: server.az,
-    policy: policy?.id ?? null,
-    scheduled: bit(scheduled),
-    replica: 0,
-    copy_from: null,
-    incremental: 0,
-    progress: 0,
-    size_mb: disks.reduce((total, { sizeGb }) => total + sizeGb * 1024, 0),
-    average_speed: 0,
-    space_saving: 0,
-    copy_status: 'na',
-    fail_op: null,
-    fail_code: null,
-    fail_reason: null,
-    backup_data: toJson(backupData(server, disks, port?.address ?? null)),
-    address: port?.address ?? null,
-    images: toJson([]),
-    periodic_type: null,
-    expires_at: null,
-    vault_checkpoint: null,
-    operation: '',
-    taken_at: null,
-    finished_at: null,
-    created_at: now,
-    updated_at: now,
-  }
-  await insertItem(tx, row)
-  return row
-}
-
-/** In the form that the API shows it: numbers are numbers there, and everything else is text. */
-function backupData(server: ServerRow, disks: readonly ServerDisk[], address: string | null) {
-  const flavor = findFlavor(server.flavor)
-  return {
-    __openstack_region_name: server.az,
-    cloudservicetype: 'server',
-    disk: disks.find(({ system }) => system)?.sizeGb ?? 0,
-    imagetype: server.image === null ? '' : 'gold',
-    ram: flavor?.memoryMb ?? 0,
-    vcpus: flavor?.vcpus ?? 0,
-    eip: '',
-    private_ip: address ?? '',
-  }
-}
-
-const tagged = (item: CheckpointItemRow) =>
-  ({ kind: 'backup', project: item.project, resource: item.id }) as const
-
-async function submitBackup(
-  tx: Transaction,
-  { operations }: BackupServices,
-  item: CheckpointItemRow,
-  incremental: boolean,
-  parent?: string,
-): Promise<string> {
-  return await operations.submit(tx, backupServer, {
-    project: item.project,
-    resourceType: SERVER_BACKUP_RESOURCE,
-    resourceId: item.resource,
-    input: { item: item.id, incremental, rateBytes: 0 },
-    entities: { checkpoint_id: item.checkpoint, checkpoint_item_id: item.id },
-    ...(parent === undefined ? {} : { parent }),
-  })
-}
-
-async function nameOperation(tx: Transaction, item: string, operation: string): Promise<void> {
-  await tx.updateTable('checkpoint_items').set({ operation }).where('id', '=', item).execute()
-}
-
-/** Whether so many more backups, and their gigabytes, are within the project's quotas. */
-export async function roomFor(
-  tx: Transaction,
-  project: string,
-  more: { readonly backups: number; readonly sizeMb: number },
-): Promise<boolean> {
-  const wanted = [
-    ['backups', more.backups],
-    ['backup_capacity', Math.ceil(more.sizeMb / 1024)],
-  ] as const
-  for (const [kind, count] of wanted) {
-    const limit = await quotaLimit(tx, project, kind)
-    // Counting costs time when there are many.
-    if (limit !== UNLIMITED && !fits(limit, await quotaUsed(tx, project, kind), count)) return false
-  }
-  return true
-}
-
-async function sizeMbOf(tx: Transaction, servers: readonly string[]): Promise<number> {
-  const sizes = await Promise.all(servers.map((server) => serverDisks(tx, server)))
-  return sizes.flat().reduce((total, { sizeGb }) => total + sizeGb * 1024, 0)
 }
 
 // ---------------------------------------------------------------- deletion

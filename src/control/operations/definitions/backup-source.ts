@@ -6,6 +6,7 @@ import { readVolumes } from '#control/resources/volumes.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { VolumeRow } from '#control/store/tables/resources.ts'
 import type { ServerDiskRow, ServerRow } from '#control/store/tables/servers.ts'
+import { runningServer } from './backup-target.ts'
 
 /* Where a server's disks are read for a backup, and where they are written by a restore. */
 
@@ -20,6 +21,8 @@ export const BACKUP_SERVER_GONE = fault({
 
 export interface ServerDisk {
   readonly volume: string
+  /** Its name in the vault: the same whichever site the server runs at. */
+  readonly kept: string
   readonly name: string | null
   readonly sizeGb: number
   /** The server boots from it. */
@@ -54,18 +57,19 @@ async function described(db: Db, disk: ServerDiskRow, volume: VolumeRow): Promis
       ? undefined
       : await db
           .selectFrom('replication_pairs')
-          .select(['id', 'group_id'])
+          .select(['id', 'group_id', 'in_session', 'source_volume'])
           .where('id', '=', volume.pair)
-          .where('in_session', '=', 1)
           .executeTakeFirst()
+  const session = pair?.in_session === 1 ? pair : undefined
   return {
     volume: disk.volume,
+    kept: pair?.source_volume ?? disk.volume,
     name: volume.name,
     sizeGb: volume.size_gb,
     system: disk.boot_index === 0,
     shared: volume.multiattach === 1,
-    pair: pair?.id ?? null,
-    group: pair?.group_id ?? null,
+    pair: session?.id ?? null,
+    group: session?.group_id ?? null,
   }
 }
 
@@ -89,13 +93,15 @@ export interface BackupSources {
  * them; when that turns out not to be consistent just then, and for every other server, at its own site. Throws BACKUP_SERVER_GONE.
  */
 export async function backupSources(db: Db, serverId: string): Promise<BackupSources> {
-  const server = await readServer(db, serverId)
-  const disks = server === undefined ? [] : await serverDisks(db, serverId)
+  const named = await readServer(db, serverId)
+  const server = named === undefined ? undefined : await runningServer(db, named)
+  const disks = server === undefined ? [] : await serverDisks(db, server.id)
   if (server === undefined || disks.length === 0) {
     throw new Fault(BACKUP_SERVER_GONE, `backing up ${serverId}`)
   }
-  const names = disks.map(({ volume }) => volume)
-  const own = { site: server.az, volumes: names, names }
+  const names = disks.map(({ kept }) => kept)
+  const volumes = disks.map(({ volume }) => volume)
+  const own = { site: server.az, volumes, names }
   const other = await otherSide(db, server, disks)
   return { server, disks, sources: other === null ? [own] : [{ ...other, names }, own] }
 }

@@ -1,19 +1,30 @@
+import { Fault, fault } from '#base/fault.ts'
 import { derivedId } from '#base/ids.ts'
+import { rateOf } from '#control/resources/backup-rates.ts'
 import {
+  GROUP_TYPE,
   insertDiskBackups,
   newestItemOf,
   readCheckpoint,
   readItem,
   updateItem,
 } from '#control/resources/checkpoints.ts'
+import { readGroup } from '#control/resources/groups.ts'
 import { addChore } from '#control/resources/surroundings.ts'
 import { refusalCode } from '#control/sites/client.ts'
 import { bit } from '#control/store/bit.ts'
-import type { Transaction } from '#control/store/store.ts'
+import type { Queries, Transaction } from '#control/store/store.ts'
 import type { DiskBackupRow } from '#control/store/tables/checkpoints.ts'
 import type { BackupInfo } from '#wire/site/backups.ts'
 import { childrenStep, operation, step, type StepContext } from '../operation.ts'
-import { type BackupSource, backupSources, type ServerDisk } from './backup-source.ts'
+import {
+  type BackupSource,
+  backupSources,
+  type BackupSources,
+  type ServerDisk,
+} from './backup-source.ts'
+import { groupSources } from './backup-target.ts'
+import { letRestoresEnd } from './backup-turns.ts'
 import { beginLog, endLog, followWork, workCode } from './backup-work.ts'
 import { sweepPolicy } from './retention.ts'
 
@@ -28,6 +39,13 @@ export const POLICY_RUN_RESOURCE = 'backup-policy'
 
 const MIB = 1024 * 1024
 
+export const BACKUP_GROUP_GONE = fault({
+  code: 'BACKUP_GROUP_GONE',
+  retry: 'never',
+  text: 'The protection group, or all of its disks, went away before its backup began.',
+  hint: 'Nothing was backed up.',
+})
+
 export interface BackupServer {
   readonly item: string
   /** False: everything is read and nothing of an earlier backup is built on. */
@@ -37,7 +55,8 @@ export interface BackupServer {
 }
 
 interface Chosen {
-  readonly disks: readonly ServerDisk[]
+  /** `kept` is not there in what an older release stored. */
+  readonly disks: readonly (Omit<ServerDisk, 'kept'> & { readonly kept?: string })[]
   readonly sources: readonly BackupSource[]
   readonly parent: string | null
 }
@@ -57,12 +76,14 @@ export const backupServer = operation<BackupServer>('backup.server', {
       act: async (ctx) => {
         const { services, resourceId, input } = ctx
         return await services.store.read(async (db) => {
-          const { disks, sources } = await backupSources(db, resourceId)
+          const item = await readItem(db, input.item)
+          const { disks, sources } = await sourcesOf(db, item?.resource_type, resourceId)
           const newest = input.incremental ? await newestItemOf(db, resourceId) : undefined
           return { disks, sources, parent: newest?.vault_checkpoint ?? null }
         })
       },
-      record: async (tx, ctx) => {
+      record: async (tx, ctx, { disks }) => {
+        await letRestoresEnd(tx, ctx.resourceId, disks)
         const now = ctx.services.clock.wallMs()
         const item = await readItem(tx, ctx.input.item)
         await updateItem(tx, ctx.input.item, { status: 'protecting' }, now)
@@ -113,6 +134,19 @@ export const backupServer = operation<BackupServer>('backup.server', {
   },
 })
 
+/** All disks of a server, or of a group. */
+async function sourcesOf(
+  db: Queries,
+  type: string | undefined,
+  id: string,
+): Promise<Pick<BackupSources, 'disks' | 'sources'>> {
+  if (type !== GROUP_TYPE) return await backupSources(db, id)
+  const group = await readGroup(db, id)
+  const sources = group === undefined ? null : await groupSources(db, group)
+  if (sources === null) throw new Fault(BACKUP_GROUP_GONE, `backing up group ${id}`)
+  return sources
+}
+
 const chosenBy = (ctx: Context): Chosen => ctx.results['choose'] as Chosen
 
 /** Each place that is tried is other work. */
@@ -124,10 +158,12 @@ async function take(ctx: Context): Promise<Taken> {
   const { sources, parent } = chosenBy(ctx)
   const { services, input, signal, resourceId } = ctx
   const item = await readItem(services.store.db, input.item)
+  const group = item?.resource_type === GROUP_TYPE
+  const rate = await rateOf(services.store.db, 'backup', input.rateBytes)
   const labels = {
     item: input.item,
-    server: resourceId,
-    server_name: (item?.resource_name ?? '').slice(0, 255),
+    [group ? 'group' : 'server']: resourceId,
+    [group ? 'group_name' : 'server_name']: (item?.resource_name ?? '').slice(0, 255),
     name: (item?.name ?? '').slice(0, 255),
     project: ctx.project ?? '',
     ...(item?.policy === null || item === undefined ? {} : { policy: item.policy }),
@@ -136,7 +172,7 @@ async function take(ctx: Context): Promise<Taken> {
     try {
       const info = await followWork(
         ctx,
-        `backing up server ${resourceId} at ${source.site}`,
+        `backing up ${group ? 'group' : 'server'} ${resourceId} at ${source.site}`,
         () =>
           services.sites.command(
             source.site,
@@ -147,7 +183,7 @@ async function take(ctx: Context): Promise<Taken> {
               names: [...source.names],
               parent,
               labels,
-              rate_bytes: input.rateBytes,
+              rate_bytes: rate,
             },
             { signal },
           ),
@@ -197,6 +233,7 @@ async function recordTaken(tx: Transaction, ctx: Context, { info }: Taken): Prom
       size_mb: disks.reduce((total, { sizeGb }) => total + sizeGb * 1024, 0),
       average_speed: Math.round(info.done_bytes / 1024 / seconds),
       vault_checkpoint: info.checkpoint,
+      stall_us: Math.round(1_000 * info.stall_ms),
       taken_at: info.taken_at === null ? now : Math.round(info.taken_at),
       finished_at: now,
     },
@@ -216,7 +253,7 @@ async function recordTaken(tx: Transaction, ctx: Context, { info }: Taken): Prom
         size_mb: disk.sizeGb * 1024,
         ...figures,
         average_speed: Math.round(info.done_bytes / MIB / seconds),
-        volume: disk.volume,
+        volume: disk.kept ?? disk.volume,
         volume_name: disk.name,
       }),
     ),

@@ -2,6 +2,7 @@ import type { OperationKind } from '../operation.ts'
 import { backupServer, runPolicy } from './backup.ts'
 import { backupUpkeep } from './backup-upkeep.ts'
 import { verifyCheckpoint } from './checkpoint-verification.ts'
+import { attachCheckpoint, detachCheckpoint } from './checkpoint-attachment.ts'
 import { deleteItem } from './checkpoint-deletion.ts'
 import { deleteDrill } from './drill-end.ts'
 import { createDrill } from './drills.ts'
@@ -24,6 +25,7 @@ import { rebuildPair } from './rebuild.ts'
 import { recoverGroup, recoverServer } from './recovery.ts'
 import { replicateItem } from './replica.ts'
 import { restoreItem } from './restore.ts'
+import { restoreVolumes } from './restore-volumes.ts'
 import { deleteServer, deleteServers } from './server-deletion.ts'
 import { attachDisk, detachDisk } from './server-disks.ts'
 import {
@@ -100,6 +102,9 @@ export const operationKinds: readonly OperationKind<never>[] = [
   runPolicy,
   deleteItem,
   restoreItem,
+  restoreVolumes,
+  attachCheckpoint,
+  detachCheckpoint,
   replicateItem,
   backupUpkeep,
   verifyCheckpoint,

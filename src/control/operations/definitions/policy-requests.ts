@@ -35,7 +35,8 @@ import {
 } from '#domain/backup-policy.ts'
 import { backupRecurrence } from '#domain/recurrence.ts'
 import { type Tag, TAGS_MAX } from '#domain/tag.ts'
-import { type BackupServices, runOf } from './backup-requests.ts'
+import { runOf } from './backup-requests.ts'
+import type { BackupServices } from './backup-rows.ts'
 import { type Outcome, refused } from './requests.ts'
 
 /* Policies are made, changed and deleted at once; nothing of it needs a site. */

@@ -27,7 +27,7 @@ import type { AdmissionRequest, ReplicaDescription } from '#wire/replica.ts'
 import type { ReplicaAdmission } from '#wire/site/backups.ts'
 import type { Static } from 'typebox'
 import type { OperationServices } from '../services.ts'
-import { type BackupServices, roomFor } from './backup-requests.ts'
+import { type BackupServices, roomFor } from './backup-rows.ts'
 import { REPLICATION_RESOURCE, replicateItem } from './replica.ts'
 import { type Outcome, refused } from './requests.ts'
 import { siteOfVault } from './vault-site.ts'
@@ -230,6 +230,7 @@ async function beginCopy(
     missing_bytes: 0,
     fail_code: null,
     fail_reason: null,
+    gone_at: null,
     created_at: now,
     updated_at: now,
   }
@@ -392,6 +393,9 @@ function itemOf(
     expires_at: null,
     vault_checkpoint: of.checkpoint,
     operation: '',
+    stall_us: null,
+    attachment: null,
+    source_policy: of.source_policy ?? null,
     taken_at: of.taken_at,
     finished_at: now,
     created_at: now,

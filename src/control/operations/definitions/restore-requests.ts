@@ -25,8 +25,9 @@ import {
   mappingRefusal,
 } from '#domain/checkpoint.ts'
 import { SERVER_BACKUP_RESOURCE } from './backup.ts'
-import type { BackupServices } from './backup-requests.ts'
-import { serverDisks } from './backup-source.ts'
+import type { BackupServices } from './backup-rows.ts'
+import { type ServerDisk, serverDisks } from './backup-source.ts'
+import { isSameServer, runningServer } from './backup-target.ts'
 import { type Outcome, refused } from './requests.ts'
 import { type RestoreItem, restoreItem } from './restore.ts'
 
@@ -40,7 +41,7 @@ export type RestoreRefusal =
   | 'TARGET_UNKNOWN'
   /** Something is being done to the server, or its disks are written at another site just now. */
   | 'TARGET_STATE'
-  /** The backup is of a server of another site. */
+  /** The backup is of a server of another site, and the target is not what runs in that one's place. */
   | 'TARGET_ZONE'
 
 export interface Mapping {
@@ -54,6 +55,8 @@ export interface RestoreTarget {
   readonly server: string
   /** null: every disk to where it came from. */
   readonly mapping: readonly Mapping[] | null
+  /** True: some of the disks are enough. Default false. */
+  readonly part?: boolean
 }
 
 interface Checked {
@@ -64,7 +67,7 @@ interface Checked {
 /** Whether a backup can be written to a server now. Changes nothing. */
 export async function checkRestore(
   db: Queries | Transaction,
-  { project, item: id, server: serverId, mapping }: RestoreTarget,
+  { project, item: id, server: serverId, mapping, part = false }: RestoreTarget,
 ): Promise<Outcome<Checked, RestoreRefusal>> {
   const item = await findItem(db, project, id)
   if (item === undefined) return refused('ITEM_UNKNOWN')
@@ -76,14 +79,16 @@ export async function checkRestore(
   const settled =
     facts.status === 'active' || facts.status === 'stopped' || facts.status === 'error'
   if (facts.task !== null || !settled || !facts.production) return refused('TARGET_STATE')
-  if (item.replica === 0 && item.resource_az !== server.az) return refused('TARGET_ZONE')
+  const here = item.replica === 1 || item.resource_az === server.az
+  if (!here && !(await isSameServer(db, server, item.resource))) return refused('TARGET_ZONE')
   const backups = (await diskBackupsOf(db, [id])).get(id) ?? []
   const disks = await serverDisks(db, serverId)
-  const pairs = mapping ?? backups.map((one) => ({ backup: one.id, volume: one.volume }))
+  const pairs = mapping ?? originsOf(backups, disks)
   const refusal = mappingRefusal(
     backups.map((one) => ({ backup: one.id, system: one.system === 1, sizeGb: one.size_gb })),
     disks,
     pairs,
+    part,
   )
   if (refusal !== null) return refused(refusal)
   const groups = disks.flatMap(({ group }) => (group === null ? [] : [group]))
@@ -94,12 +99,34 @@ export async function checkRestore(
   return { ok: true, item, disks: namesOf(backups, pairs) }
 }
 
-function namesOf(
+/** The disks that a server has of those that are in a backup; after a switch they are their counterparts at the other site. */
+export const originsOf = (backups: readonly DiskBackupRow[], disks: readonly ServerDisk[]) =>
+  backups.map(({ id, volume }) => ({
+    backup: id,
+    volume: disks.find((disk) => disk.kept === volume)?.volume ?? volume,
+  }))
+
+export function namesOf(
   backups: readonly DiskBackupRow[],
   pairs: readonly Mapping[],
 ): RestoreItem['disks'] {
   const byId = new Map(backups.map((one) => [one.id, one.volume]))
   return pairs.map(({ backup, volume }) => ({ name: byId.get(backup) ?? '', volume }))
+}
+
+/** The servers that backups are of, or those that run in their place. */
+async function originalTargets(
+  tx: Transaction,
+  project: string,
+  items: readonly CheckpointItemRow[],
+) {
+  const targets = []
+  for (const item of items) {
+    const named = await findServer(tx, project, item.resource)
+    const server = named === undefined ? item.resource : (await runningServer(tx, named)).id
+    targets.push({ item: item.id, server, mapping: null, powerOn: true })
+  }
+  return targets
 }
 
 export interface NewRestore {
@@ -129,15 +156,7 @@ export async function requestRestore(
       if (target !== null && items.every(({ id }) => id !== target.item)) {
         return refused('ITEM_UNKNOWN')
       }
-      const targets =
-        target === null
-          ? items.map((item) => ({
-              item: item.id,
-              server: item.resource,
-              mapping: null,
-              powerOn: true,
-            }))
-          : [target]
+      const targets = target === null ? await originalTargets(tx, project, items) : [target]
       const accepted: (Checked & { server: string; powerOn: boolean })[] = []
       for (const one of targets) {
         const checked = await checkRestore(tx, { project, ...one })

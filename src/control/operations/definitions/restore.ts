@@ -1,4 +1,5 @@
 import { Fault, fault } from '#base/fault.ts'
+import { rateOf } from '#control/resources/backup-rates.ts'
 import { readItem, SERVER_TYPE, updateItem } from '#control/resources/checkpoints.ts'
 import { readRestore, settleRestore } from '#control/resources/restores.ts'
 import { readServer, SERVER_RESOURCE, updateServer } from '#control/resources/servers.ts'
@@ -7,6 +8,7 @@ import type { ServerRow } from '#control/store/tables/servers.ts'
 import type { RestoreInfo } from '#wire/site/backups.ts'
 import { childrenStep, operation, step, type StepContext } from '../operation.ts'
 import { serverDisks } from './backup-source.ts'
+import { letBackupsEnd } from './backup-turns.ts'
 import { beginLog, endLog, followWork } from './backup-work.ts'
 import { startServer, stopServer } from './servers.ts'
 
@@ -26,6 +28,8 @@ export interface RestoreItem {
   readonly powerOn: boolean
   /** Disks as the vault names them, and where each is written. */
   readonly disks: readonly { readonly name: string; readonly volume: string }[]
+  /** Bytes per second that were asked for; left out or 0: what the region allows. */
+  readonly rateBytes?: number
 }
 
 type Context = StepContext<RestoreItem>
@@ -37,6 +41,7 @@ export const restoreItem = operation<RestoreItem>('backup.restore', {
   steps: [
     step<RestoreItem>('begin', {
       record: async (tx, ctx) => {
+        await letBackupsEnd(tx, await serverDisks(tx, ctx.resourceId))
         const now = ctx.services.clock.wallMs()
         const item = await readItem(tx, ctx.input.item)
         await updateItem(tx, ctx.input.item, { status: 'restoring' }, now)
@@ -122,12 +127,13 @@ const about = (server: ServerRow) => ({
 })
 
 /** An operation's id with the hyphens of a UUID: a restore of several items is several works. */
-const workOf = ({ id }: Pick<Context, 'id'>): string =>
+export const workOf = ({ id }: Pick<Context, 'id'>): string =>
   [id.slice(0, 8), id.slice(8, 12), id.slice(12, 16), id.slice(16, 20), id.slice(20)].join('-')
 
 async function write(ctx: Context): Promise<RestoreInfo> {
   const { services, input, resourceId, signal } = ctx
   const { site, checkpoint, volumes } = await targetOf(ctx)
+  const rate = await rateOf(services.store.db, 'restore', input.rateBytes ?? 0)
   return await followWork(
     ctx,
     `restoring server ${resourceId} at ${site}`,
@@ -135,7 +141,7 @@ async function write(ctx: Context): Promise<RestoreInfo> {
       services.sites.command(
         site,
         'restore.start',
-        { restore: workOf(ctx), checkpoint, volumes, rate_bytes: 0 },
+        { restore: workOf(ctx), checkpoint, volumes, rate_bytes: rate },
         { signal },
       ),
     async (progress) => {

@@ -12,6 +12,8 @@ import { replicationForms } from './0011-replication-forms.ts'
 import { volumeLimits } from './0012-volume-limits.ts'
 import { checkpoints } from './0013-checkpoints.ts'
 import { longLists } from './0014-long-lists.ts'
+import { recoveryAttempts } from './0016-recovery-attempts.ts'
+import { backupForms } from './0019-backup-forms.ts'
 import type { Migration } from './migration.ts'
 
 /* Migrations in the order in which they run. A released one is never edited: add another.
@@ -34,4 +36,6 @@ export const migrations: readonly Migration[] = [
   volumeLimits,
   checkpoints,
   longLists,
+  recoveryAttempts,
+  backupForms,
 ]

@@ -13,6 +13,7 @@ export interface CheckpointTables {
   restores: RestoreRow
   backup_logs: BackupLogRow
   verifications: VerificationRow
+  backup_rates: BackupRateRow
 }
 
 /** What is backed up together. A policy has schedules of its own; a plan of the older API refers to nothing, and schedules refer to it. */
@@ -149,6 +150,12 @@ export interface CheckpointItemRow {
   vault_checkpoint: string | null
   /** The operation that made it. */
   operation: string
+  /** Longest wait of a write because of it, microseconds; null: not made here, or not yet. */
+  stall_us: number | null
+  /** JSON, see `attachmentOf` of src/control/resources/checkpoint-attachments.ts; null: attached nowhere. */
+  attachment: string | null
+  /** Of a replica: the policy of the source region whose schedule sent it, and may let it go; null: only people do. */
+  source_policy: string | null
   /** The moment that it shows; null until then. */
   taken_at: number | null
   finished_at: number | null
@@ -199,6 +206,8 @@ export interface ReplicationRecordRow {
   missing_bytes: number
   fail_code: string | null
   fail_reason: string | null
+  /** When the copy was found to be gone from its region; null: it was not. */
+  gone_at: number | null
   created_at: number
   updated_at: number
 }
@@ -251,4 +260,11 @@ export interface VerificationRow {
   resources_reason: string
   created_at: number
   updated_at: number
+}
+
+/** Most bytes per second of one kind of work of this region; without a row as fast as it goes. */
+export interface BackupRateRow {
+  /** `backup`, `restore` or `copy`. */
+  kind: string
+  bytes_per_second: number
 }
