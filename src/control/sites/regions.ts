@@ -16,6 +16,12 @@ export interface RegionClient {
    * REGION_CREDENTIALS.
    */
   call<Answer extends TSchema>(request: RegionRequest<Answer>): Promise<Static<Answer>>
+  /**
+   * Whether backups of a project of this region may go to that project there. The account may work in projects of many tenants, and a tenant here
+   * has named one: the list beside the credentials says who may send where; without one, everybody may, to each project that the account
+   * may work in. Faults: REGION_UNKNOWN, REGION_CREDENTIALS.
+   */
+  mayCopy(region: string, source: string, destination: string): Promise<boolean>
   close(): Promise<void>
 }
 
@@ -75,6 +81,10 @@ const Credentials = Type.Object({
   password: Type.String(),
   /** PEM text, or the path of it. */
   ca: Type.Optional(Type.String()),
+  /** Ids of projects: whose backups (here) may go where (there). */
+  copies: Type.Optional(
+    Type.Array(Type.Object({ from: Type.String(), to: Type.Array(Type.String()) })),
+  ),
   regions: Type.Optional(Type.Array(Type.Unknown())),
 })
 const credentials = Compile(Credentials)
@@ -87,7 +97,7 @@ export function createRegionClient(
   places: readonly RegionPlace[],
   nowMs: () => number,
 ): RegionClient {
-  const tokens = new Map<string, { token: string; url: string; untilMs: number; via: Agent }>()
+  const tokens = new Map<string, Session>()
   const dispatchers = new Map<string, Agent>()
 
   function dispatcher(name: string, ca: string | undefined): Agent {
@@ -99,10 +109,13 @@ export function createRegionClient(
     return made
   }
 
-  async function login(place: RegionPlace, project: string, signal: AbortSignal) {
-    const key = `${place.name} ${project}`
-    const known = tokens.get(key)
-    if (known !== undefined && known.untilMs > nowMs()) return known
+  const placeOf = (region: string, doing: string): RegionPlace => {
+    const place = places.find(({ name }) => name === region)
+    if (place === undefined) throw new Fault(REGION_UNKNOWN, doing)
+    return place
+  }
+
+  async function login(place: RegionPlace, project: string, signal: AbortSignal): Promise<Session> {
     const { url, domain, user, password, ca } = await credentialsOf(place)
     const via = dispatcher(place.name, ca === undefined ? undefined : await pemOf(ca))
     const identity = {
@@ -111,38 +124,35 @@ export function createRegionClient(
     }
     const body = { auth: { identity, scope: { project: { id: project } } } }
     const reply = await exchange(place, `${url}/v3/auth/tokens`, 'POST', body, {}, via, signal)
+    const doing = `logging in to ${place.name} for project ${project}`
     const token = reply.headers['x-subject-token']
-    if (reply.status !== 201 || typeof token !== 'string') {
-      throw new Fault(REGION_DENIED, `logging in to ${place.name} for project ${project}`)
-    }
+    if (reply.status !== 201 || typeof token !== 'string') throw refusalOf(reply, doing)
     const made = { token, url, untilMs: nowMs() + TOKEN_MS, via }
-    tokens.set(key, made)
+    tokens.set(`${place.name} ${project}`, made)
     return made
   }
 
   return {
     names: places.map(({ name }) => name),
     async call({ region, project, method, path, body, answer, signal }) {
-      const place = places.find(({ name }) => name === region)
       const doing = `${method} ${path} in ${region}`
-      if (place === undefined) throw new Fault(REGION_UNKNOWN, doing)
+      const place = placeOf(region, doing)
+      const key = `${region} ${project}`
       const limit = AbortSignal.timeout(ANSWER_MS)
       const until = signal === undefined ? limit : AbortSignal.any([signal, limit])
       try {
-        const session = await login(place, project, until)
-        const headers = { 'x-auth-token': session.token }
-        const url = `${session.url}${path}`
-        const reply = await exchange(place, url, method, body, headers, session.via, until)
-        if (reply.status === 401 || reply.status === 403) {
-          tokens.delete(`${region} ${project}`)
-          throw new Fault(REGION_DENIED, doing)
+        const send = ({ token, url, via }: Session) =>
+          exchange(place, `${url}${path}`, method, body, { 'x-auth-token': token }, via, until)
+        const known = tokens.get(key)
+        const old = known !== undefined && known.untilMs > nowMs() ? known : undefined
+        let reply = await send(old ?? (await login(place, project, until)))
+        if (old !== undefined && reply.status === 401) {
+          // It was taken back, or forgotten, before its time.
+          reply = await send(await login(place, project, until))
         }
-        if (reply.status >= 500 || reply.status === 429) {
-          throw new Fault(REGION_UNREACHABLE, `${doing}: status ${reply.status}`)
-        }
+        if (reply.status === 401 || reply.status === 403) tokens.delete(key)
         if (reply.status >= 300 || !Compile<TSchema>(answer).Check(reply.body)) {
-          const said = JSON.stringify(reply.body)?.slice(0, 500)
-          throw new Fault(REGION_REFUSED, `${doing}: status ${reply.status}, ${said}`)
+          throw refusalOf(reply, doing)
         }
         return reply.body as Static<typeof answer>
       } catch (error) {
@@ -150,10 +160,41 @@ export function createRegionClient(
         throw error
       }
     },
+    async mayCopy(region, source, destination) {
+      const place = placeOf(region, `looking for the projects of ${region} that may be copied to`)
+      const { copies } = await credentialsOf(place)
+      if (copies === undefined) return true
+      return copies.some(({ from, to }) => from === source && to.includes(destination))
+    },
     async close() {
       await Promise.all([...dispatchers.values()].map((one) => one.destroy()))
     },
   }
+}
+
+interface Session {
+  readonly token: string
+  readonly url: string
+  readonly untilMs: number
+  readonly via: Agent
+}
+
+interface Reply {
+  readonly status: number
+  readonly headers: Readonly<Record<string, unknown>>
+  readonly body: unknown
+}
+
+/** What cannot be carried out now may be carried out later; only a word about rights is one. */
+function refusalOf({ status, body }: Reply, doing: string): Fault {
+  if (status >= 500 || [408, 425, 429].includes(status)) {
+    return new Fault(REGION_UNREACHABLE, `${doing}: status ${status}`)
+  }
+  if (status === 401 || status === 403) return new Fault(REGION_DENIED, doing)
+  return new Fault(
+    REGION_REFUSED,
+    `${doing}: status ${status}, ${JSON.stringify(body)?.slice(0, 500)}`,
+  )
 }
 
 async function exchange(
@@ -164,7 +205,7 @@ async function exchange(
   headers: Readonly<Record<string, string>>,
   dispatcher: Agent,
   signal: AbortSignal,
-) {
+): Promise<Reply> {
   try {
     const reply = await send(url, {
       method,
