@@ -221,7 +221,11 @@ const REFUSALS = [
 
 /** What takes several rare things at once, and is judged only in a run of so many seeds. */
 const RARE_SEEDS_MIN = 20_000
-const RARE = ['refused rise WITNESS_WAITING', 'failover refused late'] as const
+const RARE = [
+  'refused rise WITNESS_WAITING',
+  'failover refused late',
+  'went back to what was left',
+] as const
 
 /** What must have happened besides. */
 const EVENTS = [
@@ -250,6 +254,7 @@ const EVENTS = [
   'kept released',
   'kept restored',
   'kept taken',
+  'kept what was left',
   'link refused UNWITNESSED',
   'move promoted from failed_over',
   'out of touch noted',

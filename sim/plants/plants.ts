@@ -400,6 +400,22 @@ export const PLANTS: readonly Plant[] = [
       ),
   },
   {
+    name: 'left-copy-forgotten',
+    about: 'A group that is started again overwrites what its stop has left at the other site.',
+    foundWithin: 100,
+    session: (session) =>
+      wrapHandle(session, (event, handle) =>
+        handle(event.kind === 'open' ? { ...event, left: false } : event),
+      ),
+  },
+  {
+    name: 'left-copy-not-durable',
+    about: 'A stop notes the copy that it leaves before that is durable.',
+    foundWithin: 400,
+    faults: ['power-loss', 'power-loss-both', 'slow-fsync'],
+    leavesUnflushed: true,
+  },
+  {
     name: 'divergence-dropped',
     about: 'What a demoted writer had acknowledged alone is overwritten and let go.',
     foundWithin: 200,

@@ -161,7 +161,10 @@ export class Agent {
         this.#command = true
         const now = this.now()
         switch (command.kind) {
-          case 'open':
+          case 'open': {
+            const left = this.#takesMembers(command.record.epoch)
+            return { ...command, now, joined: this.site.joined, left }
+          }
           case 'promote':
             return { ...command, now, joined: this.site.joined }
           case 'hold':
@@ -295,12 +298,7 @@ export class Agent {
       case 'refuse':
         return this.clients.refuse()
       case 'end':
-        site.plain = effect.serving
-        site.forget(this.session.stored.record.epoch)
-        world.observer.ended(site)
-        this.clients.end()
-        this.#ended = true
-        return
+        return this.#end(effect.serving, effect.copy)
       case 'input':
         return this.clients.input(effect.open)
       case 'release':
@@ -365,6 +363,38 @@ export class Agent {
         if (this.#command) this.#refusal = effect.code
         return
     }
+  }
+
+  /** As the runtime does: a copy that is left is durable before it is noted. Of one that has ended before, nothing is known any more. */
+  #end(serving: Site['plain'], copy: boolean): void {
+    const { site, world } = this
+    const leave = (left: boolean) => {
+      site.plain = serving
+      site.left = left
+      world.observer.ended(site)
+      site.forget(this.session.stored.record.epoch)
+      this.clients.end()
+      this.#ended = true
+    }
+    if (!site.joined) return leave(site.left)
+    if (!copy || site.failed) return leave(false)
+    if (world.plan.leavesUnflushed === true) return leave(true)
+    const mark = site.disk.syncMark()
+    this.#takes(world.syncMs(site), () => {
+      if (world.observer.syncFails(site)) return leave(false)
+      site.disk.syncDone(mark)
+      leave(true)
+    })
+  }
+
+  /** As `Members.take`: what the ended session left counts as joined again. */
+  #takesMembers(epoch: number): boolean {
+    const { session, site } = this
+    const left = session.role === 'none' && epoch > session.stored.record.epoch && site.left
+    if (!left) return false
+    site.left = false
+    site.joined = true
+    return true
   }
 
   /** As rebuild.ts: the link goes, the copy counts as never made, then it is replaced. It joins by a first copy. */

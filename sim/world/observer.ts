@@ -20,6 +20,8 @@ export class Observer {
   readonly #cutSince = new Set<string>()
   /** Sites that hold some state of the group, or have one kept: a resync may not destroy it. */
   readonly #usable = new Set<string>()
+  /** What sites hold of a session that ended there, while nobody has written over it; and whose kept copy it became. */
+  readonly #left = new Map<string, { readonly image: Int32Array; kept: string | null }>()
   /** Sites whose volumes are in the middle of a resync. */
   readonly #overwritten = new Set<string>()
   /** Break-glass: the site that an operator made the writer, and the epoch it jumped to, until the other one is fenced. */
@@ -218,6 +220,7 @@ export class Observer {
     }
     this.#usable.add(site.name)
     this.#overwritten.delete(site.name)
+    this.#left.delete(site.name)
     // Beside a site that was made the writer by break-glass nobody writes what counts.
     if (this.#split(agent)) return
     let lossy = this.#cutSince.delete(site.name)
@@ -274,18 +277,49 @@ export class Observer {
     if (consistent && !divergent && site.joined && session.hello(site.intent.any).clean) {
       this.#world.truth.consistent(site.name, site.disk.current)
     }
+    const left = this.#left.get(site.name)
+    if (left?.kept === null) {
+      this.#isLeft(site, 'keeps')
+      left.kept = id
+      this.#world.coverage.count('kept what was left')
+    } else if (left !== undefined) this.#left.delete(site.name)
     site.kept.set(id, site.disk.current.slice())
+  }
+
+  /** What an ended session left at `site` is all there. */
+  #isLeft(site: Site, does: string): void {
+    const image = this.#left.get(site.name)?.image
+    const block = image?.findIndex((value, at) => value !== site.disk.current[at]) ?? -1
+    if (block < 0) return
+    throw new Violation(
+      `promise 5: ${site.name} ${does} what its session left there, but block ${block} holds ${site.disk.current[block]} instead of ${image?.[block]}`,
+    )
   }
 
   /** The volumes of `site` are what was kept. */
   restored(site: Site): void {
+    const { kept } = site.epoch.value
+    if (kept !== null && this.#left.get(site.name)?.kept === kept) {
+      this.#isLeft(site, 'goes back to')
+      this.#world.coverage.count('went back to what was left')
+    }
     this.#overwritten.delete(site.name)
     this.#world.truth.disturbed(site.name)
   }
 
-  /** The session of `site` has ended: what is left there counts for nothing more. */
+  /** The session of `site` has ended. What is left there counts when it is noted as its copy; the next session keeps it before it is overwritten. */
   ended(site: Site): void {
-    this.#usable.delete(site.name)
+    if (!site.left) {
+      this.#usable.delete(site.name)
+      this.#left.delete(site.name)
+    } else if (site.joined) {
+      this.#left.set(site.name, { image: site.disk.current.slice(), kept: null })
+      // The middle of a resync is nothing to leave.
+      if (this.#overwritten.has(site.name)) {
+        throw new Violation(`promise 5: ${site.name} leaves the middle of a resync as its copy`)
+      }
+      this.#usable.add(site.name)
+    }
     this.#overwritten.delete(site.name)
   }
 
@@ -335,7 +369,9 @@ export class Observer {
     }
     truth.lost(site.name, site.disk.current)
     const { kept } = site.epoch.value
-    if (kept === null || !site.kept.has(kept)) this.#usable.delete(site.name)
+    const left = this.#left.get(site.name)
+    if (left?.kept === null) this.#isLeft(site, 'comes back without')
+    else if (kept === null || !site.kept.has(kept)) this.#usable.delete(site.name)
     this.#powerLost.add(site.name)
     this.#cutSince.add(site.name)
     if (!held) return
@@ -411,6 +447,8 @@ export class Observer {
     this.#world.truth.disturbed(site.name)
     this.#world.truth.lost(site.name, site.disk.current)
     this.#usable.delete(site.name)
+    this.#left.delete(site.name)
+    site.left = false
   }
 
   wasPowerLost(site: Site): boolean {

@@ -31,6 +31,8 @@ export interface Plan {
   readonly forgetsMarks?: boolean
   /** A verification takes the first look for the truth. */
   readonly verifiesOnce?: boolean
+  /** The shell notes the copy that an ended session leaves before it is durable. */
+  readonly leavesUnflushed?: boolean
   /** The shell takes the run file of another boot for good. */
   readonly trustsOldRunFile?: boolean
 }

@@ -12,6 +12,7 @@ import type { Random } from './random.ts'
  *   kept      snapshots of all volumes, durable · divergences  those that were released as such
  *   intent    one bit per region, durable before the first touch of the region
  *   joined    every volume has received its first copy in full
+ *   left      a session has ended here, and the volumes hold the copy that it left: noted with each of them
  *   plain     how the volumes are served outside of a session
  */
 
@@ -109,6 +110,7 @@ export class Site {
   failed = false
   run: { bootId: string; sequence: number } | null = null
   joined = false
+  left = false
   plain: 'standalone' | 'standby'
   /** Epoch of the record that ended the last session here. */
   endedEpoch = 0

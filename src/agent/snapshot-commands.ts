@@ -9,7 +9,7 @@ import { NOT_CONSISTENT, VOLUME_BUSY } from '#agent/replication/faults.ts'
 import { SNAPSHOT_BUSY, SNAPSHOT_UNKNOWN } from '#agent/snapshots/faults.ts'
 import type { Snapshot, SnapshotPurpose, Snapshots } from '#agent/snapshots/snapshots.ts'
 import { VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
-import type { VolumeStore } from '#agent/volumes/volume-store.ts'
+import { forgetLeftCopy, type VolumeStore } from '#agent/volumes/volume-store.ts'
 
 /* Snapshots of the volumes of this site that users take, or drills.
  *
@@ -113,6 +113,7 @@ export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands
           await exports.hold(id)
           exports.refuse(id, 'the volume is being rolled back to a snapshot')
         }
+        for (const id of ids) await forgetLeftCopy(volumes, id)
         await snapshots.rollback(snapshot)
       } finally {
         // One that was cut off half way stays refused, until it is repeated or the agent is started again.

@@ -8,7 +8,7 @@ import type { ExportTable } from '#agent/nbd/exports.ts'
 import { NOT_WRITER, VOLUME_BUSY } from '#agent/replication/faults.ts'
 import type { SessionHost } from '#agent/replication/types.ts'
 import { SIZE_MISMATCH, VOLUME_FAILED, VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
-import type { VolumeRecord, VolumeStore } from '#agent/volumes/volume-store.ts'
+import { forgetLeftCopy, type VolumeRecord, type VolumeStore } from '#agent/volumes/volume-store.ts'
 import { Pace } from './pace.ts'
 import type { RegionVault } from './region-vault.ts'
 import { vaultThreads } from './threads.ts'
@@ -213,6 +213,7 @@ class Restore {
   ): Promise<void> {
     const { exports, volumes, clock } = this.#parts
     const { signal, record } = this.#running
+    await forgetLeftCopy(volumes, one.volume)
     const target =
       serving.mode === 'session'
         ? await sessionTarget(exports, serving.pair, clock, signal)

@@ -20,6 +20,7 @@ import type { Writer } from './writer.ts'
 /** How long `session.open` waits until the volumes can be written, before it asks to be repeated. */
 const OPEN_WAIT_MS = 20_000
 const REMOVE_WAIT_MS = 5_000
+const NOTHING_LEFT: ReadonlySet<number> = new Set()
 /** Before a hold, what is dirty is flushed while clients go on: until one round of it took so little, or so many rounds are over. */
 const AHEAD_SHORT_MS = 100
 const AHEAD_ROUNDS_MAX = 3
@@ -63,7 +64,10 @@ export class SessionCommands {
     const { members } = this.#parts
     const { record, force } = request
     if (core.ended) throw new Fault(NOT_YET, `session ${core.id} is just ending`)
-    if (record.epoch < session.stored.record.epoch) {
+    // Before the members are taken. A session that has ended is opened by a record behind the one that ended it.
+    const { epoch } = session.stored.record
+    const ended = session.role === 'none' && epoch > 0
+    if (record.epoch < epoch || (ended && record.epoch === epoch)) {
       throw new Fault(STALE_EPOCH, `opening session ${core.id}`, { epoch: record.epoch })
     }
     if (session.role === 'none' && record.state === 'failed_over' && !force) {
@@ -71,18 +75,21 @@ export class SessionCommands {
       throw new Fault(NOT_CONSISTENT, `opening session ${core.id}: it was never open here`)
     }
     const joined = members.allJoined
+    const left = session.role === 'none' ? members.leftBy(epoch, request.members) : NOTHING_LEFT
     const changed = await members.take({
       members: request.members,
       peerLink: request.peer_link,
       asWriter: roleOf(record, session.settings.site) === 'writer',
+      left,
       onAdded: (member) => this.#added(member),
     })
     for (const member of this.#parts.writer()?.members.values() ?? []) {
       member.todo.grow(member.volume.sizeBytes)
     }
     const gaveUp = request.old_writer_gave_up === true
-    const event = { kind: 'open', now: core.now(), record, force, joined, gaveUp } as const
-    await core.command(event, 'opening')
+    const now = core.now()
+    const opens = { kind: 'open', record, force, joined, gaveUp, left: left.size > 0 } as const
+    await core.command({ ...opens, now }, 'opening')
     if (changed) await core.process({ kind: 'members_changed', now: core.now() })
   }
 

@@ -52,6 +52,8 @@ export interface TakeMembers {
   readonly peerLink: string
   /** New members are opened at the writer: its content is the truth. */
   readonly asWriter: boolean
+  /** Indexes of members that hold the copy which this session left when it ended (`leftBy`): they count as joined. */
+  readonly left: ReadonlySet<number>
   /** A new member is open and recorded as the session's. Awaited before the next member is opened. */
   readonly onAdded: (member: OpenMember) => Promise<void>
 }
@@ -154,10 +156,22 @@ export class Members {
     return blank
   }
 
+  /** Of `members`, those whose volume still holds what this session left in it when the record of `epoch` ended it. */
+  leftBy(epoch: number, members: readonly SessionMember[]): ReadonlySet<number> {
+    const { session, volumes } = this.#parts
+    const found = new Set<number>()
+    for (const member of members) {
+      const serving = volumes.record(this.volumeId(member))?.serving
+      const left = serving?.mode === 'standby' ? serving.left : undefined
+      if (left?.session === session && left.epoch === epoch) found.add(member.index)
+    }
+    return found
+  }
+
   // -- changes --------------------------------------------------------------------------------------------------------
 
   /** Adds, grows and keeps; true when something was added or grew. Refuses before anything is changed. */
-  async take({ members, peerLink, asWriter, onAdded }: TakeMembers): Promise<boolean> {
+  async take({ members, peerLink, asWriter, left, onAdded }: TakeMembers): Promise<boolean> {
     const { session, volumes } = this.#parts
     for (const member of members) this.#check(member)
     let changed = false
@@ -175,7 +189,7 @@ export class Members {
       }
       stored.set(member.index, {
         ...member,
-        joined: known?.joined ?? asWriter,
+        joined: known?.joined ?? (asWriter || left.has(member.index)),
         ...(known?.rebuild === undefined ? {} : { rebuild: known.rebuild }),
       })
       changed ||= known === undefined

@@ -207,7 +207,7 @@ export class SessionRuntime {
       case 'refuse':
         return this.#refuse(effect.reason)
       case 'end':
-        return this.#end(effect.serving)
+        return this.#end(effect.serving, effect.copy)
       case 'input':
         this.#writer?.setInput(effect.open && !this.#core.closing)
         return
@@ -361,14 +361,18 @@ export class SessionRuntime {
   }
 
   /** The session is over: its volumes go on without it, and only its last epoch stays. */
-  async #end(serving: ServingAfter): Promise<void> {
+  async #end(serving: ServingAfter, copy: boolean): Promise<void> {
     this.#replicaEnd.stopDialling()
     this.#copying.stop()
     this.#hangUp(true)
     if (serving === 'standby') this.#writer?.fail(IO_ERRORS.ESHUTDOWN)
     else this.#writer?.becomePlain()
+    // From here on whoever loses power loses nothing of the copy.
+    const { session, epoch } = this.session.stored.record
+    const left = copy && (await this.#members.flushOrNot()) ? { session, epoch } : undefined
     for (const member of this.#members.values()) {
-      await this.#names.leave(member, serving, 'the session of this volume has ended')
+      const whole = member.stored.joined ? left : undefined
+      await this.#names.leave(member, serving, 'the session of this volume has ended', whole)
     }
     this.#writer = null
     this.#core.end()

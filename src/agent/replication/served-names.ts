@@ -1,7 +1,7 @@
 import type { Device } from '#agent/nbd/device.ts'
 import type { ExportTable } from '#agent/nbd/exports.ts'
 import { localDevice } from '#agent/nbd/local-device.ts'
-import type { VolumeStore } from '#agent/volumes/volume-store.ts'
+import type { LeftCopy, VolumeStore } from '#agent/volumes/volume-store.ts'
 import type { Members, OpenMember } from './members.ts'
 
 /* Under which names clients reach the members of a session: that of the volume and that of the pair, both for one device.
@@ -67,12 +67,18 @@ export class ServedNames {
   }
 
   /** The member's volume leaves the session. Recorded before it is served plainly, refused before it is recorded: a crash in
-   *  between errs towards refusing. */
-  async leave(member: OpenMember, serving: ServingAfter, reason: string): Promise<void> {
+   *  between errs towards refusing. `left`: it holds, durably, the session's copy. */
+  async leave(
+    member: OpenMember,
+    serving: ServingAfter,
+    reason: string,
+    left?: LeftCopy,
+  ): Promise<void> {
     const id = this.#members.volumeId(member.stored)
     if (serving === 'standby') {
       this.refuse(member, reason)
-      await this.#volumes.setServing(id, { mode: 'standby', reason })
+      const refused = { mode: 'standby', reason } as const
+      await this.#volumes.setServing(id, left === undefined ? refused : { ...refused, left })
       return
     }
     await this.#volumes.setServing(id, { mode: 'standalone' })

@@ -78,7 +78,13 @@ export function adopt(
   switch (after) {
     case 'none':
       // The maps end with the session: what is opened next begins without a common history.
-      s.persist({ ...demoted, baseEpoch: 0, exact: true, promoting: false, outOfTouchMs: null })
+      s.persist({
+        ...demoted,
+        baseEpoch: 0,
+        exact: true,
+        promoting: false,
+        outOfTouchMs: before === 'replica' ? leftBehindSince(s, now) : null,
+      })
       return s.end()
     case 'writer':
       return becomeWriter(s, record, before, { ...common, exact, ...order })
@@ -87,10 +93,9 @@ export function adopt(
       s.persist({
         ...demoted,
         promoting: false,
-        consistent: complete && stored.consistent,
+        consistent: (complete || before === 'none') && s.stored.consistent,
         ...(before === 'none' && { baseEpoch: 0, exact: true }),
         ...(rise && { baseEpoch: record.epoch, exact: true }),
-        ...(record.state === 'resyncing' && { outOfTouchMs: null }),
       })
       if (rise) s.do({ kind: 'clear_changes', epoch: record.epoch })
       stopServing(s)
@@ -307,7 +312,28 @@ export function open(s: SessionState, event: Extract<SessionEvent, { kind: 'open
     }
   }
   if (becomesWriter && event.gaveUp === true) s.silence.endBy(now)
+  if (s.role === 'none') reopens(s, event.left === true)
   adopt(s, now, record)
+}
+
+/**
+ * Of a session that ended here its last record is left, and what its epoch file said of the volumes. That is still true when they hold the copy
+ * that it left: a resync keeps it before it is overwritten, and a failover in its middle goes back to it. Persisted with the record.
+ */
+function reopens(s: SessionState, left: boolean): void {
+  const { consistent, divergent, outOfTouchMs } = s.stored
+  s.stored = {
+    ...s.stored,
+    consistent: left && consistent && !divergent,
+    outOfTouchMs: left ? outOfTouchMs : null,
+  }
+}
+
+/** Since when the copy that a replica leaves at its end may lack what the writer answers; null: not known. */
+function leftBehindSince(s: SessionState, now: number): number | null {
+  const { outOfTouchMs, record } = s.stored
+  if (outOfTouchMs !== null) return outOfTouchMs
+  return record.state === 'in_sync' ? s.wallMs(now) : null
 }
 
 export function close(s: SessionState, event: Extract<SessionEvent, { kind: 'close' }>): void {

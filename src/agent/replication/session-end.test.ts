@@ -1,7 +1,8 @@
 /** The end of a session at a site, and a death in the middle of it. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { Session, type SessionEffect, unopened } from './session.ts'
+import { Session, type SessionEffect, type StoredSession, unopened } from './session.ts'
+import { AbleSide, find, replicaHello, record as recordOf, stored } from './session-side.ts'
 
 const record = {
   session: 's',
@@ -64,4 +65,92 @@ test('a stop in the middle of a resync that dies at any point never asks for a c
     // What this side answered alone is in its volumes: the next resync here has to keep it.
     assert.equal(last.stored.ackedAlone, true)
   }
+})
+
+/** A replica of az2 whose session has been ended: what its epoch file says then. */
+function ended(from: Partial<StoredSession>) {
+  const side = new AbleSide(stored({ consistent: true, baseEpoch: 2, ...from }), 10)
+  side.handle({ kind: 'start' })
+  side.tick()
+  const effects = side.handle({ kind: 'close', record: recordOf(6, 'closed', 'az2') })
+  return { effects, left: find(effects, 'end').copy, file: side.session.stored }
+}
+
+const following = { record: recordOf(5, 'in_sync', 'az2') }
+const overwritten = { record: recordOf(5, 'resyncing', 'az2'), consistent: false }
+
+test('what a session leaves at the other site is a copy of the group, unless it ends in the middle of the first one', () => {
+  assert.equal(ended(following).left, true)
+  const { left, effects } = ended({ ...overwritten, kept: 'kept-5-1' })
+  assert.equal(left, true)
+  assert.ok(kinds(effects).indexOf('restore_kept') < kinds(effects).indexOf('end'))
+  assert.equal(ended(overwritten).left, false)
+  const demoted = { record: recordOf(5, 'failed_over', 'az2'), divergent: true }
+  assert.equal(ended(demoted).left, true, 'what the old writer has is some state as well')
+})
+
+test('a session that is opened again keeps what it left before the resync overwrites it, and goes back to it when the source dies', () => {
+  const { file } = ended(following)
+  const side = new AbleSide(file, null)
+  side.handle({ kind: 'start' })
+  const again = recordOf(7, 'resyncing', 'az2')
+  const open = { kind: 'open', record: again, force: false, joined: false }
+  const opened = find(side.handle({ ...open, left: true }), 'persist').stored
+  assert.deepEqual(
+    [opened.consistent, opened.divergent, opened.outOfTouchMs, opened.baseEpoch],
+    [true, false, 1_001_000 + 400, 0],
+  )
+  side.handle({ kind: 'link_up', hello: replicaHello(again, { role: 'writer' }), logFrom: null })
+  const begin = { kind: 'message', message: { kind: 'copy_begin', sequence: 3 } }
+  const { id } = find(side.handle(begin), 'keep_copy')
+  const receiving = find(side.handle({ kind: 'kept', id, ok: true }), 'persist').stored
+  assert.deepEqual([receiving.consistent, receiving.kept], [false, id])
+  assert.equal(receiving.outOfTouchMs, opened.outOfTouchMs, 'it lacks what came since the stop')
+  side.handle({ kind: 'link_down' })
+  const taken = side.open(recordOf(8, 'failed_over'), true)
+  assert.equal(find(taken, 'restore_kept').id, id)
+  assert.equal(find(taken, 'persist').stored.consistent, true)
+})
+
+test('a session that is opened again after its volumes were changed, or after the middle of a copy, keeps nothing', () => {
+  const again = recordOf(7, 'resyncing', 'az2')
+  for (const { file, left } of [
+    { file: ended(following).file, left: false },
+    { file: ended(overwritten).file, left: true },
+  ]) {
+    const side = new AbleSide(file, null)
+    side.handle({ kind: 'start' })
+    const opened = side.handle({ kind: 'open', record: again, force: false, joined: false, left })
+    const { consistent, outOfTouchMs } = find(opened, 'persist').stored
+    assert.deepEqual([consistent, outOfTouchMs], [false, null])
+    side.handle({ kind: 'link_up', hello: replicaHello(again, { role: 'writer' }), logFrom: null })
+    const begin = { kind: 'message', message: { kind: 'copy_begin', sequence: 3 } }
+    assert.ok(!kinds(side.handle(begin)).includes('keep_copy'))
+  }
+})
+
+test('a copy that was out of touch before its session was closed lacks what came since then', () => {
+  const { file } = ended({ ...following, outOfTouchMs: 77 })
+  assert.equal(file.outOfTouchMs, 77)
+  const { file: behind } = ended({ record: recordOf(5, 'resyncing', 'az2') })
+  assert.equal(behind.outOfTouchMs, null, 'how long production had been alone is not known here')
+})
+
+test('a resync that begins notes since when the copy that it keeps falls behind', () => {
+  const behind = stored({ record: recordOf(5, 'resyncing', 'az2'), consistent: true, baseEpoch: 2 })
+  const side = new AbleSide(behind, 10)
+  side.handle({ kind: 'start' })
+  side.tick()
+  const hello = replicaHello(behind.record, { role: 'writer' })
+  side.handle({ kind: 'link_up', hello, logFrom: null })
+  const begin = { kind: 'message', message: { kind: 'copy_begin', sequence: 3 } }
+  const { id } = find(side.handle(begin), 'keep_copy')
+  const kept = find(side.handle({ kind: 'kept', id, ok: true }), 'persist').stored
+  assert.equal(kept.outOfTouchMs, 1_001_000 + 400)
+  side.handle({ kind: 'message', message: { kind: 'rise', epoch: 6, members: [1] } })
+  const risen = { kind: 'epoch', record: recordOf(6, 'in_sync', 'az2') }
+  assert.equal(
+    find(side.handle({ kind: 'message', message: risen }), 'persist').stored.outOfTouchMs,
+    null,
+  )
 })

@@ -43,12 +43,13 @@ export function catchUp(s: SessionState, sequence: number): void {
 }
 
 /** A block resync begins behind `sequence`. */
-export function copyBegin(s: SessionState, sequence: number): void {
-  const { record, consistent, divergent, kept, ackedAlone } = s.stored
+export function copyBegin(s: SessionState, now: number, sequence: number): void {
+  const { record, kept, ackedAlone } = s.stored
   if (record.state !== 'resyncing' || s.phase === 'receiving' || s.keeping !== null) return
   // In the middle of a resync the copy that was kept at its beginning is the one.
-  const worth = consistent || (divergent && kept === null)
-  if (s.settings.keepsCopies !== true || !worth) return receive(s, sequence, kept, ackedAlone)
+  if (s.settings.keepsCopies !== true || !s.holdsState) {
+    return receive(s, now, sequence, kept, ackedAlone)
+  }
   if (kept !== null) s.do({ kind: 'release_kept', id: kept, divergence: ackedAlone })
   s.keeping = { id: nextKept(s.stored), sequence }
   s.do({ kind: 'keep_copy', id: s.keeping.id })
@@ -68,20 +69,23 @@ export function keptCopy(s: SessionState, now: number, id: string, ok: boolean):
     return s.dropLink(false)
   }
   // What an older one preserved of this side's own writes was released as a divergence already.
-  receive(s, keeping.sequence, id, s.stored.kept === null && s.stored.ackedAlone)
+  receive(s, now, keeping.sequence, id, s.stored.kept === null && s.stored.ackedAlone)
 }
 
 function receive(
   s: SessionState,
+  now: number,
   sequence: number,
   kept: string | null,
   ackedAlone: boolean,
 ): void {
   // Whatever a loss of power took is not made good before the next rise, although the numbers are exact from here on.
   const exact = s.stored.exact && s.numbered
+  // From here on the kept copy falls behind; unless it has done so for longer.
+  const outOfTouchMs = s.stored.outOfTouchMs ?? (kept === null ? null : s.wallMs(now))
   s.gate.applied(sequence)
   s.numbered = true
-  s.persist({ consistent: false, clean: null, exact, kept, ackedAlone })
+  s.persist({ consistent: false, clean: null, exact, kept, ackedAlone, outOfTouchMs })
   s.do({ kind: 'applied_from' })
   s.move('receiving')
 }
@@ -119,8 +123,7 @@ export function replicaTick(s: SessionState, now: number): void {
   }
   const behind = record.state === 'in_sync' || (ALONE.has(record.state) && s.stored.consistent)
   const silent = now - s.silence.answeredMs
-  if (!behind || s.phase !== 'waiting' || outOfTouchMs !== null || s.wallAheadMs === null) return
-  if (silent > s.settings.silenceMs) {
-    s.persist({ outOfTouchMs: Math.round(now + s.wallAheadMs - silent) })
-  }
+  const silentSinceMs = s.wallMs(now - silent)
+  if (!behind || s.phase !== 'waiting' || outOfTouchMs !== null || silentSinceMs === null) return
+  if (silent > s.settings.silenceMs) s.persist({ outOfTouchMs: silentSinceMs })
 }

@@ -163,6 +163,20 @@ export class SessionState {
     this.persist({ kept: null, ackedAlone: ackedAlone && restored })
   }
 
+  /**
+   * What the volumes hold is some state of the group, which a resync must not destroy. A side that was the writer overwrites its own only
+   * when that is kept, where copies are kept at all.
+   */
+  get holdsState(): boolean {
+    const { consistent, divergent, kept } = this.stored
+    return consistent || (divergent && kept === null && this.settings.keepsCopies === true)
+  }
+
+  /** The wall clock now, ms; null: no tick has told it yet. */
+  wallMs(now: number): number | null {
+    return this.wallAheadMs === null ? null : Math.round(now + this.wallAheadMs)
+  }
+
   /** The session is over here. */
   end(): void {
     const { kept, consistent } = this.stored
@@ -173,9 +187,10 @@ export class SessionState {
       this.persist({ consistent: true, kept: null })
       this.do({ kind: 'release_kept', id: kept, divergence: false })
     } else this.dropKept(false)
-    const here = this.stored.record.writer === this.settings.site
     this.served = false
-    this.do({ kind: 'end', serving: here ? 'standalone' : 'standby' })
+    const here = this.stored.record.writer === this.settings.site
+    if (here) this.do({ kind: 'end', serving: 'standalone', copy: false })
+    else this.do({ kind: 'end', serving: 'standby', copy: this.holdsState })
     if (this.phase !== 'closed') this.move('closed')
   }
 }

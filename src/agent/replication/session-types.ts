@@ -46,7 +46,10 @@ export interface StoredSession {
   /** Writer: it was asked to stand still for a switch, and the witness may have committed that switch since. Until it is shown a newer record it does
    *  not go on unwitnessed. */
   readonly offered: boolean
-  /** Replica: wall clock, ms, since when the writer has not been heard although the record says in_sync or solo; null: in touch. */
+  /**
+   * Replica: wall clock, ms, since when what is here (in a resync: what is kept) may lack what the writer answered: it has not been heard
+   * although the record says in_sync or solo, its session was closed, or a resync began. null: in touch, or not known.
+   */
   readonly outOfTouchMs: number | null
 }
 
@@ -113,6 +116,8 @@ export type SessionEvent =
       readonly joined: boolean
       /** The old writer has persisted a record under which it answers nothing: its contact is over already. */
       readonly gaveUp?: boolean
+      /** Volumes of this site still hold, untouched, the copy that this session left in them when it ended here (`end` with `copy`). */
+      readonly left?: boolean
     }
   /** Members were added or grew. */
   | { readonly kind: 'members_changed'; readonly now: number }
@@ -182,8 +187,12 @@ export type SessionEffect =
   /** Exports refuse to open with the reason; connections are dropped; I/O that waits is failed. Also at a writer whose group is
    *  frozen: what it had numbered stays numbered, and frames that are kept for the replica stay. `serve` ends it. */
   | { readonly kind: 'refuse'; readonly reason: string }
-  /** The session is over: volumes are served plainly, without dropping connections, or refuse. */
-  | { readonly kind: 'end'; readonly serving: 'standalone' | 'standby' }
+  /**
+   * The session is over: volumes are served plainly, without dropping connections, or refuse. `copy`: what they hold is a state of the group.
+   * It is made durable and noted with each of them that was joined, before they refuse under the end; whoever changes one of them takes
+   * that note away first. Where it cannot be made durable nothing is noted.
+   */
+  | { readonly kind: 'end'; readonly serving: 'standalone' | 'standby'; readonly copy: boolean }
   /** Whether new writes are numbered, or wait. */
   | { readonly kind: 'input'; readonly open: boolean }
   /** Look at the gate: more may be answered now. */

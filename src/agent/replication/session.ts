@@ -343,7 +343,7 @@ export class Session {
       case 'catch_up':
         return writer ? undefined : catchUp(s, message.sequence)
       case 'copy_begin':
-        return writer ? undefined : copyBegin(s, message.sequence)
+        return writer ? undefined : copyBegin(s, now, message.sequence)
       case 'rise':
         return writer ? undefined : readyToRise(s, message.epoch, message.members)
       case 'epoch':

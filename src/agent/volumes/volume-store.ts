@@ -5,8 +5,15 @@ import type { Volume } from './volume.ts'
  *  under `pair`, and refused until that session is running */
 export type Serving =
   | { readonly mode: 'standalone' }
-  | { readonly mode: 'standby'; readonly reason: string }
+  | { readonly mode: 'standby'; readonly reason: string; readonly left?: LeftCopy }
   | { readonly mode: 'session'; readonly session: string; readonly pair: string }
+
+/** The session that ended here left its whole copy of a member in the volume, durably, and nobody has changed it since. */
+export interface LeftCopy {
+  readonly session: string
+  /** Of the record that ended it. */
+  readonly epoch: number
+}
 
 /** What the clients of a volume may do, at whichever site and in whatever role it is served. */
 export interface VolumeLimit {
@@ -66,6 +73,13 @@ export interface VolumeStore {
   /** Free space of the file system in bytes. */
   freeBytes(): Promise<number>
   close(): Promise<void>
+}
+
+/** Before the content of a volume outside of sessions is changed: it is no session's copy any more. Durable when it resolves. */
+export async function forgetLeftCopy(volumes: VolumeStore, id: string): Promise<void> {
+  const serving = volumes.record(id)?.serving
+  if (serving?.mode !== 'standby' || serving.left === undefined) return
+  await volumes.setServing(id, { mode: 'standby', reason: serving.reason })
 }
 
 /** The data of a volume that is being created: a hole of its size. */

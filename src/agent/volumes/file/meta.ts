@@ -1,4 +1,4 @@
-import type { Serving, VolumeLimit, VolumeRecord } from '../volume-store.ts'
+import type { LeftCopy, Serving, VolumeLimit, VolumeRecord } from '../volume-store.ts'
 
 /* meta.json of a volume; docs/formats/volume-files.md describes it for readers. Failure has a file of its own. */
 
@@ -66,13 +66,24 @@ const isRate = (value: unknown): value is number | null =>
 
 function decodeServing(value: unknown): Serving | undefined {
   if (!isRecord(value)) return undefined
-  const { mode, reason, session, pair } = value
+  const { mode, reason, session, pair, left } = value
   if (mode === 'standalone') return { mode }
-  if (mode === 'standby' && typeof reason === 'string') return { mode, reason }
+  if (mode === 'standby' && typeof reason === 'string') {
+    const copy = decodeLeft(left)
+    return copy === undefined ? { mode, reason } : { mode, reason, left: copy }
+  }
   if (mode === 'session' && typeof session === 'string' && typeof pair === 'string') {
     return { mode, session, pair }
   }
   return undefined
+}
+
+/** One that cannot be read is none. */
+function decodeLeft(value: unknown): LeftCopy | undefined {
+  if (!isRecord(value)) return undefined
+  const { session, epoch } = value
+  if (typeof session !== 'string' || !Number.isSafeInteger(epoch)) return undefined
+  return { session, epoch: Number(epoch) }
 }
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
