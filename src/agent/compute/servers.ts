@@ -147,8 +147,11 @@ class ServerTable implements Servers {
     return { output: lines === 0 ? output : lastLines(output, lines) }
   }
 
-  probe: GuestCommands['probe'] = async ({ server, probe, wait_ms }) =>
-    await this.#probes.probe(() => this.#known(server).probed, probe, wait_ms)
+  probe: GuestCommands['probe'] = async ({ server, probe, wait_ms, watch }) => {
+    const guest = () => this.#known(server).probed
+    if (watch === true) return this.#probes.watch(guest, probe)
+    return await this.#probes.probe(guest, probe, wait_ms)
+  }
 
   briefs(): ReturnType<GuestCommands['briefs']> {
     return [...this.#guests.values()].filter(({ exists }) => exists).map((guest) => guest.brief())
@@ -182,6 +185,7 @@ class ServerTable implements Servers {
     this.#closed = true
     this.#resting = true
     this.#cancelPoll()
+    this.#probes.close()
     // First the driver: whoever waits for a guest to power off stops waiting.
     await this.#options.driver.close()
     await Promise.all([...this.#guests.values()].map((guest) => guest.idle()))

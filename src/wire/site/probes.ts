@@ -42,6 +42,8 @@ export const ProbeRequest = Type.Object({
   probe: Probe,
   /** The agent answers when the probe succeeded or this has passed. */
   wait_ms: Type.Integer({ minimum: 0, maximum: PROBE_MS_MAX }),
+  /** True: it answers at once with what is known, and goes on looking for a minute after the last question. `wait_ms` counts for nothing then. */
+  watch: Type.Optional(Type.Boolean()),
 })
 export type ProbeRequest = Static<typeof ProbeRequest>
 

@@ -9,7 +9,12 @@ import { type Clock, sleep } from '#base/clock.ts'
  * Source: QEMU's documentation of the guest agent protocol. */
 
 const DELIMITER = 0xff
-const LINE_BYTES_MAX = 1024 * 1024
+const LINE_FEED = 0x0a
+/** Of one answer; an agent that says more is cut off. A command that prints more than about 700 KiB is one. */
+export const LINE_BYTES_MAX = 1024 * 1024
+/** Of everything that is said over one connection. A status is asked for ten times a second, for 20 s at most. */
+export const TALK_BYTES_MAX = 4 * LINE_BYTES_MAX
+const LINES_MAX = 1_000
 const LOOK_MS = 100
 /** An agent that is there answers a sync at once. */
 const SYNC_MS = 1_500
@@ -34,6 +39,7 @@ export async function runInGuest(
     connection.write(`${JSON.stringify({ execute, arguments: args })}\n`)
     return answerOf(await lines.next(left(), clock))
   }
+  const cut = () => failed(undefined, lines.problem ?? 'it did not end in time')
   try {
     const mark = randomInt(1, 2 ** 31)
     connection.write(Buffer.from([DELIMITER]))
@@ -43,19 +49,21 @@ export async function runInGuest(
     const syncEndMs = Math.min(endMs, clock.bootMs() + SYNC_MS)
     for (;;) {
       const line = await lines.next(Math.max(0, syncEndMs - clock.bootMs()), clock)
-      if (line === undefined) return { kind: 'no_agent' }
+      if (line === undefined) return lines.problem === undefined ? { kind: 'no_agent' } : cut()
       if (answerOf(line)?.value === mark) break
     }
     const [path, ...arg] = command
     const started = await ask('guest-exec', { path, arg, 'capture-output': true })
     const pid = fieldOf(started?.value, 'pid')
-    if (typeof pid !== 'number') return failed(started, 'the guest agent did not start it')
+    if (typeof pid !== 'number') {
+      return failed(started, lines.problem ?? 'the guest agent did not start it')
+    }
     for (;;) {
       const status = await ask('guest-exec-status', { pid })
-      if (status === undefined) return failed(status, 'it did not end in time')
+      if (status === undefined) return cut()
       if (fieldOf(status.value, 'exited') === true) return exited(status.value)
       if (status.problem !== undefined) return failed(status, '')
-      if (left() === 0) return failed(undefined, 'it did not end in time')
+      if (left() === 0) return cut()
       await sleep(clock, Math.min(LOOK_MS, left()))
     }
   } finally {
@@ -105,45 +113,98 @@ function fieldOf(value: unknown, name: string): unknown {
   return Object.entries(value).find(([key]) => key === name)?.[1]
 }
 
-/** Lines as they come. A connection that ends has no more. */
+/**
+ * Lines as they come. A connection that ends has no more. What is on the other side is a guest: at most one line's worth of bytes is held, and
+ * while a line waits to be read nothing more is taken from the channel.
+ */
 class Lines {
-  #bytes: Buffer = Buffer.alloc(0)
-  readonly #lines: string[] = []
-  #ended = false
+  readonly #connection: Duplex
+  /** What came and was not read yet lies between the two. */
+  #bytes: Buffer = Buffer.alloc(4 * 1024)
+  #start = 0
+  #end = 0
+  #talkBytes = 0
+  #lines = 0
+  #over = false
   #wake: () => void = () => undefined
+  /** Why nothing more is read; undefined: that is not so. */
+  problem: string | undefined
 
   constructor(connection: Duplex) {
-    connection.on('data', (chunk: Buffer) => this.#take(chunk, connection))
+    this.#connection = connection
+    connection.on('data', (chunk: Buffer) => this.#take(chunk))
     connection.on('error', () => undefined) // `close` follows
     connection.once('close', () => {
-      this.#ended = true
+      this.#over = true
       this.#wake()
     })
   }
 
-  #take(chunk: Buffer, connection: Duplex): void {
-    this.#bytes = Buffer.concat([this.#bytes, chunk])
-    for (let end = this.#bytes.indexOf(10); end >= 0; end = this.#bytes.indexOf(10)) {
-      const line = this.#bytes.subarray(0, end)
-      this.#lines.push(line.subarray(line.lastIndexOf(DELIMITER) + 1).toString())
-      this.#bytes = this.#bytes.subarray(end + 1)
+  #take(chunk: Buffer): void {
+    this.#talkBytes += chunk.length
+    const hasEnd = chunk.includes(LINE_FEED)
+    if (this.#talkBytes > TALK_BYTES_MAX) return this.#cutOff('more than anybody asked for')
+    if (!hasEnd && this.#end - this.#start + chunk.length > LINE_BYTES_MAX) {
+      return this.#cutOff('more than fits into an answer')
     }
-    if (this.#bytes.length > LINE_BYTES_MAX) connection.destroy()
+    this.#makeRoom(chunk.length)
+    chunk.copy(this.#bytes, this.#end)
+    this.#end += chunk.length
+    if (hasEnd) this.#connection.pause()
     this.#wake()
   }
 
-  /** undefined: none came within `limitMs`. */
-  async next(limitMs: number, clock: Clock): Promise<string | undefined> {
-    if (this.#lines.length === 0 && !this.#ended) {
-      let cancel = () => {}
-      await new Promise<void>((resolve) => {
-        this.#wake = () => {
-          if (this.#lines.length > 0 || this.#ended) resolve()
-        }
-        cancel = clock.after(limitMs, resolve)
-      })
-      cancel()
+  #makeRoom(bytes: number): void {
+    const held = this.#end - this.#start
+    if (held + bytes > this.#bytes.length) {
+      const larger = Buffer.alloc(2 ** Math.ceil(Math.log2(held + bytes)))
+      this.#bytes.copy(larger, 0, this.#start, this.#end)
+      this.#bytes = larger
+    } else if (this.#end + bytes > this.#bytes.length) {
+      this.#bytes.copyWithin(0, this.#start, this.#end)
+    } else return
+    this.#start = 0
+    this.#end = held
+  }
+
+  #cutOff(what: string): void {
+    this.problem = `the guest agent says ${what}`
+    this.#start = this.#end
+    this.#over = true
+    this.#connection.destroy()
+    this.#wake()
+  }
+
+  /** undefined: there is no whole line yet. */
+  #line(): string | undefined {
+    const held = this.#bytes.subarray(this.#start, this.#end)
+    const length = held.indexOf(LINE_FEED)
+    if (length < 0) {
+      this.#connection.resume()
+      return undefined
     }
-    return this.#lines.shift()
+    if (++this.#lines > LINES_MAX) {
+      this.#cutOff('more than anybody asked for')
+      return undefined
+    }
+    this.#start += length + 1
+    const line = held.subarray(0, length)
+    return line.subarray(line.lastIndexOf(DELIMITER) + 1).toString()
+  }
+
+  /** undefined: none came within `limitMs`, or none comes any more. */
+  async next(limitMs: number, clock: Clock): Promise<string | undefined> {
+    const ready = this.#line()
+    if (ready !== undefined || this.#over) return ready
+    return await new Promise<string | undefined>((resolve) => {
+      const cancel = clock.after(limitMs, () => resolve(undefined))
+      this.#wake = () => {
+        const line = this.#line()
+        if (line === undefined && !this.#over) return
+        cancel()
+        this.#wake = () => undefined
+        resolve(line)
+      }
+    })
   }
 }

@@ -6,7 +6,7 @@ import { systemClock } from '#base/system/clock.ts'
 import type { Probe } from '#wire/site/probes.ts'
 import type { ComputeDriver, NetworkAnswer, NetworkQuestion } from '../driver.ts'
 import { definitionOf } from '../switch/nic.test-kit.ts'
-import { runInGuest } from './guest-agent.ts'
+import { LINE_BYTES_MAX, runInGuest, TALK_BYTES_MAX } from './guest-agent.ts'
 import { BODY_BYTES_MAX, parseHttp } from './http-answer.ts'
 import { type Probed, Probes } from './probes.ts'
 
@@ -72,6 +72,7 @@ function probesOf(played: Played) {
   const probes = new Probes(driver, clock)
   return {
     clock,
+    probes,
     probe: (probe: Probe, waitMs = 0, found = guest()) => probes.probe(() => found, probe, waitMs),
   }
 }
@@ -219,4 +220,91 @@ test('a guest without an agent, and a command without an end, are found out in t
   assert.equal(silent.destroyed, true)
   const hanging = await runInGuest(playedAgent(), ['hang'], 300, systemClock)
   assert.deepEqual(hanging, { kind: 'failed', reason: 'it did not end in time' })
+})
+
+/** Says `piece` again and again, as fast as it is taken, and counts the bytes that were. */
+function flood(piece: Buffer): { readonly connection: Duplex; readonly said: () => number } {
+  const [ours, theirs] = duplexPair()
+  let said = 0
+  const push = () => {
+    while (!ours.destroyed) {
+      said += piece.length
+      if (!theirs.write(piece)) break
+    }
+  }
+  theirs.on('drain', push)
+  theirs.on('error', () => undefined)
+  push()
+  return { connection: ours, said: () => said }
+}
+
+test('a guest that never ends its line, or its talk, is cut off and costs what one answer may cost', async () => {
+  const endless = flood(Buffer.alloc(1_000, 'x'))
+  const cut = await runInGuest(endless.connection, ['true'], 10_000, systemClock)
+  assert.deepEqual(cut, {
+    kind: 'failed',
+    reason: 'the guest agent says more than fits into an answer',
+  })
+  assert.equal(endless.connection.destroyed, true)
+  assert.ok(endless.said() <= 2 * LINE_BYTES_MAX, `${endless.said()} bytes were taken`)
+  const talkative = flood(Buffer.from('{}\n'.repeat(1_000)))
+  const said = await runInGuest(talkative.connection, ['true'], 10_000, systemClock)
+  assert.deepEqual(said, {
+    kind: 'failed',
+    reason: 'the guest agent says more than anybody asked for',
+  })
+  assert.ok(talkative.said() <= 2 * TALK_BYTES_MAX)
+})
+
+test('while a line waits to be read, nothing more is taken from a guest', async () => {
+  const [ours, theirs] = duplexPair()
+  let taken = 0
+  theirs.on('data', () => undefined)
+  const push = () => {
+    while (taken < 8 * LINE_BYTES_MAX) {
+      taken += 3_000
+      if (!theirs.write('{}\n'.repeat(1_000))) return
+    }
+  }
+  theirs.on('drain', push)
+  push()
+  // The time of the first question is over at once, so nobody reads the second line.
+  const run = await runInGuest(ours, ['true'], 0, systemClock)
+  assert.equal(run.kind, 'failed')
+  assert.ok(taken < LINE_BYTES_MAX, `${taken} bytes were taken`)
+})
+
+test('a watch answers at once, goes on by itself, and keeps the moment of the first success', async () => {
+  let looks = 0
+  const { probes, clock } = probesOf({ console: () => (++looks < 4 ? '' : 'READY\n') })
+  clock.now = 1_000
+  const wanted: Probe = { kind: 'boot', marker: 'READY' }
+  const first = probes.watch(() => guest(), wanted)
+  assert.deepEqual([first.ok, first.detail], [false, 'the first look is under way'])
+  while (looks < 4) await new Promise(setImmediate)
+  await new Promise(setImmediate)
+  clock.now += 20_000
+  const later = probes.watch(() => guest(), wanted)
+  assert.deepEqual([later.ok, later.since_start_ms], [true, 1_750])
+  assert.equal(looks, 4, 'nobody looks again at what has succeeded')
+  probes.close()
+})
+
+test('a watch ends when nobody asks for a minute, and when its guest was started anew', async () => {
+  let looks = 0
+  const { probes, clock } = probesOf({ console: () => (looks++, '') })
+  probes.watch(() => guest(), { kind: 'boot', marker: 'never' })
+  while (clock.now <= 60_000) await new Promise(setImmediate)
+  await new Promise(setImmediate)
+  const before = looks
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+  assert.equal(looks, before)
+  let sinceMs = 1_000_000
+  probes.watch(() => guest({ sinceMs }), { kind: 'boot', marker: 'anew' })
+  sinceMs += 1
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+  const after = looks
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+  assert.ok(looks - before <= 2 && looks === after)
+  probes.close()
 })

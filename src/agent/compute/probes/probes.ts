@@ -1,8 +1,10 @@
 import { type Clock, sleep } from '#base/clock.ts'
-import type { Probe, ProbeAnswer } from '#wire/site/probes.ts'
+import { isFault } from '#base/fault.ts'
+import { type Probe, type ProbeAnswer, PROBE_MS_MAX } from '#wire/site/probes.ts'
 import type { Power, ServerDefinition } from '#wire/site/servers.ts'
 import type { ComputeDriver } from '../driver.ts'
 import { type Look, lookOnce } from './attempt.ts'
+import { Watches } from './watches.ts'
 
 /* Probes wait: a guest that is asked too early is asked again until it succeeds or the time is over. What succeeded once stays known with its
  * time for as long as this guest runs, so that whoever asks again after a lost answer hears the same figure. */
@@ -29,10 +31,31 @@ export class Probes {
   readonly #clock: Clock
   /** Time from the start to the first success, by guest, start and probe. */
   readonly #known = new Map<string, number>()
+  readonly #watches: Watches
 
   constructor(driver: ComputeDriver, clock: Clock) {
     this.#driver = driver
     this.#clock = clock
+    this.#watches = new Watches(clock)
+  }
+
+  close(): void {
+    this.#watches.close()
+  }
+
+  /** What is known of it, at once; see watches.ts. `guest` throws when the server is no longer known. */
+  watch(guest: () => Probed, probe: Probe): ProbeAnswer {
+    const { definition, sinceMs } = guest()
+    return this.#watches.ask(keyOf(definition.server, sinceMs, probe), async () => {
+      const now = guest()
+      if (now.sinceMs !== sinceMs) throw new Error('the guest was started anew')
+      try {
+        return await this.#once(now, probe, this.#clock.bootMs() + limitOf(probe))
+      } catch (error) {
+        if (!isFault(error)) throw error
+        return answerOf({ ok: false, detail: error.message, output: '' })
+      }
+    })
   }
 
   /** `guest` throws when the server is no longer known. */
@@ -57,7 +80,7 @@ export class Probes {
     const { driver, clock } = { driver: this.#driver, clock: this.#clock }
     const look = await lookOnce(probe, { driver, clock, definition, limitMs })
     if (!look.ok) return answerOf(look)
-    const key = JSON.stringify([definition.server, sinceMs, probe])
+    const key = keyOf(definition.server, sinceMs, probe)
     const known = this.#known.get(key) ?? Math.max(0, clock.wallMs() - sinceMs)
     this.#known.set(key, known)
     const oldest = this.#known.size > KNOWN_MAX ? this.#known.keys().next().value : undefined
@@ -65,6 +88,11 @@ export class Probes {
     return answerOf(look, known)
   }
 }
+
+const keyOf = (server: string, sinceMs: number, probe: Probe): string =>
+  JSON.stringify([server, sinceMs, probe])
+
+const limitOf = ({ kind }: Probe): number => (kind === 'command' ? PROBE_MS_MAX : LOOK_MS_MAX)
 
 const answerOf = (
   { ok, detail, output }: Look,
