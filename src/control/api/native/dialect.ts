@@ -1,5 +1,7 @@
 import swagger from '@fastify/swagger'
 import type { Api, Dialect } from '../http/dialect.ts'
+import { backupRateRoutes } from './backup-rates.ts'
+import { backupRoutes } from './backups.ts'
 import { drillScheduleRoutes } from './drill-schedules.ts'
 import { drillRoutes } from './drills.ts'
 import { errorBody, NATIVE_COMMON, refusalOfFault } from './errors.ts'
@@ -47,6 +49,8 @@ export function nativeDialect(services: NativeServices): Dialect {
         divergenceRoutes(api, services)
         snapshotRoutes(api, services)
         replicaRoutes(api, services)
+        backupRoutes(api, services)
+        backupRateRoutes(api, services)
         drillRoutes(api, services)
         drillScheduleRoutes(api, services)
         operationRoutes(api, services)

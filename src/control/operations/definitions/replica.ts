@@ -1,4 +1,5 @@
 import { Fault, fault } from '#base/fault.ts'
+import { rateOf } from '#control/resources/backup-rates.ts'
 import {
   diskBackupsOf,
   itemStatus,
@@ -132,6 +133,7 @@ async function send(ctx: Context): Promise<ReplicaInfo> {
   const { record, item, checkpoint } = await about(services.store.db, ctx)
   const base = await baseOf(services.store.db, record, item)
   const site = siteOfVault(services, item.resource_az)
+  const rate = await rateOf(services.store.db, 'copy', 0)
   let admission: Admission | null = null
   let made = 0
   return await followWork(
@@ -153,7 +155,7 @@ async function send(ctx: Context): Promise<ReplicaInfo> {
           base,
           target: admission.target,
           accelerate: record.accelerate === 1,
-          rate_bytes: 0,
+          rate_bytes: rate,
         },
         { signal },
       )
@@ -246,6 +248,8 @@ async function describe(
     resource_az: item.resource_az,
     incremental: item.incremental === 1,
     scheduled: item.scheduled === 1,
+    // What people sent, only people remove.
+    source_policy: record.scheduled === 1 && item.scheduled === 1 ? record.policy : null,
     size_mb: item.size_mb,
     average_speed: item.average_speed,
     space_saving: item.space_saving,
