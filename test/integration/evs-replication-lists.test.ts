@@ -8,7 +8,15 @@ import { imageId } from '#control/resources/images.ts'
 import type { VolumeRow } from '#control/store/tables/resources.ts'
 import { ApiLab, REGION } from '../support/api.ts'
 import { assertGo, type GoType } from '../support/go-types.ts'
-import { disksOfPairs, groupRow, insertRows, pairRow, volumeRow } from '../support/group-rows.ts'
+import {
+  disksOfPairs,
+  groupRow,
+  insertGroupsInSync,
+  insertRows,
+  pairRow,
+  reportOf,
+  volumeRow,
+} from '../support/group-rows.ts'
 import { insertServers } from '../support/server-rows.ts'
 import { OpenStack } from '../support/openstack-cli.ts'
 
@@ -29,6 +37,8 @@ before(async () => {
   await insertRows(lab.store, seeded.rows)
 })
 after(async () => await lab.stop())
+
+type Shown = Readonly<Record<string, unknown>>
 
 const AT = Date.UTC(2024, 0, 2, 3, 4, 5)
 
@@ -296,6 +306,63 @@ test('what keeps a disk from growing by itself keeps it from growing in its grou
   assert.equal((await extend(2, 400))?.code, 'EVS.1066')
   await hold(server.volume)
   await serverIs('stopped')
+})
+
+test('what sites say or no longer say changes the time of change with what is shown, and only then', async () => {
+  const made = await insertGroupsInSync(lab.store, project, { groups: 1, pairsPerGroup: 2 })
+  const [group] = made.groups
+  assert.ok(group !== undefined)
+  await lab.store.write((tx) =>
+    tx.updateTable('protection_groups').set({ form: 'evs' }).where('id', '=', group.id).execute(),
+  )
+  const report = async () => await lab.agents.receive(reportOf('az1', made.sessions))
+  type Look = readonly [unknown, unknown, unknown]
+  const looks = async () => {
+    const list = (await get(`${PAIRS()}?replication_consistency_group_id=${group.id}`))[
+      'replications'
+    ]
+    const shown = (await get(`${GROUPS()}/${group.id}`)) as unknown as Record<string, Shown>
+    const all = [...(list ?? []), shown['replication_consistency_group'] ?? {}]
+    return all.map(
+      (one): Look => [one['replication_status'], one['fault_level'], one['updated_at'] ?? ''],
+    )
+  }
+  const since = async (time: unknown) =>
+    (await get(`${PAIRS()}?changes-since=${String(time)}`))['replications']
+      ?.map((one) => one['id'])
+      .sort()
+  const ids = made.pairs.map(({ id }) => id).sort()
+  const passed = async (wanted: Look, before: readonly Look[]) => {
+    lab.clock.advance(5_000)
+    const now = await looks()
+    for (const [at, [status, level, time]] of now.entries()) {
+      assert.deepEqual([status, level], [wanted[0], wanted[1]])
+      assert.ok(
+        String(time) > String(before[at]?.[2]),
+        `${String(time)} after ${String(before[at]?.[2])}`,
+      )
+    }
+    // Nothing has changed since: the time stands, also for who asks what has changed.
+    lab.clock.advance(500)
+    if (wanted[0] === 'active') await report()
+    assert.deepEqual(await looks(), now)
+    assert.deepEqual(await since(now[0]?.[2]), ids)
+    return now
+  }
+  await report()
+  const first = await looks()
+  assert.deepEqual(first[0]?.slice(0, 2), ['active', '0'])
+  const silent = await passed(['inactive', '2', null], first)
+  lab.clock.advance(5_000)
+  await report()
+  const heard = await looks()
+  assert.deepEqual(heard[2]?.slice(0, 2), ['active', '0'])
+  assert.ok(heard.every((one, at) => String(one[2]) > String(silent[at]?.[2])))
+  await passed(['inactive', '2', null], heard)
+  await lab.store.write(async (tx) => {
+    await tx.deleteFrom('replication_pairs').where('group_id', '=', group.id).execute()
+    await tx.deleteFrom('protection_groups').where('id', '=', group.id).execute()
+  })
 })
 
 /** The answer to a request that waits, with the clock moving on until it is there. */

@@ -128,6 +128,7 @@ export async function updateGroup(
 
 export async function deleteGroupRow(tx: Transaction, id: string): Promise<void> {
   await tx.deleteFrom('protection_groups').where('id', '=', id).execute()
+  await tx.deleteFrom('shown_replications').where('id', '=', id).execute()
 }
 
 // ---------------------------------------------------------------- pairs
@@ -255,4 +256,5 @@ export async function placePair(
 
 export async function deletePairRow(tx: Transaction, id: string): Promise<void> {
   await tx.deleteFrom('replication_pairs').where('id', '=', id).execute()
+  await tx.deleteFrom('shown_replications').where('id', '=', id).execute()
 }

@@ -96,30 +96,28 @@ export function consistencyGroupRoutes(app: Api, services: EvsServices): void {
 
   app.get(GROUPS_BASE, async (request) => {
     const project = projectOf(request)
-    return await store.read(async (db) => {
+    const { groups, pairs } = await replicationObjects(services, async (db) => {
       const rows = await listGroups(db, project, 'evs')
       const ids = new Set(rows.map((group) => group.id))
-      const pairs = (await listPairs(db, project)).filter((pair) => ids.has(pair.group_id))
-      const { groups } = await replicationObjects(db, services, rows, pairs)
-      const disks = Map.groupBy(pairs, (pair) => pair.group_id)
-      const disksOf = (id: string) =>
-        (disks.get(id) ?? []).flatMap((pair) => [pair.source_volume, pair.target_volume])
-      const page = selectReplications(groups, request.query as Query, SORT_KEYS, ({ id }) =>
-        disksOf(id),
-      )
-      return { replication_consistency_groups: page }
+      const own = (await listPairs(db, project)).filter((pair) => ids.has(pair.group_id))
+      return { groups: rows, pairs: own }
     })
+    const disks = new Map(pairs.map((pair) => [pair.id, pair.volume_ids.split(',')]))
+    const query = request.query as Query
+    const page = selectReplications(groups, query, SORT_KEYS, (group) =>
+      group.replication_ids.flatMap((id) => disks.get(id) ?? []),
+    )
+    return { replication_consistency_groups: page }
   })
 
   app.get(one, { schema: { params: GroupPath } }, async (request) => {
     const id = groupId(request.params)
-    return await store.read(async (db) => {
+    const { groups } = await replicationObjects(services, async (db) => {
       const group = await findGroup(db, projectOf(request), id, 'evs')
       if (group === undefined) throw groupUnknown()
-      const pairs = await pairsOfGroup(db, id)
-      const { groups } = await replicationObjects(db, services, [group], pairs)
-      return { [ENVELOPE]: groups[0] }
+      return { groups: [group], pairs: await pairsOfGroup(db, id) }
     })
+    return { [ENVELOPE]: groups[0] }
   })
 
   app.put(

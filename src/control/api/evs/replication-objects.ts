@@ -8,9 +8,16 @@ import {
   volumeAt,
 } from '#control/resources/groups.ts'
 import { latestChanges, readOwnership } from '#control/resources/sync.ts'
+import { readShown, writeShown } from '#control/resources/shown-replications.ts'
 import { readVolumes } from '#control/resources/volumes.ts'
+import { toJson } from '#control/store/json.ts'
 import type { Queries } from '#control/store/store.ts'
-import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import type {
+  ProtectionGroupRow,
+  ReplicationPairRow,
+  ShownReplicationRow,
+} from '#control/store/tables/resources.ts'
+import { stampOf } from '#domain/shown-stamp.ts'
 import type { SyncView } from '#domain/sync-view.ts'
 import { evsTime } from './codec.ts'
 import {
@@ -69,21 +76,68 @@ export const groupAccepted = (group: ProtectionGroupRow) => ({
   updated_at: changedAt(group.created_at, group.updated_at),
 })
 
-export type ReplicationObject = Awaited<ReturnType<typeof replicationObjects>>['pairs'][number]
-export type ConsistencyGroupObject = Awaited<
-  ReturnType<typeof replicationObjects>
->['groups'][number]
-
 /**
- * The objects of these groups and of these pairs, whose groups are among them. A group is judged by all of its pairs, so `pairs` has to have them
- * all. What changes the record of a session changes the group and its pairs, so `updated_at` follows it.
+ * The objects of the groups and of the pairs that `read` finds; the groups of the pairs are among them. A group is judged by all of its pairs, so they
+ * all have to be there. `updated_at` is since when they are shown so; how they are shown is kept before anybody sees it.
  */
 export async function replicationObjects(
-  db: Queries,
   services: EvsServices,
-  groups: readonly ProtectionGroupRow[],
-  pairs: readonly ReplicationPairRow[],
+  read: (db: Queries) => Promise<ReplicationRows>,
 ) {
+  const { seen, last } = await services.store.read(async (db) => {
+    const rows = await read(db)
+    const seen = await lookAt(db, services, rows)
+    const ids = [...seen.pairs, ...seen.groups].map(({ object }) => object.id)
+    return { seen, last: await readShown(db, ids) }
+  })
+  const nowMs = services.clock.wallMs()
+  const kept: ShownReplicationRow[] = []
+  const stamped = <Shown extends Viewed>({ object, createdMs, recordedMs }: Seen<Shown>) => {
+    const { id } = object
+    const row = last.get(id)
+    const before = row === undefined ? null : { shown: row.shown, changedAt: row.changed_at }
+    const shown = viewOf(object)
+    const { changedAt: at, keep } = stampOf(before, shown, recordedMs, nowMs)
+    if (keep) kept.push({ id, shown, changed_at: at })
+    return { ...object, updated_at: changedAt(createdMs, at) }
+  }
+  const objects = { pairs: seen.pairs.map(stamped), groups: seen.groups.map(stamped) }
+  if (kept.length > 0) await services.store.write((tx) => writeShown(tx, kept))
+  return objects
+}
+
+export interface ReplicationRows {
+  readonly groups: readonly ProtectionGroupRow[]
+  readonly pairs: readonly ReplicationPairRow[]
+}
+
+interface Viewed {
+  readonly id: string
+  readonly status: string
+  readonly priority_station: string
+  readonly replication_status: string | null
+  readonly failure_detail: string | null
+  readonly fault_level: string
+}
+
+interface Seen<Shown extends Viewed> {
+  readonly object: Shown
+  readonly createdMs: number
+  /** The latest time of change that is recorded anywhere. */
+  readonly recordedMs: number
+}
+
+/** The states. What else is shown changes with a row; and the progress of a copy is no change of state. */
+const viewOf = (object: Viewed): string =>
+  toJson([
+    object.status,
+    object.replication_status,
+    object.priority_station,
+    object.failure_detail,
+    object.fault_level,
+  ])
+
+async function lookAt(db: Queries, services: EvsServices, { groups, pairs }: ReplicationRows) {
   const ids = groups.map((group) => group.id)
   const views = await loadSyncViews(db, services, groups, pairs)
   const records = await readOwnership(db, ids)
@@ -129,10 +183,11 @@ export async function replicationObjects(
     const linking = (LINKING.has(groupStatus(group)) && begun) || awaited(group)
     return level === '5' && linking ? '0' : level
   }
-  const times = (created: number, ...updated: (number | undefined)[]) => {
-    const last = Math.max(...updated.map((ms) => ms ?? 0))
-    return { created_at: evsTime(created), updated_at: changedAt(created, last) }
-  }
+  /** `updated_at` has its place among the members here, and its value when the object is stamped. */
+  const times = (created: number) => ({
+    created_at: evsTime(created),
+    updated_at: null as string | null,
+  })
 
   return {
     pairs: pairs.map((pair) => {
@@ -144,7 +199,8 @@ export async function replicationObjects(
       assert(volume !== undefined, 'a pair has two disks')
       const known = view?.pairs.get(pair.id)?.progress ?? null
       const failed = pairStatus(pair) === 'error'
-      return {
+      const recordedMs = Math.max(pair.updated_at, group.updated_at, changes.get(group.id) ?? 0)
+      const object = {
         id: pair.id,
         name: pair.name,
         description: pair.description,
@@ -152,7 +208,7 @@ export async function replicationObjects(
         replication_consistency_group_id: groupIdOf(pair, group),
         volume_ids: idsOf(pair, ','),
         priority_station: productionAz(group),
-        ...times(pair.created_at, pair.updated_at, group.updated_at, changes.get(group.id)),
+        ...times(pair.created_at),
         replication_model: MODEL,
         replication_status: replication,
         progress: shownProgress(replication, known, pair.progress),
@@ -165,17 +221,19 @@ export async function replicationObjects(
         }),
         fault_level: faultLevelOf([pair], group, view),
       }
+      return { object, createdMs: pair.created_at, recordedMs }
     }),
     groups: groups.map((group) => {
       const view = views.get(group.id)
       const own = byGroup.get(group.id) ?? []
-      return {
+      const recordedMs = Math.max(group.updated_at, changes.get(group.id) ?? 0)
+      const object = {
         id: group.id,
         name: group.name,
         description: group.description,
         status: GROUP_WORDS[groupStatus(group)],
         priority_station: productionAz(group),
-        ...times(group.created_at, group.updated_at, changes.get(group.id)),
+        ...times(group.created_at),
         replication_model: MODEL,
         replication_status: groupReplication(
           groupStatus(group),
@@ -187,6 +245,7 @@ export async function replicationObjects(
           : null,
         fault_level: faultLevelOf(own, group, view),
       }
+      return { object, createdMs: group.created_at, recordedMs }
     }),
   }
 }

@@ -77,25 +77,24 @@ export function replicationRoutes(app: Api, services: EvsServices): void {
 
   app.get(BASE, async (request) => {
     const project = projectOf(request)
-    return await store.read(async (db) => {
-      const groups = await listGroups(db, project)
-      const { pairs } = await replicationObjects(db, services, groups, await listPairs(db, project))
-      const query = request.query as Query
-      const page = selectReplications(pairs, query, SORT_KEYS, (pair) => pair.volume_ids.split(','))
-      return { replications: page }
-    })
+    const { pairs } = await replicationObjects(services, async (db) => ({
+      groups: await listGroups(db, project),
+      pairs: await listPairs(db, project),
+    }))
+    const query = request.query as Query
+    const page = selectReplications(pairs, query, SORT_KEYS, (pair) => pair.volume_ids.split(','))
+    return { replications: page }
   })
 
   app.get(`${BASE}/:replication_id`, { schema: { params: Path } }, async (request) => {
     const id = pairId(request.params.replication_id)
-    return await store.read(async (db) => {
+    const { pairs } = await replicationObjects(services, async (db) => {
       const pair = await findPair(db, projectOf(request), id)
       const group = pair === undefined ? undefined : await readGroup(db, pair.group_id)
       if (pair === undefined || group === undefined) throw refuse('EVS.5404')
-      const siblings = await pairsOfGroup(db, group.id)
-      const { pairs } = await replicationObjects(db, services, [group], siblings)
-      return { replication: pairs.find((one) => one.id === id) }
+      return { groups: [group], pairs: await pairsOfGroup(db, group.id) }
     })
+    return { replication: pairs.find((one) => one.id === id) }
   })
 
   app.delete(

@@ -12,7 +12,10 @@ import { replicationForms } from './0011-replication-forms.ts'
 import { volumeLimits } from './0012-volume-limits.ts'
 import { checkpoints } from './0013-checkpoints.ts'
 import { longLists } from './0014-long-lists.ts'
+import { drillRuns } from './0015-drill-runs.ts'
 import { recoveryAttempts } from './0016-recovery-attempts.ts'
+import { shownReplications } from './0017-shown-replications.ts'
+import { backupWorks } from './0018-backup-works.ts'
 import { backupForms } from './0019-backup-forms.ts'
 import type { Migration } from './migration.ts'
 
@@ -36,6 +39,9 @@ export const migrations: readonly Migration[] = [
   volumeLimits,
   checkpoints,
   longLists,
+  drillRuns,
   recoveryAttempts,
+  shownReplications,
+  backupWorks,
   backupForms,
 ]

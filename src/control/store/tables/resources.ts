@@ -7,6 +7,7 @@ export interface ResourceTables {
   volume_limits: VolumeLimitRow
   protection_groups: ProtectionGroupRow
   replication_pairs: ReplicationPairRow
+  shown_replications: ShownReplicationRow
   active_domains: ActiveDomainRow
   quotas: QuotaRow
   site_chores: SiteChoreRow
@@ -49,6 +50,16 @@ export interface VolumeTypeRow {
   /** JSON, TypeLimits of src/domain/volume-type.ts; null: nothing is limited. */
   limits: string | null
   created_at: number
+}
+
+/** How a pair or a group of the volume API was last shown. One that nobody has looked at has none. */
+export interface ShownReplicationRow {
+  /** Of the pair or the group. */
+  id: string
+  /** What is compared at the next look, JSON. */
+  shown: string
+  /** Since when it is shown so. */
+  changed_at: number
 }
 
 /** The last order about a volume to the site that holds it. Volumes that never had a limit have none. */
