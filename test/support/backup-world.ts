@@ -34,6 +34,8 @@ export class ScriptedSites {
   /** By command: how often it says `running` before it is done. */
   readonly slow = new Map<string, number>()
   readonly #asked = new Map<string, number>()
+  /** Names of the volumes in each checkpoint. */
+  readonly #volumes = new Map<string, readonly string[]>()
   /** Labels of the copies that were let in, by the checkpoints that they become. */
   readonly #admitted = new Map<string, Readonly<Record<string, string>>>()
   readonly client: SiteClient = {
@@ -69,6 +71,17 @@ export class ScriptedSites {
       }
       case 'replica.start':
         return this.#replica(request as ReplicaRequest)
+      case 'volume.create':
+      case 'volume.limit':
+      case 'vault.detach':
+        return {}
+      case 'vault.attach': {
+        const { checkpoint } = request as CommandRequest<'vault.attach'>
+        const [volume = ''] = this.#volumes.get(checkpoint) ?? []
+        return {
+          exports: [{ name: `checkpoint/${checkpoint}/${volume}`, volume, size_bytes: GIB }],
+        }
+      }
       case 'vault.forget':
         this.vault.delete((request as { checkpoint: string }).checkpoint)
         return {}
@@ -109,9 +122,10 @@ export class ScriptedSites {
     return { state, code: null, reason: null, ...figures } as const
   }
 
-  #backup({ backup, parent }: BackupRequest) {
+  #backup({ backup, parent, names }: BackupRequest) {
     const work = this.#work('backup.start', backup)
     const checkpoint = `c${backup.slice(1)}`
+    this.#volumes.set(checkpoint, names)
     if (work.state === 'done') this.vault.add(checkpoint)
     return {
       ...work,
@@ -303,6 +317,8 @@ export const pattern = (rule: string): string =>
 export class RegionLink {
   target: BackupWorld | null = null
   cut = false
+  /** A project there that backups may not go to. */
+  closed = ''
   readonly client: RegionClient = {
     names: ['local-2'],
     call: async ({ project, method, path, body }) => {
@@ -315,6 +331,7 @@ export class RegionLink {
       assert.ok(reply.status < 300, reply.text)
       return reply.body
     },
+    mayCopy: async (_region, _source, destination) => destination !== this.closed,
     close: async () => {},
   }
 }

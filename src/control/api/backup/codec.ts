@@ -59,6 +59,8 @@ export function itemObject(row: CheckpointItemRow, around: ItemSurroundings) {
       resource_type: row.resource_type,
       size: row.size_mb,
       space_saving_ratio: row.space_saving,
+      // Not published; unknown members are passed over by every client.
+      stall_ms: row.stall_us === null ? null : row.stall_us / 1_000,
       support_lld: false,
       supported_restore_mode: row.replica === 1 ? 'na' : 'backup',
       taskid: row.operation,

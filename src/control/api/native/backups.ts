@@ -231,7 +231,7 @@ export function backupRoutes(app: Api, services: NativeServices): void {
         to: targetOf(body),
         powerOn: body.power_on ?? true,
         rateBytes: body.rate_bytes ?? 0,
-        parameters: body,
+        parameters: shownParameters(body),
       })
       if (!outcome.ok) throw said(RESTORE, outcome.refusal)
       const { restore, operation, volumes } = outcome
@@ -331,6 +331,16 @@ export function backupRoutes(app: Api, services: NativeServices): void {
     },
   )
 }
+
+/** By type, and plain values, as the published lists of restores have it. */
+const shownParameters = ({ disks = [], ...plain }: Static<typeof RestoreBody>) => ({
+  'Holdfast::Restore': {
+    ...plain,
+    disks: disks
+      .map(({ disk, volume }) => (volume === undefined ? disk : `${disk}=${volume}`))
+      .join(','),
+  },
+})
 
 function targetOf(body: Static<typeof RestoreBody>): RestoreForm['to'] {
   const { new_volumes: fresh, server, name, volume_type: type, site } = body
