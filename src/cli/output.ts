@@ -3,9 +3,8 @@ import { OPTION_REFUSED } from '#base/config.ts'
 import { LOCKED } from '#base/system/files.ts'
 import { NOBODY_THERE, PATH_TOO_LONG } from '#base/system/door.ts'
 import { AGENT_ABSENT, API_UNAUTHORIZED, API_UNREACHABLE } from '#client/faults.ts'
-import { NO_CREDENTIALS } from './session.ts'
 import { SITE_UNKNOWN } from './up/supervisor.ts'
-import { INTERRUPTED, USAGE } from './usage.ts'
+import { INTERRUPTED, NO_CREDENTIALS, USAGE } from './usage.ts'
 
 /* What commands print. Results go to standard output, everything said on the way to standard error, so that a pipe
  * carries results only. With --json each result is one JSON object on one line, and an error is one on standard error. */

@@ -1,12 +1,13 @@
 import { join, resolve } from 'node:path'
 import { type Command, Option } from 'commander'
-import { Fault, fault } from '#base/fault.ts'
+import { Fault } from '#base/fault.ts'
 import { readTextIfPresent } from '#base/system/files.ts'
 import { ApiSession, type Login } from '#client/api.ts'
 import { parseCredentials } from '#client/credentials.ts'
 import type { CommandContext } from './context.ts'
 import { createFetch } from './http.ts'
 import type { Output } from './output.ts'
+import { NO_CREDENTIALS } from './usage.ts'
 
 /* Who a command acts as, and where. The first of these that is there:
  *
@@ -15,13 +16,6 @@ import type { Output } from './output.ts'
  *
  * There is no flag for a password or a token: command lines are visible to every user of a machine.
  */
-
-export const NO_CREDENTIALS = fault({
-  code: 'NO_CREDENTIALS',
-  retry: 'never',
-  text: 'It is not known as whom to act.',
-  hint: 'Give --data DIR (of `holdfast up`), --credentials FILE, or set the OS_ variables (OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, OS_PROJECT_NAME, OS_USER_DOMAIN_NAME).',
-})
 
 export interface SessionFlags {
   readonly credentials?: string

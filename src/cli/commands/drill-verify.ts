@@ -3,8 +3,8 @@ import { type Command, Option } from 'commander'
 import { Fault, fault } from '#base/fault.ts'
 import { checkReports, type CheckedReport, keysIn, reportKey } from '#client/drills.ts'
 import type { CommandContext } from '../context.ts'
-import { NO_CREDENTIALS, openSession, type SessionFlags } from '../session.ts'
-import { usageError } from '../usage.ts'
+import { openSession, type SessionFlags } from '../session.ts'
+import { NO_CREDENTIALS, usageError } from '../usage.ts'
 
 /* `holdfast drill verify`: needs the files and a public key, and nothing that runs. The key is never taken from a file that it is to check.
  * Without --key the installation is asked for its own, if it is known which one is meant. */

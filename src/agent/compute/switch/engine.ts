@@ -10,7 +10,8 @@ import {
   setPollEntry,
 } from './datagrams.ts'
 import { FRAME_BYTES_MAX } from './ethernet.ts'
-import { type DropReason, forward, type Verdict } from './forward.ts'
+import { forward } from './forward.ts'
+import type { DropReason, Verdict } from './verdict.ts'
 import { Bucket, type Pace } from './pace.ts'
 import { type Asked, Questions, usesItsAddress, whoHasItsAddress } from './questions.ts'
 import { type Nic, Table } from './table.ts'

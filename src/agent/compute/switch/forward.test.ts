@@ -11,7 +11,8 @@ import {
   MAC_BROADCAST,
   parseEthernet,
 } from './ethernet.ts'
-import { forward, type Verdict } from './forward.ts'
+import { forward } from './forward.ts'
+import type { Verdict } from './verdict.ts'
 import { checksum, parseIpv4, PROTOCOL_ICMP } from './ipv4.ts'
 import {
   address,

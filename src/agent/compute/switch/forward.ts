@@ -14,6 +14,7 @@ import { ADDRESS_ANY, type Ipv4, parseIpv4, PROTOCOL_UDP } from './ipv4.ts'
 import { route } from './router.ts'
 import type { Nic, Table } from './table.ts'
 import { parseUdp } from './udp.ts'
+import type { DropReason, Verdict } from './verdict.ts'
 
 /* What happens to one frame of one NIC. Decides; sends nothing.
  *
@@ -26,39 +27,6 @@ import { parseUdp } from './udp.ts'
  *
  * IPv6 is dropped as a whole: the inventory has no IPv6 addresses, so a guest could claim any, and be its neighbours' router.
  */
-
-export const DROP_REASONS = [
-  /** Larger than a frame may be, or too short to be one. */
-  'size',
-  'source_mac',
-  /** The sender of an IPv4 packet or ARP message, or the client of a DHCP request, is not the NIC. */
-  'source_address',
-  /** Not ARP nor IPv4: IPv6, VLAN tags, bridge protocols. */
-  'kind',
-  'malformed',
-  /** A guest that plays DHCP server. */
-  'dhcp_server',
-  /** A DHCP message that has no answer. */
-  'dhcp_ignored',
-  /** Nobody in the network has the destination MAC, or nobody in the domain the destination address. */
-  'nobody',
-  /** To a gateway, which answers echo requests and nothing else. */
-  'gateway',
-  /** The receiver's queue is full, or it takes no frames; counted at the sender. */
-  'receiver',
-] as const
-export type DropReason = (typeof DROP_REASONS)[number]
-
-export type Verdict =
-  | {
-      readonly kind: 'bridged' | 'flooded' | 'routed' | 'answered'
-      readonly to: readonly Nic[]
-      /** May share the memory of the frame that was judged. */
-      readonly frame: Buffer
-    }
-  | { readonly kind: 'dropped'; readonly reason: DropReason }
-  /** TCP to the gateway: an answer to what the switch asks by itself, or nothing. */
-  | { readonly kind: 'to_gateway'; readonly ip: Ipv4 }
 
 const drop = (reason: DropReason): Verdict => ({ kind: 'dropped', reason })
 

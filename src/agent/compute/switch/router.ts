@@ -1,5 +1,4 @@
 import { buildEthernet, ETHERTYPE_IPV4 } from './ethernet.ts'
-import type { Verdict } from './forward.ts'
 import { echoReply, mayComplainAbout, timeExceeded, unreachable } from './icmp.ts'
 import {
   buildIpv4,
@@ -10,6 +9,7 @@ import {
   PROTOCOL_TCP,
 } from './ipv4.ts'
 import type { Nic, Table } from './table.ts'
+import type { Verdict } from './verdict.ts'
 
 /* The gateways of a domain are one router with an address in each of its networks. It leads from network to network of the domain and
  * nowhere else: the destination is looked up in the sender's domain only. It knows the networks that have a NIC at this site. */

@@ -1,13 +1,7 @@
-import type { RequestServices } from '#control/operations/definitions/requests.ts'
 import type { Dialect } from '../http/dialect.ts'
 import { errorBody, statusTitle } from './errors.ts'
 import { imageRoutes } from './images.ts'
-
-/** What the handlers of this dialect work with. */
-export interface GlanceServices extends Pick<RequestServices, 'store'> {
-  /** Scheme, host and port of links when a request does not tell. */
-  readonly publicUrl: string
-}
+import type { GlanceServices } from './services.ts'
 
 /** The image API, version 2, in two spellings: Glance's and the cloud's own. Images are there to be read. */
 export function glanceDialect(services: GlanceServices): Dialect {

@@ -5,7 +5,7 @@ import type { ImageRow } from '#control/store/tables/servers.ts'
 import type { Api } from '../http/dialect.ts'
 import { originOf } from '../http/request.ts'
 import { pageOf, type Query, valueOf, valuesOf } from '../http/page.ts'
-import type { GlanceServices } from './dialect.ts'
+import type { GlanceServices } from './services.ts'
 import { refuse } from './errors.ts'
 
 /* The images of the region, the same for every project. Clients come by three roads: the catalogue's address with `/v2`

@@ -1,16 +1,10 @@
-import type { RequestServices } from '#control/operations/definitions/requests.ts'
 import type { Dialect } from '../http/dialect.ts'
 import { errorBody, NEUTRON_TYPES, type NeutronType } from './errors.ts'
 import { networkRoutes } from './networks.ts'
 import { portRoutes } from './ports.ts'
 import { securityGroupRoutes } from './security-groups.ts'
 import { tagRoutes } from './tags.ts'
-
-/** What the handlers of this dialect work with. */
-export interface NeutronServices extends Pick<RequestServices, 'store' | 'clock' | 'sites'> {
-  /** Scheme, host and port of links when a request does not tell. */
-  readonly publicUrl: string
-}
+import type { NeutronServices } from './services.ts'
 
 /** The network API, version 2.0: it shows what the VPC API manages, and changes security groups and tags. */
 export function neutronDialect(services: NeutronServices): Dialect {

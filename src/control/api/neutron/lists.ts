@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import { pageOf, type Query, valueOf, valuesOf } from '../http/page.ts'
 import { originOf } from '../http/request.ts'
-import type { NeutronServices } from './dialect.ts'
+import type { NeutronServices } from './services.ts'
 import { refuse } from './errors.ts'
 
 /* Lists of this API filter by any member that is text, a number or a yes or no; a repeated parameter lets either value

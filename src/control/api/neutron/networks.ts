@@ -6,7 +6,7 @@ import { formatAddress, lastOf, parseAddress } from '#domain/network.ts'
 import type { Api } from '../http/dialect.ts'
 import { projectOf } from '../http/request.ts'
 import { networkTime } from '../network/views.ts'
-import type { NeutronServices } from './dialect.ts'
+import type { NeutronServices } from './services.ts'
 import { refuse } from './errors.ts'
 import { listOf } from './lists.ts'
 

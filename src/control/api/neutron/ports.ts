@@ -10,7 +10,7 @@ import { type Query, valuesOf } from '../http/page.ts'
 import { auditTarget, projectOf } from '../http/request.ts'
 import { optional } from '../http/validation.ts'
 import { loadPort, loadPorts, portObject } from '../network/views.ts'
-import type { NeutronServices } from './dialect.ts'
+import type { NeutronServices } from './services.ts'
 import { type NeutronType, refuse } from './errors.ts'
 import { listOf } from './lists.ts'
 

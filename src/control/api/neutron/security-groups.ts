@@ -21,7 +21,7 @@ import { auditTarget, projectOf } from '../http/request.ts'
 import { optional } from '../http/validation.ts'
 import { RULE_REFUSALS, RuleBody, ruleRequest } from '../network/rule-body.ts'
 import { networkTime, ruleObject } from '../network/views.ts'
-import type { NeutronServices } from './dialect.ts'
+import type { NeutronServices } from './services.ts'
 import { type NeutronType, refuse } from './errors.ts'
 import { listOf } from './lists.ts'
 

@@ -8,7 +8,7 @@ import { isTagKey, isTagValue, TAGS_MAX } from '#domain/tag.ts'
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, projectOf } from '../http/request.ts'
 import { optional } from '../http/validation.ts'
-import type { NeutronServices } from './dialect.ts'
+import type { NeutronServices } from './services.ts'
 import { refuse } from './errors.ts'
 
 /* Tags of VPCs, subnets and security groups. The publisher put them under this API's address although they belong to the

@@ -1,13 +1,10 @@
-import type { RequestServices } from '#control/operations/definitions/requests.ts'
 import type { Dialect } from '../http/dialect.ts'
 import { errorBody, VPC_CODES, type VpcCode } from './errors.ts'
 import { portRoutes } from './ports.ts'
 import { securityGroupRoutes } from './security-groups.ts'
 import { subnetRoutes } from './subnets.ts'
 import { vpcRoutes } from './vpcs.ts'
-
-/** What the handlers of this dialect work with. */
-export type VpcServices = Pick<RequestServices, 'store' | 'clock' | 'sites'>
+import type { VpcServices } from './services.ts'
 
 /**
  * The VPC API, version 1, and one read of version 3. Its paths begin like those of other services, so it claims no

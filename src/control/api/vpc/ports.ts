@@ -5,7 +5,7 @@ import { type Query, valueOf } from '../http/page.ts'
 import { auditTarget, projectOf } from '../http/request.ts'
 import { optional } from '../http/validation.ts'
 import { loadPort, loadPorts, portObject } from '../network/views.ts'
-import type { VpcServices } from './dialect.ts'
+import type { VpcServices } from './services.ts'
 import { refuse } from './errors.ts'
 import { pageRows } from './lists.ts'
 

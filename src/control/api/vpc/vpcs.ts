@@ -12,7 +12,7 @@ import { type Query, valuesOf } from '../http/page.ts'
 import type { Refusal } from '../http/refusal.ts'
 import { auditTarget, projectOf } from '../http/request.ts'
 import { optional } from '../http/validation.ts'
-import type { VpcServices } from './dialect.ts'
+import type { VpcServices } from './services.ts'
 import { refuse, type VpcCode } from './errors.ts'
 import { pageRows } from './lists.ts'
 
