@@ -9,12 +9,15 @@ import type { FlushRound, WriterMember } from './writer-member.ts'
  *                        │                └► FLUSH there ────┘
  *     while it runs, newcomers share the member's next round
  *
- * A round begins at the end of the turn in which it was asked for, so that the writes of that turn are covered by one fdatasync.
+ * A round begins at the end of the turn in which it was asked for, so that the writes of that turn are covered by one fdatasync. Of writes with
+ * FUA it is known before they are carried out here that a flush follows: FLUSH leaves together with them, in one piece.
  */
 
 export interface FlushRoundsParts {
   /** Puts FLUSH on the link, behind everything numbered before it, and returns its id; 0: not now. */
   readonly askReplica: (member: WriterMember) => number
+  /** The last number that was given to a write. */
+  readonly numbered: () => number
   /** Whether an answer needs the replica. */
   readonly needsReplica: () => boolean
   readonly onLocalError: (member: number, error: unknown) => void
@@ -38,11 +41,25 @@ export class FlushRounds {
 
   /** Takes part in the member's next flush. `io`: answered with it, if writes up to `seq` may be answered as well. */
   join(member: WriterMember, io: Io | null, seq: number): FlushRound {
-    const round =
-      member.running === null ? this.#newRound(member) : (member.next ??= emptyRound(member))
+    const { running } = member
+    let round: FlushRound
+    if (running === null) round = this.#newRound(member)
+    else if (this.#coversAll(running)) round = running
+    else round = member.next ??= emptyRound(member)
     if (io !== null) round.ios.push(io)
     if (seq > round.seq) round.seq = seq
     return round
+  }
+
+  /** All that has been numbered and carried out by now will be durable with it, on both sides. */
+  #coversAll({ begun, id, askedAt }: FlushRound): boolean {
+    return !begun && (id === 0 || askedAt === this.#parts.numbered())
+  }
+
+  /** Writes with FUA have just been given to the link, and join in this turn: FLUSH goes right behind them. */
+  askAhead(member: WriterMember): void {
+    if (this.#failed || member.running !== null || !this.#parts.needsReplica()) return
+    this.#ask(this.#newRound(member))
   }
 
   /** The link that rounds were sent on is gone. */
@@ -53,7 +70,7 @@ export class FlushRounds {
   /** Answers need the replica from now on: rounds that were begun without it are taken there. */
   requirePeer(): void {
     for (const round of this.#rounds) {
-      if (!round.peerDone && round.id === 0) round.id = this.#parts.askReplica(round.member)
+      if (!round.peerDone && round.id === 0) this.#ask(round)
     }
   }
 
@@ -113,11 +130,17 @@ export class FlushRounds {
     return round
   }
 
+  #ask(round: FlushRound): void {
+    round.askedAt = this.#parts.numbered()
+    round.id = this.#parts.askReplica(round.member)
+  }
+
   #begin(round: FlushRound): void {
     if (this.#failed) return
     const { member } = round
-    const { needsReplica, askReplica, onLocalError, onChange } = this.#parts
-    if (needsReplica() && round.id === 0) round.id = askReplica(member)
+    const { needsReplica, onLocalError, onChange } = this.#parts
+    if (needsReplica() && round.id === 0) this.#ask(round)
+    round.begun = true
     const ended = (error: IoError) => {
       round.localDone = true
       if (error !== 0) round.error = error
@@ -141,5 +164,7 @@ const emptyRound = (member: WriterMember): FlushRound => ({
   localDone: false,
   peerDone: false,
   id: 0,
+  askedAt: 0,
+  begun: false,
   error: 0,
 })

@@ -42,6 +42,14 @@ export class FrameStream {
     this.#sentTo = this.#ring.after(after)
   }
 
+  /** What `work` gives to the link leaves in one piece. */
+  together(work: () => void): void {
+    const sender = this.#sender
+    sender?.cork()
+    work()
+    sender?.uncork()
+  }
+
   /** The entries from position `first` on are new. */
   sendNew(first: number): void {
     if (this.#sender === null) return
@@ -75,7 +83,9 @@ export class FrameStream {
   /** One socket write for all entries that lie back to back in memory. */
   #sendRange(sender: Sender, first: number, end: number): void {
     const ring = this.#ring
-    sender.cork()
+    // A single one is not delayed by what it takes to collect several.
+    const several = end - first > 1
+    if (several) sender.cork()
     for (let i = first; i < end; ) {
       const entry = ring.at(i)
       const { bytes, start } = entry
@@ -90,7 +100,7 @@ export class FrameStream {
       }
       sender.write(bytes.subarray(start, stop))
     }
-    sender.uncork()
+    if (several) sender.uncork()
   }
 
   /** The last entry is one of a copy: if the link has everything before it, it goes out at once. */

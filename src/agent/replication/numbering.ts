@@ -13,7 +13,7 @@ import type { WriterMember } from './writer-member.ts'
 /* Gives writes their place in the session's order, and carries them out.
  *
  *     add, add, ... ─► an entry each, its frame's header over the NBD header
- *     carryOut      ─► number noted (run file) ─► to the link ─► into the page cache, while the replica is at it too
+ *     carryOut      ─► number noted (run file) ─► to the link, with FLUSH behind writes with FUA ─► into the page cache, while the replica is at it too
  *
  * All of one turn is added first: what lies back to back in memory leaves with one write to the socket.
  */
@@ -34,6 +34,8 @@ export class Numbering {
   readonly #gate: AckGate
   readonly #stream: FrameStream
   readonly #retained: RetainedFrames
+  /** Of the writes that were added and not carried out some have FUA. All are of one member. */
+  #durable: WriterMember | null = null
 
   constructor(parts: NumberingParts) {
     this.#parts = parts
@@ -55,6 +57,7 @@ export class Numbering {
     entry.start = io.at - HEADER_BYTES
     entry.end = io.at + io.length
     const flags = io.more ? FLAG.MORE : 0
+    if (io.fua) this.#durable = member
     const { seq, bytes, start } = entry
     writeFrameHeader(bytes, start, FRAME.WRITE, flags, member.index, seq, io.offset, io.length)
   }
@@ -95,8 +98,18 @@ export class Numbering {
   carryOut(first: number): void {
     // First: or the next process could give the number of a write that went out to another one.
     this.#parts.run.store(this.#gate.sequence)
-    this.#stream.sendNew(first)
+    this.#send(first)
     this.#writeLocally(first)
+  }
+
+  #send(first: number): void {
+    const durable = this.#durable
+    this.#durable = null
+    if (durable === null) return this.#stream.sendNew(first)
+    this.#stream.together(() => {
+      this.#stream.sendNew(first)
+      this.#parts.flushes.askAhead(durable)
+    })
   }
 
   #writeLocally(first: number): void {

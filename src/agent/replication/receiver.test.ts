@@ -108,7 +108,8 @@ async function world(t: TestContext): Promise<World> {
       silence: new Silence(1_000, 0),
       run: { store: (number: number) => void noted.push(number) } as unknown as RunFile,
       clock: systemClock,
-      volume: (index) => (index === 1 ? (volume as unknown as Volume) : undefined),
+      volume: (index) =>
+        index === 1 ? (volume as unknown as Volume) : index === 2 ? 'removed' : undefined,
       onMessage: () => Promise.resolve(),
       applies: () => true,
       copying: () => false,
@@ -182,6 +183,19 @@ describe('the receiver', () => {
     assert.deepEqual(noted, [1, 2, 4, 5])
     assert.deepEqual(answers.filter(({ type }) => type === ACK.APPLIED).at(-1)?.number, 5)
   })
+
+  for (const member of [1, 2]) {
+    test(`a write and the FLUSH of member ${member} in one piece have one acknowledgement each, the write's first`, async (t) => {
+      const { writer, answers } = await world(t)
+      writer.write(Buffer.concat([write(1), frame(FRAME.FLUSH, 0, member, 7, 0, 0), flush(8)]))
+      await until(() => answers.length >= 3)
+      assert.deepEqual(answers, [
+        { type: ACK.APPLIED, status: STATUS.OK, number: 1 },
+        { type: ACK.FLUSHED, status: STATUS.OK, number: 7 },
+        { type: ACK.FLUSHED, status: STATUS.OK, number: 8 },
+      ])
+    })
+  }
 
   test('what a snapshot has no room to preserve is not applied', async (t) => {
     const { volume, writer, answers, closed, ended, gate } = await world(t)

@@ -172,8 +172,7 @@ export class Receiver {
           break
         }
       } else {
-        // Its answer must not overtake the acknowledgement of what was applied before it.
-        this.#other(header, bytes.subarray(start, end), before)
+        this.#other(header, bytes.subarray(start, end))
       }
       at = end
     }
@@ -314,15 +313,15 @@ export class Receiver {
     return STATUS.OK
   }
 
-  #other(header: FrameHeader, payload: Buffer, before: number): void {
-    const { gate, silence, clock } = this.#parts
+  /** What answers a flush comes in a later turn, behind the acknowledgement of what was applied before it. */
+  #other(header: FrameHeader, payload: Buffer): void {
+    const { silence, clock } = this.#parts
     const { type, seq: id, volume: index, offset, length } = header
     switch (type) {
       case FRAME.HEARTBEAT:
         silence.answered(clock.bootMs())
         return this.#send(ack(ACK.ECHO, STATUS.OK, id))
       case FRAME.FLUSH:
-        if (gate.sequence !== before) this.#send(ack(ACK.APPLIED, STATUS.OK, gate.sequence))
         return this.#answer(ACK.FLUSHED, id, index, async (volume) => {
           await volume.flush()
           return undefined
@@ -370,8 +369,11 @@ export class Receiver {
     work: (volume: Volume) => Promise<Buffer | undefined>,
   ): void {
     const volume = this.#parts.volume(index)
-    if (volume === 'removed') return this.#send(ack(type, STATUS.OK, id))
-    if (volume === undefined) return this.#send(ack(type, STATUS.UNKNOWN_MEMBER, id))
+    if (volume === undefined || volume === 'removed') {
+      const status = volume === undefined ? STATUS.UNKNOWN_MEMBER : STATUS.OK
+      queueMicrotask(() => this.#send(ack(type, status, id)))
+      return
+    }
     work(volume).then(
       (payload) => this.#send(ack(type, STATUS.OK, id, payload)),
       (error: unknown) => {

@@ -38,5 +38,9 @@ export interface FlushRound {
   peerDone: boolean
   /** Id on the present link; 0: not sent there. */
   id: number
+  /** The last number that had been given to a write when FLUSH was put on the link. */
+  askedAt: number
+  /** The fdatasync here has begun: it covers nothing that is carried out later. */
+  begun: boolean
   error: IoError
 }

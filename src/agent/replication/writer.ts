@@ -115,6 +115,7 @@ export class Writer {
     this.#reads = new Reads({ ring, gate, clock, plain, isLost })
     this.#flushes = new FlushRounds({
       askReplica: (member) => this.#stream.flush(member.index),
+      numbered: () => gate.sequence,
       needsReplica: () => !this.#plain && gate.needsReplica,
       onLocalError,
       onChange: () => this.release(),
