@@ -7,6 +7,7 @@ import { waitFor, type WaitOptions } from './sdrs.ts'
 
 const id = encodeURIComponent
 
+export const SERVER_TYPE = 'OS::Nova::Server'
 /** The one provider of server backups. */
 export const PROVIDER = 'fc4d5750-22e7-4798-8a46-f48f62c4c1da'
 const PROVIDER_PATH = `/v1/{project}/providers/${PROVIDER}`
@@ -36,6 +37,8 @@ export interface Backup {
   readonly description: string
   readonly status: string
   readonly resource_id: string
+  /** `OS::Nova::Server`, or Holdfast's own for groups. */
+  readonly resource_type: string
   readonly created_at: string
   readonly protected_at: string | null
   readonly expired_at: string | null
@@ -53,6 +56,8 @@ export interface Backup {
     readonly resource_name: string
     /** MiB. */
     readonly size: number
+    /** Longest wait of a write because of it; absent in older servers. */
+    readonly stall_ms?: number | null
     readonly volume_backups: readonly DiskBackup[]
   }
   readonly replication_records: readonly CopyRecord[]

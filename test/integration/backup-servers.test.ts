@@ -11,10 +11,20 @@ import {
   requestBackup,
   requestDeletion,
 } from '#control/operations/definitions/backup-requests.ts'
+import {
+  requestAttach,
+  requestDetach,
+} from '#control/operations/definitions/checkpoint-attachment.ts'
+import { requestGroupBackup } from '#control/operations/definitions/group-backup.ts'
+import {
+  type RestoreForm,
+  requestRestoreForm,
+} from '#control/operations/definitions/restore-forms.ts'
 import type { RequestServices } from '#control/operations/definitions/requests.ts'
 import { requestRestore } from '#control/operations/definitions/restore-requests.ts'
 import { requestServers } from '#control/operations/definitions/server-requests.ts'
-import { diskBackupsOf, itemsOf } from '#control/resources/checkpoints.ts'
+import { attachmentOf } from '#control/resources/checkpoint-attachments.ts'
+import { diskBackupsOf, itemsOf, readItem } from '#control/resources/checkpoints.ts'
 import { readRestore } from '#control/resources/restores.ts'
 import { disksOf } from '#control/resources/servers.ts'
 import { stepResults } from '#control/operations/records.ts'
@@ -95,8 +105,13 @@ async function write(name: string, offset: number, bytes: Buffer): Promise<void>
   await client.disconnect()
 }
 
-async function read(name: string, offset: number, length: number): Promise<Buffer> {
-  const client = await region.nbd('az1', name)
+async function read(
+  name: string,
+  offset: number,
+  length: number,
+  site: 'az1' | 'az2' = 'az1',
+): Promise<Buffer> {
+  const client = await region.nbd(site, name)
   const bytes = await client.read(offset, length)
   await client.disconnect()
   return bytes
@@ -138,6 +153,35 @@ async function restore(item: CheckpointItemRow): Promise<void> {
   assert.equal(row?.status, 'success', row?.resources_reason)
 }
 
+/** Answers the volumes that were written. */
+async function restoreInForm(
+  item: CheckpointItemRow,
+  {
+    disks,
+    to,
+  }: {
+    readonly disks: readonly (readonly [backup: string, volume: string | null])[]
+    readonly to: RestoreForm['to']
+  },
+): Promise<readonly string[]> {
+  const outcome = await requestRestoreForm(services, {
+    project: PROJECT,
+    user: 'c'.repeat(32),
+    item: item.id,
+    provider: PROVIDER,
+    disks: disks.map(([backup, volume]) => ({ backup, volume })),
+    to,
+    powerOn: true,
+    rateBytes: 0,
+    parameters: {},
+  })
+  assert.ok(outcome.ok, JSON.stringify(outcome))
+  await services.operations.waitFor(outcome.operation)
+  const row = await readRestore(services.store.db, outcome.restore.id)
+  assert.equal(row?.status, 'success', row?.resources_reason)
+  return outcome.volumes
+}
+
 test('a server whose disks were destroyed comes back byte for byte, from the backup of its choice', async () => {
   const { id, volumes } = await serverWithDisks('alone')
   const [root = '', data = ''] = volumes
@@ -176,6 +220,31 @@ test('a server whose disks were destroyed comes back byte for byte, from the bac
   await restore(second.item)
   assert.ok((await read(data, 1000 * MIB, MIB)).equals(three))
   assert.ok((await read(root, 5 * MIB, MIB)).equals(one))
+
+  // One disk becomes a volume of its own at the other site; then it is written over from another backup's disk.
+  const to = { kind: 'new', name: 'copy', type: null, site: 'az2' } as const
+  const [copy = ''] = await restoreInForm(second.item, { disks: [[data, null]], to })
+  const atOther = async (name: string, offset: number) => await read(name, offset, MIB, 'az2')
+  assert.ok((await atOther(copy, 1000 * MIB)).equals(three))
+  assert.ok((await atOther(copy, 0)).equals(Buffer.alloc(MIB)))
+  await restoreInForm(second.item, { disks: [[root, copy]], to: { kind: 'volumes' } })
+  assert.ok((await atOther(copy, 5 * MIB)).equals(one))
+  assert.ok((await atOther(copy, 1000 * MIB)).equals(Buffer.alloc(MIB)))
+
+  // Read where it is, without any restore.
+  const attached = await requestAttach(services, PROJECT, second.item.id, 'az2')
+  assert.ok(attached.ok)
+  await ended(attached.operation)
+  const now = await readItem(services.store.db, second.item.id)
+  assert.ok(now !== undefined)
+  const offered = attachmentOf(now)?.exports?.find(({ volume }) => volume === data)
+  assert.ok((await atOther(offered?.name ?? '', 1000 * MIB)).equals(three))
+  const client = await region.nbd('az2', offered?.name ?? '')
+  await assert.rejects(client.write(0, one))
+  const detached = await requestDetach(services, PROJECT, second.item.id)
+  assert.ok(detached.ok)
+  await ended(detached.operation)
+  await assert.rejects(atOther(offered?.name ?? '', 0))
 })
 
 test('a server whose disks replicate is read at the DR side, and restored to both sides', async () => {
@@ -207,4 +276,25 @@ test('a server whose disks replicate is read at the DR side, and restored to bot
   const next = await backUp(id)
   assert.equal(next.site, 'az2')
   assert.equal(next.item.incremental, 1)
+
+  // The group as a whole, whose disks go back together.
+  const whole = await requestGroupBackup(services, {
+    project: PROJECT,
+    group,
+    provider: PROVIDER,
+    name: 'whole',
+    description: null,
+    incremental: true,
+    rateBytes: 0,
+  })
+  assert.ok(whole.ok)
+  await ended(whole.operation)
+  const [taken] = await itemsOf(services.store.db, whole.item.checkpoint)
+  assert.ok(taken !== undefined && taken.stall_us !== null)
+  const { take } = await stepResults(services.store.db, whole.operation)
+  assert.equal((take as { site: string }).site, 'az2')
+  for (const pair of [root, data]) await write(pair, 0, randomBytes(2 * MIB))
+  await restoreInForm(taken, { disks: [], to: { kind: 'volumes' } })
+  assert.ok((await read(root, 0, MIB)).equals(one))
+  assert.ok((await read(data, 0, 2 * MIB)).equals(Buffer.alloc(2 * MIB)))
 })

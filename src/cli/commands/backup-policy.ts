@@ -26,6 +26,7 @@ import {
   followCopy,
   table as backupTable,
 } from './backup.ts'
+import { attachLeaves } from './checkpoint-attach.ts'
 import { jobOptions } from './group.ts'
 
 /* `holdfast policy` and `holdfast checkpoint`: what is backed up when and kept how long, and what each run made. */
@@ -192,6 +193,8 @@ export function checkpointCommand(command: Command, context: CommandContext): vo
     await deleteCheckpoint(api, id)
     output.result({ checkpoint: id }, `checkpoint ${id} is being deleted`)
   })
+
+  attachLeaves(leaf, context)
 }
 
 const ruleOf = (policy: Policy): string =>

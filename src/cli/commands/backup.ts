@@ -7,18 +7,18 @@ import {
   createBackup,
   deleteBackup,
   listBackups,
-  restoreBackup,
+  SERVER_TYPE,
   showBackup,
   waitForBackup,
   waitForCopy,
-  waitForRestore,
 } from '#client/backups.ts'
 import type { CommandContext } from '../context.ts'
 import { type JobFlags, limitOf } from '../jobs.ts'
 import { columns, type Output } from '../output.ts'
 import { createProgress } from '../progress.ts'
 import { apiAction, apiLeaf } from '../session.ts'
-import { usageError } from '../usage.ts'
+import { groupLeaf, rateLeaf } from './backup-forms.ts'
+import { restoreLeaf } from './backup-restore.ts'
 import { jobOptions } from './group.ts'
 
 /* `holdfast backup`: servers are backed up, and backups restored, copied to another region, and deleted. */
@@ -48,15 +48,10 @@ interface CreateFlags extends JobFlags {
   readonly full?: boolean
 }
 
-interface RestoreFlags extends JobFlags {
-  readonly server?: string
-  readonly map?: string[]
-  readonly powerOn: boolean
-  readonly yes?: boolean
-}
-
 export function backupCommand(command: Command, context: CommandContext): void {
-  command.description('backups of servers: make, list, restore, copy to another region, delete')
+  command.description(
+    'backups of servers and groups: make, list, restore, copy to another region, delete',
+  )
   const leaf = (name: string) => apiLeaf(context, command, name)
 
   const create = jobOptions(
@@ -103,44 +98,9 @@ export function backupCommand(command: Command, context: CommandContext): void {
     output.result(found, detail(found))
   })
 
-  const restore = jobOptions(
-    leaf('restore')
-      .description('write a backup back to the disks of a server, which is switched off for it')
-      .argument('<backup>')
-      .option('--server <id>', 'another server than the one that it is of; needs --map')
-      .option(
-        '--map <disk-backup=volume...>',
-        'which disk backup goes to which volume of the server',
-      )
-      .option('--no-power-on', 'leave the server off')
-      .option('--yes', 'you know that what is on these disks is lost'),
-  )
-  apiAction<RestoreFlags>(context, restore, async (api, output, flags, id = '') => {
-    const backup = await showBackup(api, id)
-    const volumes = mappingOf(backup, flags)
-    const server = flags.server ?? backup.resource_id
-    if (flags.yes !== true) {
-      const shown = volumes.map(({ volume_id: volume }) => volume).join(', ')
-      throw usageError(`what is on ${shown} would be lost; --yes is required`)
-    }
-    const begun = await restoreBackup(api, backup, { server, volumes, powerOn: flags.powerOn })
-    if (!flags.wait) {
-      output.result(begun, `restoring ${backup.name}: restore ${begun.id}`)
-      return
-    }
-    output.say(`restoring ${backup.name} to server ${server}: restore ${begun.id}`)
-    const progress = createProgress(context.streams, output, systemClock)
-    try {
-      const done = await waitForRestore(api, begun.id, {
-        clock: systemClock,
-        limitMs: limitOf(flags),
-        onState: ({ status }) => progress.update(status, { restore_id: begun.id, status }),
-      })
-      output.result(done, [`restored ${backup.name}`, ...Object.values(done.resources_reason)])
-    } finally {
-      progress.end()
-    }
-  })
+  restoreLeaf(leaf, context)
+  groupLeaf(leaf, context)
+  rateLeaf(leaf, context)
 
   const replicate = jobOptions(
     copyOptions(
@@ -209,30 +169,12 @@ export async function followCopy(
   }
 }
 
-function mappingOf(backup: Backup, { map, server }: RestoreFlags) {
-  const disks = backup.extend_info.volume_backups
-  if (map === undefined) {
-    if (server !== undefined && server !== backup.resource_id) {
-      throw usageError('--map is required for another server')
-    }
-    return disks.map((disk) => ({ backup_id: disk.id, volume_id: disk.source_volume_id }))
-  }
-  return map.map((text) => {
-    const [from = '', to = ''] = text.split('=')
-    const disk = disks.find((one) => one.id === from || one.source_volume_id === from)
-    if (disk === undefined || to === '') {
-      throw usageError(`--map ${text} is not accepted, accepted: DISK-BACKUP=VOLUME`)
-    }
-    return { backup_id: disk.id, volume_id: to }
-  })
-}
-
 const timeOf = (naive: string | null): string =>
   naive === null ? '' : `${naive.slice(0, 19).replace('T', ' ')} UTC`
 
 export const table = (backups: readonly Backup[]): string[] =>
   columns(
-    ['id', 'name', 'server', 'status', 'moment', 'made by', 'manner', 'copies'],
+    ['id', 'name', 'of', 'status', 'moment', 'made by', 'manner', 'copies'],
     backups.map((one) => [
       one.id,
       one.name,
@@ -248,13 +190,16 @@ export const table = (backups: readonly Backup[]): string[] =>
     ]),
   )
 
+const stallOf = (ms: number | null | undefined): string =>
+  typeof ms === 'number' ? `, writes waited ${ms.toFixed(1)} ms at most` : ''
+
 function detail(one: Backup): string[] {
   const { extend_info: info } = one
   const from = info.copy_from === '' ? '' : `, copied from ${info.copy_from}`
   return [
     `${one.id} ${one.name}: ${one.status}${info.fail_op === '' ? '' : ` (${info.fail_op} failed: ${info.fail_reason})`}`,
-    `of server ${info.resource_name} (${one.resource_id}) at ${timeOf(one.protected_at)}${from}`,
-    `${info.size} MB, ${info.incremental ? 'only changes were read' : 'full'}`,
+    `of ${one.resource_type === SERVER_TYPE ? 'server' : 'group'} ${info.resource_name} (${one.resource_id}) at ${timeOf(one.protected_at)}${from}`,
+    `${info.size} MB, ${info.incremental ? 'only changes were read' : 'full'}${stallOf(info.stall_ms)}`,
     ...(one.expired_at === null ? [] : [`kept until ${timeOf(one.expired_at)}`]),
     ...(one.periodic_type === null ? [] : [`kept as the last of its ${one.periodic_type}`]),
     ...columns(
