@@ -4,7 +4,9 @@ import { BasicCredentials } from '@huaweicloud/huaweicloud-sdk-core/auth/BasicCr
 import { HcClient } from '@huaweicloud/huaweicloud-sdk-core/HcClient.js'
 import { DefaultHttpClient } from '@huaweicloud/huaweicloud-sdk-core/http/DefaultHttpClient.js'
 import { newId } from '#base/ids.ts'
+import { gatherPairs } from '#control/operations/definitions/consistency-groups.ts'
 import { imageId } from '#control/resources/images.ts'
+import { readMeta } from '#control/store/meta.ts'
 import type { VolumeRow } from '#control/store/tables/resources.ts'
 import { ApiLab, REGION } from '../support/api.ts'
 import { assertGo, type GoType } from '../support/go-types.ts'
@@ -13,6 +15,7 @@ import {
   groupRow,
   insertGroupsInSync,
   insertRows,
+  ownershipRow,
   pairRow,
   reportOf,
   volumeRow,
@@ -362,6 +365,79 @@ test('what sites say or no longer say changes the time of change with what is sh
   await lab.store.write(async (tx) => {
     await tx.deleteFrom('replication_pairs').where('group_id', '=', group.id).execute()
     await tx.deleteFrom('protection_groups').where('id', '=', group.id).execute()
+  })
+})
+
+test('pairs that were to come into a group that fails are what they were: paused, replicating, or set going again', async () => {
+  const now = lab.clock.wallMs()
+  const { history_mark } = await readMeta(lab.store.db)
+  /** What it was, what the operation left of it, and what it is to be. */
+  const cases = [
+    ['protected', 'updating', 'in_sync', 'protected', 'protected', 1, 'protected'],
+    ['protected', 'updating', 'closed', 'available', 'starting', 0, 'starting'],
+    ['protected', 'error-stopping', 'closed', 'error-stopping', 'starting', 1, 'starting'],
+    ['available', 'updating', 'closed', 'available', 'available', 0, 'available'],
+    ['error-stopping', 'error-stopping', 'closed', 'error-stopping', 'available', 1, 'available'],
+    ['error-stopping', 'error-stopping', 'solo', 'error-stopping', 'protected', 1, 'protected'],
+    ['error-starting', 'updating', 'resyncing', 'error-starting', 'starting', 1, 'starting'],
+    ['error-starting', 'updating', 'closed', 'available', 'starting', 0, 'starting'],
+  ] as const
+  const group = groupRow(project, { form: 'evs', status: 'creating', name: 'failing' })
+  const lones = cases.map(([, status]) =>
+    groupRow(project, { form: 'lone', status, name: 'failing' }),
+  )
+  const pairs = cases.map(([, , , status, , in_session], at) =>
+    pairRow(lones[at] ?? group, 1, { status, in_session, progress: 100, never_replicated: 0 }),
+  )
+  await insertRows(lab.store, { protection_groups: [group, ...lones], replication_pairs: pairs })
+  const started: string[] = []
+  const newcomers = cases.map(([was], at) => ({
+    was,
+    pair: pairs[at]?.id ?? '',
+    lone: lones[at]?.id ?? '',
+  }))
+  const failure = { code: 'SUB_OPERATION_FAILED', message: 'no', step: 'pause' }
+  await lab.store.write(async (tx) => {
+    for (const [at, [, , state]] of cases.entries()) {
+      const row = ownershipRow(lones[at] ?? group, history_mark, state)
+      await tx.insertInto('ownership').values(row).execute()
+    }
+    const services = { clock: lab.clock }
+    const context = { services, resourceId: group.id, input: { newcomers } } as never
+    await gatherPairs.failed(tx, context, failure, async (kind, { resourceId, apart }) => {
+      assert.deepEqual([kind.name, apart], ['group.start', true])
+      started.push(resourceId)
+      return newId()
+    })
+  })
+  const { db } = lab.store
+  for (const [at, [, , , , status, , pairStatus]] of cases.entries()) {
+    const [lone, pair] = [lones[at]?.id ?? '', pairs[at]?.id ?? '']
+    const found = await db
+      .selectFrom('protection_groups')
+      .selectAll()
+      .where('id', '=', lone)
+      .executeTakeFirstOrThrow()
+    const own = await db
+      .selectFrom('replication_pairs')
+      .selectAll()
+      .where('id', '=', pair)
+      .executeTakeFirstOrThrow()
+    assert.deepEqual([found.status, own.status], [status, pairStatus], JSON.stringify(cases[at]))
+    assert.equal(started.includes(lone), status === 'starting')
+    if (status === 'available') assert.equal(own.in_session, 0)
+    assert.ok(found.updated_at >= now)
+  }
+  const failed = await db
+    .selectFrom('protection_groups')
+    .selectAll()
+    .where('id', '=', group.id)
+    .executeTakeFirstOrThrow()
+  assert.deepEqual([failed.status, failed.failure_detail], ['error', failure.code])
+  await lab.store.write(async (tx) => {
+    const ids = pairs.map(({ id }) => id)
+    await tx.deleteFrom('replication_pairs').where('id', 'in', ids).execute()
+    await tx.deleteFrom('protection_groups').where('name', '=', 'failing').execute()
   })
 })
 

@@ -159,9 +159,14 @@ export interface OperationSpec<Input> {
   readonly steps: readonly Step<Input>[]
   /**
    * Brings the domain into its declared state after a failure or a cancellation (code CANCELLED), in the
-   * transaction that ends the operation. Touches the database only.
+   * transaction that ends the operation. Touches the database only; what it submits is nobody's child.
    */
-  failed(tx: Transaction, ctx: StepContext<Input>, failure: Failure): Promise<void>
+  failed(
+    tx: Transaction,
+    ctx: StepContext<Input>,
+    failure: Failure,
+    submit: SubmitChild,
+  ): Promise<void>
 }
 
 export interface OperationKind<Input> extends OperationSpec<Input> {

@@ -303,7 +303,9 @@ export async function markFailed(
   ctx: StepContext<never>,
   failure: Failure,
 ): Promise<void> {
-  await kind.failed(tx, ctx, failure)
+  const submit: SubmitChild = (next, { apart: _, ...request }) =>
+    engine.submit(tx, next, { ...request, admitted: true })
+  await kind.failed(tx, ctx, failure, submit)
   await tx
     .updateTable('operations')
     .set({

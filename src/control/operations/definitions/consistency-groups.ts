@@ -15,6 +15,7 @@ import {
 import { readOwnership } from '#control/resources/sync.ts'
 import type { Arbitration } from '#control/sites/witness.ts'
 import type { Transaction } from '#control/store/store.ts'
+import type { GroupStatus } from '#domain/protection-group.ts'
 import { followsGroup } from '#domain/replication-pair.ts'
 import {
   childrenStep,
@@ -41,7 +42,7 @@ import { theGroup } from './session.ts'
  * paused: production goes on, and the DR disk stays what it was.
  *
  * The rows change hands in one transaction, after everything that can fail. Until then a pair belongs to its lone group, which is `updating`, so
- * that nobody else begins anything with it. When the operation fails, those that were not stopped yet go on as before.
+ * that nobody else begins anything with it. When the operation fails, each of them becomes again what it was.
  */
 
 export const SITES_NOT_BOTH_HEARD = fault({
@@ -55,6 +56,8 @@ export const SITES_NOT_BOTH_HEARD = fault({
 export interface Newcomer {
   readonly pair: string
   readonly lone: string
+  /** The lone group's state when it was asked for; absent in operations of older releases. */
+  readonly was?: GroupStatus
 }
 
 export interface GatherPairs {
@@ -84,7 +87,7 @@ export const gatherPairs = operation<GatherPairs>('group.gather', {
       },
     }),
   ],
-  failed: async (tx, ctx, failure) => await givenUp(tx, ctx, failure, 'create'),
+  failed: async (tx, ctx, failure, submit) => await givenUp(tx, ctx, failure, submit, 'create'),
 })
 
 export interface Regroup {
@@ -106,7 +109,7 @@ export const regroupPairs = operation<Regroup>('group.regroup', {
       },
     }),
   ],
-  failed: async (tx, ctx, failure) => await givenUp(tx, ctx, failure, 'update'),
+  failed: async (tx, ctx, failure, submit) => await givenUp(tx, ctx, failure, submit, 'update'),
 })
 
 type Context = StepContext<{ readonly newcomers: readonly Newcomer[] }>
@@ -189,23 +192,47 @@ async function letGo(
   if (usable) await startApart(tx, ctx, submit, lone.id)
 }
 
-/** Nothing has changed hands. Newcomers whose sessions were not stopped go on; the others are paused. */
+/**
+ * What a lone group that stays by itself is to be again: paused if it was paused, or was to be; replicating if it was, or was to be. `runs`: its
+ * record is open, so its session was not ended on the way. `start`: the operation that starts groups brings it there, and says so if it cannot.
+ */
+export function restored(
+  was: GroupStatus | undefined,
+  runs: boolean,
+): 'protected' | 'available' | 'start' {
+  if (was === 'error-starting') return 'start'
+  if (runs) return 'protected'
+  return was === 'protected' ? 'start' : 'available'
+}
+
+/** Nothing has changed hands. Each newcomer becomes again what it was. */
 async function givenUp(
   tx: Transaction,
   ctx: Context,
   failure: Failure,
+  submit: SubmitChild,
   name: 'create' | 'update',
 ): Promise<void> {
   const now = ctx.services.clock.wallMs()
-  for (const { pair: id, lone } of ctx.input.newcomers) {
+  for (const { pair: id, lone, was } of ctx.input.newcomers) {
     const group = await readGroup(tx, lone)
-    if (group === undefined || groupStatus(group) !== 'updating') continue
+    if (group === undefined) continue
+    // Its pause failed: the record is closed, and a site may not have heard of it yet.
+    if (groupStatus(group) === 'error-stopping') await moveGroup(tx, lone, 'updating', now)
+    else if (groupStatus(group) !== 'updating') continue
     const { epoch, state } = await recordOf(tx, lone)
-    const runs = epoch > 0 && state !== 'closed'
-    await moveGroup(tx, lone, runs ? 'protected' : 'available', now)
+    const to = restored(was, epoch > 0 && state !== 'closed')
+    if (to === 'start') {
+      await moveGroup(tx, lone, 'available', now)
+      await startApart(tx, ctx, submit, lone)
+      continue
+    }
+    await moveGroup(tx, lone, to, now)
     const pair = await readPair(tx, id)
-    // What failed to start before has been put right by the reconciler, or is still being.
-    if (runs && pair?.status !== 'protected') await updatePair(tx, id, { status: 'protected' }, now)
+    // A pause that failed has not said how equal the disks were: 99 is as near as one can know.
+    const left = to === 'available' && pair?.in_session === 1
+    const ended = left ? { in_session: 0 as const, progress: Math.min(pair.progress, 99) } : {}
+    await updatePair(tx, id, { status: to, ...ended }, now)
   }
   await failed(name)(tx, ctx, failure)
 }

@@ -277,7 +277,7 @@ async function judgeNewcomers(
     if (productionAz(group) !== production || drAz(group) !== other) {
       return refused('PAIR_OTHER_STATION')
     }
-    list.push({ pair: id, lone: group.id })
+    list.push({ pair: id, lone: group.id, was: groupStatus(group) })
     lones.push(group)
   }
   return { ok: true, list, lones }
