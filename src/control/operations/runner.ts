@@ -303,7 +303,7 @@ export async function markFailed(
   ctx: StepContext<never>,
   failure: Failure,
 ): Promise<void> {
-  const submit: SubmitChild = (next, { apart: _, ...request }) =>
+  const submit: SubmitChild = (next, { apart: _apart, ...request }) =>
     engine.submit(tx, next, { ...request, admitted: true })
   await kind.failed(tx, ctx, failure, submit)
   await tx
