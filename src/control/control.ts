@@ -115,6 +115,7 @@ export async function startControl(
       region: config.region,
       sites: config.sites,
       destinations: config.regions.map(({ name }) => name),
+      mayCopy: plane.services.regions?.mayCopy,
       agentSilenceMs: config.agentSilenceMs,
       publicUrl: url,
       version,

@@ -29,6 +29,8 @@ export class ScriptedSites {
   readonly told: Told[] = []
   /** Checkpoints in the vault. */
   readonly vault = new Set<string>()
+  /** By checkpoint. */
+  readonly labels = new Map<string, Readonly<Record<string, string>>>()
   /** By command: the code that the site refuses it with, or `away`. */
   readonly refusals = new Map<string, string>()
   /** By command: how often it says `running` before it is done. */
@@ -65,8 +67,10 @@ export class ScriptedSites {
         return { target: { url: 'https://a:1', authority: '', ticket: 't' }, expires_at: 9e15 }
       }
       case 'vault.list': {
-        const { checkpoint = '' } = request as CommandRequest<'vault.list'>
-        const labels = this.#admitted.get(checkpoint)
+        const { checkpoint = '', ids } = request as CommandRequest<'vault.list'>
+        if (ids === true) return { checkpoints: [], ids: [...this.vault], damaged: [], more: false }
+        const own = this.vault.has(checkpoint) ? (this.labels.get(checkpoint) ?? {}) : undefined
+        const labels = this.#admitted.get(checkpoint) ?? own
         return { checkpoints: labels === undefined ? [] : [{ checkpoint, labels }] }
       }
       case 'replica.start':
@@ -122,11 +126,12 @@ export class ScriptedSites {
     return { state, code: null, reason: null, ...figures } as const
   }
 
-  #backup({ backup, parent, names }: BackupRequest) {
+  #backup({ backup, parent, names, labels }: BackupRequest) {
     const work = this.#work('backup.start', backup)
     const checkpoint = `c${backup.slice(1)}`
     this.#volumes.set(checkpoint, names)
     if (work.state === 'done') this.vault.add(checkpoint)
+    this.labels.set(checkpoint, labels)
     return {
       ...work,
       backup,

@@ -126,12 +126,14 @@ export function backupCommands(parts: BackupCommandsParts): BackupCommands {
 
 async function list(
   vault: Vault,
-  { checkpoint, after, limit }: VaultListRequest,
+  { checkpoint, after, ids, limit }: VaultListRequest,
 ): Promise<VaultList> {
   const all = await vault.checkpointIds()
   const asked = checkpoint === undefined ? all : all.filter((id) => id === checkpoint)
   const rest = asked.filter((id) => after === undefined || id > after)
   const page = rest.slice(0, limit)
+  const more = rest.length > page.length
+  if (ids === true) return { checkpoints: [], ids: page, damaged: [], more }
   const checkpoints: VaultCheckpoint[] = []
   const damaged: string[] = []
   for (let at = 0; at < page.length; at += READS_AT_A_TIME) {
@@ -141,7 +143,7 @@ async function list(
       else if ('manifest' in one) checkpoints.push(checkpointOf(one.manifest, one.lockedMs))
     }
   }
-  return { checkpoints, damaged, more: rest.length > page.length }
+  return { checkpoints, damaged, more }
 }
 
 type Described =

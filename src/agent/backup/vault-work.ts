@@ -1,5 +1,6 @@
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
+import { checkpointIdOf } from '#vault/format/manifest.ts'
 import type { VerifyReport } from '#vault/verify/verify.ts'
 import {
   type CollectInfo,
@@ -23,6 +24,7 @@ export interface VerifyRecord extends WorkRecord {
   readonly checkpoints: number
   readonly damages: readonly string[]
   readonly damagedCheckpoints: readonly string[]
+  readonly reasons: Readonly<Record<string, string>>
 }
 
 interface Parts {
@@ -73,6 +75,7 @@ export const newVerify = (request: VaultVerifyRequest, clock: Clock): VerifyReco
   checkpoints: 0,
   damages: [],
   damagedCheckpoints: [],
+  reasons: {},
 })
 
 export function openVerifies({ vault, ...parts }: Parts): Promise<Works<VerifyRecord>> {
@@ -89,6 +92,7 @@ export function openVerifies({ vault, ...parts }: Parts): Promise<Works<VerifyRe
 }
 
 function outcomeOf(report: VerifyReport): Partial<VerifyRecord> {
+  const reasons = reasonsOf(report)
   const damages = report.damage.map(({ object, what, slot, chunk }) => {
     const record = slot === undefined ? '' : `, record ${slot}`
     return `${object}${record}${chunk === undefined ? '' : ` (chunk ${chunk})`}: ${what}`
@@ -96,8 +100,26 @@ function outcomeOf(report: VerifyReport): Partial<VerifyRecord> {
   return {
     checkpoints: report.checkpoints,
     damages: damages.slice(0, VAULT_DAMAGES_MAX),
-    damagedCheckpoints: [...new Set(report.affected.map(({ checkpoint }) => checkpoint))],
+    damagedCheckpoints: Object.keys(reasons),
+    reasons,
   }
+}
+
+/** Of each checkpoint its first volume that cannot be read whole. Objects of the vault are shared, and their names are nobody's business. */
+function reasonsOf({ affected, damage }: VerifyReport): Record<string, string> {
+  const reasons: Record<string, string> = {}
+  for (const { kind, object } of damage) {
+    const id = kind === 'manifest' ? checkpointIdOf(object) : undefined
+    if (id !== undefined)
+      reasons[id] = 'What it consists of cannot be read: its manifest is damaged.'
+  }
+  for (const { checkpoint, volume, ranges, rangesMore } of affected) {
+    const [first] = ranges
+    if (first === undefined || reasons[checkpoint] !== undefined) continue
+    reasons[checkpoint] =
+      `Of volume ${volume}, ${first.length} bytes from ${first.offset} on cannot be read, and ${ranges.length - 1 + rangesMore} ranges more.`
+  }
+  return reasons
 }
 
 export const verifyInfo = (record: VerifyRecord, clock: Clock): VaultVerifyInfo => ({
@@ -108,5 +130,7 @@ export const verifyInfo = (record: VerifyRecord, clock: Clock): VaultVerifyInfo 
   checkpoints: record.checkpoints,
   damages: [...record.damages],
   damaged_checkpoints: [...record.damagedCheckpoints],
+  // Notes of an older release have none.
+  reasons: { ...(record.reasons ?? {}) },
   duration_ms: durationMs(record, clock),
 })

@@ -8,6 +8,7 @@ import type { OperationEngine } from '#control/operations/engine.ts'
 import type { RecoveryScripts } from '#control/operations/services.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { SiteClient } from '#control/sites/client.ts'
+import type { RegionClient } from '#control/sites/regions.ts'
 import type { Witness } from '#control/sites/witness.ts'
 import type { Store } from '#control/store/store.ts'
 import { csbsDialect } from './csbs/dialect.ts'
@@ -48,6 +49,8 @@ export interface ApiDeps {
   readonly sites: readonly string[]
   /** Names of the regions that backups can be copied to. Left out: none. */
   readonly destinations?: readonly string[]
+  /** Whether backups of a project may go to a project there. Left out: the copy itself finds out. */
+  readonly mayCopy?: RegionClient['mayCopy'] | undefined
   readonly agentSilenceMs: number
   /** Scheme, host and port of links when a request does not tell. The scheme is always this one's. */
   readonly publicUrl: string

@@ -160,12 +160,16 @@ export type VaultCheckpoint = Static<typeof VaultCheckpoint>
 export const VaultListRequest = Type.Object({
   checkpoint: Type.Optional(Uuid),
   after: Type.Optional(Uuid),
+  /** Only their ids, which costs no look into any of them. */
+  ids: Type.Optional(Type.Boolean()),
   limit: Type.Integer({ minimum: 1, maximum: 1000 }),
 })
 export type VaultListRequest = Static<typeof VaultListRequest>
 
 export const VaultList = Type.Object({
   checkpoints: Type.Array(VaultCheckpoint),
+  /** When only these were asked for. */
+  ids: Type.Optional(Type.Array(Uuid)),
   /** Ids whose manifest cannot be read; `vault.verify` says more. */
   damaged: Type.Array(Uuid),
   /** There are more behind the last one. */
@@ -208,6 +212,8 @@ export const VaultVerifyInfo = Type.Object({
   damages: Type.Array(Type.String()),
   /** Checkpoints that cannot be restored whole because of it. */
   damaged_checkpoints: Type.Array(Uuid),
+  /** Of each, what is wrong with it, in words that name nothing of any other. */
+  reasons: Type.Optional(Type.Record(Uuid, Type.String())),
   duration_ms: Count,
 })
 export type VaultVerifyInfo = Static<typeof VaultVerifyInfo>

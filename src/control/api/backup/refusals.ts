@@ -98,7 +98,10 @@ const POLICY: Record<PolicyRefusal, Said> = {
 }
 export const policyRefused = (refusal: PolicyRefusal): Refusal => said(POLICY[refusal])
 
-const REPLICATION: Record<PolicyReplicationRefusal | ItemReplicationRefusal, Said> = {
+const REPLICATION: Record<
+  Exclude<PolicyReplicationRefusal | ItemReplicationRefusal, 'PROJECT_OTHER'>,
+  Said
+> = {
   POLICY_UNKNOWN: 'CSBS.3000',
   PROVIDER_OTHER: ['CSBS.9001', 'The provider in the path is not that of the policy.'],
   REGION_OTHER: ['CSBS.9001', 'destination_region: not a region that backups can be copied to.'],
@@ -113,7 +116,10 @@ const REPLICATION: Record<PolicyReplicationRefusal | ItemReplicationRefusal, Sai
 }
 export const replicationRefused = (
   refusal: PolicyReplicationRefusal | ItemReplicationRefusal,
-): Refusal => said(REPLICATION[refusal])
+): Refusal =>
+  refusal === 'PROJECT_OTHER'
+    ? refuseAs(403, 'CSBS.9001', 'destination_project_id: not a project for backups of this one.')
+    : said(REPLICATION[refusal])
 
 const codeOf = (one: Said): CsbsCode => (typeof one === 'string' ? one : one[0])
 

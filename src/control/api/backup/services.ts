@@ -1,3 +1,4 @@
+import type { RegionClient } from '#control/sites/regions.ts'
 import type { RequestServices } from '#control/operations/definitions/requests.ts'
 
 /** What the handlers of both backup dialects work with. */
@@ -6,6 +7,7 @@ export interface BackupApiServices extends RequestServices {
   readonly region: string
   /** Names of the regions that backups can be copied to. */
   readonly destinations: readonly string[]
+  readonly mayCopy?: RegionClient['mayCopy'] | undefined
   /** Scheme, host and port of links when a request does not tell. */
   readonly publicUrl: string
 }

@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { admitReplica, registerReplica } from '#control/operations/definitions/replica-requests.ts'
+import { admitReplica, registerReplica } from '#control/operations/definitions/replica-arrivals.ts'
 import {
   AdmissionAnswer,
   AdmissionRequest,
@@ -33,21 +33,14 @@ export function replicaRoutes(app: Api, services: NativeServices): void {
     async (request) => {
       const { id } = request.params
       auditTarget(request, id, { source_region: request.body.source_region })
-      const { store, agents, commands: sites } = services
+      const { store, agents, clock, commands: sites } = services
       const outcome = await admitReplica(
-        { store, agents, sites },
+        { store, agents, clock, sites },
         projectOf(request),
         id,
         request.body,
       )
-      if (!outcome.ok) {
-        throw refuse(
-          409,
-          'BACKUPS_FULL',
-          'The quota of backups of this project is used up.',
-          'Delete some, or raise the quota.',
-        )
-      }
+      if (!outcome.ok) throw outcome.refusal === 'BACKUPS_FULL' ? full() : notHere()
       return { admission: outcome.admission }
     },
   )
@@ -71,15 +64,24 @@ export function replicaRoutes(app: Api, services: NativeServices): void {
         id,
         request.body,
       )
-      if (!made.ok) {
-        throw refuse(
-          409,
-          'REPLICA_NOT_HERE',
-          'No copy that was let in for this project under this id has arrived as this checkpoint.',
-          'Ask for admission, send the copy, and name the checkpoint that it became.',
-        )
-      }
+      if (!made.ok) throw made.refusal === 'BACKUPS_FULL' ? full() : notHere()
       return { replica: { checkpoint_id: made.checkpoint, checkpoint_item_id: made.item } }
     },
   )
 }
+
+const full = () =>
+  refuse(
+    409,
+    'BACKUPS_FULL',
+    'The quota of backups of this project is used up.',
+    'Delete some, or raise the quota.',
+  )
+
+const notHere = () =>
+  refuse(
+    409,
+    'REPLICA_NOT_HERE',
+    'No copy that was let in for this project under this id has arrived as this checkpoint.',
+    'Ask for admission, send the copy, and name the checkpoint that it became.',
+  )

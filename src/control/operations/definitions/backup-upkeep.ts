@@ -2,8 +2,10 @@ import { siteOfVault } from './vault-site.ts'
 import { childrenStep, operation, step, type StepContext } from '../operation.ts'
 import { followWork } from './backup-work.ts'
 import { sweepPolicy } from './retention.ts'
+import { forgetOrphans, type Orphans } from './vault-orphans.ts'
 
-/* Once a day: what policies let go is deleted, also of those that do not run, and the vault gives back the space of what was deleted. */
+/* Once a day: what policies let go is deleted, also of those that do not run, and what is in the vault for no backup; then the vault gives back the space of
+ * what was deleted. */
 
 export const UPKEEP_RESOURCE = 'backup-upkeep'
 
@@ -24,14 +26,21 @@ export const backupUpkeep = operation<Upkeep>('backup.upkeep', {
       },
       ended: async () => {},
     }),
-    step<Upkeep, { readonly freed_bytes: number }>('collect', { act: collect }),
+    step<Upkeep, Collected>('collect', { act: collect }),
   ],
   failed: async () => {},
 })
 
-async function collect(ctx: StepContext<Upkeep>): Promise<{ readonly freed_bytes: number }> {
+interface Collected {
+  readonly freed_bytes: number
+  /** Left out by an older release. */
+  readonly orphans?: Orphans
+}
+
+async function collect(ctx: StepContext<Upkeep>): Promise<Collected> {
   const { services, signal, input } = ctx
   const site = siteOfVault(services, '')
+  const orphans = await forgetOrphans(ctx, site)
   const info = await followWork(
     ctx,
     `collecting the vault at ${site}`,
@@ -46,5 +55,5 @@ async function collect(ctx: StepContext<Upkeep>): Promise<{ readonly freed_bytes
     },
     async () => {},
   )
-  return { freed_bytes: info.freed_bytes }
+  return { freed_bytes: info.freed_bytes, orphans }
 }

@@ -1,6 +1,7 @@
 import { sleep } from '#base/clock.ts'
 import { Fault, fault, isFault } from '#base/fault.ts'
 import { SITE_BUSY, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
+import { REGION_CREDENTIALS, REGION_UNREACHABLE } from '#control/sites/regions.ts'
 import type { Transaction } from '#control/store/store.ts'
 import { newId } from '#base/ids.ts'
 import { toJson } from '#control/store/json.ts'
@@ -37,12 +38,14 @@ interface WorkInfo {
   readonly done_bytes: number
 }
 
-/** The agent may come back and go on; whoever asks waits for it. */
-const isAway = (error: unknown): boolean =>
-  [SITE_UNREACHABLE, SITE_NEVER_SEEN, SITE_BUSY].some((kind) => isFault(error, kind))
+const AWAY = [SITE_UNREACHABLE, SITE_NEVER_SEEN, SITE_BUSY, REGION_UNREACHABLE, REGION_CREDENTIALS]
+
+/** The agent, or the other region, may come back and go on; whoever asks waits for it. */
+export const isAway = (error: unknown): boolean => AWAY.some((kind) => isFault(error, kind))
 
 /**
- * Asks until the work is done. `show`: puts whole percents where lists read them. Faults: BACKUP_WORK_FAILED with the agent's code as `work`,
+ * Asks until the work is done. `show`: puts whole percents where lists read them. `gone`: asked when there is no answer, true ends the wait
+ * for one at once. Faults: BACKUP_WORK_FAILED with the agent's code as `work`,
  * BACKUP_WORK_SILENT, and refusals of the agent.
  */
 export async function followWork<Info extends WorkInfo>(
@@ -50,6 +53,7 @@ export async function followWork<Info extends WorkInfo>(
   doing: string,
   ask: () => Promise<Info>,
   show: (percent: number) => Promise<void>,
+  gone: () => boolean = () => false,
 ): Promise<Info> {
   const { clock } = ctx.services
   let heardMs = clock.bootMs()
@@ -62,7 +66,7 @@ export async function followWork<Info extends WorkInfo>(
       heardMs = clock.bootMs()
     } catch (error) {
       if (!isAway(error)) throw error
-      if (clock.bootMs() - heardMs > SILENCE_MAX_MS) {
+      if (gone() || clock.bootMs() - heardMs > SILENCE_MAX_MS) {
         throw new Fault(BACKUP_WORK_SILENT, doing, {}, error)
       }
     }

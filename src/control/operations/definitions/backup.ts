@@ -1,6 +1,12 @@
-import { Fault, fault } from '#base/fault.ts'
+import { assert } from '#base/assert.ts'
+import { Fault, fault, isFault } from '#base/fault.ts'
 import { derivedId } from '#base/ids.ts'
 import { rateOf } from '#control/resources/backup-rates.ts'
+import {
+  forgetBackupWork,
+  noteBackupWork,
+  readBackupWork,
+} from '#control/resources/backup-works.ts'
 import {
   GROUP_TYPE,
   insertDiskBackups,
@@ -25,7 +31,7 @@ import {
 } from './backup-source.ts'
 import { groupSources } from './backup-target.ts'
 import { letRestoresEnd } from './backup-turns.ts'
-import { beginLog, endLog, followWork, workCode } from './backup-work.ts'
+import { BACKUP_WORK_SILENT, beginLog, endLog, followWork, workCode } from './backup-work.ts'
 import { sweepPolicy } from './retention.ts'
 
 /* Backups of servers: one operation for each, and one above them for a run of a policy, which ends with the sweep of what the policy lets go.
@@ -64,6 +70,8 @@ interface Chosen {
 interface Taken {
   readonly info: BackupInfo
   readonly site: string
+  /** Of the source; left out by an older release. */
+  readonly place?: number
 }
 
 type Context = StepContext<BackupServer>
@@ -112,12 +120,8 @@ export const backupServer = operation<BackupServer>('backup.server', {
   ],
   failed: async (tx, ctx, failure) => {
     const now = ctx.services.clock.wallMs()
-    // What an agent has under way would go on and leave a checkpoint that nobody knows.
     const chosen = ctx.results['choose'] as Chosen | undefined
-    for (const [index, source] of (chosen?.sources ?? []).entries()) {
-      const request = { backup: workId(ctx.input.item, index) }
-      await addChore(tx, { site: source.site, command: 'backup.cancel', request }, now)
-    }
+    await endWorks(tx, ctx, chosen?.sources ?? [])
     await updateItem(
       tx,
       ctx.input.item,
@@ -153,7 +157,21 @@ const chosenBy = (ctx: Context): Chosen => ctx.results['choose'] as Chosen
 const workId = (item: string, source: number): string =>
   source === 0 ? item : derivedId(`backup ${item} at its own site`)
 
-/** Tries the places in their order; only a side that is not consistent just now makes it go on to the next. */
+/** What an agent has under way would go on and leave a checkpoint that nobody knows. */
+async function endWorks(
+  tx: Transaction,
+  ctx: Context,
+  sources: readonly BackupSource[],
+): Promise<void> {
+  const now = ctx.services.clock.wallMs()
+  for (const [place, { site }] of sources.entries()) {
+    const request = { backup: workId(ctx.input.item, place) }
+    await addChore(tx, { site, command: 'backup.cancel', request }, now)
+  }
+  await forgetBackupWork(tx, ctx.input.item)
+}
+
+/** Tries the places in their order. Where it was begun is noted before the site hears of it: a control plane that goes on asks there, and not once more elsewhere. */
 async function take(ctx: Context): Promise<Taken> {
   const { sources, parent } = chosenBy(ctx)
   const { services, input, signal, resourceId } = ctx
@@ -168,7 +186,19 @@ async function take(ctx: Context): Promise<Taken> {
     project: ctx.project ?? '',
     ...(item?.policy === null || item === undefined ? {} : { policy: item.policy }),
   }
-  for (const [index, source] of sources.entries()) {
+  const noted = await readBackupWork(services.store.db, input.item)
+  for (let place = noted?.place ?? 0; ; place++) {
+    const source = sources[place]
+    assert(source !== undefined, 'a server that is backed up has a site')
+    const last = place === sources.length - 1
+    await services.store.write((tx) =>
+      noteBackupWork(tx, {
+        work: input.item,
+        site: source.site,
+        place,
+        updated_at: services.clock.wallMs(),
+      }),
+    )
     try {
       const info = await followWork(
         ctx,
@@ -178,7 +208,7 @@ async function take(ctx: Context): Promise<Taken> {
             source.site,
             'backup.start',
             {
-              backup: workId(input.item, index),
+              backup: workId(input.item, place),
               volumes: [...source.volumes],
               names: [...source.names],
               parent,
@@ -188,22 +218,36 @@ async function take(ctx: Context): Promise<Taken> {
             { signal },
           ),
         (progress) => showProgress(ctx, { progress }),
+        // Nobody waits for a side that need not be asked.
+        () => !last && !services.agents.heard(source.site),
       )
-      return { info, site: source.site }
+      return { info, site: source.site, place }
     } catch (error) {
-      const code = refusalCode(error) ?? workCode(error)
-      if (index === sources.length - 1 || code === null || !ELSEWHERE.has(code)) throw error
-      services.log.info({ item: input.item, code }, 'a backup is taken at the production side')
+      const code = isFault(error, BACKUP_WORK_SILENT)
+        ? error.code
+        : (refusalCode(error) ?? workCode(error))
+      if (last || code === null || !ELSEWHERE.has(code)) throw error
+      const said = { item: input.item, site: source.site, code }
+      services.log.info(said, 'a backup is taken at the production side')
     }
   }
-  throw new Error('a server that is backed up has a site')
 }
 
 /** What only concerns the side that was asked. */
 const ELSEWHERE: ReadonlySet<string> = new Set([
+  BACKUP_WORK_SILENT.code,
+  'COPY_BEHIND',
   'NOT_CONSISTENT',
-  'VOLUME_UNKNOWN',
+  'NO_VAULT',
+  'SNAPSHOT_BUSY',
+  'SNAPSHOT_FAILED',
+  'SNAPSHOT_LIMIT',
+  'SNAPSHOT_LOST',
+  'SNAPSHOT_NO_SPACE',
+  'VOLUME_CLOSED',
   'VOLUME_FAILED',
+  'VOLUME_READ_ERROR',
+  'VOLUME_UNKNOWN',
 ])
 
 async function showProgress(ctx: Context, change: { readonly progress: number }): Promise<void> {
@@ -211,8 +255,10 @@ async function showProgress(ctx: Context, change: { readonly progress: number })
   await store.write((tx) => updateItem(tx, ctx.input.item, change, clock.wallMs()))
 }
 
-async function recordTaken(tx: Transaction, ctx: Context, { info }: Taken): Promise<void> {
+async function recordTaken(tx: Transaction, ctx: Context, taken: Taken): Promise<void> {
+  const { info, place = 0 } = taken
   const now = ctx.services.clock.wallMs()
+  await endWorks(tx, ctx, chosenBy(ctx).sources.slice(0, place))
   const item = await readItem(tx, ctx.input.item)
   if (item === undefined) return
   const { disks } = chosenBy(ctx)

@@ -1,6 +1,5 @@
 import { itemsOf, SERVER_TYPE } from '#control/resources/checkpoints.ts'
 import { toJson } from '#control/store/json.ts'
-import type { VaultVerifyInfo } from '#wire/site/backups.ts'
 import { operation, step, type StepContext } from '../operation.ts'
 import { beginLog, endLog, followWork } from './backup-work.ts'
 import { siteOfVault } from './vault-site.ts'
@@ -14,7 +13,8 @@ export interface VerifyCheckpoint {
 }
 
 type Context = StepContext<VerifyCheckpoint>
-type Found = Pick<VaultVerifyInfo, 'damaged_checkpoints' | 'damages'>
+/** By id in the vault: what is wrong with those of this checkpoint that are not whole. */
+type Found = Readonly<Record<string, string>>
 
 export const verifyCheckpoint = operation<VerifyCheckpoint>('backup.verify', {
   version: 1,
@@ -34,15 +34,15 @@ export const verifyCheckpoint = operation<VerifyCheckpoint>('backup.verify', {
     }),
     step<VerifyCheckpoint, Found>('check', {
       act: check,
-      record: async (tx, ctx, { damaged_checkpoints: damaged, damages }) => {
+      record: async (tx, ctx, damaged) => {
         const items = await itemsOf(tx, ctx.input.checkpoint)
         const statuses: Record<string, string> = {}
         const reasons: Record<string, string> = {}
         for (const { resource, vault_checkpoint: stored } of items) {
-          const whole = stored !== null && !damaged.includes(stored)
+          const reason = stored === null ? 'Nothing of it is in the vault.' : damaged[stored]
           const key = `${SERVER_TYPE}#${resource}`
-          statuses[key] = whole ? 'available' : 'error'
-          if (!whole) reasons[key] = damages[0] ?? 'Nothing of it is in the vault.'
+          statuses[key] = reason === undefined ? 'available' : 'error'
+          if (reason !== undefined) reasons[key] = reason
         }
         const good = items.length > 0 && Object.keys(reasons).length === 0
         await settle(tx, ctx, good ? 'success' : 'fail', statuses, reasons)
@@ -54,7 +54,7 @@ export const verifyCheckpoint = operation<VerifyCheckpoint>('backup.verify', {
 })
 
 async function check(ctx: Context): Promise<Found> {
-  const { services, signal, resourceId } = ctx
+  const { services, signal, resourceId, input } = ctx
   const site = siteOfVault(services, '')
   const info = await followWork(
     ctx,
@@ -66,7 +66,23 @@ async function check(ctx: Context): Promise<Found> {
     },
     async () => {},
   )
-  return { damaged_checkpoints: info.damaged_checkpoints, damages: info.damages }
+  // The vault is that of all projects: what is said of others' goes no further.
+  const found: Record<string, string> = {}
+  for (const { vault_checkpoint: stored } of await itemsOf(services.store.db, input.checkpoint)) {
+    if (stored === null) continue
+    if (info.damaged_checkpoints.includes(stored)) {
+      found[stored] = info.reasons?.[stored] ?? 'It cannot be read whole.'
+    } else if (!(await isListed(ctx, site, stored)))
+      found[stored] = 'It is not in the vault any more.'
+  }
+  return found
+}
+
+/** What is not there at all is not damaged. */
+async function isListed({ services, signal }: Context, site: string, checkpoint: string) {
+  const request = { checkpoint, limit: 1 }
+  const listed = await services.sites.command(site, 'vault.list', request, { signal })
+  return listed.checkpoints.length > 0
 }
 
 async function settle(

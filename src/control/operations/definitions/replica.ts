@@ -7,18 +7,23 @@ import {
   readRecord,
   updateRecord,
 } from '#control/resources/checkpoints.ts'
+import {
+  forgetBackupWork,
+  noteBackupWork,
+  readBackupWork,
+} from '#control/resources/backup-works.ts'
 import { addChore } from '#control/resources/surroundings.ts'
 import { tagsOf } from '#control/resources/tags.ts'
-import { REGION_UNKNOWN, type RegionClient } from '#control/sites/regions.ts'
+import { REGION_DENIED, REGION_UNKNOWN, type RegionClient } from '#control/sites/regions.ts'
 import { fromJson } from '#control/store/json.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { CheckpointItemRow, ReplicationRecordRow } from '#control/store/tables/checkpoints.ts'
 import { AdmissionAnswer, ReplicaAnswer, type ReplicaDescription } from '#wire/replica.ts'
-import type { ReplicaAdmission, ReplicaInfo } from '#wire/site/backups.ts'
-import type { Static } from 'typebox'
+import type { ReplicaInfo } from '#wire/site/backups.ts'
 import { operation, step, type StepContext } from '../operation.ts'
 import type { OperationServices } from '../services.ts'
 import { beginLog, endLog, followWork } from './backup-work.ts'
+import { Tickets } from './replica-tickets.ts'
 import { siteOfVault } from './vault-site.ts'
 
 /* A backup is copied to another region: that region lets the copy in, the sites send what its vault lacks, and it is told whose backup this
@@ -44,7 +49,6 @@ export interface ReplicateItem {
 }
 
 type Context = StepContext<ReplicateItem>
-type Admission = Static<typeof ReplicaAdmission>
 
 export const replicateItem = operation<ReplicateItem>('backup.replicate', {
   version: 1,
@@ -78,6 +82,8 @@ export const replicateItem = operation<ReplicateItem>('backup.replicate', {
     }),
     step<ReplicateItem, ReplicaAnswer['replica']>('register', {
       act: register,
+      // All the bytes are there: half an hour of the other region's absence is no reason to send them again.
+      retry: { attemptsMax: 45, pauseFirstMs: 500, pauseMostMs: 60_000 },
       record: async (tx, ctx, replica) => {
         const now = ctx.services.clock.wallMs()
         const change = {
@@ -87,6 +93,7 @@ export const replicateItem = operation<ReplicateItem>('backup.replicate', {
           destination_item: replica.checkpoint_item_id,
         }
         await updateRecord(tx, ctx.input.record, change, now)
+        await forgetBackupWork(tx, ctx.input.record)
         await endLog(tx, ctx.id, 'finished', null, now)
       },
     }),
@@ -94,13 +101,11 @@ export const replicateItem = operation<ReplicateItem>('backup.replicate', {
   failed: async (tx, ctx, failure) => {
     const now = ctx.services.clock.wallMs()
     const message = failure.message.slice(0, 1_000)
-    if (failure.step === 'send') {
-      const record = await readRecord(tx, ctx.input.record)
-      const item = record === undefined ? undefined : await readItem(tx, record.item)
+    const begun = await readBackupWork(tx, ctx.input.record)
+    if (begun !== undefined) {
       const request = { replica: ctx.input.record }
-      if (item !== undefined) {
-        await addChore(tx, { site: item.resource_az, command: 'replica.cancel', request }, now)
-      }
+      await addChore(tx, { site: begun.site, command: 'replica.cancel', request }, now)
+      await forgetBackupWork(tx, ctx.input.record)
     }
     const gone = failure.code === REPLICA_SOURCE_GONE.code
     const change = { fail_code: failure.code, fail_reason: message }
@@ -131,34 +136,29 @@ function regionsOf({ regions }: OperationServices): RegionClient {
 async function send(ctx: Context): Promise<ReplicaInfo> {
   const { services, signal, input } = ctx
   const { record, item, checkpoint } = await about(services.store.db, ctx)
+  await refuseForeign(ctx, record, item)
   const base = await baseOf(services.store.db, record, item)
-  const site = siteOfVault(services, item.resource_az)
-  const rate = await rateOf(services.store.db, 'copy', 0)
-  let admission: Admission | null = null
-  let made = 0
+  const site = await siteOf(ctx, item.resource_az)
+  const tickets = new Tickets(services.clock, () => admit(ctx, record, item))
   return await followWork(
     ctx,
     `copying backup ${item.id} to ${record.destination_region}`,
     async () => {
-      // A ticket is good for a limited time, and a new one goes on where the old one stopped.
-      const now = services.clock.wallMs()
-      if (admission === null || now > made + (admission.expires_at - made) / 2) {
-        admission = await admit(ctx, record, item)
-        made = now
-      }
-      return await services.sites.command(
+      const { target } = await tickets.current()
+      const info = await services.sites.command(
         site,
         'replica.start',
         {
           replica: input.record,
           checkpoint,
           base,
-          target: admission.target,
+          target,
           accelerate: record.accelerate === 1,
-          rate_bytes: rate,
+          rate_bytes: 0,
         },
         { signal },
       )
+      return tickets.wasRefused(info) ? { ...info, state: 'running' as const } : info
     },
     async (progress) => {
       await services.store.write((tx) =>
@@ -168,11 +168,36 @@ async function send(ctx: Context): Promise<ReplicaInfo> {
   )
 }
 
+/** The account may be that of many tenants, and the project that one of them has named anybody's. */
+async function refuseForeign(
+  { services }: Context,
+  { destination_region: region, destination_project: project }: ReplicationRecordRow,
+  item: CheckpointItemRow,
+): Promise<void> {
+  if (await regionsOf(services).mayCopy(region, item.project, project)) return
+  throw new Fault(
+    REGION_DENIED,
+    `copying backups of project ${item.project} to project ${project} of ${region}, which the list of copies does not name`,
+  )
+}
+
+/** The site that sends, for as long as it takes: noted before it hears of it, so that nobody else is asked to send the same, and it is the one to hear of an end. */
+async function siteOf({ services, input }: Context, preferred: string): Promise<string> {
+  const noted = await readBackupWork(services.store.db, input.record)
+  if (noted !== undefined) return noted.site
+  const site = siteOfVault(services, preferred)
+  const now = services.clock.wallMs()
+  await services.store.write((tx) =>
+    noteBackupWork(tx, { work: input.record, site, place: 0, updated_at: now }),
+  )
+  return site
+}
+
 async function admit(
   ctx: Context,
   record: ReplicationRecordRow,
   item: CheckpointItemRow,
-): Promise<Admission> {
+): Promise<AdmissionAnswer['admission']> {
   const { admission } = await regionsOf(ctx.services).call({
     region: record.destination_region,
     project: record.destination_project,

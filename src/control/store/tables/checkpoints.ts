@@ -14,6 +14,8 @@ export interface CheckpointTables {
   backup_logs: BackupLogRow
   verifications: VerificationRow
   backup_rates: BackupRateRow
+  backup_works: BackupWorkRow
+  replica_admissions: ReplicaAdmissionRow
 }
 
 /** What is backed up together. A policy has schedules of its own; a plan of the older API refers to nothing, and schedules refer to it. */
@@ -267,4 +269,28 @@ export interface BackupRateRow {
   /** `backup`, `restore` or `copy`. */
   kind: string
   bytes_per_second: number
+}
+
+/** Where named work was begun, until it has ended. */
+export interface BackupWorkRow {
+  /** The item that is backed up, or the record of the copy. */
+  work: string
+  site: string
+  /** Of a backup: which of the sites that were chosen, from 0. */
+  place: number
+  updated_at: number
+}
+
+/** A copy that another region was allowed to send. */
+export interface ReplicaAdmissionRow {
+  /** That of the sender. */
+  record: string
+  /** Whose backup it becomes, and nobody else's. */
+  project: string
+  source_region: string
+  size_mb: number
+  /** `open` · `registered`: it has become a backup · `ended`: it has not, and what came of it may go. */
+  state: 'open' | 'registered' | 'ended'
+  /** The last time. */
+  admitted_at: number
 }
