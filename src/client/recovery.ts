@@ -46,6 +46,7 @@ interface Script {
   readonly ok: boolean
   readonly reason: string | null
   readonly output: string
+  readonly attempts: number
 }
 
 export interface Recovery {

@@ -114,7 +114,7 @@ export const controlOptions = {
   recoveryScripts: optional(
     pathOption({
       about:
-        'Directory of the executables that recovery plans may name. It and they must belong to root or to the user of the control plane, and nobody else may be able to change them. Left out: no plan runs a script.',
+        'Directory with a directory for each project, by its id, of the executables that the recovery plans of the project may name. All of it must belong to root or to the user of the control plane, and nobody else may be able to change them. Left out: no plan runs a script.',
     }),
   ),
   regions: optional(

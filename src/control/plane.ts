@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Clock } from '#base/clock.ts'
 import { isFault } from '#base/fault.ts'
+import { newId } from '#base/ids.ts'
 import type { Log } from '#base/log.ts'
 import { rounds } from '#base/rounds.ts'
 import { createAutomaticFailover } from '#control/operations/automatic-failover.ts'
@@ -106,6 +107,10 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
     await witness.watchLeases()
     const regions = createRegionClient(config.regions, () => clock.bootMs())
     undo.push(() => regions.close())
+    const scripts =
+      config.recoveryScripts === undefined
+        ? undefined
+        : recoveryScripts(config.recoveryScripts, { clock, log, owner: newId() })
     const services: OperationServices = {
       store,
       clock,
@@ -115,9 +120,7 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
       witness,
       reports: openReportKey(join(config.dataDir, 'report-key.pem')),
       regions,
-      ...(config.recoveryScripts === undefined
-        ? {}
-        : { scripts: recoveryScripts(config.recoveryScripts, clock) }),
+      ...(scripts === undefined ? {} : { scripts }),
     }
     const operations = createEngine({
       store,
@@ -153,7 +156,11 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
       }
     }
     operations.start()
-    undo.push(() => operations.stop())
+    undo.push(async () => {
+      // First nobody begins another script.
+      await operations.stop()
+      await scripts?.stop()
+    })
     const powerSync = createPowerSync({ store, clock, log, agents, sites })
     powerSync.start()
     undo.push(() => powerSync.stop())

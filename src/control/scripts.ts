@@ -3,16 +3,19 @@ import { constants } from 'node:fs'
 import { access, lstat } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
-import type { Clock } from '#base/clock.ts'
+import { assert } from '#base/assert.ts'
+import { type Clock, sleep } from '#base/clock.ts'
+import type { Log } from '#base/log.ts'
 import { hasCode } from '#base/system/files.ts'
 import { killAndWait, processesWithArgument, signalProcess } from '#base/system/process.ts'
 import type { RecoveryScripts, ScriptCall, ScriptOutcome } from '#control/operations/services.ts'
 
 /* The scripts of recovery plans. A plan names an executable and nothing else: what may run on the host of the control plane is decided by
- * whoever may write to its directory, never by a request. So directory and executable have to belong to root or to the user of this process,
- * and nobody else may be able to change them; links are not followed. There is no shell and there are no arguments but the key of the call,
- * by which a script that outlived a killed control plane is found and ended before its repetition begins. What it prints goes to the
- * operator who asks for the run, never to the log.
+ * whoever may write to its directory, never by a request. Each project has a directory of its own under that, named by its id, and a plan
+ * runs what lies there and nothing else: who writes plans in one project cannot run what the operator put there for another. Both
+ * directories and the executable have to belong to root or to the user of this process, and nobody else may be able to change them; links
+ * are not followed. There is no shell and there are no arguments but the key of the call, by which a script that outlived a killed
+ * control plane is found and ended before its repetition begins. What it prints goes to the operator who asks for the run, never to the log.
  */
 
 const OUTPUT_BYTES_MAX = 4_096
@@ -21,17 +24,37 @@ const POLITE_MS = 2_000
 const LEFTOVER_MS = 10_000
 /** For what was printed last by something that keeps the pipe. */
 const PIPE_MS = 500
+/** At once in this process; more wait for their turn. Each is a process tree of somebody else's making on the host of the control plane. */
+const AT_ONCE = 32
+/** Signs of life of others that are remembered; the oldest is forgotten first, which only makes one be believed for longer. */
+const SIGNS_MAX = 1_024
+/** Before an outcome that could not be kept is tried to be kept again. */
+const KEEP_PAUSE_MS = 1_000
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 
-export function recoveryScripts(directory: string, clock: Clock): RecoveryScripts {
-  async function unfit(name: string): Promise<string | null> {
+export function recoveryScripts(
+  directory: string,
+  { clock, log, owner }: { readonly clock: Clock; readonly log: Log; readonly owner: string },
+): RecoveryScripts {
+  const running = new Map<
+    string,
+    { readonly cut: AbortController; readonly ended: Promise<void> }
+  >()
+  const signs = new Map<string, { readonly sign: string; readonly sinceMs: number }>()
+  let stopping = false
+
+  async function unfit(project: string, name: string): Promise<string | null> {
     if (!NAME.test(name)) return `${name} is no name of a script`
-    const path = join(directory, name)
+    assert(NAME.test(project), 'the id of a project is a name of a directory')
+    const home = join(directory, project)
+    const path = join(home, name)
     try {
-      const folder = await lstat(directory)
-      if (!folder.isDirectory()) return `${directory} is not a directory`
-      if (isForeign(folder)) return `${directory} can be changed by other users`
+      for (const folder of [directory, home]) {
+        const facts = await lstat(folder)
+        if (!facts.isDirectory()) return `${folder} is not a directory`
+        if (isForeign(facts)) return `${folder} can be changed by other users`
+      }
       const file = await lstat(path)
       if (!file.isFile()) return `${path} is not a regular file`
       if (isForeign(file)) return `${path} can be changed by other users`
@@ -44,26 +67,27 @@ export function recoveryScripts(directory: string, clock: Clock): RecoveryScript
     }
   }
 
-  return {
-    unfit,
-    async run(name, call) {
-      const reason = await unfit(name)
-      if (reason !== null) return { ok: false, reason, output: '' }
-      const mark = `holdfast-recovery-${call.key}`
-      for (const facts of await processesWithArgument(mark)) {
-        // The leader of its group: see below.
-        signalProcess(-facts.pid, 'SIGKILL')
-        await killAndWait(clock, facts, LEFTOVER_MS)
-      }
-      call.signal.throwIfAborted()
-      return await runOnce(join(directory, name), mark, call)
-    },
+  async function run(call: ScriptCall, signal: AbortSignal): Promise<ScriptOutcome> {
+    const reason = await unfit(call.project, call.name)
+    if (reason !== null) return { ok: false, reason, output: '' }
+    const mark = `holdfast-recovery-${call.key}`
+    for (const facts of await processesWithArgument(mark)) {
+      // The leader of its group: see below.
+      signalProcess(-facts.pid, 'SIGKILL')
+      await killAndWait(clock, facts, LEFTOVER_MS)
+    }
+    signal.throwIfAborted()
+    return await runOnce(call, mark, signal)
   }
 
-  async function runOnce(path: string, mark: string, call: ScriptCall): Promise<ScriptOutcome> {
-    const { environment, timeoutMs, signal } = call
-    const child = spawn(path, [mark], {
-      cwd: directory,
+  async function runOnce(
+    { project, name, environment, timeoutMs }: ScriptCall,
+    mark: string,
+    signal: AbortSignal,
+  ): Promise<ScriptOutcome> {
+    const home = join(directory, project)
+    const child = spawn(join(home, name), [mark], {
+      cwd: home,
       env: { ...environment, PATH },
       // A group of its own, so that what it starts is ended with it.
       detached: true,
@@ -87,7 +111,7 @@ export function recoveryScripts(directory: string, clock: Clock): RecoveryScript
     const cancelLimit = clock.after(timeoutMs, () =>
       end(`it took longer than ${timeoutMs / 1_000} s`),
     )
-    const onAbort = () => end('the control plane stops')
+    const onAbort = () => end('it was cut short')
     signal.addEventListener('abort', onAbort, { once: true })
     const failure = await new Promise<string | null>((resolve) => {
       child.once('error', (error) => resolve(`it could not be run: ${error.message}`))
@@ -110,6 +134,55 @@ export function recoveryScripts(directory: string, clock: Clock): RecoveryScript
     // Only text goes into the database.
     const text = output.toString().replaceAll('\0', '')
     return { ok: reason === null, reason, output: text }
+  }
+
+  async function runAndKeep(
+    call: ScriptCall,
+    signal: AbortSignal,
+    ended: (outcome: ScriptOutcome) => Promise<void>,
+  ): Promise<void> {
+    const outcome = await run(call, signal)
+    for (;;) {
+      try {
+        return await ended(outcome)
+      } catch (error) {
+        log.error({ err: error, script: call.name }, 'what became of a script could not be kept')
+        await sleep(clock, KEEP_PAUSE_MS, signal)
+      }
+    }
+  }
+
+  return {
+    owner,
+    unfit,
+    runs: (key) => running.has(key),
+    hasRoom: () => !stopping && running.size < AT_ONCE,
+    quietMs(key, sign) {
+      const known = signs.get(key)
+      if (known?.sign === sign) return clock.bootMs() - known.sinceMs
+      signs.delete(key)
+      for (const [oldest] of signs) if (signs.size >= SIGNS_MAX) signs.delete(oldest)
+      signs.set(key, { sign, sinceMs: clock.bootMs() })
+      return 0
+    },
+    async begin(call, ended) {
+      assert(!stopping && !running.has(call.key), 'a script is begun once, by whoever runs')
+      const cut = new AbortController()
+      const work = runAndKeep(call, cut.signal, ended)
+        .catch((error: unknown) => {
+          if (!cut.signal.aborted) log.error({ err: error, script: call.name }, 'a script was lost')
+        })
+        .finally(() => running.delete(call.key))
+      running.set(call.key, { cut, ended: work })
+      signs.delete(call.key)
+      await work
+    },
+    end: (key) => running.get(key)?.cut.abort(),
+    async stop() {
+      stopping = true
+      for (const { cut } of running.values()) cut.abort()
+      await Promise.all([...running.values()].map(({ ended }) => ended))
+    },
   }
 }
 

@@ -19,7 +19,7 @@ import { assert, unreachable } from '#base/assert.ts'
 export type NotReady = 'go_on' | 'stop' | 'pause'
 
 export interface PlannedScript {
-  /** Name of an executable in the directory that the control plane was configured with. */
+  /** Name of an executable that the operator of the control plane has put there for the project. */
   readonly script: string
   readonly timeoutMs: number
 }
@@ -190,22 +190,24 @@ export interface Run {
   readonly servers: readonly RunServer[]
 }
 
+/** The servers of these instances as the rules see them. */
+export const serversOf = (
+  plan: RecoveryPlan,
+  instances: readonly { readonly instance: string; readonly state: ServerState }[],
+): readonly RunServer[] => {
+  const present = new Set(instances.map(({ instance }) => instance))
+  return instances.map(({ instance, state }) => {
+    const { after, notReady } = plannedOf(plan, instance)
+    const wave = waveOf(plan, instance)
+    // One that has left the group since holds nobody up.
+    return { instance, wave, after: after.filter((other) => present.has(other)), notReady, state }
+  })
+}
+
 /** The run of a plan over these instances, in the order in which they start when nothing holds them up. */
 export function newRun(plan: RecoveryPlan, instances: readonly string[]): Run {
-  const present = new Set(instances)
-  const servers = instances
-    .map((instance): RunServer => {
-      const { after, notReady } = plannedOf(plan, instance)
-      return {
-        instance,
-        wave: waveOf(plan, instance),
-        // One that has left the group since holds nobody up.
-        after: after.filter((other) => present.has(other)),
-        notReady,
-        state: 'waiting',
-      }
-    })
-    .toSorted((a, b) => a.wave - b.wave)
+  const waiting = instances.map((instance) => ({ instance, state: 'waiting' as const }))
+  const servers = serversOf(plan, waiting).toSorted((a, b) => a.wave - b.wave)
   return settle({ state: 'running', pauses: [], passed: [], waves: plan.waves, servers })
 }
 

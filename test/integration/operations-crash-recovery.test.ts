@@ -10,7 +10,7 @@ import { fakeGuests } from '../support/fake-guests.ts'
 import { makeCertificates, PROJECT, startRegionAgent } from '../support/region-parts.ts'
 import { ProtectedServer } from './crash/instances.ts'
 import { Lives } from './crash/lives.ts'
-import { goOn, makeScripts, planRecovery } from './crash/recovery.ts'
+import { eachScriptRan, goOn, makeScripts, planRecovery } from './crash/recovery.ts'
 
 /**
  * A group with a recovery plan is switched while the control plane dies by SIGKILL at every boundary of the recovery, and of the steps of the
@@ -106,6 +106,7 @@ test('a group with a recovery plan is switched and its servers come back, wherev
   await act(group, reverse, 'reversing', 'protected', 'source')
   await goOn(lives, group, 'reverse', 2)
   await shielded.runsAt('az1')
+  await eachScriptRan(directory, 2)
 
   const passed = (await readFile(lives.visited, 'utf8')).split('\n')
   const points = [recoverGroup, recoverServer].flatMap(({ name, steps }) =>

@@ -4,6 +4,7 @@ import { after, before, test } from 'node:test'
 import { newId } from '#base/ids.ts'
 import { GROUP_ACTIONS as CLIENT_ACTIONS } from '#client/native.ts'
 import { GROUP_ACTIONS } from '#domain/forecast.ts'
+import { forgetOldRuns, insertRun, RUNS_KEPT } from '#control/resources/recovery.ts'
 import { ApiLab } from '../support/api.ts'
 import { groupRow, ownershipRow, pairRow, volumeRow } from '../support/group-rows.ts'
 
@@ -98,7 +99,7 @@ test('plans, recoveries and automatic failover are set and shown over the API, a
   })
   assert.equal((await call('DELETE', 'recovery-plan')).status, 200)
   assert.equal((await call('DELETE', 'recovery-plan')).code, 'PLAN_UNKNOWN')
-  assert.deepEqual((await call('GET', 'recovery')).body, { recoveries: [] })
+  assert.deepEqual((await call('GET', 'recovery')).body, { recoveries: [], next_marker: null })
   assert.equal((await call('POST', 'recover', {})).code, 'GROUP_WITHOUT_INSTANCES')
   assert.equal((await call('POST', 'recovery/continue', {})).code, 'RECOVERY_UNKNOWN')
   assert.equal((await call('POST', 'recovery/abort', {})).code, 'RECOVERY_UNKNOWN')
@@ -114,4 +115,60 @@ test('plans, recoveries and automatic failover are set and shown over the API, a
   assert.equal((await call('POST', `${path}/rearm`, {})).code, 'ARMED_ALREADY')
   const released = await call('PUT', path, { hold: null })
   assert.equal(released.body.automatic_failover.hold, null)
+})
+
+test('recoveries are read page by page, and of those that ended long ago the newest are kept', async () => {
+  const row = groupRow(lab.admin.project_id, {})
+  const [OLD, DAY] = [25, 86_400_000]
+  const now = lab.clock.wallMs()
+  const ids = Array.from({ length: OLD + 2 }, (_, index) => `run-${index}`.padStart(32, '0'))
+  const open = (id: string) => ({
+    id,
+    group_id: row.id,
+    project: row.project,
+    site: 'az1',
+    station: 'source',
+    reason: 'operator',
+    state: 'running',
+    pauses: '[]',
+    passed: '[]',
+    plan: '{}',
+    touched_by: null,
+    started_at: now,
+    ended_at: null,
+  })
+  await lab.store.write(async (tx) => {
+    await tx.insertInto('protection_groups').values(row).execute()
+    for (const [index, id] of ids.entries()) {
+      const at = index < OLD ? now - 100 * DAY + index : now - DAY + index
+      await insertRun(tx, { ...open(id), state: 'done', started_at: at, ended_at: at }, [])
+    }
+  })
+  const page = async (query: string) => {
+    const url = `/api/v1/groups/${row.id}/recovery?${query}`
+    const reply = await lab.call({ method: 'GET', url, headers: { 'x-auth-token': token } })
+    return { status: reply.status, body: reply.body }
+  }
+  const seen: string[] = []
+  let marker: string | null = ''
+  while (marker !== null) {
+    const { body } = await page(`limit=10${marker === '' ? '' : `&marker=${marker}`}`)
+    seen.push(...body.recoveries.map(({ id }: { id: string }) => id))
+    marker = body.next_marker
+  }
+  assert.deepEqual(seen, ids.toReversed())
+  const strange = await page(`marker=${newId()}`)
+  assert.deepEqual([strange.status, strange.body.error.code], [404, 'MARKER_UNKNOWN'])
+
+  const forgotten = await lab.store.write((tx) => forgetOldRuns(tx, row.id, now))
+  assert.equal(forgotten, OLD + 2 - RUNS_KEPT)
+  const left = (await page('limit=100')).body.recoveries.map(({ id }: { id: string }) => id)
+  assert.deepEqual(left, ids.toReversed().slice(0, RUNS_KEPT))
+  assert.equal(await lab.store.write((tx) => forgetOldRuns(tx, row.id, now)), 0)
+  // The database itself lets no second one be under way.
+  await lab.store.write((tx) => insertRun(tx, open('first'), []))
+  await assert.rejects(
+    lab.store.write((tx) => insertRun(tx, open('second'), [])),
+    /UNIQUE|unique/,
+  )
 })

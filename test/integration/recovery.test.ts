@@ -43,11 +43,12 @@ let group: string
 
 before(async () => {
   ;({ region } = await kit.start())
-  const scripts = join(region.directory, 'scripts')
-  await mkdir(scripts)
+  const scripts = join(region.directory, 'scripts', PROJECT)
+  await mkdir(scripts, { recursive: true })
   for (const [name, text] of [
     ['note', 'echo "$HOLDFAST_PHASE $HOLDFAST_SERVER" >> notes; echo noted'],
     ['fails', 'echo no such luck; exit 7'],
+    ['waits', 'while ! test -e go; do sleep 0.1; done; echo gone'],
   ] as const) {
     await writeFile(join(scripts, name), `#!/bin/sh\n${text}\n`)
     await chmod(join(scripts, name), 0o700)
@@ -84,9 +85,10 @@ async function set(document: PlanDocument): Promise<void> {
 
 /** The newest run, with its servers by name. */
 async function newest() {
-  const found = await showRuns(services(), PROJECT, group, 1)
-  const run = found?.runs[0]
-  assert.ok(run !== undefined && found !== undefined)
+  const found = await showRuns(services(), PROJECT, group, { limit: 1 })
+  assert.ok(found.ok)
+  const [run] = found.runs
+  assert.ok(run !== undefined)
   return {
     ...run.row,
     servers: new Map(run.servers.map((one) => [found.names.get(one.instance) ?? '', one])),
@@ -233,7 +235,7 @@ test('after a failover servers start in order when those before them are ready, 
   assert.ok((app?.ended_at ?? 0) <= (web?.started_at ?? -1))
   assert.equal(JSON.parse(db?.script_before ?? '{}').output, 'noted\n')
   assert.equal(
-    await readFile(join(region.directory, 'scripts/notes'), 'utf8'),
+    await readFile(join(region.directory, 'scripts', PROJECT, 'notes'), 'utf8'),
     `before ${at('db', 'az2')}\nafter ${at('db', 'az2')}\n`,
   )
   assert.deepEqual(await say('continue'), { ok: false, refusal: 'RECOVERY_UNKNOWN' })
@@ -312,6 +314,41 @@ test('after a reversal a server that is not ready stops the others, or pauses th
   }
 })
 
+test('of two recoveries that are asked for at once one begins, and it holds no place while its script runs', async () => {
+  await set({
+    waves: [{ instances: ['db'] }],
+    instances: { db: { script_before: { script: 'waits', timeout_s: 60 } } },
+  })
+  const asked = await Promise.all([1, 2, 3].map(() => requestRecovery(services(), PROJECT, group)))
+  const [begun] = asked.filter((one) => one.ok)
+  assert.ok(begun?.ok)
+  assert.deepEqual(
+    asked.flatMap((one) => (one.ok ? [] : [one.refusal])),
+    ['RECOVERY_RUNS', 'RECOVERY_RUNS'],
+  )
+  const { store, operations } = region.plane
+  await region.until('its script runs and nobody holds its operation', async () => {
+    const db = (await newest()).servers.get('db')
+    if (db === undefined || db.script_attempt === null) return false
+    const { lease_owner, status } = await store.db
+      .selectFrom('operations')
+      .select(['lease_owner', 'status'])
+      .where('id', '=', db.operation)
+      .executeTakeFirstOrThrow()
+    return lease_owner === null && status === 'running'
+  })
+  await writeFile(join(region.directory, 'scripts', PROJECT, 'go'), '')
+  assert.equal((await operations.waitFor(begun.operation)).status, 'succeeded')
+  const db = (await newest()).servers.get('db')
+  assert.deepEqual(JSON.parse(db?.script_before ?? '{}'), {
+    ok: true,
+    reason: null,
+    output: 'gone\n',
+    attempts: 1,
+  })
+  assert.equal(db?.script_attempt, null)
+})
+
 test('a recovery that waits when its group is switched again ends, and starts nothing at the site that is production no more', async () => {
   await stopAll('az1')
   await set({ waves: [{ instances: ['db'], pause: 'Wait for me.' }] })
@@ -324,9 +361,10 @@ test('a recovery that waits when its group is switched again ends, and starts no
   const ended = await region.plane.operations.waitFor(waiting.operation)
   assert.equal(ended.status, 'failed')
   await runIs('paused')
-  const { runs } = (await showRuns(services(), PROJECT, group, 2)) ?? { runs: [] }
+  const found = await showRuns(services(), PROJECT, group, { limit: 2 })
+  assert.ok(found.ok)
   assert.deepEqual(
-    runs.map(({ row: { reason, state } }) => `${reason} ${state}`),
+    found.runs.map(({ row: { reason, state } }) => `${reason} ${state}`),
     ['failover paused', 'operator superseded'],
   )
   assert.ok((await say('continue')).ok)

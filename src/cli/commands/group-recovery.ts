@@ -196,8 +196,11 @@ export function recoveryLines(one: Recovery): string[] {
   ]
 }
 
-function remark({ reason, probes, state }: Recovery['servers'][number]): string | null {
+function remark(server: Recovery['servers'][number]): string | null {
+  const { reason, probes, state, script_before: before, script_after: after } = server
   if (reason !== null) return `${reason.code}: ${reason.message}`
+  const again = [before, after].find((script) => script !== null && script.attempts > 1)
+  if (again) return `a script was run ${again.attempts} times`
   const open = probes.find(({ ok }) => !ok)
   return state === 'probing' && open !== undefined ? open.detail : null
 }

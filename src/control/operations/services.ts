@@ -35,24 +35,41 @@ export interface ReportSigner {
   publicKey(): string
 }
 
-/** Executables that the operator of this control plane has put in one directory for recovery plans. */
+/**
+ * Executables that the operator of this control plane has put into one directory for each project: a plan of a project names those of its
+ * own and no others.
+ */
 export interface RecoveryScripts {
-  /** Why the executable of this name cannot be run, in words for people; null: it can. */
-  unfit(name: string): Promise<string | null>
+  /** Names this process among those that may run a script. */
+  readonly owner: string
+  /** Why the executable of this name cannot be run for the project, in words for people; null: it can. */
+  unfit(project: string, name: string): Promise<string | null>
+  /** The call with this key has begun and its outcome is not kept yet. */
+  runs(key: string): boolean
+  /** False: as many run as may at once; ask again later. */
+  hasRoom(): boolean
+  /** For how long this process has seen this sign of life of whoever runs the call, ms; 0 when it is new. */
+  quietMs(key: string, sign: string): number
   /**
-   * Runs it and waits for its end. One that an earlier call with the same key left running is ended first. Never rejects for what the
-   * script does; rejects with the signal's reason.
+   * Begins a script. One that an earlier process left running under the same key is ended first. `ended` is called with what became of it,
+   * and again after a pause for as long as it rejects. It is not called for a script that was cut short by `end` or `stop`: nobody knows
+   * how far that came. Resolves when all of that is over; never rejects.
    */
-  run(name: string, call: ScriptCall): Promise<ScriptOutcome>
+  begin(call: ScriptCall, ended: (outcome: ScriptOutcome) => Promise<void>): Promise<void>
+  /** Cuts the script of this key short, if it runs. */
+  end(key: string): void
+  /** Cuts all of them short and waits for their ends. */
+  stop(): Promise<void>
 }
 
 export interface ScriptCall {
+  readonly project: string
+  readonly name: string
   /** Names the call: the same again is a repetition of it. */
   readonly key: string
   /** Nothing else of this process's environment is passed on, but for PATH. */
   readonly environment: Readonly<Record<string, string>>
   readonly timeoutMs: number
-  readonly signal: AbortSignal
 }
 
 export interface ScriptOutcome {

@@ -9,13 +9,12 @@ import type {
 import {
   hasEnded,
   type Pause,
-  plannedOf,
   type RecoveryPlan,
   type Run,
   type RunState,
   SERVER_RECOVERY_MOVES,
+  serversOf,
   type ServerState,
-  waveOf,
 } from '#domain/recovery-plan.ts'
 
 /** Queries about recovery plans and the runs that followed them. */
@@ -60,16 +59,91 @@ export async function forgetRecovery(tx: Transaction, group: string): Promise<vo
 
 // ---------------------------------------------------------------- runs
 
-/** Of one group, newest first. */
-export async function listRuns(db: Db, group: string, limit: number): Promise<RecoveryRunRow[]> {
-  return await db
+/** Servers on one page of runs, unless a single run has more: what each of them printed may be kilobytes. */
+const PAGE_SERVERS_MAX = 1_000
+
+/** Of one group, newest first, from behind `marker` on; undefined: the group has no run of that id. */
+export async function pageOfRuns(
+  db: Db,
+  group: string,
+  { limit, marker }: { readonly limit: number; readonly marker?: string | undefined },
+): Promise<{ readonly runs: readonly StoredRun[]; readonly more: boolean } | undefined> {
+  let query = db
+    .selectFrom('recovery_runs as r')
+    .selectAll('r')
+    .select((eb) =>
+      eb
+        .selectFrom('recovery_servers as s')
+        .whereRef('s.run', '=', 'r.id')
+        .select((count) => count.fn.countAll<number>().as('count'))
+        .as('server_count'),
+    )
+    .where('r.group_id', '=', group)
+    .orderBy('r.started_at', 'desc')
+    .orderBy('r.id')
+    .limit(limit + 1)
+  if (marker !== undefined) {
+    const last = await db
+      .selectFrom('recovery_runs')
+      .select(['id', 'started_at'])
+      .where('id', '=', marker)
+      .where('group_id', '=', group)
+      .executeTakeFirst()
+    if (last === undefined) return undefined
+    query = query.where((eb) =>
+      eb.or([
+        eb('r.started_at', '<', last.started_at),
+        eb.and([eb('r.started_at', '=', last.started_at), eb('r.id', '>', last.id)]),
+      ]),
+    )
+  }
+  const rows = await query.execute()
+  let servers = 0
+  const fitting = rows.slice(0, limit).filter(({ server_count }, index) => {
+    servers += Number(server_count)
+    return index === 0 || servers <= PAGE_SERVERS_MAX
+  })
+  const runs: StoredRun[] = []
+  for (const { server_count: _, ...row } of fitting) {
+    runs.push({ row, servers: await serversOfRun(db, row.id) })
+  }
+  return { runs, more: runs.length < rows.length }
+}
+
+/** Of each group the newest are kept, however old they are. */
+export const RUNS_KEPT = 20
+/** Older runs are kept for so long after their end. */
+export const RUNS_KEPT_MS = 90 * 86_400_000
+/** However young they are, no group has more. */
+export const RUNS_MAX = 500
+/** Deleted at once, with the making of a run; the rest with the next. */
+const FORGOTTEN_AT_ONCE = 50
+
+/** Deletes the runs of the group that ended long ago, oldest first. Returns how many. */
+export async function forgetOldRuns(
+  tx: Transaction,
+  group: string,
+  nowMs: number,
+): Promise<number> {
+  const ended = await tx
     .selectFrom('recovery_runs')
-    .selectAll()
+    .select(['id', 'ended_at'])
     .where('group_id', '=', group)
+    .where('ended_at', 'is not', null)
     .orderBy('started_at', 'desc')
     .orderBy('id')
-    .limit(limit)
     .execute()
+  const old = ended
+    .filter(
+      ({ ended_at }, index) =>
+        index >= RUNS_MAX || (index >= RUNS_KEPT && (ended_at ?? 0) < nowMs - RUNS_KEPT_MS),
+    )
+    .slice(-FORGOTTEN_AT_ONCE)
+    .map(({ id }) => id)
+  if (old.length === 0) return 0
+  await tx.deleteFrom('recovery_servers').where('run', 'in', old).execute()
+  await tx.deleteFrom('recovery_runs').where('id', 'in', old).execute()
+  return old.length
 }
 
 /** Those of the group that have not come to their end. */
@@ -121,25 +195,16 @@ export async function readRunServer(
 }
 
 /** A stored run as the rules see it. */
-export function toRun({ row, servers }: StoredRun, plan: RecoveryPlan): Run {
-  const present = new Set(servers.map(({ instance }) => instance))
-  return {
-    state: row.state as RunState,
-    pauses: fromJson<Pause[]>(row.pauses),
-    passed: fromJson<number[]>(row.passed),
-    waves: plan.waves,
-    servers: servers.map(({ instance, state }) => {
-      const { after, notReady } = plannedOf(plan, instance)
-      return {
-        instance,
-        wave: waveOf(plan, instance),
-        after: after.filter((other) => present.has(other)),
-        notReady,
-        state: state as ServerState,
-      }
-    }),
-  }
-}
+export const toRun = ({ row, servers }: StoredRun, plan: RecoveryPlan): Run => ({
+  state: row.state as RunState,
+  pauses: fromJson<Pause[]>(row.pauses),
+  passed: fromJson<number[]>(row.passed),
+  waves: plan.waves,
+  servers: serversOf(
+    plan,
+    servers.map(({ instance, state }) => ({ instance, state: state as ServerState })),
+  ),
+})
 
 export async function insertRun(
   tx: Transaction,

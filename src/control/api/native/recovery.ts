@@ -4,7 +4,8 @@ import {
   storedPlan,
   toDocument,
 } from '#control/operations/definitions/plan-format.ts'
-import { pauseText, type SeenProbe } from '#control/operations/definitions/recovery.ts'
+import { pauseText } from '#control/operations/definitions/recovery.ts'
+import type { SeenProbe } from '#control/operations/definitions/recovery-probes.ts'
 import {
   removePlan,
   requestRecovery,
@@ -15,7 +16,7 @@ import {
   showRuns,
   storePlan,
 } from '#control/operations/definitions/recovery-requests.ts'
-import type { ScriptOutcome } from '#control/operations/services.ts'
+import type { KeptOutcome } from '#control/operations/definitions/recovery-scripts.ts'
 import type { StoredRun } from '#control/resources/recovery.ts'
 import { fromJson } from '#control/store/json.ts'
 import { type Pause, type PlanFault, waveOf } from '#domain/recovery-plan.ts'
@@ -42,6 +43,9 @@ const Script = nullable(
     ok: Type.Boolean(),
     reason: nullable(Type.String()),
     output: Type.String({ description: 'The end of what it printed.' }),
+    attempts: Type.Integer({
+      description: 'More than 1: the control plane died while it ran, and it was run again.',
+    }),
   }),
 )
 const RunView = Type.Object({
@@ -164,20 +168,44 @@ export function recoveryRoutes(app: Api, services: NativeServices): void {
       schema: describe(
         'List how the servers of a group came back after its switches, newest first',
         'recovery',
-        Type.Object({ recoveries: Type.Array(RunView) }),
+        Type.Object({
+          recoveries: Type.Array(RunView),
+          next_marker: nullable(
+            Type.String({ description: 'There are older ones: ask for those behind it.' }),
+          ),
+        }),
         {
           params: ById,
           querystring: Type.Object({
-            limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100, default: 10 })),
+            limit: Type.Optional(
+              Type.Integer({
+                minimum: 1,
+                maximum: 100,
+                default: 10,
+                description: 'At most. Fewer are answered where they have more than 1000 servers.',
+              }),
+            ),
+            marker: Type.Optional(
+              Type.String({ maxLength: 64, description: 'Only those older than this recovery.' }),
+            ),
           }),
         },
       ),
     },
     async (request) => {
-      const { limit = 10 } = request.query
-      const found = await showRuns(services, projectOf(request), request.params.id, limit)
-      if (found === undefined) throw unknownGroup()
-      return { recoveries: found.runs.map((run) => runView(run, found.names)) }
+      const { limit = 10, marker } = request.query
+      const page = { limit, marker }
+      const found = await showRuns(services, projectOf(request), request.params.id, page)
+      if (!found.ok) {
+        if (found.refusal === 'GROUP_UNKNOWN') throw unknownGroup()
+        const text = 'The group has no recovery of this id.'
+        throw refuse(404, found.refusal, text, 'Begin with the newest: leave the marker out.')
+      }
+      const { runs, names, more } = found
+      return {
+        recoveries: runs.map((run) => runView(run, names)),
+        next_marker: more ? (runs.at(-1)?.row.id ?? null) : null,
+      }
     },
   )
   const Begun = Type.Object({ operation: Type.String() })
@@ -243,7 +271,8 @@ function viewOf({
 function runView({ row, servers }: StoredRun, names: ReadonlyMap<string, string>) {
   const plan = storedPlan(row.plan)
   const time = (at: number | null) => (at === null ? null : timeOf(at))
-  const script = (json: string | null) => (json === null ? null : fromJson<ScriptOutcome>(json))
+  const script = (json: string | null) =>
+    json === null ? null : { attempts: 1, ...fromJson<KeptOutcome>(json) }
   return {
     id: row.id,
     reason: row.reason as Static<typeof RunView>['reason'],

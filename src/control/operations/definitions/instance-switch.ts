@@ -138,7 +138,8 @@ export function startServers<Input>(): Step<Input> {
       if (group.start_servers === 0) return
       if ((await findPlan(tx, group.id)) !== undefined) {
         const reason = group.status === 'failed-over' ? 'failover' : 'reverse'
-        const recovery = await submitRecovery(tx, ctx, submit, group, reason)
+        const now = ctx.services.clock.wallMs()
+        const recovery = await submitRecovery(tx, ctx, submit, group, reason, now)
         return await addEntities(tx, ctx.id, { recovery })
       }
       for (const instance of await switchingInstances(tx, group.id)) {

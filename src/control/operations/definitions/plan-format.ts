@@ -15,7 +15,7 @@ const AFTER_MAX = 64
 const PROBES_MAX = 8
 /** A guest that checks its disks after a crash takes its time. */
 const PROBE_SECONDS_MAX = 3_600
-/** A script holds one of the places in which operations run. */
+/** The servers behind it wait for it: what takes longer is a pause with somebody in it. */
 const SCRIPT_SECONDS_MAX = 300
 const DEFAULT_PROBE_SECONDS = 300
 const DEFAULT_SCRIPT_SECONDS = 60
@@ -27,7 +27,8 @@ export const SCRIPT_NAME = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
 const Script = Type.Object({
   script: Type.String({
     pattern: SCRIPT_NAME,
-    description: 'Name of an executable in the directory of recovery scripts at the control plane.',
+    description:
+      'Name of an executable in the directory of the project in that of recovery scripts at the control plane.',
   }),
   timeout_s: seconds(SCRIPT_SECONDS_MAX),
 })

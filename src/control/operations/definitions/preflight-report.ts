@@ -4,7 +4,7 @@ import { portsOf } from '#control/resources/networks.ts'
 import { findPlan } from '#control/resources/recovery.ts'
 import { disksOf } from '#control/resources/servers.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
-import { type DrillRefusal, judgeDrill } from '#domain/drill.ts'
+import { PROBE_TIMEOUT_MS } from '#domain/drill.ts'
 import { describeGivenUp } from '#domain/failover.ts'
 import { findFlavor } from '#domain/flavor.ts'
 import type { Forecast, GroupAction } from '#domain/forecast.ts'
@@ -66,6 +66,8 @@ export interface ReportServices extends PreflightServices {
 export interface Statements {
   readonly force: boolean
   readonly preferredOff: boolean
+  /** VPC for the servers of a drill; null or left out: one is made. */
+  readonly drillVpc?: string | null
 }
 
 export async function preflightReport(
@@ -94,7 +96,7 @@ export async function preflightReport(
   const blockers: Finding[] = []
   const refusal =
     action === 'drill'
-      ? drillRefusal(found, facts)
+      ? await drillRefusal(services, group, statements.drillVpc ?? null)
       : refusalOf(action, facts.status, command, found)
   if (refusal !== null) blockers.push(finding(refusal))
   if (action === 'delete') {
@@ -110,8 +112,9 @@ export async function preflightReport(
   if (needs.production && !agents.heard(production)) {
     addOnce(blockers, siteSilent('PRODUCTION_SITE_SILENT', production))
   }
-  if (needs.dr && !agents.heard(dr)) addOnce(blockers, siteSilent('DR_SITE_SILENT', dr))
-  if (running.length > 0 && !blockers.some(({ code }) => code === 'GROUP_STATE')) {
+  if (needs.dr && !agents.heard(dr) && action !== 'drill') addOnce(blockers, siteSilent('DR_SITE_SILENT', dr))
+  // A drill goes by the states of the group alone.
+  if (running.length > 0 && action !== 'drill' && !blockers.some(({ code }) => code === 'GROUP_STATE')) {
     blockers.push(finding('GROUP_BUSY'))
   }
   const servers = await serverFindings(services, group, action)
@@ -163,7 +166,7 @@ function commandOf(
   }
 }
 
-type Code = GroupRefusal | PreflightRefusal | DrillRefusal | 'GROUP_BUSY'
+type Code = GroupRefusal | PreflightRefusal | CreateDrillRefusal | 'GROUP_BUSY'
 
 function refusalOf(
   action: GroupAction,
@@ -177,17 +180,21 @@ function refusalOf(
   return command.kind === 'rename' ? null : found.refusal
 }
 
-function drillRefusal(found: Preflight, facts: GroupFacts): Code | null {
-  if (found.drCopy === 'failed') return 'DR_COPY_FAILED'
-  return judgeDrill({
-    group: facts.status,
-    usablePairs: facts.usablePairs,
-    copiedPairs: facts.usablePairs - found.leavesBehind.length,
-    busyPairs: facts.busyPairs,
-    busyInstances: facts.busyInstances,
-    brokenInstances: facts.brokenInstances,
-    sync: facts.sync,
-  })
+/** The very decision that the request goes by. */
+async function drillRefusal(
+  services: ReportServices,
+  group: ProtectionGroupRow,
+  vpc: string | null,
+): Promise<Code | null> {
+  const options = { probes: {}, timeoutMs: PROBE_TIMEOUT_MS }
+  try {
+    const wanted = { project: group.project, group: group.id, vpc, options }
+    await services.store.read((db) => planDrill(db, services, wanted))
+    return null
+  } catch (error) {
+    if (error instanceof DrillRefused) return error.refusal
+    throw error
+  }
 }
 
 function addOnce(list: Finding[], one: Finding): void {
@@ -283,26 +290,7 @@ const WORDS: Readonly<Record<Code, Omit<Finding, 'code'>>> = {
     message: 'The witness grants nothing for the group until its record is settled.',
     action: 'Wait until both sites have reported, or `holdfast group vouch` for one that is off.',
   },
-  DRILL_GROUP_STATE: {
-    message: 'The state of the group does not allow a drill.',
-    action: 'Wait for the end of its job, or start protection.',
-  },
-  DRILL_NO_PAIRS: {
-    message: 'The group has no replication pair with two usable disks.',
-    action: 'Create a pair, or protect a server.',
-  },
-  DRILL_GROUP_BUSY: {
-    message: 'A pair or an instance of the group is being changed.',
-    action: 'Wait for the end of its job.',
-  },
-  DRILL_INSTANCE_BROKEN: {
-    message: 'A server of a protected instance is gone.',
-    action: 'Delete the protected instance that is shown as invalid.',
-  },
-  DRILL_NO_DATA: {
-    message: 'The DR side is being brought up, or never was.',
-    action: 'Wait for the copy.',
-  },
+  ...DRILL_WORDS,
 }
 
 // ---------------------------------------------------------------- warnings
@@ -415,12 +403,13 @@ async function serverFindings(
     }
   }
   if (plan !== undefined && starts) {
-    findings.push(...(await planFindings(storedPlan(plan.plan), scripts)))
+    findings.push(...(await planFindings(group.project, storedPlan(plan.plan), scripts)))
   }
   return findings
 }
 
 async function planFindings(
+  project: string,
   plan: ReturnType<typeof storedPlan>,
   scripts: RecoveryScripts | undefined,
 ): Promise<Finding[]> {
@@ -435,13 +424,13 @@ async function planFindings(
     const unfit =
       scripts === undefined
         ? 'this control plane has no directory of scripts'
-        : await scripts.unfit(name)
+        : await scripts.unfit(project, name)
     if (unfit === null) continue
     findings.push({
       code: 'SCRIPT_UNFIT',
       message: `The recovery plan runs script ${name}, which cannot be run: ${unfit}.`,
       action:
-        'Put it into the directory of recovery scripts of the control plane (recoveryScripts).',
+        'Put it into the directory of the project in that of recovery scripts of the control plane (recoveryScripts).',
     })
   }
   const pauses = plan.waves.filter(({ pause }) => pause !== null).length

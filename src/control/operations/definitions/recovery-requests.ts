@@ -3,10 +3,9 @@ import { instancesOfGroup } from '#control/resources/instances.ts'
 import {
   deletePlan,
   findPlan,
-  listRuns,
   openRuns,
+  pageOfRuns,
   putPlan,
-  serversOfRun,
   type StoredRun,
 } from '#control/resources/recovery.ts'
 import { toJson } from '#control/store/json.ts'
@@ -115,23 +114,26 @@ export async function removePlan(
 
 // ---------------------------------------------------------------- runs
 
-/** Of the group, newest first; undefined: there is no such group. */
+export interface RunsPage {
+  readonly runs: readonly StoredRun[]
+  readonly names: ReadonlyMap<string, string>
+  /** There are older ones. */
+  readonly more: boolean
+}
+
+/** Of the group, newest first, from behind `marker` on. */
 export async function showRuns(
   { store }: Pick<Services, 'store'>,
   project: string,
   group: string,
-  limit: number,
-): Promise<
-  { readonly runs: readonly StoredRun[]; readonly names: ReadonlyMap<string, string> } | undefined
-> {
+  page: { readonly limit: number; readonly marker?: string | undefined },
+): Promise<Outcome<RunsPage, 'GROUP_UNKNOWN' | 'MARKER_UNKNOWN'>> {
   return await store.read(async (db) => {
-    if ((await findGroup(db, project, group)) === undefined) return undefined
-    const runs: StoredRun[] = []
-    for (const row of await listRuns(db, group, limit)) {
-      runs.push({ row, servers: await serversOfRun(db, row.id) })
-    }
+    if ((await findGroup(db, project, group)) === undefined) return refused('GROUP_UNKNOWN')
+    const found = await pageOfRuns(db, group, page)
+    if (found === undefined) return refused('MARKER_UNKNOWN')
     const instances = await instancesOfGroup(db, group)
-    return { runs, names: new Map(instances.map(({ id, name }) => [id, name])) }
+    return { ok: true, ...found, names: new Map(instances.map(({ id, name }) => [id, name])) }
   })
 }
 
@@ -144,7 +146,7 @@ export type RecoverRefusal =
 
 /** Starts the servers of the production site in the order of the plan: what was aborted, or those that are not ready. */
 export async function requestRecovery(
-  { store, operations }: Services,
+  { store, clock, operations }: Services,
   project: string,
   id: string,
 ): Promise<Outcome<{ readonly operation: string }, RecoverRefusal>> {
@@ -160,6 +162,7 @@ export async function requestRecovery(
       (kind, request) => operations.submit(tx, kind, request),
       group,
       'operator',
+      clock.wallMs(),
     )
     return { ok: true, operation }
   })

@@ -1,10 +1,11 @@
 import { assert } from '#base/assert.ts'
-import { Fault, fault, isFault } from '#base/fault.ts'
+import { Fault, fault } from '#base/fault.ts'
 import { productionAz, readGroup } from '#control/resources/groups.ts'
 import { productionServer } from '#control/resources/instances.ts'
 import {
   endRun,
   findPlan,
+  forgetOldRuns,
   insertRun,
   openRuns,
   readRun,
@@ -15,19 +16,16 @@ import {
   updateRunServer,
 } from '#control/resources/recovery.ts'
 import { faultOf, readServer, serverFacts, serverStatus } from '#control/resources/servers.ts'
-import { refusalCode } from '#control/sites/client.ts'
-import { fromJson, toJson } from '#control/store/json.ts'
+import { toJson } from '#control/store/json.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { RecoveryServerRow } from '#control/store/tables/recovery.ts'
+import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import {
   decideRun,
   EMPTY_PLAN,
-  hasEnded,
   hasSettled,
   newRun,
   type Pause,
-  plannedOf,
-  type PlannedScript,
   type RecoveryPlan,
   type Run,
   type RunEvent,
@@ -37,7 +35,7 @@ import {
   whoseTurn,
 } from '#domain/recovery-plan.ts'
 import { decideServer } from '#domain/server.ts'
-import type { Probe, ProbeAnswer } from '#wire/site/probes.ts'
+import type { Probe } from '#wire/site/probes.ts'
 import {
   childrenStep,
   type Failure,
@@ -50,14 +48,16 @@ import {
   type SubmitChild,
 } from '../operation.ts'
 import { addEntities } from '../records.ts'
-import type { ScriptOutcome } from '../services.ts'
 import { switchingInstances } from './instance-identity.ts'
 import { storedPlan } from './plan-format.ts'
+import { askProbes, type Probed } from './recovery-probes.ts'
+import { type KeptOutcome, saidBy, scriptOutcome, type ServerOfRun } from './recovery-scripts.ts'
 import { submitStart } from './server-start.ts'
 
 /* The servers of a group come back in the order of its plan (src/domain/recovery-plan.ts has the rules).
  *
- *   group.recover     begin       the run with a row for each server, from the plan as it is now
+ *   (asked for)                   the run with a row for each server, from the plan as it is then, in the transaction that submits
+ *   group.recover     begin       nothing: older releases made the run here
  *                     servers     one operation for each of them
  *                     conclude    fails when a server is not ready: for whoever follows the job. The switch itself ended before
  *
@@ -86,11 +86,6 @@ const SERVER_RECOVERY_RESOURCE = 'server-recovery'
 
 /** Who waits for its turn is woken, durably; it looks by itself all the same. A pause may last for days, so not often. */
 const TURN_MS = 600_000
-/** Longest wait of one question to an agent. The operation holds a place meanwhile. */
-const PROBE_WAIT_MS = 1_000
-const PROBE_PAUSE_MS = 250
-const PROBE_ANSWER_MS = 5_000
-
 export interface RecoverGroup {
   readonly group: string
   readonly reason: 'failover' | 'reverse' | 'operator'
@@ -98,10 +93,7 @@ export interface RecoverGroup {
   readonly station: string
 }
 
-interface RecoverServer {
-  readonly run: string
-  readonly instance: string
-}
+type RecoverServer = ServerOfRun
 
 type Db = Queries | Transaction
 
@@ -152,28 +144,47 @@ export const recoverGroup: OperationKind<RecoverGroup> = operation('group.recove
   failed: (tx, ctx) => conclude(tx, ctx),
 })
 
+/** The run was made when it was asked for; only releases before this one left that to the operation. */
 async function begin(tx: Transaction, ctx: StepContext<RecoverGroup>): Promise<void> {
-  const { reason, station } = ctx.input
+  if ((await readRun(tx, ctx.id)) !== undefined) return
   const group = await readGroup(tx, ctx.input.group)
   // Deleted meanwhile, with everything that is known of its recoveries.
   if (group === undefined) return
-  const now = ctx.services.clock.wallMs()
+  await makeRun(tx, ctx, ctx.services.clock.wallMs(), ctx.id, group, ctx.input)
+}
+
+/** At most one run of a group is under way: those before it are superseded, they were of an earlier switch. */
+async function makeRun(
+  tx: Transaction,
+  ctx: Pick<StepContext<unknown>, 'wake'>,
+  now: number,
+  id: string,
+  group: ProtectionGroupRow,
+  { reason, station }: Pick<RecoverGroup, 'reason' | 'station'>,
+): Promise<void> {
+  const stale = group.station !== station
+  if (!stale) {
+    for (const row of await openRuns(tx, group.id)) {
+      await change(tx, ctx, await theRun(tx, row.id), { kind: 'supersede' })
+    }
+  }
+  await forgetOldRuns(tx, group.id, now)
   const stored = await findPlan(tx, group.id)
   const plan = stored === undefined ? EMPTY_PLAN : storedPlan(stored.plan)
-  const stale = group.station !== station
   const instances = stale ? [] : await switchingInstances(tx, group.id)
   const run = newRun(
     plan,
-    instances.map(({ id }) => id),
+    instances.map((instance) => instance.id),
   )
+  const state: RunState = stale ? 'superseded' : run.state
   const row = {
-    id: ctx.id,
+    id,
     group_id: group.id,
     project: group.project,
     site: productionAz(group),
     station,
     reason,
-    state: stale ? 'superseded' : run.state,
+    state,
     pauses: toJson(run.pauses),
     passed: toJson(run.passed),
     plan: stored?.plan ?? '{}',
@@ -185,15 +196,15 @@ async function begin(tx: Transaction, ctx: StepContext<RecoverGroup>): Promise<v
   await insertRun(
     tx,
     row,
-    run.servers.map(({ instance, state }, place) => {
+    run.servers.map(({ instance, state: of }, place) => {
       const found = byId.get(instance)
       assert(found !== undefined, 'a run is of instances of its group')
       return {
-        run: ctx.id,
+        run: id,
         instance,
         server: productionServer(group, found),
         place,
-        state,
+        state: of,
         operation: '',
         started_at: null,
         ready_at: null,
@@ -203,17 +214,20 @@ async function begin(tx: Transaction, ctx: StepContext<RecoverGroup>): Promise<v
         probes: '[]',
         script_before: null,
         script_after: null,
+        script_attempt: null,
       }
     }),
   )
-  await showRun(tx, ctx.id, run)
+  await showRun(tx, id, { ...run, state })
 }
 
 async function conclude(tx: Transaction, ctx: StepContext<RecoverGroup>): Promise<void> {
   const stored = await readRun(tx, ctx.id)
   if (stored === undefined) return
+  // Of an operation that was given up half way nothing more is going to be started.
+  await change(tx, ctx, stored, { kind: 'abort' })
   await endRun(tx, ctx.id, ctx.services.clock.wallMs())
-  await showRun(tx, ctx.id, runOf(stored))
+  await showRun(tx, ctx.id, runOf(await theRun(tx, ctx.id)))
 }
 
 /** What whoever follows the job sees of the run. */
@@ -367,141 +381,46 @@ async function recordStart(tx: Transaction, ctx: StepContext<RecoverServer>): Pr
   )
 }
 
-// ---------------------------------------------------------------- scripts
-
-function script(name: 'before' | 'after', from: ServerState, to: ServerState): Step<RecoverServer> {
-  return step<RecoverServer, ScriptOutcome | null>(name, {
-    act: async (ctx) => {
-      const stored = await readRun(ctx.services.store.db, ctx.input.run)
-      const row = stored?.servers.find(({ instance }) => instance === ctx.input.instance)
-      if (stored === undefined || row?.state !== from) return null
-      const { scriptBefore, scriptAfter } = plannedOf(planOf(stored), row.instance)
-      const planned = name === 'before' ? scriptBefore : scriptAfter
-      return planned === null ? null : await runScript(ctx, stored, row, name, planned)
-    },
+function script(
+  phase: 'before' | 'after',
+  from: ServerState,
+  to: ServerState,
+): Step<RecoverServer> {
+  return step<RecoverServer, KeptOutcome | null>(phase, {
+    act: (ctx) => scriptOutcome(ctx, phase, from),
     record: async (tx, ctx, outcome) => {
       const { row } = await mine(tx, ctx)
       if (row?.state !== from) return
-      const said = outcome === null ? {} : { [`script_${name}`]: toJson(outcome) }
+      const said = saidBy(phase, outcome)
       if (outcome === null || outcome.ok) return await move(tx, ctx, row, to, said)
-      const reason = `The script ${name} its start: ${outcome.reason ?? ''}`
+      const reason = `The script ${phase} its start: ${outcome.reason ?? ''}`
       await giveUp(tx, ctx, row, 'SCRIPT_FAILED', reason, said)
     },
   })
 }
 
-async function runScript(
-  ctx: StepContext<RecoverServer>,
-  { row: run }: StoredRun,
-  { server, instance }: RecoveryServerRow,
-  phase: 'before' | 'after',
-  { script: name, timeoutMs }: PlannedScript,
-): Promise<ScriptOutcome> {
-  const { scripts } = ctx.services
-  if (scripts === undefined) {
-    const reason = 'this control plane has no directory of scripts (recoveryScripts)'
-    return { ok: false, reason, output: '' }
-  }
-  return await scripts.run(name, {
-    key: `${ctx.id}-${phase}`,
-    environment: {
-      HOLDFAST_RUN: run.id,
-      HOLDFAST_REASON: run.reason,
-      HOLDFAST_GROUP: run.group_id,
-      HOLDFAST_PROJECT: run.project,
-      HOLDFAST_SITE: run.site,
-      HOLDFAST_INSTANCE: instance,
-      HOLDFAST_SERVER: server,
-      HOLDFAST_PHASE: phase,
-    },
-    timeoutMs,
-    signal: ctx.signal,
-  })
-}
-
-// ---------------------------------------------------------------- probes
-
-type Probed =
-  | { readonly ok: true }
-  | { readonly ok: false; readonly code: string; readonly reason: string }
-
-/** What a probe saw last. */
-export interface SeenProbe {
-  readonly ok: boolean
-  readonly detail: string
-  readonly output: string
-  /** From the guest's start until the probe first succeeded, as the site says. */
-  readonly since_start_ms: number | null
-}
-
-async function askProbes(ctx: StepContext<RecoverServer>): Promise<Probed> {
-  const { store, clock } = ctx.services
-  const stored = await readRun(store.db, ctx.input.run)
-  const row = stored?.servers.find(({ instance }) => instance === ctx.input.instance)
-  if (stored === undefined || row?.state !== 'probing') return { ok: true }
-  const state = stored.row.state as RunState
-  if (hasEnded(state) && state !== 'stopped') {
-    return { ok: false, code: 'RECOVERY_ENDED', reason: `The recovery is ${state}.` }
-  }
-  const { probes } = plannedOf(planOf(stored), row.instance)
-  const seen = fromJson<SeenProbe[]>(row.probes)
-  for (const [index, { probe, timeoutMs }] of probes.entries()) {
-    if (seen[index]?.ok === true) continue
-    const answer = await ask(ctx, stored.row.site, row.server, probe)
-    seen[index] = answer
-    await store.write((tx) => updateRunServer(tx, row, { probes: toJson(seen) }))
-    if (answer.ok) continue
-    if (clock.wallMs() - (row.started_at ?? 0) < timeoutMs) throw new StepWaits(PROBE_PAUSE_MS)
-    const reason = `${probe.kind}: ${answer.detail}, ${timeoutMs / 1_000} s after the start`
-    return { ok: false, code: 'PROBE_FAILED', reason }
-  }
-  return { ok: true }
-}
-
-async function ask(
-  ctx: StepContext<RecoverServer>,
-  site: string,
-  server: string,
-  probe: Probe,
-): Promise<SeenProbe> {
-  const { sites } = ctx.services
-  try {
-    const request = { server, probe, wait_ms: PROBE_WAIT_MS }
-    const timeoutMs = PROBE_WAIT_MS + PROBE_ANSWER_MS
-    const answer: ProbeAnswer = await sites.command(site, 'server.probe', request, {
-      signal: ctx.signal,
-      timeoutMs,
-    })
-    return answer
-  } catch (error) {
-    ctx.signal.throwIfAborted()
-    if (!isFault(error)) throw error
-    const detail = refusalCode(error) ?? error.code
-    return { ok: false, detail, output: '', since_start_ms: null }
-  }
-}
-
 // ---------------------------------------------------------------- from outside
 
-/** The run of the group's servers, beside everything else. Runs before it are superseded: they were of an earlier switch. */
+/** The run of the group's servers, beside everything else, and known from now on: whoever asks for another meanwhile is told. */
 export async function submitRecovery(
   tx: Transaction,
   ctx: Pick<StepContext<unknown>, 'wake'>,
   submit: SubmitChild,
-  group: { readonly id: string; readonly project: string; readonly station: string },
+  group: ProtectionGroupRow,
   reason: RecoverGroup['reason'],
+  nowMs: number,
 ): Promise<string> {
-  for (const row of await openRuns(tx, group.id)) {
-    await change(tx, ctx, await theRun(tx, row.id), { kind: 'supersede' })
-  }
-  return await submit(recoverGroup, {
+  const { station } = group
+  const id = await submit(recoverGroup, {
     project: group.project,
     resourceType: RECOVERY_RESOURCE,
-    resourceId: `${group.id}.${group.station}`,
-    input: { group: group.id, reason, station: group.station },
+    resourceId: `${group.id}.${station}`,
+    input: { group: group.id, reason, station },
     entities: { server_group_id: group.id },
     apart: true,
   })
+  await makeRun(tx, ctx, nowMs, id, group, { reason, station })
+  return id
 }
 
 /** What an operator says to the run that is under way. */

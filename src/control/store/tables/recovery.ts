@@ -61,9 +61,11 @@ export interface RecoveryServerRow {
   reason: string | null
   /** JSON array: what each probe saw last. */
   probes: string
-  /** JSON: what the scripts before and after said; null: none ran. */
+  /** JSON: what the scripts before and after said; null: none has ended. */
   script_before: string | null
   script_after: string | null
+  /** JSON, `ScriptAttempt`: the script that was begun and of which no end is known; null: there is none. */
+  script_attempt: string | null
 }
 
 export interface AutomaticFailoverRow {
