@@ -98,6 +98,14 @@ test('a volume goes back to its snapshot and is served again, and taking it twic
   await assert.rejects(commands.rollback({ snapshot: 'snap' }), is(SNAPSHOT_UNKNOWN))
 })
 
+test('a standby volume that goes back to a snapshot is no copy of an ended session any more', async () => {
+  const standby = { mode: 'standby', reason: 'ended' } as const
+  await commands.create({ snapshot: 'snap', volumes: ['plain'] })
+  await volumes.setServing('plain', { ...standby, left: { session: 's', epoch: 7 } })
+  await commands.rollback({ snapshot: 'snap' })
+  assert.deepEqual(volumes.record('plain')?.serving, standby)
+})
+
 test('nobody may serve or change a volume while it is being set back', async () => {
   await write(1)
   await commands.create({ snapshot: 'snap', volumes: ['plain'] })

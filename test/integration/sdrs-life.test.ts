@@ -1,12 +1,21 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { promisify } from 'node:util'
 import { locate } from '#control/operations/definitions/directory.ts'
 import { PROJECT, Region } from '../support/region.ts'
 
 /** The life of groups on real agents, with data: protect, switch, fail over, come back, and sites that are away. */
+const MIB = 1024 * 1024
+/** Bytes per second of copies: nothing of what most tests write, and time enough to die in the middle of one. */
+const COPY_RATE = 2 * MIB
+const run = promisify(execFile)
+
 let region: Region
 before(async () => {
-  region = await Region.start()
+  region = await Region.start({ agent: { syncRateBytes: COPY_RATE } })
 })
 after(async () => await region.stop())
 
@@ -120,15 +129,35 @@ test('a group goes from creation through every switch back to nothing, and its d
   assert.equal(await read('az1', volume), 'after the failover')
 })
 
-test('a stopped group starts again with what was written in between', async () => {
+test('production dies in the copy after a stop and a start: the other site has every byte of the moment of the stop', async () => {
   const made = await protectedGroup('restarted')
+  const atDr = join(region.directory, 'az2', 'volumes', made.target, 'data')
+  const atStop = join(region.directory, 'at-stop')
   await write('az1', made.pair, 'one')
   await region.act(made.group, 'stop-server-group')
+  const stoppedMs = Date.now()
+  await run('cp', ['--sparse=always', atDr, atStop])
   await write('az1', made.volume, 'two')
+  const client = await region.nbd('az1', made.volume)
+  for (let at = 0; at < 64 * MIB; at += 2 * MIB) await client.write(at, randomBytes(MIB))
+  await client.disconnect()
   await region.act(made.group, 'start-server-group')
-  await region.inSync(made.pair)
-  await region.act(made.group, 'failover-server-group')
-  assert.equal(await read('az2', made.pair), 'two')
+  await region.until('the middle of the copy', async () => {
+    const [here, there] = ['az1', 'az2'].map((site) =>
+      region.plane.agents.session(made.group, site),
+    )
+    return (here?.status.copy_sent_bytes ?? 0) > MIB && typeof there?.status.kept === 'string'
+  })
+  await region.stopSite('az1')
+  assert.equal(await refusal(made.group, { 'failover-server-group': {} }), 'SDRS.1830')
+  const job = await region.act(made.group, 'failover-server-group', { force: true })
+  await region.startSite('az1')
+  await region.until('heard', async () => region.plane.agents.heard('az1'))
+  // Behind it nothing was ever written.
+  await run('cmp', ['-n', String(64 * MIB), atDr, atStop])
+  const { given_up_at_least: said } = job.entities
+  const since = /^Whatever production acknowledged alone since (\S+);/.exec(said)?.[1] ?? said
+  assert.ok(Date.parse(since) <= stoppedMs, `since ${since}, stopped at ${stoppedMs}`)
   await remove(made)
 })
 

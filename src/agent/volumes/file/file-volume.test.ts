@@ -20,7 +20,7 @@ import { createLog } from '#base/log.ts'
 import { LOCKED } from '#base/system/files.ts'
 import { type FileRanges, NO_FILE_RANGES, systemFileRanges } from '#base/system/libc.ts'
 import { SIZE_MISMATCH, VOLUME_FAILED, VOLUME_NO_SPACE, VOLUME_UNKNOWN } from '../faults.ts'
-import type { VolumeStore } from '../volume-store.ts'
+import { forgetLeftCopy, type VolumeStore } from '../volume-store.ts'
 import { type VolumeMaker, volumeContract } from '../volume.contract.ts'
 import { openFileVolumeStore } from './file-volume-store.ts'
 
@@ -111,6 +111,19 @@ test('a limit is kept through restarts, growth and changes of serving, and an ol
   await store.extend(ID, 2 * MIB)
   await restart()
   assert.deepEqual(store.record(ID)?.limit, limit)
+})
+
+test('what an ended session left in a volume is known after a restart, until the volume is served or changed in another way', async () => {
+  const left = { session: 's', epoch: 7 }
+  const standby = { mode: 'standby', reason: 'ended' } as const
+  await store.create(ID, MIB, standalone)
+  await store.setServing(ID, { ...standby, left })
+  await store.extend(ID, 2 * MIB)
+  await restart()
+  assert.deepEqual(store.record(ID)?.serving, { ...standby, left })
+  await forgetLeftCopy(store, ID)
+  await restart()
+  assert.deepEqual(store.record(ID)?.serving, standby)
 })
 
 test('a volume can be opened by many and is one object', async () => {
