@@ -163,6 +163,7 @@ export class ApiLab {
       region: REGION,
       sites: SITES,
       destinations: options.regions?.names ?? [],
+      mayCopy: options.regions?.mayCopy,
       agentSilenceMs: 1_000,
       publicUrl: 'http://127.0.0.1',
       version: '0.0.0',

@@ -130,7 +130,6 @@ export const verifyInfo = (record: VerifyRecord, clock: Clock): VaultVerifyInfo 
   checkpoints: record.checkpoints,
   damages: [...record.damages],
   damaged_checkpoints: [...record.damagedCheckpoints],
-  // Notes of an older release have none.
-  reasons: { ...(record.reasons ?? {}) },
+  reasons: { ...record.reasons },
   duration_ms: durationMs(record, clock),
 })

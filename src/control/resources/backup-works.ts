@@ -12,11 +12,11 @@ export async function readBackupWork(db: Db, work: string): Promise<BackupWorkRo
 
 /** Before the site hears of it. */
 export async function noteBackupWork(tx: Transaction, row: BackupWorkRow): Promise<void> {
-  const { work, ...rest } = row
+  const { site, place, updated_at } = row
   await tx
     .insertInto('backup_works')
     .values(row)
-    .onConflict((c) => c.column('work').doUpdateSet(rest))
+    .onConflict((c) => c.column('work').doUpdateSet({ site, place, updated_at }))
     .execute()
 }
 

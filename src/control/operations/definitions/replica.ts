@@ -138,6 +138,7 @@ async function send(ctx: Context): Promise<ReplicaInfo> {
   const { record, item, checkpoint } = await about(services.store.db, ctx)
   await refuseForeign(ctx, record, item)
   const base = await baseOf(services.store.db, record, item)
+  const rate = await rateOf(services.store.db, 'copy', 0)
   const site = await siteOf(ctx, item.resource_az)
   const tickets = new Tickets(services.clock, () => admit(ctx, record, item))
   return await followWork(
@@ -154,7 +155,7 @@ async function send(ctx: Context): Promise<ReplicaInfo> {
           base,
           target,
           accelerate: record.accelerate === 1,
-          rate_bytes: 0,
+          rate_bytes: rate,
         },
         { signal },
       )
