@@ -4,6 +4,8 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { newId } from '#base/ids.ts'
+import { forgetBackupHistory } from '#control/operations/backup-history.ts'
 import type { Reply } from '../support/api.ts'
 import { BackupWorld, PROVIDER } from '../support/backup-world.ts'
 import {
@@ -13,6 +15,7 @@ import {
   instanceRow,
   ownershipRow,
   pairRow,
+  reportOf,
   volumeRow,
 } from '../support/group-rows.ts'
 
@@ -206,6 +209,29 @@ test('the disks of a group are one backup of one moment, and go back together', 
   await world.settled()
   world.sites.refusals.clear()
   const own = world.sites.of('backup.start').at(-1)
+  // Or not in touch, or without a vault, or silent. It hears of the end of what it may have begun.
+  for (const trouble of ['COPY_BEHIND', 'NO_VAULT', 'away']) {
+    world.sites.refusals.set('az2 backup.start', trouble)
+    if (trouble === 'away') {
+      world.lab.clock.advance(60_000)
+      await world.lab.agents.receive(reportOf('az1', []))
+    }
+    const other = await accepted(`groups/${group.id}/backup`)
+    await world.settled()
+    world.sites.refusals.clear()
+    await world.report()
+    assert.equal((await world.item(other.backup.id)).status, 'available', trouble)
+    assert.equal(world.sites.of('backup.start').at(-1)?.site, 'az1')
+    const chores = await store.db
+      .selectFrom('site_chores')
+      .select(['site', 'command', 'request'])
+      .execute()
+    const cancel = chores.filter(({ request }) => request.includes(other.backup.id))
+    assert.deepEqual(
+      cancel.map(({ site, command }) => `${site} ${command}`),
+      ['az2 backup.cancel'],
+    )
+  }
   assert.deepEqual([own?.site, own?.request.volumes], ['az1', sources])
   assert.equal(own?.request.parent, told.request.backup.replace(/^./, 'c'))
 
@@ -393,12 +419,111 @@ test('restores and attachments of another project do not exist, and readers chan
   assert.equal((await world.lab.call({ url, headers })).status, 200)
 })
 
+test('restores, logs, verifications and copies are read page by page, and forgotten after 90 days', async () => {
+  const { store, clock } = world.lab
+  const [server] = await world.servers(1)
+  const item = await world.backUp(server?.id ?? '')
+  const foreign = await world.lab.project('local-1_elsewhere')
+  const now = clock.wallMs()
+  const old = now - 91 * 86_400_000
+  const common = { provider: PROVIDER, checkpoint: item.checkpoint_id }
+  const texts = { parameters: '{}', resources_status: '{}', resources_reason: '{}' }
+  const ended = { started_at: old, ended_at: old, error_info: null, extra_info: null }
+  const log = { operation_type: 'protect', plan: null, restore: null, schedule: null, ...ended }
+  const record = {
+    item: item.id,
+    checkpoint: item.checkpoint_id,
+    policy: null,
+    destination_region: 'local-2',
+    destination_project: 'p',
+    destination_checkpoint: null,
+    destination_item: null,
+    destination_vault_checkpoint: null,
+    scheduled: 0,
+    accelerate: 0,
+    name: null,
+    description: null,
+    progress: 100,
+    sent_bytes: 0,
+    missing_bytes: 0,
+    fail_code: null,
+    fail_reason: null,
+    gone_at: null,
+  } as const
+  await store.write(async (tx) => {
+    for (let at = 0; at < 7; at += 1) {
+      const project = at === 6 ? foreign : world.project
+      const times = { created_at: old + at, updated_at: old + at }
+      const row = { project, id: newId(), status: at === 0 ? 'fail' : 'success', ...times }
+      const { created_at: _, updated_at: __, ...entry } = row
+      await tx
+        .insertInto('restores')
+        .values({ ...row, ...common, ...texts, item: null, target: null })
+        .execute()
+      await tx
+        .insertInto('verifications')
+        .values({ ...row, ...common, ...texts })
+        .execute()
+      await tx
+        .insertInto('replication_records')
+        .values({ ...row, ...record })
+        .execute()
+      await tx
+        .insertInto('backup_logs')
+        .values({ ...entry, ...common, ...log })
+        .execute()
+    }
+  })
+  for (const name of ['restores', 'verifications', 'operation_logs', 'replication_records']) {
+    const all: { id: string; status: string }[] = (await world.ok('GET', name))[name]
+    const paged: { id: string }[] = []
+    for (let marker = ''; ; ) {
+      const query = `limit=2${marker === '' ? '' : `&marker=${marker}`}`
+      const answer = await world.ok('GET', `${name}?${query}`)
+      paged.push(...answer[name])
+      const last = answer[name].at(-1)
+      if (answer[`${name}_links`] === undefined || last === undefined) break
+      marker = last.id
+    }
+    assert.deepEqual(paged, all, name)
+    const up = (await world.ok('GET', `${name}?sort=created_at:asc,id:asc`))[name]
+    assert.equal(up.length, all.length)
+    const failed = (await world.ok('GET', `${name}?status=fail`))[name]
+    assert.ok(failed.every(({ status }: { status: string }) => status === 'fail'))
+    const [strange] = await store.db
+      .selectFrom(name === 'operation_logs' ? 'backup_logs' : (name as 'restores'))
+      .select('id')
+      .where('project', '=', foreign)
+      .execute()
+    assert.equal((await world.call('GET', `${name}?marker=${strange?.id}`)).status, 400)
+  }
+  const counted = await world.ok('GET', 'replication_records?limit=1')
+  assert.deepEqual([counted.count, counted.replication_records.length], [6, 1])
+
+  await forgetBackupHistory(store, now)
+  for (const name of ['restores', 'verifications', 'operation_logs']) {
+    const rows = await store.db
+      .selectFrom(name === 'operation_logs' ? 'backup_logs' : (name as 'restores'))
+      .select('project')
+      .where('project', '=', foreign)
+      .execute()
+    assert.deepEqual(rows, [], name)
+  }
+  // A copy that is there is known for as long as its source is.
+  const kept = (await world.ok('GET', 'replication_records')).replication_records
+  assert.deepEqual([...new Set(kept.map(({ status }: { status: string }) => status))], ['success'])
+  await world.ok('DELETE', `providers/${PROVIDER}/checkpoints/${item.checkpoint_id}`)
+  await world.settled()
+  await forgetBackupHistory(store, now)
+  assert.equal((await world.ok('GET', 'replication_records')).count, 0)
+})
+
 test('restores to new volumes and attachments go on under the next control plane', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'holdfast-forms-'))
   const database = `sqlite:${join(directory, 'state.db')}`
   const first = await BackupWorld.start({ database })
   const { ApiLab } = await import('../support/api.ts')
-  const { reportOf } = await import('../support/group-rows.ts')
+
   const labs: Awaited<ReturnType<typeof ApiLab.start>>[] = []
   const interrupted = async (name: string, begin: () => Promise<unknown>) => {
     const lab = labs.at(-1) ?? first.lab

@@ -15,6 +15,7 @@ import {
 import type { Queries, Store, Transaction } from '#control/store/store.ts'
 import type { BackupScheduleRow } from '#control/store/tables/checkpoints.ts'
 import { decideDue } from '#domain/backup-policy.ts'
+import { forgetBackupHistory } from './backup-history.ts'
 import { beginRun, runOf } from './definitions/backup-requests.ts'
 import { beginPolicyReplication } from './definitions/replica-requests.ts'
 import { backupUpkeep, UPKEEP_RESOURCE } from './definitions/backup-upkeep.ts'
@@ -52,10 +53,12 @@ export interface BackupSchedule {
 const EVERY_MS = 10_000
 /** Schedules in one look; the others are found by the next. */
 const AT_ONCE = 200
-const DAY_MS = 86_400_000
+const HOUR_MS = 3_600_000
+const DAY_MS = 24 * HOUR_MS
 
 export function createBackupSchedule(options: BackupScheduleOptions): BackupSchedule {
   const { store, clock, log, operations, region, destinations, everyMs = EVERY_MS } = options
+  let forgottenAt: number | null = null
   const looks = rounds(clock, everyMs, look, (error) => {
     log.error({ err: error }, 'the schedules of backups were not looked through')
   })
@@ -72,7 +75,17 @@ export function createBackupSchedule(options: BackupScheduleOptions): BackupSche
       }
     }
     await dailyUpkeep()
+    await forgetNowAndThen()
     return begun
+  }
+
+  /** Each control plane for itself: what another has deleted is not there any more. */
+  async function forgetNowAndThen(): Promise<void> {
+    const now = clock.wallMs()
+    if (forgottenAt !== null && now - forgottenAt < HOUR_MS) return
+    forgottenAt = now
+    const gone = await forgetBackupHistory(store, now)
+    if (gone > 0) log.info({ entries: gone }, 'old entries of the history of backups are gone')
   }
 
   /** True: a run was begun. */

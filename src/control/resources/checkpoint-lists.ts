@@ -1,6 +1,7 @@
 import { type Expression, type SqlBool, sql } from 'kysely'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { CheckpointItemRow, CheckpointRow } from '#control/store/tables/checkpoints.ts'
+import { type Columns, rowsOfPage, type SqlPage } from './sql-pages.ts'
 
 /* Lists of backups, made by the database: there may be a hundred thousand of them in a project. */
 type Db = Queries | Transaction
@@ -34,13 +35,7 @@ export interface ItemFilter {
   readonly to?: number | undefined
 }
 
-export interface ItemPage {
-  readonly limit: number
-  readonly offset: number
-  /** Only what comes after it in the order. */
-  readonly after: CheckpointItemRow | null
-  readonly orders: readonly { readonly key: ItemKey; readonly descending: boolean }[]
-}
+export type ItemPage = SqlPage<CheckpointItemRow, ItemKey>
 
 const COLUMNS: Columns<CheckpointItemRow, ItemKey> = {
   created_at: [sql.ref('created_at'), (row) => row.created_at],
@@ -51,59 +46,20 @@ const COLUMNS: Columns<CheckpointItemRow, ItemKey> = {
   id: [sql.ref('id'), (row) => row.id],
 }
 
-/** By what rows are ordered: in the database, and in a row that is here. */
-type Columns<Row, Key extends string> = Record<
-  Key,
-  readonly [Expression<string | number>, (row: Row) => string | number]
->
-
-interface Order<Key> {
-  readonly key: Key
-  readonly descending: boolean
-}
-
-/** The id settles ties, in the direction of the first key, which the index has as well. */
-const withId = <Key extends string>(orders: readonly Order<Key | 'id'>[]): Order<Key | 'id'>[] =>
-  orders.some(({ key }) => key === 'id')
-    ? [...orders]
-    : [...orders, { key: 'id', descending: orders[0]?.descending ?? true }]
-
 export async function listItems(
   db: Db,
   filter: ItemFilter,
   page: ItemPage,
 ): Promise<CheckpointItemRow[]> {
-  const orders = withId<ItemKey>(page.orders)
   let query = db.selectFrom('checkpoint_items').selectAll()
   for (const condition of conditionsOf(filter)) query = query.where(condition)
-  if (page.after !== null) query = query.where(behind(COLUMNS, orders, page.after))
-  for (const { key, descending } of orders) {
-    query = query.orderBy(COLUMNS[key][0], descending ? 'desc' : 'asc')
-  }
-  return await query.limit(page.limit).offset(page.offset).execute()
+  return await rowsOfPage(query, COLUMNS, page)
 }
 
 export async function countItems(db: Db, filter: ItemFilter): Promise<number> {
   let query = db.selectFrom('checkpoint_items').select((eb) => eb.fn.countAll<number>().as('count'))
   for (const condition of conditionsOf(filter)) query = query.where(condition)
   return Number((await query.executeTakeFirstOrThrow()).count)
-}
-
-function behind<Row, Key extends string>(
-  columns: Columns<Row, Key>,
-  orders: readonly Order<Key>[],
-  after: Row,
-): Expression<SqlBool> {
-  const alternatives = orders.map(({ key, descending }, index) => {
-    const [column, value] = columns[key]
-    const equal = orders.slice(0, index).map((order) => {
-      const [other, otherValue] = columns[order.key]
-      return sql<SqlBool>`${other} = ${otherValue(after)}`
-    })
-    const further = sql<SqlBool>`${column} ${sql.raw(descending ? '<' : '>')} ${value(after)}`
-    return sql<SqlBool>`(${sql.join([...equal, further], sql` and `)})`
-  })
-  return sql<SqlBool>`(${sql.join(alternatives, sql` or `)})`
 }
 
 // ---------------------------------------------------------------- checkpoints
@@ -130,14 +86,8 @@ export interface CheckpointFilter {
 export async function listCheckpoints(
   db: Db,
   filter: CheckpointFilter,
-  page: {
-    readonly limit: number
-    readonly offset: number
-    readonly after: CheckpointRow | null
-    readonly orders: readonly Order<CheckpointKey>[]
-  },
+  page: SqlPage<CheckpointRow, CheckpointKey>,
 ): Promise<CheckpointRow[]> {
-  const orders = withId<CheckpointKey>(page.orders)
   let query = db
     .selectFrom('checkpoints')
     .selectAll()
@@ -147,11 +97,7 @@ export async function listCheckpoints(
   if (filter.status !== undefined) query = query.where('status', '=', filter.status)
   if (filter.from !== undefined) query = query.where('created_at', '>=', filter.from)
   if (filter.to !== undefined) query = query.where('created_at', '<=', filter.to)
-  if (page.after !== null) query = query.where(behind(CHECKPOINT_COLUMNS, orders, page.after))
-  for (const { key, descending } of orders) {
-    query = query.orderBy(CHECKPOINT_COLUMNS[key][0], descending ? 'desc' : 'asc')
-  }
-  return await query.limit(page.limit).offset(page.offset).execute()
+  return await rowsOfPage(query, CHECKPOINT_COLUMNS, page)
 }
 
 function conditionsOf(filter: ItemFilter): Expression<SqlBool>[] {

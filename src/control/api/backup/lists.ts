@@ -64,6 +64,18 @@ function ordersFrom<Key extends string>(query: Query, keys: readonly Key[]): Ord
   })
 }
 
+/** The row that the marker names, which the caller looks up in the project; null: there is no marker. Another project's is as good as none. */
+export async function afterMarker<Row extends { readonly project: string }>(
+  { marker }: { readonly marker: string | undefined },
+  project: string,
+  read: (id: string) => Promise<Row | undefined>,
+): Promise<Row | null> {
+  if (marker === undefined) return null
+  const row = await read(marker)
+  if (row?.project !== project) throw invalid('marker: there is no such entry.')
+  return row
+}
+
 /** Of rows that are all here. `value`: what a row is ordered by. */
 export function pageOfRows<Row extends { readonly id: string }, Key extends string>(
   rows: readonly Row[],
@@ -80,21 +92,6 @@ export function pageOfRows<Row extends { readonly id: string }, Key extends stri
   const at = marker === undefined ? -1 : sorted.findIndex(({ id }) => id === marker)
   if (marker !== undefined && at < 0) throw invalid('marker: there is no such entry.')
   return sorted.slice(at + 1 + offset).slice(0, limit)
-}
-
-/** Of rows that are all here and have no name: by their id instead. */
-export function pageByStatus<
-  Row extends { readonly id: string; readonly status: string; readonly created_at: number },
->(
-  rows: readonly Row[],
-  page: Page<'created_at' | 'id' | 'status' | 'name'>,
-  status: string | undefined,
-): Row[] {
-  return pageOfRows(
-    rows.filter((row) => status === undefined || row.status === status),
-    page,
-    (row, key) => (key === 'name' ? row.id : row[key]),
-  )
 }
 
 /** The member that says where the next page is, when there may be one. */

@@ -4,6 +4,8 @@ import {
   requestPolicyReplication,
 } from '#control/operations/definitions/replica-requests.ts'
 import { findItemOrOnly } from '#control/operations/definitions/backup-requests.ts'
+import { listRecords, RECORD_KEYS } from '#control/resources/backup-lists.ts'
+import { readRecord } from '#control/resources/checkpoints.ts'
 import { recordObject } from '../backup/codec.ts'
 import { invalid, refuse } from '../backup/errors.ts'
 import {
@@ -16,7 +18,7 @@ import {
   textMember,
   uuidMember,
 } from '../backup/input.ts'
-import { linksOf, one, pageFrom, pageOfRows, type Query, timeOf } from '../backup/lists.ts'
+import { afterMarker, linksOf, one, pageFrom, type Query, timeOf } from '../backup/lists.ts'
 import { replicationRefused } from '../backup/refusals.ts'
 import type { BackupApiServices } from '../backup/services.ts'
 import type { Api } from '../http/dialect.ts'
@@ -27,7 +29,6 @@ import { auditTarget, originOf, projectOf } from '../http/request.ts'
 const BASE = '/v1/:project_id/providers/:provider_id'
 const ProviderPath = Type.Object({ provider_id: Type.String() })
 const ItemPath = Type.Object({ provider_id: Type.String(), checkpoint_item_id: Type.String() })
-const RECORD_KEYS = ['created_at', 'updated_at', 'status', 'id'] as const
 
 export function replicationRoutes(app: Api, services: BackupApiServices): void {
   const { store, region, destinations } = services
@@ -110,28 +111,23 @@ export function replicationRoutes(app: Api, services: BackupApiServices): void {
     const query = request.query as Query
     const page = pageFrom(query, RECORD_KEYS)
     const [from, to] = [timeOf(query, 'start_time'), timeOf(query, 'end_time')]
-    const filters = [
-      ['status', 'status'],
-      ['source_checkpoint_item_id', 'item'],
-      ['source_checkpoint_id', 'checkpoint'],
-      ['destination_region', 'destination_region'],
-      ['plan_id', 'policy'],
-    ] as const
-    let select = store.db
-      .selectFrom('replication_records')
-      .selectAll()
-      .where('project', '=', projectOf(request))
-    for (const [name, column] of filters) {
-      const value = one(query, name)
-      if (value !== undefined) select = select.where(column, '=', value)
+    const filters = {
+      status: one(query, 'status'),
+      item: one(query, 'source_checkpoint_item_id'),
+      checkpoint: one(query, 'source_checkpoint_id'),
+      destination_region: one(query, 'destination_region'),
+      policy: one(query, 'plan_id'),
+      from,
+      to,
     }
-    if (from !== undefined) select = select.where('created_at', '>=', from)
-    if (to !== undefined) select = select.where('created_at', '<=', to)
-    const rows = await select.execute()
-    const shown = pageOfRows(rows, page, (row, key) => row[key])
+    const project = projectOf(request)
+    const { rows: shown, count } = await store.read(async (db) => {
+      const after = await afterMarker(page, project, (id) => readRecord(db, id))
+      return await listRecords(db, project, filters, { ...page, after })
+    })
     return {
       replication_records: shown.map((row) => recordObject(row, region)),
-      count: rows.length,
+      count,
       ...linksOf('replication_records', request.url, originOf(request, services), page, shown),
     }
   })

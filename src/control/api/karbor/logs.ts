@@ -4,20 +4,14 @@ import {
   VERIFICATION_RESOURCE,
   verifyCheckpoint,
 } from '#control/operations/definitions/checkpoint-verification.ts'
+import { listLogs, listVerifications } from '#control/resources/backup-lists.ts'
 import { findCheckpoint } from '#control/resources/checkpoints.ts'
+import type { Queries } from '#control/store/store.ts'
 import { fromJson, toJson } from '#control/store/json.ts'
 import type { BackupLogRow, VerificationRow } from '#control/store/tables/checkpoints.ts'
 import { refuse } from '../backup/errors.ts'
 import { isAnyUuid, uuidMember } from '../backup/input.ts'
-import {
-  flagOf,
-  linksOf,
-  one,
-  pageByStatus,
-  pageFrom,
-  pageOfRows,
-  type Query,
-} from '../backup/lists.ts'
+import { afterMarker, flagOf, linksOf, one, pageFrom, type Query } from '../backup/lists.ts'
 import type { BackupApiServices } from '../backup/services.ts'
 import { naiveOrNull } from '../backup/times.ts'
 import type { Api } from '../http/dialect.ts'
@@ -28,6 +22,12 @@ import { KARBOR_KEYS, onlyMembers, parametersMember } from './input.ts'
 
 const LogPath = Type.Object({ operation_log_id: Type.String() })
 const VerificationPath = Type.Object({ verification_id: Type.String() })
+
+const readLog = async (db: Queries, id: string): Promise<BackupLogRow | undefined> =>
+  await db.selectFrom('backup_logs').selectAll().where('id', '=', id).executeTakeFirst()
+
+const readVerification = async (db: Queries, id: string): Promise<VerificationRow | undefined> =>
+  await db.selectFrom('verifications').selectAll().where('id', '=', id).executeTakeFirst()
 
 const logObject = (row: BackupLogRow) => ({
   id: row.id,
@@ -63,24 +63,15 @@ export function logRoutes(app: Api, services: BackupApiServices): void {
     const query = request.query as Query
     const page = pageFrom(query, KARBOR_KEYS)
     flagOf(query, 'all_tenants')
-    const filters = [
-      ['checkpoint_id', 'checkpoint'],
-      ['plan_id', 'plan'],
-      ['restore_id', 'restore'],
-      ['status', 'status'],
-    ] as const
-    let select = store.db
-      .selectFrom('backup_logs')
-      .selectAll()
-      .where('project', '=', projectOf(request))
-    for (const [name, column] of filters) {
-      const value = one(query, name)
-      if (value !== undefined) select = select.where(column, '=', value)
+    const project = projectOf(request)
+    const after = await afterMarker(page, project, (id) => readLog(store.db, id))
+    const filters = {
+      checkpoint: one(query, 'checkpoint_id'),
+      plan: one(query, 'plan_id'),
+      restore: one(query, 'restore_id'),
+      status: one(query, 'status'),
     }
-    const shown = pageOfRows(await select.execute(), page, (row, key) => {
-      if (key === 'created_at') return row.started_at
-      return key === 'name' ? row.operation_type : row[key]
-    })
+    const shown = await listLogs(store.db, project, filters, { ...page, after })
     return {
       operation_logs: shown.map(logObject),
       ...linksOf('operation_logs', request.url, originOf(request, services), page, shown),
@@ -89,15 +80,10 @@ export function logRoutes(app: Api, services: BackupApiServices): void {
 
   app.get(`${base}/:operation_log_id`, { schema: { params: LogPath } }, async (request) => {
     const { operation_log_id: id } = request.params
-    const row = isAnyUuid(id)
-      ? await store.db
-          .selectFrom('backup_logs')
-          .selectAll()
-          .where('id', '=', id.toLowerCase())
-          .where('project', '=', projectOf(request))
-          .executeTakeFirst()
-      : undefined
-    if (row === undefined) throw refuse('CSBS.3001', 'There is no such operation log.')
+    const row = isAnyUuid(id) ? await readLog(store.db, id.toLowerCase()) : undefined
+    if (row === undefined || row.project !== projectOf(request)) {
+      throw refuse('CSBS.3001', 'There is no such operation log.')
+    }
     return { operation_log: logObject(row) }
   })
 }
@@ -110,13 +96,10 @@ export function verificationRoutes(app: Api, services: BackupApiServices): void 
     const query = request.query as Query
     const page = pageFrom(query, KARBOR_KEYS)
     flagOf(query, 'all_tenants')
-    const status = one(query, 'status')
-    const rows = await store.db
-      .selectFrom('verifications')
-      .selectAll()
-      .where('project', '=', projectOf(request))
-      .execute()
-    const shown = pageByStatus(rows, page, status)
+    const project = projectOf(request)
+    const after = await afterMarker(page, project, (id) => readVerification(store.db, id))
+    const filters = { status: one(query, 'status') }
+    const shown = await listVerifications(store.db, project, filters, { ...page, after })
     return {
       verifications: shown.map(verificationObject),
       ...linksOf('verifications', request.url, originOf(request, services), page, shown),
@@ -164,15 +147,10 @@ export function verificationRoutes(app: Api, services: BackupApiServices): void 
 
   app.get(`${base}/:verification_id`, { schema: { params: VerificationPath } }, async (request) => {
     const { verification_id: id } = request.params
-    const row = isAnyUuid(id)
-      ? await store.db
-          .selectFrom('verifications')
-          .selectAll()
-          .where('id', '=', id.toLowerCase())
-          .where('project', '=', projectOf(request))
-          .executeTakeFirst()
-      : undefined
-    if (row === undefined) throw refuse('CSBS.3001', 'There is no such verification.')
+    const row = isAnyUuid(id) ? await readVerification(store.db, id.toLowerCase()) : undefined
+    if (row === undefined || row.project !== projectOf(request)) {
+      throw refuse('CSBS.3001', 'There is no such verification.')
+    }
     return { verification: verificationObject(row) }
   })
 }

@@ -6,12 +6,13 @@ import {
   deletePlanRows,
   findPlan,
   insertPlan,
-  listPlans,
   planResources,
   type PlanResource,
+  readPlan,
   setPlanResources,
   updatePlan,
 } from '#control/resources/backup-plans.ts'
+import { listPlansPaged } from '#control/resources/backup-lists.ts'
 import { SERVER_TYPE } from '#control/resources/checkpoints.ts'
 import { classedLimit } from '#control/resources/quota-classes.ts'
 import { quotaUsed } from '#control/resources/surroundings.ts'
@@ -30,7 +31,7 @@ import {
   textMember,
   uuidMember,
 } from '../backup/input.ts'
-import { flagOf, linksOf, one, pageFrom, pageOfRows, type Query } from '../backup/lists.ts'
+import { afterMarker, flagOf, linksOf, one, pageFrom, type Query } from '../backup/lists.ts'
 import { policyRefused } from '../backup/refusals.ts'
 import type { BackupApiServices } from '../backup/services.ts'
 import type { Api } from '../http/dialect.ts'
@@ -87,13 +88,15 @@ export function planRoutes(app: Api, services: BackupApiServices): void {
     const query = request.query as Query
     const page = pageFrom(query, KARBOR_KEYS)
     flagOf(query, 'all_tenants')
-    const filters = ['name', 'status', 'description'] as const
-    const wanted = filters.map((name) => [name, one(query, name)] as const)
+    const project = projectOf(request)
     return await store.read(async (db) => {
-      const rows = (await listPlans(db, projectOf(request))).filter((row) =>
-        wanted.every(([name, value]) => value === undefined || row[name] === value),
-      )
-      const shown = pageOfRows(rows, page, (row, key) => row[key])
+      const after = await afterMarker(page, project, (id) => readPlan(db, id))
+      const filters = {
+        name: one(query, 'name'),
+        status: one(query, 'status'),
+        description: one(query, 'description'),
+      }
+      const shown = await listPlansPaged(db, project, filters, { ...page, after })
       const plans = []
       for (const row of shown) plans.push(await planObject(db, row))
       return { plans, ...linksOf('plans', request.url, originOf(request, services), page, shown) }

@@ -1,6 +1,7 @@
 import Type from 'typebox'
 import { findItemOrOnly } from '#control/operations/definitions/backup-requests.ts'
 import { requestRestore } from '#control/operations/definitions/restore-requests.ts'
+import { listRestores } from '#control/resources/backup-lists.ts'
 import { SERVER_TYPE } from '#control/resources/checkpoints.ts'
 import { readRestore } from '#control/resources/restores.ts'
 import { restoreObject } from '../backup/codec.ts'
@@ -15,7 +16,7 @@ import {
   textMember,
   uuidMember,
 } from '../backup/input.ts'
-import { flagOf, linksOf, one, pageByStatus, pageFrom, type Query } from '../backup/lists.ts'
+import { afterMarker, flagOf, linksOf, one, pageFrom, type Query } from '../backup/lists.ts'
 import { restoreRefused } from '../backup/refusals.ts'
 import type { BackupApiServices } from '../backup/services.ts'
 import type { Api } from '../http/dialect.ts'
@@ -53,13 +54,10 @@ export function restoreRoutes(app: Api, services: BackupApiServices): void {
     const query = request.query as Query
     const page = pageFrom(query, KARBOR_KEYS)
     flagOf(query, 'all_tenants')
-    const status = one(query, 'status')
-    const rows = await store.db
-      .selectFrom('restores')
-      .selectAll()
-      .where('project', '=', projectOf(request))
-      .execute()
-    const shown = pageByStatus(rows, page, status)
+    const project = projectOf(request)
+    const after = await afterMarker(page, project, (id) => readRestore(store.db, id))
+    const filters = { status: one(query, 'status') }
+    const shown = await listRestores(store.db, project, filters, { ...page, after })
     return {
       restores: shown.map(restoreObject),
       ...linksOf('restores', request.url, originOf(request, services), page, shown),

@@ -10,6 +10,7 @@ import {
   readSchedule,
   readTrigger,
 } from '#control/resources/backup-plans.ts'
+import { listSchedules } from '#control/resources/backup-lists.ts'
 import { toJson } from '#control/store/json.ts'
 import type { Queries } from '#control/store/store.ts'
 import type { BackupScheduleRow } from '#control/store/tables/checkpoints.ts'
@@ -21,7 +22,7 @@ import {
   textMember,
   uuidMember,
 } from '../backup/input.ts'
-import { flagOf, linksOf, one, pageFrom, pageOfRows, type Query } from '../backup/lists.ts'
+import { afterMarker, flagOf, linksOf, one, pageFrom, type Query } from '../backup/lists.ts'
 import type { BackupApiServices } from '../backup/services.ts'
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, originOf, projectOf } from '../http/request.ts'
@@ -39,21 +40,15 @@ export function scheduleRoutes(app: Api, services: BackupApiServices): void {
     const query = request.query as Query
     const page = pageFrom(query, KARBOR_KEYS)
     flagOf(query, 'all_tenants')
-    const filters = ['name', 'operation_type', 'trigger_id'] as const
-    const wanted = filters.map((name) => [name, one(query, name)] as const)
+    const project = projectOf(request)
     return await store.read(async (db) => {
-      const rows = await db
-        .selectFrom('backup_schedules')
-        .selectAll()
-        .where('project', '=', projectOf(request))
-        .execute()
-      const shown = pageOfRows(
-        rows.filter((row) =>
-          wanted.every(([name, value]) => value === undefined || row[name] === value),
-        ),
-        page,
-        (row, key) => (key === 'status' ? row.enabled : row[key]),
-      )
+      const after = await afterMarker(page, project, (id) => readSchedule(db, id))
+      const filters = {
+        name: one(query, 'name'),
+        operation_type: one(query, 'operation_type'),
+        trigger_id: one(query, 'trigger_id'),
+      }
+      const shown = await listSchedules(db, project, filters, { ...page, after })
       const operations = []
       for (const row of shown) operations.push(await scheduleObject(db, row))
       const links = linksOf('operations', request.url, originOf(request, services), page, shown)

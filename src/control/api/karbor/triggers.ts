@@ -3,12 +3,13 @@ import Type from 'typebox'
 import { newId } from '#base/ids.ts'
 import { firstInstant } from '#control/operations/definitions/policy-requests.ts'
 import { insertTrigger, readTrigger, updateSchedule } from '#control/resources/backup-plans.ts'
+import { listTriggers } from '#control/resources/backup-lists.ts'
 import type { BackupTriggerRow } from '#control/store/tables/checkpoints.ts'
 import { WINDOW_DEFAULT_S, WINDOW_MAX_S } from '#domain/backup-policy.ts'
 import { backupRecurrence } from '#domain/recurrence.ts'
 import { invalid, refuse, refuseAs } from '../backup/errors.ts'
 import { given, integerMember, isAnyUuid, type Members, textMember } from '../backup/input.ts'
-import { flagOf, linksOf, one, pageFrom, pageOfRows, type Query } from '../backup/lists.ts'
+import { afterMarker, flagOf, linksOf, one, pageFrom, type Query } from '../backup/lists.ts'
 import type { BackupApiServices } from '../backup/services.ts'
 import { blankTime, parseNaive } from '../backup/times.ts'
 import type { Api } from '../http/dialect.ts'
@@ -41,17 +42,10 @@ export function triggerRoutes(app: Api, services: BackupApiServices): void {
     const query = request.query as Query
     const page = pageFrom(query, KARBOR_KEYS)
     flagOf(query, 'all_tenants')
-    const name = one(query, 'name')
-    const rows = await store.db
-      .selectFrom('backup_triggers')
-      .selectAll()
-      .where('project', '=', projectOf(request))
-      .execute()
-    const shown = pageOfRows(
-      rows.filter((row) => name === undefined || row.name === name),
-      page,
-      (row, key) => (key === 'status' ? row.id : row[key]),
-    )
+    const project = projectOf(request)
+    const after = await afterMarker(page, project, (id) => readTrigger(store.db, id))
+    const filters = { name: one(query, 'name') }
+    const shown = await listTriggers(store.db, project, filters, { ...page, after })
     return {
       triggers: shown.map(triggerObject),
       ...linksOf('triggers', request.url, originOf(request, services), page, shown),
