@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { createBackupSchedule } from '#control/operations/backup-schedule.ts'
 import { createLog } from '#base/log.ts'
+import { backupUpkeep, UPKEEP_RESOURCE } from '#control/operations/definitions/backup-upkeep.ts'
 import { ApiLab } from '../support/api.ts'
 import { BackupWorld, pattern, PROVIDER, RegionLink } from '../support/backup-world.ts'
 import { reportOf } from '../support/group-rows.ts'
@@ -380,6 +381,78 @@ test('a copy into a project that the account may not work in fails and says so, 
   }
   assert.deepEqual(await claim(record, token), [409, 'REPLICA_NOT_HERE'])
   assert.deepEqual(await claim(randomUUID(), other.token), [409, 'REPLICA_NOT_HERE'])
+})
+
+test('a project that backups of this one may not go to is refused at once, and by a copy that was begun all the same', async () => {
+  const [server] = await world.servers(1)
+  const item = await world.backUp(server?.id ?? '')
+  const path = `providers/${PROVIDER}/checkpoint_items/${item.id}/replicate`
+  const body = {
+    replication: { destination_region: 'local-2', destination_project_id: other.project },
+  }
+  link.closed = other.project
+  const refused = await world.call('POST', path, body)
+  assert.deepEqual([refused.status, refused.body.error_code], [403, 'CSBS.9001'])
+  const sent = other.sites.of('replica.admit').length
+  link.closed = ''
+  world.sites.slow.set('replica.start', 1)
+  await world.ok('POST', path, body)
+  await world.settled()
+  world.sites.slow.clear()
+  assert.equal((await world.item(item.id)).extend_info.copy_status, 'success')
+  assert.equal(other.sites.of('replica.admit').length, sent + 1)
+  // What sent it is not remembered for longer than it takes.
+  assert.deepEqual(await world.lab.store.db.selectFrom('backup_works').selectAll().execute(), [])
+})
+
+test('what is in the vault for no backup goes with the daily upkeep; what nobody knows stays', async () => {
+  const { store, operations } = world.lab
+  const [server] = await world.servers(1)
+  const item = await world.backUp(server?.id ?? '')
+  const put = (labels: Record<string, string>) => {
+    const id = randomUUID()
+    world.sites.vault.add(id)
+    world.sites.labels.set(id, labels)
+    return id
+  }
+  const twice = put({ item: item.id })
+  const foreign = put({ item: randomUUID() })
+  const arrived = { item: randomUUID(), owner: world.project }
+  const [late, soon] = [randomUUID(), randomUUID()]
+  const [lateOne, soonOne] = [
+    put({ ...arrived, replica: late }),
+    put({ ...arrived, replica: soon }),
+  ]
+  const admit = async (id: string) => {
+    const headers = { 'x-auth-token': world.token }
+    const url = `/api/v1/replicas/${id}/admission`
+    const asked = { source_region: 'local-2', size_mb: 1 }
+    return (await world.lab.call({ method: 'POST', url, headers, body: asked })).status
+  }
+  assert.equal(await admit(late), 200)
+  await world.forward(8 * 86_400_000)
+  assert.equal(await admit(soon), 200)
+  await store.write(async (tx) => {
+    await operations.submit(tx, backupUpkeep, {
+      project: null,
+      resourceType: UPKEEP_RESOURCE,
+      resourceId: 'now',
+      input: { collect: randomUUID() },
+    })
+  })
+  await world.settled()
+  const left = (id: string) => world.sites.vault.has(id)
+  assert.deepEqual([twice, foreign, lateOne, soonOne].map(left), [false, true, false, true])
+  const kept = await store.db
+    .selectFrom('checkpoint_items')
+    .select('vault_checkpoint')
+    .where('vault_checkpoint', 'is not', null)
+    .where('replica', '=', 0)
+    .execute()
+  assert.ok(kept.length > 0 && kept.every(({ vault_checkpoint: id }) => left(id ?? '')))
+  // It has had its time, and becomes no backup any more.
+  await world.report()
+  assert.equal(await admit(late), 409)
 })
 
 test('backups of another project do not exist', async () => {
