@@ -2,9 +2,9 @@ import {
   readPublicKeys,
   chainProblems,
   openReport,
+  type AnyReport as DrillReport,
   type SealedReport,
 } from '#wire/reports/sealed.ts'
-import type { DrillReport } from '#wire/reports/drill-report.ts'
 import type { Probe } from '#wire/site/probes.ts'
 import type { ApiSession } from './api.ts'
 
@@ -28,7 +28,11 @@ export interface Drill {
     readonly instance: string
     readonly server: string
     readonly name: string
+    readonly state: string
+    readonly reason: string | null
   }[]
+  readonly began_at: string | null
+  readonly given_up_at: string | null
   readonly findings: {
     readonly data_age_ms: number | null
     readonly data_age_basis: string
@@ -46,6 +50,7 @@ export interface DrillWish {
   readonly probes?: Readonly<Record<string, readonly Probe[]>>
   readonly timeout_ms?: number
   readonly vpc?: string
+  readonly plan?: 'follow' | 'ignore'
 }
 
 const id = encodeURIComponent
@@ -68,8 +73,13 @@ export async function listDrills(api: ApiSession, group?: string): Promise<reado
 export const showDrill = async (api: ApiSession, drill: string): Promise<Drill> =>
   (await api.get<{ drill: Drill }>(path(drill))).drill
 
-export const deleteDrill = (api: ApiSession, drill: string): Promise<AcceptedDrill> =>
-  api.delete<AcceptedDrill>(path(drill))
+/** `force`: without waiting for a silent site, see docs/operating/drills.md. */
+export const deleteDrill = (
+  api: ApiSession,
+  drill: string,
+  force = false,
+): Promise<AcceptedDrill> =>
+  api.delete<AcceptedDrill>(force ? `${path(drill)}?force=true` : path(drill))
 
 // ---------------------------------------------------------------- reports
 
@@ -152,6 +162,9 @@ export interface DrillSchedule {
   readonly last_at: string | null
   readonly last_drill: string | null
   readonly last_outcome: string | null
+  readonly last_reason: string | null
+  readonly last_result: string | null
+  readonly plan: string
 }
 
 export interface ScheduleWish extends DrillWish {

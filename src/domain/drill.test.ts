@@ -21,6 +21,8 @@ const facts = (over: Partial<DrillFacts> = {}): DrillFacts => ({
   busyInstances: 0,
   brokenInstances: 0,
   sync: 'in_sync',
+  siteHeard: true,
+  copyFailed: false,
   ...over,
 })
 
@@ -49,6 +51,8 @@ test('a drill needs something to clone that was whole once, and nothing that is 
   assert.equal(judgeDrill(facts({ busyPairs: 1 })), 'DRILL_GROUP_BUSY')
   assert.equal(judgeDrill(facts({ busyInstances: 1 })), 'DRILL_GROUP_BUSY')
   assert.equal(judgeDrill(facts({ brokenInstances: 1 })), 'DRILL_INSTANCE_BROKEN')
+  assert.equal(judgeDrill(facts({ siteHeard: false })), 'DRILL_SITE_SILENT')
+  assert.equal(judgeDrill(facts({ copyFailed: true })), 'DRILL_COPY_FAILED')
   // A dead link, or a dead production site, is what drills are for.
   for (const sync of ['link_down', 'production_silent', 'settling', 'idle', 'stalled'] as const) {
     assert.equal(judgeDrill(facts({ sync })), null, sync)

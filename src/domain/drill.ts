@@ -9,7 +9,8 @@ import type { GroupStatus, GroupSyncFact } from './protection-group.ts'
  *                                  └► error-deleting
  *
  * `available`: the drill servers were started and looked at, whatever the probes found; the report has the verdict. `error-deleting`: the
- * site was asked and something is left there, or it did not answer; the report says what.
+ * site was asked and something is left there, or it did not answer; the report says what. A drill that somebody gave up in that state
+ * (`forced`) is no longer its group's, and is deleted when its site is heard.
  */
 export type DrillStatus = 'creating' | 'available' | 'error' | 'deleting' | 'error-deleting'
 
@@ -37,6 +38,8 @@ export interface DrillFacts {
   readonly busyInstances: number
   readonly brokenInstances: number
   readonly sync: GroupSyncFact
+  readonly siteHeard: boolean
+  readonly copyFailed: boolean
 }
 
 export type DrillRefusal =
@@ -48,6 +51,10 @@ export type DrillRefusal =
   | 'DRILL_INSTANCE_BROKEN'
   /** The DR side is being brought up, or never was: there is no state of production to try. */
   | 'DRILL_NO_DATA'
+  /** Nothing is heard from the DR site. */
+  | 'DRILL_SITE_SILENT'
+  /** The DR side's disk has failed. */
+  | 'DRILL_COPY_FAILED'
 
 /** The published list: a drill never touches replication, so failed switches are no obstacle. */
 export const DRILL_GROUP_STATES: ReadonlySet<GroupStatus> = new Set([
@@ -67,6 +74,8 @@ export function judgeDrill(facts: DrillFacts): DrillRefusal | null {
   if (facts.usablePairs === 0) return 'DRILL_NO_PAIRS'
   if (facts.busyPairs > 0 || facts.busyInstances > 0) return 'DRILL_GROUP_BUSY'
   if (facts.brokenInstances > 0) return 'DRILL_INSTANCE_BROKEN'
+  if (!facts.siteHeard) return 'DRILL_SITE_SILENT'
+  if (facts.copyFailed) return 'DRILL_COPY_FAILED'
   if (facts.copiedPairs < facts.usablePairs || facts.sync === 'copying') return 'DRILL_NO_DATA'
   return null
 }
@@ -80,6 +89,36 @@ export const PROBE_TIMEOUT_MS_MAX = 3_600_000
 /** Drills of one project at a time; each holds copies of disks. */
 export const DRILLS_PER_PROJECT_MAX = 100
 export const SCHEDULES_PER_PROJECT_MAX = 100
+
+/** Drills that are being made at a time, at one DR site and in all: each clones and boots at the cost of the site's disk and cores. More wait. */
+export const DRILLS_AT_SITE_MAX = 4
+export const DRILLS_AT_ONCE_MAX = 16
+
+export interface WaitingDrill {
+  readonly id: string
+  readonly az: string
+  /** null: it waits. */
+  readonly began_at: number | null
+  readonly created_at: number
+}
+
+/** Of the drills that are being made: those that may begin now, in the order in which they were asked for. */
+export function mayBegin(drills: readonly WaitingDrill[]): string[] {
+  const atWork = drills.filter(({ began_at }) => began_at !== null)
+  const atSite = new Map<string, number>()
+  for (const { az } of atWork) atSite.set(az, (atSite.get(az) ?? 0) + 1)
+  let free = DRILLS_AT_ONCE_MAX - atWork.length
+  const waiting = drills
+    .filter(({ began_at }) => began_at === null)
+    .toSorted((a, b) => a.created_at - b.created_at || (a.id < b.id ? -1 : 1))
+  return waiting.flatMap(({ id, az }) => {
+    const there = atSite.get(az) ?? 0
+    if (free <= 0 || there >= DRILLS_AT_SITE_MAX) return []
+    free--
+    atSite.set(az, there + 1)
+    return [id]
+  })
+}
 
 /** What is known of production and of the DR side at the moment of a drill's snapshot. */
 export interface MomentFacts {

@@ -127,7 +127,7 @@ test('a drill boots copies of the DR side in a network of its own, leaves a sign
   assert.ok(ready.report.recovery_time_ms !== null)
   assert.deepEqual(
     ready.report.steps.map(({ name }) => name),
-    ['snapshot', 'clone', 'release', 'start', 'probe'],
+    ['turn', 'snapshot', 'clone', 'release', 'servers'],
   )
   const { snapshots } = await region.plane.sites.command('az2', 'snapshot.list', {})
   assert.deepEqual(snapshots, [], 'the snapshot went when the copies were made')
@@ -285,7 +285,8 @@ test('a drill that cannot be made says why, and is deleted without a trace', asy
   assert.equal((await show(id)).status, 'error')
   const [failed] = await reports(id)
   assert.deepEqual([failed?.report.stage, failed?.report.result], ['failed', 'failed'])
-  assert.equal(failed?.report.failure?.step, 'start')
+  assert.equal(failed?.report.failure?.step, 'finish')
+  assert.match(failed?.report.failure?.message ?? '', /NO_MEMORY|is full/)
   await end(id)
   assert.equal((await reports(id))[0]?.report.teardown?.verdict, 'clean')
 })

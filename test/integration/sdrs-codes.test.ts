@@ -395,7 +395,14 @@ const SITUATIONS: Readonly<Record<string, Situation>> = {
     await lab.store.write((tx) =>
       tx
         .insertInto('drill_disks')
-        .values({ volume: volume_id, drill: id, pair: newId(), source: newId(), size_gb: 1 })
+        .values({
+          volume: volume_id,
+          drill: id,
+          pair: newId(),
+          source: newId(),
+          size_gb: 1,
+          cloned: 1,
+        })
         .execute(),
     )
     return [method, path, body]

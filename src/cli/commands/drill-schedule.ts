@@ -66,7 +66,7 @@ export function drillScheduleCommand(command: Command, context: CommandContext):
       one.group,
       one.enabled ? one.next_at : 'off',
       one.last_at,
-      one.last_outcome,
+      one.last_result ?? one.last_outcome,
       one.rule,
     ])
     const heads = ['id', 'name', 'group', 'next', 'last', 'outcome', 'rule']
@@ -125,7 +125,10 @@ function detail(one: DrillSchedule): string[] {
     `${one.id} ${one.name}: ${one.enabled ? `next ${one.next_at ?? 'never'}` : 'disabled'}`,
     `group ${one.group}   ${one.rule} (${one.zone})   missed ones are ${one.run_missed ? 'made up for' : 'left out'}`,
     `last ${one.last_at ?? 'never'}${one.last_outcome === null ? '' : `: ${one.last_outcome}`}${one.last_drill === null ? '' : ` (drill ${one.last_drill})`}`,
-    `probes, ${one.timeout_ms / 1000} s together: ${probes.length === 0 ? 'boot' : ''}`,
+    ...(one.last_result === null ? [] : [`  ${one.last_result}`]),
+    ...(one.last_reason === null ? [] : [`  ${one.last_reason}`]),
+    `recovery plan: ${one.plan === 'follow' ? 'followed, if there is one' : 'ignored'}`,
+    `probes, ${one.timeout_ms / 1000} s for each server: ${probes.length === 0 ? 'boot' : ''}`,
     ...probes,
   ]
 }

@@ -93,16 +93,21 @@ export function drillCommand(command: Command, context: CommandContext): void {
   const remove = waitOptions(
     leaf('delete')
       .description('delete a drill, and ask its site whether anything is left')
-      .argument('<drill>'),
+      .argument('<drill>')
+      .option('--force', 'do not wait for a silent site; the rest goes when it is heard again'),
   )
-  apiAction<JobFlags>(context, remove, async (api, output, flags, id = '') => {
-    const { operation_id } = await deleteDrill(api, id)
-    const what = `deleting drill ${id}`
-    const ended = await followOperation(api, context, output, operation_id, flags, what)
-    if (ended === undefined) return
-    const report = await reportOf(api, id)
-    output.result(report, reportLines(report))
-  })
+  apiAction<JobFlags & { force?: boolean }>(
+    context,
+    remove,
+    async (api, output, flags, id = '') => {
+      const { operation_id } = await deleteDrill(api, id, flags.force === true)
+      const what = `deleting drill ${id}`
+      const ended = await followOperation(api, context, output, operation_id, flags, what)
+      if (ended === undefined) return
+      const report = await reportOf(api, id)
+      output.result(report, reportLines(report))
+    },
+  )
 
   const report = leaf('report')
     .description('write the newest report of a drill to a file, exactly as it was signed')
@@ -195,7 +200,12 @@ const dataAge = (ms: number | null, basis: string): string =>
 
 export function reportLines(report: DrillReport): string[] {
   const { drill, group, teardown } = report
-  const result = { passed: 'passed', probes_failed: 'PROBES FAILED', failed: 'FAILED' }
+  const result = {
+    passed: 'passed',
+    probes_failed: 'PROBES FAILED',
+    nothing_proved: 'NOTHING PROVED (no server, or one that was asked nothing)',
+    failed: 'FAILED',
+  }
   return [
     `${drill.name} of group ${group.name}: ${result[report.result]}   (report ${report.ordinal}, ${report.stage})`,
     ...(report.failure === null ? [] : [`  ${report.failure.message}`]),
@@ -206,13 +216,16 @@ export function reportLines(report: DrillReport): string[] {
       : [
           teardown.verdict === 'clean' ? 'left behind: nothing (clean)' : 'NOT CLEAN:',
           ...teardown.reasons.map((reason) => `  ${reason}`),
+          ...('forced' in teardown && teardown.forced
+            ? ['given up by force: it is cleaned up when the site is heard again']
+            : []),
         ]),
   ]
 }
 
 const serverLines = (servers: DrillReport['servers']): string[] =>
   columns(
-    ['server', 'address', 'probe', 'found', 'after request', 'since start'],
+    ['server', 'address', 'probe', 'found', 'after begin', 'since start'],
     servers.flatMap(({ name, addresses, probes }) => {
       const place = [name, addresses.join(' ')]
       if (probes.length === 0) return [[...place, '-', '-', '-', '-']]
@@ -220,7 +233,7 @@ const serverLines = (servers: DrillReport['servers']): string[] =>
         ...place,
         probeText(one.probe),
         one.ok ? `ok: ${one.detail}` : `NO: ${one.detail}`,
-        seconds(one.after_request_ms),
+        seconds('after_begin_ms' in one ? one.after_begin_ms : one.after_request_ms),
         seconds(one.since_start_ms),
       ])
     }),
@@ -230,11 +243,19 @@ function detail(drill: Drill): string[] {
   const { findings } = drill
   return [
     `${drill.id} ${drill.name}: ${drill.status}${drill.reason === null ? '' : ` (${drill.reason})`}`,
-    `group ${drill.group}   at ${drill.site}   VPC ${drill.vpc}   begun ${drill.created_at}`,
+    `group ${drill.group}   at ${drill.site}   VPC ${drill.vpc}   asked for ${drill.created_at}   ${drill.began_at === null ? 'waits for its turn' : `begun ${drill.began_at}`}`,
+    ...(drill.given_up_at === null
+      ? []
+      : [`given up ${drill.given_up_at}: it goes when ${drill.site} is heard`]),
     ...(findings === null
       ? columns(
-          ['server', 'id', 'instance'],
-          drill.servers.map(({ name, server, instance }) => [name, server, instance]),
+          ['server', 'id', 'instance', 'state'],
+          drill.servers.map(({ name, server, instance, state, reason }) => [
+            name,
+            server,
+            instance,
+            reason === null ? state : `${state}: ${reason}`,
+          ]),
         )
       : [
           `data: ${dataAge(findings.data_age_ms, findings.data_age_basis)}   longest wait of a write: ${findings.production_stall_ms} ms`,

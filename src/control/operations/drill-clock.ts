@@ -1,3 +1,5 @@
+import { BrokenInvariant } from '#base/assert.ts'
+import { isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { rounds } from '#base/rounds.ts'
 import {
@@ -7,11 +9,13 @@ import {
   updateSchedule,
 } from '#control/resources/drills.ts'
 import { fromJson } from '#control/store/json.ts'
-import type { DrillScheduleRow } from '#control/store/tables/drills.ts'
+import type { DrillRow, DrillScheduleRow } from '#control/store/tables/drills.ts'
 import { NAME_BYTES_MAX } from '#domain/text.ts'
 import type { DrillOptions } from './definitions/drill-facts.ts'
-import { DrillRefused, requestDrillDeletion, submitDrill } from './definitions/drill-requests.ts'
+import { DrillRefused } from './definitions/drill-decision.ts'
+import { requestDrillDeletion, submitDrill } from './definitions/drill-requests.ts'
 import { nextTime } from './definitions/drill-schedules.ts'
+import { DRILL_WORDS } from './definitions/drill-words.ts'
 import type { RequestServices } from './definitions/requests.ts'
 
 /* Begins the drills of schedules, and ends those that nobody keeps. Everything it goes by is in the database: after a crash the next turn does what
@@ -19,6 +23,9 @@ import type { RequestServices } from './definitions/requests.ts'
  *
  * A moment that passed while nobody looked (the control plane was down) counts as missed after MISSED_MS. It is made up for at once and once, however
  * many there were; with `run_missed` off it is left out. Either way the schedule says so.
+ *
+ * Schedules, and drills that end, do not stand in each other's way: what one of them fails at is its own, and is said in it. What is worth repeating
+ * is repeated until the moment counts as missed.
  */
 
 const TURN_MS = 5_000
@@ -26,6 +33,8 @@ const TURN_MS = 5_000
 export const MISSED_MS = 10 * 60_000
 /** Between two tries to clean up after a drill that left something behind. */
 const CLEAN_AGAIN_MS = 3_600_000
+/** And after one that was given up, once its site is heard. */
+const CLEAN_FORCED_MS = 60_000
 
 export interface DrillClock {
   start(): void
@@ -41,22 +50,71 @@ export function createDrillClock(services: RequestServices, log: Log): DrillCloc
   })
 
   async function turn(): Promise<void> {
-    for (const schedule of await dueSchedules(store.db, clock.wallMs())) await begin(schedule)
-    for (const { id, project, status, updated_at } of await drillsToEnd(store.db)) {
-      const soon = clock.wallMs() - updated_at < CLEAN_AGAIN_MS
-      if (status === 'error-deleting' && soon) continue
-      await requestDrillDeletion(services, project, id)
+    for (const schedule of await dueSchedules(store.db, clock.wallMs())) {
+      try {
+        await begin(schedule)
+      } catch (error) {
+        await fail(schedule, error)
+      }
+    }
+    for (const drill of await drillsToEnd(store.db)) {
+      if (!isTimeToEnd(drill)) continue
+      try {
+        await requestDrillDeletion(services, drill.project, drill.id)
+      } catch (error) {
+        if (error instanceof BrokenInvariant) throw error
+        log.warn({ err: error, drill: drill.id }, 'the end of a drill could not begin')
+      }
+    }
+  }
+
+  function isTimeToEnd({ status, updated_at, forced_at, az }: DrillRow): boolean {
+    const restMs = clock.wallMs() - updated_at
+    if (forced_at !== null) return services.agents.heard(az) && restMs >= CLEAN_FORCED_MS
+    return status !== 'error-deleting' || restMs >= CLEAN_AGAIN_MS
+  }
+
+  /** It is due again in the next turn when it is worth repeating and its moment is not missed. */
+  async function fail(schedule: DrillScheduleRow, error: unknown): Promise<void> {
+    if (error instanceof BrokenInvariant) throw error
+    const now = clock.wallMs()
+    const late = now - (schedule.next_at ?? now) > MISSED_MS
+    const again = !late && (!isFault(error) || error.kind.retry !== 'never')
+    const change = {
+      ...(again ? {} : { next_at: nextTime(schedule, now) }),
+      last_at: now,
+      last_drill: null,
+      last_outcome: isFault(error) ? error.code : 'INTERNAL',
+      last_reason: isFault(error)
+        ? error.message.slice(0, 500)
+        : 'The control plane failed at it; see its log.',
+      last_result: null,
+      updated_at: now,
+    }
+    log.error({ err: error, schedule: schedule.id, again }, 'the drill of a schedule failed')
+    try {
+      await record(schedule, change)
+    } catch (second) {
+      if (second instanceof BrokenInvariant) throw second
+      log.error({ err: second, schedule: schedule.id }, 'and that could not be stored')
     }
   }
 
   async function begin(schedule: DrillScheduleRow): Promise<void> {
     const { id, project, next_at } = schedule
     const now = clock.wallMs()
-    const moved = { next_at: nextTime(schedule, now), last_at: now, updated_at: now }
+    const moved = {
+      next_at: nextTime(schedule, now),
+      last_at: now,
+      last_drill: null,
+      last_reason: null,
+      last_result: null,
+      updated_at: now,
+    }
     const isMissed = now - (next_at ?? now) > MISSED_MS
     if (isMissed && schedule.run_missed === 0) {
       log.warn({ schedule: id }, 'the time of a drill passed while nobody looked')
-      return await record(schedule, { ...moved, last_drill: null, last_outcome: 'missed' })
+      return await record(schedule, { ...moved, last_outcome: 'missed' })
     }
     try {
       await store.write(async (tx) => {
@@ -78,7 +136,9 @@ export function createDrillClock(services: RequestServices, log: Log): DrillCloc
     } catch (error) {
       if (!(error instanceof DrillRefused)) throw error
       log.warn({ schedule: id, refusal: error.refusal }, 'the drill of a schedule was refused')
-      await record(schedule, { ...moved, last_drill: null, last_outcome: error.refusal })
+      const { message, action } = DRILL_WORDS[error.refusal]
+      const last_reason = `${message} ${action}`
+      await record(schedule, { ...moved, last_outcome: error.refusal, last_reason })
     }
   }
 

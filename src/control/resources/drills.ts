@@ -7,7 +7,8 @@ import type {
   DrillScheduleRow,
   DrillServerRow,
 } from '#control/store/tables/drills.ts'
-import { DRILL_MOVES, type DrillStatus } from '#domain/drill.ts'
+import { DRILL_MOVES, type DrillStatus, type WaitingDrill } from '#domain/drill.ts'
+import { DRILL_SERVER_MOVES, type DrillServerState } from '#domain/drill-run.ts'
 import { type ListPage, pageOf, type PageWanted } from './pages.ts'
 import { hasName } from './protection-lists.ts'
 
@@ -36,7 +37,7 @@ export async function readDrill(db: Db, id: string): Promise<DrillRow | undefine
   return await db.selectFrom('drills').selectAll().where('id', '=', id).executeTakeFirst()
 }
 
-/** Newest first, then by id. */
+/** Newest first, then by id; those that were given up among them. */
 export async function listDrills(db: Db, project: string): Promise<DrillRow[]> {
   return await db
     .selectFrom('drills')
@@ -61,7 +62,11 @@ export async function pageOfDrills(
   { status, name, groups, vpc }: DrillFilter,
   page: PageWanted,
 ): Promise<ListPage<DrillRow>> {
-  let query = db.selectFrom('drills as r').selectAll('r').where('r.project', '=', project)
+  let query = db
+    .selectFrom('drills as r')
+    .selectAll('r')
+    .where('r.project', '=', project)
+    .where('r.forced_at', 'is', null)
   if (status !== undefined) query = query.where('r.status', '=', status)
   if (name !== undefined) query = query.where(hasName(name))
   if (vpc !== undefined) query = query.where('r.vpc', '=', vpc)
@@ -71,7 +76,7 @@ export async function pageOfDrills(
   return await pageOf(query, page)
 }
 
-/** How many drills each of these groups has; groups without one are left out. */
+/** How many drills each of these groups has, without those that were given up; groups without one are left out. */
 export async function countDrills(
   db: Db,
   groups: readonly string[],
@@ -82,6 +87,7 @@ export async function countDrills(
       .selectFrom('drills')
       .select((eb) => ['group_id', eb.fn.countAll<number>().as('count')])
       .where('group_id', 'in', groups.slice(at, at + 500))
+      .where('forced_at', 'is', null)
       .groupBy('group_id')
       .execute()
     for (const row of rows) found.set(row.group_id, Number(row.count))
@@ -89,16 +95,31 @@ export async function countDrills(
   return found
 }
 
+/** Without those that were given up. */
 export async function drillsOfGroup(db: Db, group: string): Promise<DrillRow[]> {
-  return await db.selectFrom('drills').selectAll().where('group_id', '=', group).execute()
+  return await db
+    .selectFrom('drills')
+    .selectAll()
+    .where('group_id', '=', group)
+    .where('forced_at', 'is', null)
+    .execute()
 }
 
-/** Those whose report is written and that nobody keeps. */
+/** All that are being made, or wait for it, of all projects. */
+export async function drillsInTheMaking(db: Db): Promise<WaitingDrill[]> {
+  return await db
+    .selectFrom('drills')
+    .select(['id', 'az', 'began_at', 'created_at'])
+    .where('status', '=', 'creating')
+    .execute()
+}
+
+/** Those whose report is written and that nobody keeps, or that were given up. */
 export async function drillsToEnd(db: Db): Promise<DrillRow[]> {
   return await db
     .selectFrom('drills')
     .selectAll()
-    .where('auto_delete', '=', 1)
+    .where((eb) => eb.or([eb('auto_delete', '=', 1), eb('forced_at', 'is not', null)]))
     .where('status', 'in', ['available', 'error', 'error-deleting'])
     .execute()
 }
@@ -164,7 +185,7 @@ export async function moveDrill(
   tx: Transaction,
   id: string,
   to: DrillStatus,
-  change: Partial<Pick<DrillRow, 'failure_detail' | 'findings' | 'auto_delete'>>,
+  change: Partial<Pick<DrillRow, 'failure_detail' | 'findings' | 'auto_delete' | 'forced_at'>>,
   nowMs: number,
 ): Promise<void> {
   const row = await readDrill(tx, id)
@@ -187,6 +208,43 @@ export async function updateDrill(
     .set({ ...change, updated_at: nowMs })
     .where('id', '=', id)
     .execute()
+}
+
+/** Moves a server of a drill from a state, once: whoever comes again, or late, changes nothing. */
+export async function moveDrillServer(
+  tx: Transaction,
+  { drill, instance }: Pick<DrillServerRow, 'drill' | 'instance'>,
+  from: DrillServerState,
+  to: DrillServerState,
+  change: Partial<Omit<DrillServerRow, 'drill' | 'instance' | 'server' | 'name' | 'state'>>,
+): Promise<void> {
+  assert(DRILL_SERVER_MOVES[from].includes(to), `a server does not move from ${from} to ${to}`)
+  await tx
+    .updateTable('drill_servers')
+    .set({ ...change, state: to })
+    .where('drill', '=', drill)
+    .where('instance', '=', instance)
+    .where('state', '=', from)
+    .execute()
+}
+
+/** What probes of a server have found, while it is looked at. */
+export async function noteProbes(
+  tx: Transaction,
+  { drill, instance }: Pick<DrillServerRow, 'drill' | 'instance'>,
+  probes: string,
+): Promise<void> {
+  await tx
+    .updateTable('drill_servers')
+    .set({ probes })
+    .where('drill', '=', drill)
+    .where('instance', '=', instance)
+    .where('state', '=', 'probing')
+    .execute()
+}
+
+export async function noteCloned(tx: Transaction, volume: string): Promise<void> {
+  await tx.updateTable('drill_disks').set({ cloned: 1 }).where('volume', '=', volume).execute()
 }
 
 export async function deleteDrillRows(tx: Transaction, id: string): Promise<void> {
@@ -317,6 +375,21 @@ export async function updateSchedule(
   change: Partial<Omit<DrillScheduleRow, 'id' | 'project' | 'group_id' | 'created_at'>>,
 ): Promise<void> {
   await tx.updateTable('drill_schedules').set(change).where('id', '=', id).execute()
+}
+
+/** What the last drill of a schedule has come to. */
+export async function noteScheduleResult(
+  tx: Transaction,
+  schedule: string,
+  drill: string,
+  last_result: string,
+): Promise<void> {
+  await tx
+    .updateTable('drill_schedules')
+    .set({ last_result })
+    .where('id', '=', schedule)
+    .where('last_drill', '=', drill)
+    .execute()
 }
 
 export async function deleteScheduleRow(tx: Transaction, id: string): Promise<void> {

@@ -1,7 +1,7 @@
 import Type, { type Static } from 'typebox'
 import { Probe } from '../site/probes.ts'
 
-/* What a drill leaves behind, docs/formats/drill-report.md. A kept format: files of this version are read for ever. Times are wall clock,
+/* What a drill leaves behind, docs/formats/drill-report.md. A kept format, version 2: files of this version are read for ever. Times are wall clock,
  * milliseconds since 1970; durations whole milliseconds. */
 
 const strict = { additionalProperties: false }
@@ -17,8 +17,8 @@ export const ProbeFinding = Type.Object(
     detail: Text,
     /** From the guest's start to the first success, as its site measured it. */
     since_start_ms: nullable(Count),
-    /** From the request of the drill to the first success. */
-    after_request_ms: nullable(Count),
+    /** From the beginning of the drill to the first success. */
+    after_begin_ms: nullable(Count),
   },
   strict,
 )
@@ -31,7 +31,11 @@ export const ServerFinding = Type.Object(
     name: Text,
     flavor: Text,
     addresses: Type.Array(Text),
-    /** When the site said that it runs; null: it never did. */
+    /** ready, not_ready, skipped; waiting, starting, probing: the drill ended before. */
+    state: Text,
+    /** Why it is not ready. */
+    reason: nullable(Text),
+    /** Since when it ran; null: it never did. */
     started_at: nullable(Count),
     probes: Type.Array(ProbeFinding),
   },
@@ -71,12 +75,24 @@ export const Teardown = Type.Object(
     /** clean: the site was asked for every server, disk and snapshot of the drill, and has none of them. */
     verdict: Type.Union([Type.Literal('clean'), Type.Literal('not_clean')]),
     reasons: Type.Array(Text),
+    /** True: somebody gave it up with what was left, which goes when the site is heard. */
+    forced: Type.Boolean(),
     asked: Type.Object({ servers: Count, disks: Count, snapshots: Count }, strict),
     steps: Type.Array(DrillStep),
   },
   strict,
 )
 export type Teardown = Static<typeof Teardown>
+
+const Plan = Type.Object(
+  {
+    waves: Count,
+    /** Names of scripts that were not run. */
+    scripts_left_out: Type.Array(Text),
+    pauses_left_out: Count,
+  },
+  strict,
+)
 
 export const DrillReport = Type.Object(
   {
@@ -94,6 +110,8 @@ export const DrillReport = Type.Object(
         user: Text,
         schedule: nullable(Text),
         requested_at: Count,
+        /** When its turn came: everything is measured from here. Null: it did not. */
+        began_at: nullable(Count),
       },
       strict,
     ),
@@ -117,13 +135,19 @@ export const DrillReport = Type.Object(
     /** Longest wait of a write of production because of the drill; null: no snapshot was taken. */
     production_stall_ms: nullable(Count),
     steps: Type.Array(DrillStep),
+    /** The recovery plan that the servers followed, and what of it a drill leaves out; null: none. */
+    plan: nullable(Plan),
     servers: Type.Array(ServerFinding),
-    /** From the request until every probe had succeeded; null: not all did. */
+    /** From the beginning until every probe had succeeded; null: not all did. */
     recovery_time_ms: nullable(Count),
-    /** passed · probes_failed: it was made, and not every probe succeeded · failed: it could not be made */
+    /**
+     * passed: every server came up, and is one that was asked something · probes_failed: it was made, and a server is not ready ·
+     * nothing_proved: nothing failed, and there is no server or one that was asked nothing · failed: it could not be made
+     */
     result: Type.Union([
       Type.Literal('passed'),
       Type.Literal('probes_failed'),
+      Type.Literal('nothing_proved'),
       Type.Literal('failed'),
     ]),
     failure: nullable(Type.Object({ code: Text, message: Text, step: nullable(Text) }, strict)),

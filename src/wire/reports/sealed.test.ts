@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { generateKeyPairSync, sign } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { type Canonical, canonicalText } from './canonical.ts'
@@ -30,6 +32,7 @@ const reportOf = (over: Partial<DrillReport> = {}): DrillReport => ({
     user: 'u',
     schedule: null,
     requested_at: 1_699_999_990_000,
+    began_at: 1_699_999_990_010,
   },
   group: {
     id: 'g',
@@ -43,6 +46,7 @@ const reportOf = (over: Partial<DrillReport> = {}): DrillReport => ({
   data_age_ms: 0,
   data_age_basis: 'in_sync',
   production_stall_ms: 3,
+  plan: null,
   steps: [{ name: 'snapshot', started_at: 1_699_999_990_100, ms: 12 }],
   servers: [
     {
@@ -51,6 +55,8 @@ const reportOf = (over: Partial<DrillReport> = {}): DrillReport => ({
       name: 'web',
       flavor: 't2.micro',
       addresses: ['192.168.0.7'],
+      state: 'ready',
+      reason: null,
       started_at: 1_699_999_991_000,
       probes: [
         {
@@ -58,7 +64,7 @@ const reportOf = (over: Partial<DrillReport> = {}): DrillReport => ({
           ok: true,
           detail: 'connection accepted',
           since_start_ms: 4_000,
-          after_request_ms: 5_000,
+          after_begin_ms: 5_000,
         },
       ],
     },
@@ -131,9 +137,26 @@ test('what was altered or forged is told', () => {
   )
   assert.match(problem(impostor), /its signature is wrong/)
   assert.match(problem(Buffer.from(text.replace('{', '{ '))), /the form of the file/)
-  assert.match(problem(Buffer.from(text.replace('"version":1', '"version":2'))), /form of a report/)
+  assert.match(problem(Buffer.from(text.replace('"version":2', '"version":3'))), /form of a report/)
   const more = Buffer.from(text.replace('"stage"', '"note":"hi","stage"'))
   assert.match(problem(more), /form of a report/)
+})
+
+test('a file of version 1 is read for ever, and neither version passes for the other', () => {
+  const bytes = readFileSync(join(import.meta.dirname, 'drill-report-1.fixture'))
+  const [key] = readPublicKeys(
+    readFileSync(join(import.meta.dirname, 'report-key-1.fixture.pem'), 'utf8'),
+  )
+  assert.ok(key !== undefined)
+  const found = openReport(bytes, [key])
+  assert.ok(found.ok, JSON.stringify(found))
+  assert.deepEqual([found.sealed.version, found.sealed.report.result], [1, 'passed'])
+  const text = bytes.toString()
+  const renamed = openReport(Buffer.from(text.replace('"version":1', '"version":2')), [key])
+  assert.ok(!renamed.ok)
+  const { hash } = found.sealed
+  const next = opened(sealed(reportOf({ ordinal: 2, previous: hash })))
+  assert.deepEqual(chainProblems([found.sealed, next]), [], 'the chain goes on')
 })
 
 test('reports that follow each other are a chain, and a missing or replaced link shows', () => {

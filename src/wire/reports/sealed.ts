@@ -3,44 +3,47 @@ import Type, { type Static } from 'typebox'
 import { Value } from 'typebox/value'
 import { type Canonical, canonicalText } from './canonical.ts'
 import { DrillReport } from './drill-report.ts'
+import { DrillReport1 } from './drill-report-1.ts'
 
 /* The file that a report is handed out in, docs/formats/drill-report.md. Checked with nothing but the file and a public key.
  *
  *     file       canonical text of {format, version, report, hash, key, signature}, and a line feed
  *     hash       SHA-256 of the canonical text of `report`
- *     signature  Ed25519 over SIGNED_PREFIX and that canonical text
+ *     signature  Ed25519 over a line that names the version, and that canonical text
  *     key        which key signed: SHA-256 of its SubjectPublicKeyInfo, DER
  *
  * The file is compared with the canonical text of what it says, byte for byte: what is not covered by the signature is not there.
  */
 
 export const REPORT_FORMAT = 'holdfast-drill-report'
-const SIGNED_PREFIX = 'holdfast drill report 1\n'
+/** The one that is written. Both are read. */
+const REPORT_VERSION = 2
+type Version = 1 | typeof REPORT_VERSION
 /** `previous` of the first report of an installation. */
 export const GENESIS = '0'.repeat(64)
 /** A larger file is no report: 1,024 servers with sixteen probes each fit. */
 export const REPORT_BYTES_MAX = 64 * 1024 * 1024
 
 const Hash = Type.String({ pattern: '^[0-9a-f]{64}$' })
-export const SealedReport = Type.Object(
-  {
-    format: Type.Literal(REPORT_FORMAT),
-    version: Type.Literal(1),
-    report: DrillReport,
-    hash: Hash,
-    key: Hash,
-    // Of the last character only two bits count: with any of the other 60 the file would be another and the signature the same.
-    signature: Type.String({ pattern: '^[A-Za-z0-9+/]{85}[AQgw]==$' }),
-  },
-  { additionalProperties: false },
-)
+const Envelope = {
+  format: Type.Literal(REPORT_FORMAT),
+  hash: Hash,
+  key: Hash,
+  // Of the last character only two bits count: with any of the other 60 the file would be another and the signature the same.
+  signature: Type.String({ pattern: '^[A-Za-z0-9+/]{85}[AQgw]==$' }),
+}
+const strict = { additionalProperties: false }
+const Sealed1 = Type.Object({ ...Envelope, version: Type.Literal(1), report: DrillReport1 }, strict)
+const Sealed2 = Type.Object({ ...Envelope, version: Type.Literal(2), report: DrillReport }, strict)
+export const SealedReport = Type.Union([Sealed1, Sealed2])
 export type SealedReport = Static<typeof SealedReport>
+export type AnyReport = SealedReport['report']
 
 /** What is signed. */
-export const signedBytes = (report: DrillReport): Buffer =>
-  Buffer.from(SIGNED_PREFIX + canonicalText(report as Canonical))
+export const signedBytes = (report: AnyReport, version: Version): Buffer =>
+  Buffer.from(`holdfast drill report ${version}\n${canonicalText(report as Canonical)}`)
 
-export const hashOf = (report: DrillReport): string =>
+export const hashOf = (report: AnyReport): string =>
   createHash('sha256')
     .update(canonicalText(report as Canonical))
     .digest('hex')
@@ -58,10 +61,10 @@ export function seal(
   sign: (bytes: Buffer) => Buffer,
 ): { readonly hash: string; readonly text: string } {
   const hash = hashOf(report)
-  const signature = sign(signedBytes(report)).toString('base64')
+  const signature = sign(signedBytes(report, REPORT_VERSION)).toString('base64')
   const sealed: SealedReport = {
     format: REPORT_FORMAT,
-    version: 1,
+    version: REPORT_VERSION,
     report,
     hash,
     key,
@@ -77,6 +80,9 @@ export type Opened =
 
 const bad = (problem: string): Opened => ({ ok: false, problem })
 
+const isOfVersion1 = (value: unknown): boolean =>
+  typeof value === 'object' && value !== null && 'version' in value && value.version === 1
+
 /** Whether the bytes are a report that one of the keys signed, unchanged. */
 export function openReport(bytes: Buffer, keys: readonly KeyObject[]): Opened {
   if (bytes.length > REPORT_BYTES_MAX) return bad('it is larger than any report')
@@ -87,8 +93,10 @@ export function openReport(bytes: Buffer, keys: readonly KeyObject[]): Opened {
   } catch {
     return bad('it is no JSON: cut off, or not a report')
   }
-  if (!Value.Check(SealedReport, value)) {
-    const [first] = Value.Errors(SealedReport, value)
+  // The errors of a union say nothing of where they are.
+  const form = isOfVersion1(value) ? Sealed1 : Sealed2
+  if (!Value.Check(form, value)) {
+    const [first] = Value.Errors(form, value)
     const where = first === undefined ? '' : ` at ${first.instancePath || '/'}: ${first.message}`
     return bad(`it is not of the form of a report${where}`)
   }
@@ -104,7 +112,8 @@ export function openReport(bytes: Buffer, keys: readonly KeyObject[]): Opened {
   if (key === undefined) {
     return bad(`it was signed with key ${value.key}, which is none of those that you trust`)
   }
-  const right = verify(null, signedBytes(value.report), key, Buffer.from(value.signature, 'base64'))
+  const signed = signedBytes(value.report, value.version)
+  const right = verify(null, signed, key, Buffer.from(value.signature, 'base64'))
   if (!right) return bad('its signature is wrong: it was altered, or forged')
   return { ok: true, sealed: value }
 }

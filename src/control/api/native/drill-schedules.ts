@@ -25,6 +25,7 @@ const View = Type.Object({
   vpc: nullable(Type.String()),
   probes: Type.Record(Type.String(), Type.Array(Probe)),
   timeout_ms: Type.Integer(),
+  plan: Type.String({ description: 'follow, ignore' }),
   enabled: Type.Boolean(),
   run_missed: Type.Boolean(),
   next_at: nullable(Time),
@@ -33,12 +34,16 @@ const View = Type.Object({
   last_outcome: nullable(
     Type.String({ description: 'started, started late, missed, or the code of a refusal' }),
   ),
+  last_reason: nullable(Type.String({ description: 'Why it could not begin, and what to do.' })),
+  last_result: nullable(
+    Type.String({ description: 'What its last drill has come to, as in the report.' }),
+  ),
   created_at: Time,
 })
 type View = Static<typeof View>
 
 function viewOf(row: DrillScheduleRow): View {
-  const { probes, timeoutMs } = drillOptions(row)
+  const { probes, timeoutMs, plan } = drillOptions(row)
   return {
     id: row.id,
     name: row.name,
@@ -48,12 +53,15 @@ function viewOf(row: DrillScheduleRow): View {
     vpc: row.vpc,
     probes: Object.fromEntries(Object.entries(probes).map(([name, list]) => [name, [...list]])),
     timeout_ms: timeoutMs,
+    plan: plan ?? 'follow',
     enabled: row.enabled === 1,
     run_missed: row.run_missed === 1,
     next_at: row.enabled === 0 || row.next_at === null ? null : timeOf(row.next_at),
     last_at: row.last_at === null ? null : timeOf(row.last_at),
     last_drill: row.last_drill,
     last_outcome: row.last_outcome,
+    last_reason: row.last_reason,
+    last_result: row.last_result,
     created_at: timeOf(row.created_at),
   }
 }

@@ -33,10 +33,24 @@ const View = Type.Object({
   schedule: nullable(Type.String()),
   delete_after: Type.Boolean(),
   timeout_ms: Type.Integer(),
+  began_at: nullable(
+    Type.String({ description: 'When its turn came; null: it waits while others are made.' }),
+  ),
+  given_up_at: nullable(
+    Type.String({ description: 'It was deleted by force, and goes when its site is heard.' }),
+  ),
   created_at: Time,
   updated_at: Time,
   servers: Type.Array(
-    Type.Object({ instance: Type.String(), server: Type.String(), name: Type.String() }),
+    Type.Object({
+      instance: Type.String(),
+      server: Type.String(),
+      name: Type.String(),
+      state: Type.String({
+        description: 'waiting, starting, probing, ready, not_ready, skipped',
+      }),
+      reason: nullable(Type.String()),
+    }),
   ),
   /** As in its report; null: nothing was found yet. */
   findings: nullable(
@@ -65,9 +79,17 @@ function viewOf(drill: DrillRow, servers: readonly DrillServerRow[]): View {
     schedule: drill.schedule,
     delete_after: drill.auto_delete === 1,
     timeout_ms: drillOptions(drill).timeoutMs,
+    began_at: drill.began_at === null ? null : timeOf(drill.began_at),
+    given_up_at: drill.forced_at === null ? null : timeOf(drill.forced_at),
     created_at: timeOf(drill.created_at),
     updated_at: timeOf(drill.updated_at),
-    servers: servers.map(({ instance, server, name }) => ({ instance, server, name })),
+    servers: servers.map(({ instance, server, name, state, reason }) => ({
+      instance,
+      server,
+      name,
+      state,
+      reason,
+    })),
     findings:
       findings === null
         ? null
@@ -193,15 +215,26 @@ export function drillRoutes(app: Api, services: NativeServices): void {
         'Delete a drill with its servers and disks, and ask the site whether anything is left',
         'drills',
         Accepted,
-        { params: ById },
+        {
+          params: ById,
+          querystring: Type.Object({
+            force: Type.Optional(
+              Type.Boolean({
+                description:
+                  'Do not wait for a silent site: the report says what may be left there, the group is free of the drill, and it is cleaned up when the site is heard.',
+              }),
+            ),
+          }),
+        },
         202,
       ),
     },
     async (request, reply) => {
       const { id } = request.params
-      const outcome = await requestDrillDeletion(services, projectOf(request), id)
+      const { force = false } = request.query
+      const outcome = await requestDrillDeletion(services, projectOf(request), id, force)
       if (!outcome.ok) throw refusalOf(outcome.refusal)
-      auditTarget(request, id)
+      auditTarget(request, id, { force })
       const { drill, operation } = outcome
       const view = viewOf(drill, await serversOf(drill))
       return await reply.code(202).send({ drill: view, operation_id: operation })

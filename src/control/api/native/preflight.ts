@@ -114,15 +114,22 @@ export function preflightRoutes(app: Api, services: NativeServices): void {
             action: Action,
             force: Type.Optional(Type.Boolean()),
             preferred_off: Type.Optional(Type.Boolean()),
+            vpc: Type.Optional(
+              Type.String({
+                minLength: 1,
+                maxLength: 64,
+                description: 'VPC for the servers of a drill; without it one is made.',
+              }),
+            ),
           }),
         },
       ),
     },
     async (request) => {
-      const { action, force = false, preferred_off: preferredOff = false } = request.query
+      const { action, force = false, preferred_off: preferredOff = false, vpc } = request.query
       const group = await findGroup(services.store.db, projectOf(request), request.params.id)
       if (group === undefined) throw unknownGroup()
-      const statements = { force, preferredOff }
+      const statements = { force, preferredOff, drillVpc: vpc ?? null }
       const report = await preflightReport(services, group, action, statements)
       const { found, blockers, warnings, loss, time, steps } = report
       const { givenUp, refusal } = found

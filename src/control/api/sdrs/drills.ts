@@ -1,6 +1,6 @@
 import Type from 'typebox'
+import type { CreateDrillRefusal } from '#control/operations/definitions/drill-decision.ts'
 import {
-  type CreateDrillRefusal,
   renameDrill,
   requestDrill,
   requestDrillDeletion,
@@ -53,7 +53,7 @@ export function drillRoutes(app: Api, { services, refuse }: SdrsContext): void {
   async function show(project: string, id: string) {
     return await services.store.read(async (db) => {
       const drill = await findDrill(db, project, id)
-      if (drill === undefined) throw refuse('SDRS.1902')
+      if (drill === undefined || drill.forced_at !== null) throw refuse('SDRS.1902')
       const [disaster_recovery_drill] = await objects(db, [drill])
       return { disaster_recovery_drill }
     })
@@ -141,6 +141,11 @@ const CREATE_CODES: Record<Exclude<CreateDrillRefusal, 'GROUP_UNKNOWN'>, [SdrsCo
   ],
   DRILL_INSTANCE_BROKEN: ['SDRS.1314'],
   DRILL_NO_DATA: ['SDRS.1830'],
+  DRILL_SITE_SILENT: ['SDRS.1922', 'Nothing is heard from the DR site. Start its agent there.'],
+  DRILL_COPY_FAILED: [
+    'SDRS.1922',
+    'A disk of the group has failed at the DR site. Replace it, and rebuild its pair.',
+  ],
   DRILL_VPC_UNKNOWN: ['SDRS.1928'],
   DRILL_VPC_OF_GROUP: ['SDRS.1907'],
   DRILL_VPC_IN_USE: ['SDRS.1921'],

@@ -1,5 +1,5 @@
 import { newId } from '#base/ids.ts'
-import { drillInVpc, drillNetwork, rememberDrillNetwork } from '#control/resources/drills.ts'
+import { drillInVpc, rememberDrillNetwork } from '#control/resources/drills.ts'
 import {
   findVpc,
   insertSubnet,
@@ -7,10 +7,9 @@ import {
   listPorts,
   listSubnets,
 } from '#control/resources/networks.ts'
-import type { Transaction } from '#control/store/store.ts'
+import type { Queries, Transaction } from '#control/store/store.ts'
 import type { SubnetRow } from '#control/store/tables/networks.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
-import { isFull } from './network-requests.ts'
 
 /* The network of a drill: another VPC with the same ranges, so that drill servers have the addresses of production and reach only each
  * other. A VPC is an isolated domain at every site, which is all that isolation needs.
@@ -35,68 +34,56 @@ export interface WantedNic {
   readonly address: string
 }
 
-export type DrillNetwork =
+export type FittingNetwork =
   | {
       readonly ok: true
       readonly vpc: string
-      /** By subnet of production. */
-      readonly subnets: ReadonlyMap<string, SubnetRow>
+      /** By subnet of production: the one with its range. */
+      readonly subnets: ReadonlyMap<string, string>
     }
   | { readonly ok: false; readonly refusal: DrillNetworkRefusal }
 
-const refuse = (refusal: DrillNetworkRefusal): DrillNetwork => ({ ok: false, refusal })
+const refuse = (refusal: DrillNetworkRefusal): FittingNetwork => ({ ok: false, refusal })
 
-/** Finds or makes the network, in the transaction of the request. */
-export async function planDrillNetwork(
-  tx: Transaction,
-  group: ProtectionGroupRow,
-  nics: readonly WantedNic[],
-  given: string | null,
-  nowMs: number,
-): Promise<DrillNetwork> {
-  if (given !== null) return await fitting(tx, group, nics, given)
-  const kept = await drillNetwork(tx, group.id)
-  const again = kept === null ? null : await fitting(tx, group, nics, kept)
-  return again?.ok === true ? again : await make(tx, group, nics, nowMs)
-}
-
-async function fitting(
-  tx: Transaction,
+/** Whether drill servers with these NICs can be in the VPC. */
+export async function fittingNetwork(
+  db: Queries | Transaction,
   { project, vpc: own }: ProtectionGroupRow,
   nics: readonly WantedNic[],
   vpc: string,
-): Promise<DrillNetwork> {
+): Promise<FittingNetwork> {
   if (vpc === own) return refuse('DRILL_VPC_OF_GROUP')
-  if ((await findVpc(tx, project, vpc)) === undefined) return refuse('DRILL_VPC_UNKNOWN')
-  if ((await drillInVpc(tx, vpc)) !== null) return refuse('DRILL_VPC_IN_USE')
-  const there = (await listSubnets(tx, project)).filter((subnet) => subnet.vpc === vpc)
+  if ((await findVpc(db, project, vpc)) === undefined) return refuse('DRILL_VPC_UNKNOWN')
+  if ((await drillInVpc(db, vpc)) !== null) return refuse('DRILL_VPC_IN_USE')
+  const there = (await listSubnets(db, project)).filter((subnet) => subnet.vpc === vpc)
   if (there.length === 0) return refuse('DRILL_VPC_NO_SUBNETS')
-  const subnets = new Map<string, SubnetRow>()
+  const subnets = new Map<string, string>()
+  const gateways = new Map<string, string>()
   for (const { subnet } of nics) {
     const same = there.find(({ cidr }) => cidr === subnet.cidr)
     if (same === undefined) return refuse('DRILL_VPC_NO_RANGE')
-    subnets.set(subnet.id, same)
+    subnets.set(subnet.id, same.id)
+    gateways.set(same.id, same.gateway)
   }
   const taken = new Set(
-    (await listPorts(tx, project)).map((port) => `${port.subnet} ${port.address}`),
+    (await listPorts(db, project)).map((port) => `${port.subnet} ${port.address}`),
   )
   const isTaken = ({ subnet, address }: WantedNic) => {
-    const place = subnets.get(subnet.id)
-    return place?.gateway === address || taken.has(`${place?.id} ${address}`)
+    const place = subnets.get(subnet.id) ?? ''
+    return gateways.get(place) === address || taken.has(`${place} ${address}`)
   }
   return nics.some(isTaken) ? refuse('DRILL_ADDRESS_TAKEN') : { ok: true, vpc, subnets }
 }
 
-async function make(
+/** Makes one, in the transaction of the request, whose quotas were checked. */
+export async function makeNetwork(
   tx: Transaction,
   group: ProtectionGroupRow,
   nics: readonly WantedNic[],
   nowMs: number,
-): Promise<DrillNetwork> {
+): Promise<{ readonly vpc: string; readonly subnets: ReadonlyMap<string, string> }> {
   const { project } = group
   const wanted = [...new Map(nics.map(({ subnet }) => [subnet.id, subnet])).values()]
-  if (await isFull(tx, project, 'vpcs')) return refuse('QUOTA_VPCS')
-  if (await isFull(tx, project, 'subnets', wanted.length)) return refuse('QUOTA_SUBNETS')
   const origin = await findVpc(tx, project, group.vpc)
   const id = newId()
   const name = `drill-${group.name}`.slice(0, 64)
@@ -109,7 +96,7 @@ async function make(
     description,
     created_at: nowMs,
   })
-  const subnets = new Map<string, SubnetRow>()
+  const subnets = new Map<string, string>()
   for (const [index, subnet] of wanted.entries()) {
     const row: SubnetRow = {
       ...subnet,
@@ -123,8 +110,8 @@ async function make(
       created_at: nowMs,
     }
     await insertSubnet(tx, row)
-    subnets.set(subnet.id, row)
+    subnets.set(subnet.id, row.id)
   }
   await rememberDrillNetwork(tx, group.id, id)
-  return { ok: true, vpc: id, subnets }
+  return { vpc: id, subnets }
 }

@@ -1,13 +1,22 @@
 import { assert } from '#base/assert.ts'
-import { drillDisks, drillServers, insertReport, lastReport } from '#control/resources/drills.ts'
+import {
+  drillDisks,
+  findReport,
+  insertReport,
+  lastReport,
+  noteScheduleResult,
+} from '#control/resources/drills.ts'
 import { productionAz, readGroup } from '#control/resources/groups.ts'
 import type { Transaction } from '#control/store/store.ts'
+import { fromJson } from '#control/store/json.ts'
 import type { DrillRow } from '#control/store/tables/drills.ts'
+import { verdictOf } from '#domain/drill-run.ts'
 import type { DrillReport, DrillStep, ServerFinding, Teardown } from '#wire/reports/drill-report.ts'
-import { GENESIS, seal } from '#wire/reports/sealed.ts'
+import { GENESIS, seal, type SealedReport } from '#wire/reports/sealed.ts'
 import type { Failure } from '../operation.ts'
 import type { OperationServices } from '../services.ts'
 import { type DrillFindings, drillFindings } from './drill-facts.ts'
+import { serverFindings } from './drill-findings.ts'
 
 /* Reports are written in the transaction that ends what they tell of, so that a drill and its report never disagree, and that they form a
  * chain: the place in it is a primary key, so two that are written at once cannot both follow the same one. */
@@ -29,13 +38,12 @@ export async function writeReport(
 ): Promise<void> {
   const { drill, stage, failure, teardown } = parts
   const before = await lastReport(tx)
-  const group = await readGroup(tx, drill.group_id)
-  assert(group !== undefined, 'a group with a drill exists')
+  const group = await groupOf(tx, drill)
   const disks = await drillDisks(tx, drill.id)
   const findings = parts.findings === undefined ? drillFindings(drill) : parts.findings
-  const servers = [...(findings?.servers ?? (await unseen(tx, drill)))]
+  const servers = [...(findings?.servers ?? (await serverFindings(tx, drill)))]
   const now = clock.wallMs()
-  const recoveryTime = recoveryTimeOf(servers)
+  const result = resultOf(findings, servers, stage)
   const report: DrillReport = {
     ordinal: (before?.ordinal ?? 0) + 1,
     previous: before?.hash ?? GENESIS,
@@ -48,13 +56,10 @@ export async function writeReport(
       user: drill.user_id,
       schedule: drill.schedule,
       requested_at: drill.created_at,
+      began_at: drill.began_at,
     },
     group: {
-      id: group.id,
-      name: group.name,
-      status: group.status,
-      production_site: productionAz(group),
-      dr_site: drill.az,
+      ...group,
       disks: disks.map(({ pair, source, volume, size_gb }) => ({
         pair,
         source,
@@ -67,9 +72,10 @@ export async function writeReport(
     data_age_basis: findings?.dataAgeBasis ?? 'unknown',
     production_stall_ms: findings?.stallMs ?? null,
     steps: [...(parts.steps ?? findings?.steps ?? [])],
+    plan: findings?.plan ?? null,
     servers,
-    recovery_time_ms: recoveryTime,
-    result: resultOf(findings, servers, stage),
+    recovery_time_ms: recoveryTimeOf(servers, result),
+    result,
     failure: failure === null ? null : textOf(failure),
     teardown,
   }
@@ -84,6 +90,31 @@ export async function writeReport(
     document: text,
     created_at: now,
   })
+  if (drill.schedule !== null) {
+    const told = teardown?.verdict === 'not_clean' ? `${result}, not_clean` : result
+    await noteScheduleResult(tx, drill.schedule, drill.id, told)
+  }
+}
+
+/** One that was given up may outlive its group; then its earlier report knows it. */
+async function groupOf(
+  tx: Transaction,
+  drill: DrillRow,
+): Promise<Omit<DrillReport['group'], 'disks'>> {
+  const group = await readGroup(tx, drill.group_id)
+  if (group !== undefined) {
+    return {
+      id: group.id,
+      name: group.name,
+      status: group.status,
+      production_site: productionAz(group),
+      dr_site: drill.az,
+    }
+  }
+  const earlier = await findReport(tx, drill.project, { drill: drill.id })
+  assert(earlier !== undefined, 'a drill without its group was reported when it was given up')
+  const { disks: _, ...known } = fromJson<SealedReport>(earlier.document).report.group
+  return known
 }
 
 const textOf = ({ code, message, step }: Failure) => ({
@@ -92,36 +123,25 @@ const textOf = ({ code, message, step }: Failure) => ({
   step,
 })
 
-/** Nothing was looked at: the drill failed before. */
-async function unseen(tx: Transaction, drill: DrillRow): Promise<ServerFinding[]> {
-  const rows = (await drillServers(tx, [drill.id])).get(drill.id) ?? []
-  return rows.map(({ instance, server, name }) => ({
-    instance,
-    server,
-    name,
-    flavor: '',
-    addresses: [],
-    started_at: null,
-    probes: [],
-  }))
-}
-
-/** The last of the successes; null: not everything succeeded, or there was nothing to look at. */
-function recoveryTimeOf(servers: readonly ServerFinding[]): number | null {
-  const times = servers.flatMap(({ probes }) =>
-    probes.map(({ ok, after_request_ms }) => (ok ? after_request_ms : null)),
-  )
+/** Until the last of the successes; null: it did not pass. */
+function recoveryTimeOf(
+  servers: readonly ServerFinding[],
+  result: DrillReport['result'],
+): number | null {
+  if (result !== 'passed') return null
+  const times = servers.flatMap(({ probes }) => probes.map(({ after_begin_ms }) => after_begin_ms))
   const known = times.filter((ms) => ms !== null)
-  return known.length === 0 || known.length < times.length ? null : Math.max(...known)
+  return known.length < times.length ? null : Math.max(...known)
 }
 
-function resultOf(
+const resultOf = (
   findings: DrillFindings | null,
   servers: readonly ServerFinding[],
   stage: DrillReport['stage'],
-): DrillReport['result'] {
-  const looked = findings !== null && servers.every(({ started_at }) => started_at !== null)
-  if (stage === 'failed' || !looked) return 'failed'
-  const passed = servers.every(({ probes }) => probes.every(({ ok }) => ok))
-  return passed ? 'passed' : 'probes_failed'
+): DrillReport['result'] => {
+  const made = findings !== null && stage !== 'failed' && !servers.some(isUnmade)
+  return made ? verdictOf(servers) : 'failed'
 }
+
+const isUnmade = ({ state, started_at }: ServerFinding): boolean =>
+  started_at === null && state !== 'skipped'

@@ -7,8 +7,11 @@ import {
   updateSchedule,
 } from '#control/resources/drills.ts'
 import { findGroup } from '#control/resources/groups.ts'
+import { instancesOfGroup } from '#control/resources/instances.ts'
+import { findVpc } from '#control/resources/networks.ts'
 import { bit } from '#control/store/bit.ts'
 import { toJson } from '#control/store/json.ts'
+import type { Transaction } from '#control/store/store.ts'
 import type { DrillScheduleRow } from '#control/store/tables/drills.ts'
 import { SCHEDULES_PER_PROJECT_MAX } from '#domain/drill.ts'
 import { nextAfter, type RecurrenceRefusal, recurrence } from '#domain/recurrence.ts'
@@ -33,6 +36,9 @@ export interface ScheduleParts {
 export type ScheduleRefusal =
   | 'SCHEDULE_UNKNOWN'
   | 'GROUP_UNKNOWN'
+  | 'DRILL_PROBES_UNKNOWN'
+  | 'DRILL_VPC_UNKNOWN'
+  | 'DRILL_VPC_OF_GROUP'
   | 'QUOTA_SCHEDULES'
   | `RULE_${RecurrenceRefusal}`
   /** The rule never comes to pass. */
@@ -48,7 +54,8 @@ export async function createSchedule(
   const next = nextOf(parts, now, now)
   if (typeof next === 'string') return refused(next)
   return await store.write(async (tx) => {
-    if ((await findGroup(tx, project, group, 'sdrs')) === undefined) return refused('GROUP_UNKNOWN')
+    const unfit = await unfitFor(tx, project, group, parts)
+    if (unfit !== null) return refused(unfit)
     if ((await listSchedules(tx, project)).length >= SCHEDULES_PER_PROJECT_MAX) {
       return refused('QUOTA_SCHEDULES')
     }
@@ -61,6 +68,8 @@ export async function createSchedule(
       last_at: null,
       last_drill: null,
       last_outcome: null,
+      last_reason: null,
+      last_result: null,
       created_at: now,
       ...columnsOf(parts, next, now),
     }
@@ -83,6 +92,8 @@ export async function changeSchedule(
     const parts = change(before)
     const next = nextOf(parts, before.anchor_at, now)
     if (typeof next === 'string') return refused(next)
+    const unfit = await unfitFor(tx, project, before.group_id, parts)
+    if (unfit !== null) return refused(unfit)
     const columns = columnsOf(parts, next, now)
     await updateSchedule(tx, id, columns)
     return { ok: true, schedule: { ...before, ...columns } }
@@ -99,6 +110,22 @@ export async function removeSchedule(
     await deleteScheduleRow(tx, id)
     return { ok: true }
   })
+}
+
+/** What no drill of the schedule could ever get past as things are; what may be otherwise by then is judged then. */
+async function unfitFor(
+  tx: Transaction,
+  project: string,
+  id: string,
+  { options, vpc }: ScheduleParts,
+): Promise<ScheduleRefusal | null> {
+  const group = await findGroup(tx, project, id, 'sdrs')
+  if (group === undefined) return 'GROUP_UNKNOWN'
+  const known = new Set(['*', ...(await instancesOfGroup(tx, id)).map((instance) => instance.id)])
+  if (Object.keys(options.probes).some((name) => !known.has(name))) return 'DRILL_PROBES_UNKNOWN'
+  if (vpc === null) return null
+  if (vpc === group.vpc) return 'DRILL_VPC_OF_GROUP'
+  return (await findVpc(tx, project, vpc)) === undefined ? 'DRILL_VPC_UNKNOWN' : null
 }
 
 /** Wall clock, ms; null: never again. */

@@ -1,8 +1,9 @@
 import { Fault, fault } from '#base/fault.ts'
 import { readDrill } from '#control/resources/drills.ts'
+import type { Queries, Transaction } from '#control/store/store.ts'
 import type { DrillRow } from '#control/store/tables/drills.ts'
 import type { DrillStep } from '#wire/reports/drill-report.ts'
-import type { StepContext } from '../operation.ts'
+import { findOperation } from '../records.ts'
 
 export const DRILL_GONE = fault({
   code: 'DRILL_GONE',
@@ -11,25 +12,32 @@ export const DRILL_GONE = fault({
   hint: 'Nothing is left to be done.',
 })
 
-export async function theDrill(db: Parameters<typeof readDrill>[0], id: string): Promise<DrillRow> {
+export async function theDrill(db: Queries | Transaction, id: string): Promise<DrillRow> {
   const row = await readDrill(db, id)
   if (row === undefined) throw new Fault(DRILL_GONE, `working on drill ${id}`)
   return row
 }
 
-/** A result, with the time that it took. */
-export interface Timed<T> {
-  readonly value: T
-  readonly step: DrillStep
-}
-
-export async function timed<T>(
-  ctx: StepContext<unknown>,
-  name: string,
-  work: () => Promise<T>,
-): Promise<Timed<T>> {
-  const { clock } = ctx.services
-  const [started_at, began] = [clock.wallMs(), clock.bootMs()]
-  const value = await work()
-  return { value, step: { name, started_at, ms: Math.round(clock.bootMs() - began) } }
+/**
+ * What the steps of an operation that have ended took. Each begins where the one before it ended, by what was stored with their ends: a step
+ * that was begun again after a crash counts with what the crash has cost.
+ */
+export async function stepTimes(
+  db: Queries | Transaction,
+  operation: string,
+): Promise<readonly DrillStep[]> {
+  const row = await findOperation(db, operation)
+  if (row === undefined) return []
+  const ended = await db
+    .selectFrom('operation_steps')
+    .select(['name', 'end_at'])
+    .where('operation', '=', operation)
+    .orderBy('step')
+    .execute()
+  let started_at = row.created_at
+  return ended.map(({ name, end_at }) => {
+    const step = { name, started_at, ms: Math.max(0, end_at - started_at) }
+    started_at = end_at
+    return step
+  })
 }

@@ -17,6 +17,8 @@ import {
 } from '#domain/protection-group.ts'
 import { plannedOf } from '#domain/recovery-plan.ts'
 import type { RecoveryScripts } from '../services.ts'
+import { type CreateDrillRefusal, DrillRefused, planDrill } from './drill-decision.ts'
+import { DRILL_WORDS } from './drill-words.ts'
 import { forecastOf } from './forecast.ts'
 import { readServers } from './instance-facts.ts'
 import { storedPlan } from './plan-format.ts'
@@ -112,9 +114,14 @@ export async function preflightReport(
   if (needs.production && !agents.heard(production)) {
     addOnce(blockers, siteSilent('PRODUCTION_SITE_SILENT', production))
   }
-  if (needs.dr && !agents.heard(dr) && action !== 'drill') addOnce(blockers, siteSilent('DR_SITE_SILENT', dr))
+  if (needs.dr && !agents.heard(dr) && action !== 'drill')
+    addOnce(blockers, siteSilent('DR_SITE_SILENT', dr))
   // A drill goes by the states of the group alone.
-  if (running.length > 0 && action !== 'drill' && !blockers.some(({ code }) => code === 'GROUP_STATE')) {
+  if (
+    running.length > 0 &&
+    action !== 'drill' &&
+    !blockers.some(({ code }) => code === 'GROUP_STATE')
+  ) {
     blockers.push(finding('GROUP_BUSY'))
   }
   const servers = await serverFindings(services, group, action)

@@ -34,6 +34,12 @@ export interface DrillRow {
   findings: string | null
   /** Why the status is an error; null otherwise. */
   failure_detail: string | null
+  /** When its turn came and it began, wall clock, ms; null: it waits for others to be made. */
+  began_at: number | null
+  /** The recovery plan that it follows, in the kept form of plan-format.ts; null: none. */
+  plan: string | null
+  /** When somebody gave it up while its site was silent, wall clock, ms: its group has it no more, and it is cleaned up when the site is heard. */
+  forced_at: number | null
   created_at: number
   updated_at: number
 }
@@ -45,6 +51,16 @@ export interface DrillServerRow {
   /** Id of the server; its row may be gone before the drill's, when a user deleted it. */
   server: string
   name: string
+  /** See src/domain/drill-run.ts. */
+  state: string
+  /** When its site was asked to start it, and since when it ran by what the site said, wall clock, ms. */
+  asked_at: number | null
+  started_at: number | null
+  settled_at: number | null
+  /** Why it is not ready; null otherwise. */
+  reason: string | null
+  /** JSON, one SeenProbe of drill-facts.ts for each probe. */
+  probes: string
 }
 
 /** A volume of a drill: never a side of a pair. */
@@ -56,6 +72,8 @@ export interface DrillDiskRow {
   /** The disk at the DR site that it shows. */
   source: string
   size_gb: number
+  /** 1: the copy is made. */
+  cloned: Bit
 }
 
 /** The VPC that was made for the drills of a group; later drills use it again. */
@@ -101,8 +119,12 @@ export interface DrillScheduleRow {
   next_at: number | null
   last_at: number | null
   last_drill: string | null
-  /** `started`, `missed`, or why it could not begin; null: its time has not come. */
+  /** `started`, `started late`, `missed`, or the code of why it could not begin; null: its time has not come. */
   last_outcome: string | null
+  /** In words, when it could not begin. */
+  last_reason: string | null
+  /** What its last drill has come to; null: it has not ended. */
+  last_result: string | null
   created_at: number
   updated_at: number
 }
