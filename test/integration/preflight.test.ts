@@ -4,9 +4,13 @@ import { after, before, test } from 'node:test'
 import { newId } from '#base/ids.ts'
 import { GROUP_ACTIONS as CLIENT_ACTIONS } from '#client/native.ts'
 import { GROUP_ACTIONS } from '#domain/forecast.ts'
+import type { GroupRefusal } from '#domain/protection-group.ts'
+import { requestGroupCommand } from '#control/operations/definitions/group-requests.ts'
+import { readGroup } from '#control/resources/groups.ts'
 import { forgetOldRuns, insertRun, RUNS_KEPT } from '#control/resources/recovery.ts'
-import { ApiLab } from '../support/api.ts'
+import { ApiLab, SITES } from '../support/api.ts'
 import { groupRow, ownershipRow, pairRow, volumeRow } from '../support/group-rows.ts'
+import { SdrsWorld } from '../support/sdrs-world.ts'
 
 let lab: ApiLab
 let token: string
@@ -172,3 +176,173 @@ test('recoveries are read page by page, and of those that ended long ago the new
     /UNIQUE|unique/,
   )
 })
+
+/** What a preflight says besides what refuses a request: the request is accepted, and its job fails. */
+const LATER: ReadonlySet<string> = new Set([
+  'GROUP_BUSY',
+  'PRODUCTION_SITE_SILENT',
+  'DR_SITE_SILENT',
+  'DR_COPY_FAILED',
+  'DR_SIDE_EMPTY',
+  'RECORD_IN_DOUBT',
+])
+
+test('in every situation a preflight names what refuses the request, and calls acceptable what is accepted', async (t) => {
+  const world = await SdrsWorld.start(lab)
+  const { store, clock, agents, operations } = lab
+  const services = { store, clock, agents, operations, sites: SITES, agentSilenceMs: 1_000 }
+  const off = { status: 'stopped', power: 'off' }
+  const inSync = async (over: Parameters<SdrsWorld['protect']>[0] = {}, what: object = {}) => {
+    const made = await world.protect({ group: { status: 'protected' }, ...over })
+    await world.replicate(made, what)
+    return made
+  }
+  const SITUATIONS: Readonly<Record<string, () => Promise<string>>> = {
+    'without anything': async () => (await world.group()).id,
+    'stopped, with a server': async () => (await world.protect()).group.id,
+    'stopped, with a pair alone': async () => {
+      const made = await world.group()
+      await world.pair(made, 1)
+      return made.id
+    },
+    'in sync, production runs': async () => (await inSync()).group.id,
+    'in sync, all servers off': async () => (await inSync({ production: off })).group.id,
+    'in sync, the DR server runs': async () =>
+      (await inSync({ production: off, dr: { status: 'active', power: 'running' } })).group.id,
+    'failed over, the DR server runs': async () =>
+      (await inSync({ group: { status: 'failed-over', station: 'target' } })).group.id,
+    'a pair grows': async () => (await inSync({ pair: { status: 'extending' } })).group.id,
+    'an instance is resized': async () =>
+      (await inSync({ production: off, instance: { status: 'resizing' } })).group.id,
+    'no usable pair': async () => (await inSync({ pair: { status: 'error' } })).group.id,
+    'a server is gone': async () => {
+      const { group: made, dr } = await inSync()
+      await store.write(async (tx) => {
+        await tx.deleteFrom('server_disks').where('server', '=', dr.server).execute()
+        await tx.deleteFrom('servers').where('id', '=', dr.server).execute()
+      })
+      return made.id
+    },
+    copying: async () => (await inSync({ production: off }, { state: 'resyncing' })).group.id,
+    'the link is down': async () =>
+      (await inSync({ production: off }, { session: { link: 'down' } })).group.id,
+    'a drill is left': async () => {
+      const { id, project } = await world.group()
+      await store.write((tx) =>
+        tx
+          .insertInto('drills')
+          .values({
+            id: newId(),
+            project,
+            group_id: id,
+            name: 'd',
+            status: 'available',
+            az: 'az2',
+            vpc: newId(),
+            snapshot: newId(),
+            user_id: 'u',
+            options: '{}',
+            auto_delete: 0,
+            created_at: 1,
+            updated_at: 1,
+          })
+          .execute(),
+      )
+      return id
+    },
+    'every command fails': async () =>
+      (await world.protect({ group: { status: 'error-failing-over' }, production: off })).group.id,
+    'under way': async () => (await world.protect({ group: { status: 'starting' } })).group.id,
+  }
+  const silent = async () => {
+    const made = await inSync({ production: off })
+    await world.report(['az2'])
+    return made.group.id
+  }
+  const alone = async () => {
+    const made = await inSync({ production: off })
+    const mode = { mode: 'static-priority', preferred: 'az1' }
+    await store.write((tx) =>
+      tx.updateTable('ownership').set(mode).where('session', '=', made.group.id).execute(),
+    )
+    await world.report(['az2'])
+    return made.group.id
+  }
+  class Undo extends Error {}
+  /** What refuses the request; null: it is accepted, and undone. */
+  const refusalOf = async (id: string, command: Command): Promise<string | null> => {
+    try {
+      const undo = () => Promise.reject(new Undo())
+      const { project } = world
+      const outcome = await requestGroupCommand(services, project, id, command, undefined, undo)
+      assert.ok(!outcome.ok, 'an accepted one is undone')
+      return outcome.refusal
+    } catch (error) {
+      if (!(error instanceof Undo)) throw error
+      return null
+    }
+  }
+  const seen = new Set<string>()
+  let compared = 0
+  // Sites are heard until the last two, of which one is silent.
+  for (const [situation, make] of [
+    ...Object.entries(SITUATIONS),
+    ['production is silent', silent] as const,
+    ['the preferred site is silent', alone] as const,
+  ]) {
+    const id = await make()
+    const { station } = (await readGroup(store.db, id)) ?? {}
+    const to = station === 'source' ? 'target' : 'source'
+    const asked: readonly (readonly [query: string, command: Command])[] = [
+      ['start', { kind: 'start' }],
+      ['stop', { kind: 'stop' }],
+      ['reverse', { kind: 'reverse', to }],
+      ['delete', { kind: 'delete' }],
+      ['failover', { kind: 'failover', force: false }],
+      ['failover&force=true', { kind: 'failover', force: true }],
+      [
+        'failover&force=true&preferred_off=true',
+        { kind: 'failover', force: true, preferredOff: true },
+      ],
+    ]
+    for (const [query, command] of asked) {
+      const refusal = await refusalOf(id, command)
+      const { found } = await ask(query, id)
+      const codes: string[] = found.blockers.map(({ code }: { code: string }) => code)
+      const where = `${query} when ${situation}: ${codes.join(', ')}`
+      if (refusal === null) {
+        assert.deepEqual(
+          codes.filter((code) => !LATER.has(code)),
+          [],
+          where,
+        )
+      } else assert.ok(codes.includes(refusal), `${refusal}: ${where}`)
+      if (refusal !== null) seen.add(refusal)
+      compared++
+    }
+  }
+  t.diagnostic(`${compared} questions, ${seen.size} refusals`)
+  // GROUP_STATION: a preflight asks for the other site and for no other.
+  const expected = GROUP_REFUSALS.filter((code) => code !== 'GROUP_STATION')
+  assert.deepEqual([...seen].toSorted(), expected.toSorted())
+})
+
+type Command = Parameters<typeof requestGroupCommand>[3]
+
+const GROUP_REFUSALS = [
+  'GROUP_STATE',
+  'GROUP_WITHOUT_PAIRS',
+  'GROUP_BUSY_PAIRS',
+  'GROUP_BUSY_INSTANCES',
+  'GROUP_BROKEN_INSTANCES',
+  'GROUP_PRODUCTION_RUNS',
+  'GROUP_DR_RUNS',
+  'GROUP_HAS_INSTANCES',
+  'GROUP_HAS_DRILLS',
+  'GROUP_HAS_PAIRS',
+  'GROUP_STATION',
+  'GROUP_COPYING',
+  'GROUP_LINK_DOWN',
+  'GROUP_PRODUCTION_SILENT',
+  'GROUP_PREFERRED_MAY_RUN',
+] as const satisfies readonly GroupRefusal[]
