@@ -11,7 +11,6 @@ import type { Forecast, GroupAction } from '#domain/forecast.ts'
 import {
   GROUP_TRANSITIONS,
   type GroupCommand,
-  type GroupFacts,
   type GroupRefusal,
   otherStation,
 } from '#domain/protection-group.ts'
