@@ -285,8 +285,11 @@ test('a dead production site is shown, failed over from, and protected again whe
 
   await region.startSite('az1')
   await region.refuses('az1', made.pair)
-  await region.until('heard', async () => region.plane.agents.heard('az1'))
-  await region.act(made.group, 'start-server-group')
+  // What the attempt has set going comes to its end by itself.
+  await region.until('protected', async () => {
+    return (await region.show(made.group)).status === 'protected'
+  })
+  assert.equal((await region.showPair(made.pair)).status, 'protected')
   await region.inSync(made.pair)
   await region.act(made.group, 'reverse-server-group', { priority_station: 'source' })
   assert.equal(await read('az1', made.pair), 'at the other site')

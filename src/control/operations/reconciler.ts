@@ -21,13 +21,14 @@ import { fromJson } from '#control/store/json.ts'
 import type { Store } from '#control/store/store.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import type { Ownership } from '#domain/ownership.ts'
+import { followedBy } from '#domain/followed-group.ts'
 import { GROUP_TRANSIENT, type GroupStatus } from '#domain/protection-group.ts'
 import { PAIR_BUSY, type PairStatus } from '#domain/replication-pair.ts'
 import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
 import { isOfThisCopy, rebuildsOf } from './definitions/copy-proof.ts'
 import { sessionMembers, toWire } from './definitions/session.ts'
-import { followRecord, followedBy } from './follow-record.ts'
+import { followRecord } from './follow-record.ts'
 
 /* Brings agents to the record when their reports disagree with it.
  *
@@ -42,7 +43,7 @@ import { followRecord, followedBy } from './follow-record.ts'
  *   in sync, resyncing   the link is down, both are heard  session.open: an address may have changed
  *   closed               a session                         session.close
  *
- * And the other way round: a group whose row does not say what a trusted record says follows it (follow-record.ts), and a record that is
+ * And the other way round: a group whose row does not say what a trusted record says follows it (follow-record.ts), a failed start among them that has come into sync, and a record that is
  * frozen while no operation of its group is at work is thawed, for then the failover that froze it was given up. In groups of the volume API the
  * preferred site is production, after a switch as well.
  *

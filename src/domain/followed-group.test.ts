@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { OwnershipState } from '#domain/ownership.ts'
+import type { OwnershipState } from './ownership.ts'
 import {
   GROUP_STATUSES,
   GROUP_TRANSIENT,
   type GroupStatus,
   type Station,
-} from '#domain/protection-group.ts'
-import { followedBy } from './follow-record.ts'
+} from './protection-group.ts'
+import { followedBy } from './followed-group.ts'
 
 const row = (status: GroupStatus, station: Station = 'source') => ({
   status,
@@ -32,6 +32,17 @@ test('a group whose record names another writer than its row follows it', () => 
 test('a group that was started or stopped after the backup follows as well', () => {
   assert.equal(followedBy(row('available'), record('resyncing'))?.status, 'protected')
   assert.equal(followedBy(row('protected'), record('closed'))?.status, 'available')
+})
+
+test('a failed start, reprotect or stop whose group has come into sync is protected, and only then', () => {
+  const states = ['closed', 'resyncing', 'in_sync', 'solo', 'failed_over'] as const
+  for (const status of ['error-starting', 'error-reprotecting', 'error-stopping'] as const) {
+    const ends = states.map((state) => followedBy(row(status), record(state))?.status ?? status)
+    assert.deepEqual(ends, [status, status, 'protected', status, status])
+    const turned = { status: 'protected', station: 'target' }
+    assert.deepEqual(followedBy(row(status), record('in_sync', 'az2')), turned)
+  }
+  assert.equal(followedBy(row('error-deleting'), record('in_sync')), null)
 })
 
 test('a row that agrees is left alone, and so is one in motion or half way through a switch', () => {
