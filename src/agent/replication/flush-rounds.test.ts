@@ -47,7 +47,7 @@ function world() {
     write,
     join,
     number: () => void numbered++,
-    setLink(up: boolean) {
+    setLink: (up: boolean) => {
       linked = up
       rounds.linkChanged()
     },

@@ -25,6 +25,8 @@ class TestVolume {
   fault: Fault | undefined
   syncFault: Fault | undefined
   guarded: Promise<void> | null = null
+  dirtyBytes = 0
+  prepared = 0
 
   guard(): Promise<void> | null {
     return this.guarded
@@ -33,6 +35,10 @@ class TestVolume {
   writeSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void {
     if (this.fault !== undefined) throw this.fault
     this.bytes.set(buf.subarray(bufOffset, bufOffset + length), offset)
+  }
+
+  prepareFlush(): void {
+    this.prepared++
   }
 
   flush(): Promise<void> {
@@ -65,7 +71,10 @@ interface World {
   readonly ended: Promise<unknown>
 }
 
-async function world(t: TestContext): Promise<World> {
+async function world(
+  t: TestContext,
+  bootMs: () => number = () => systemClock.bootMs(),
+): Promise<World> {
   const server = createServer({ allowHalfOpen: true })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -107,7 +116,7 @@ async function world(t: TestContext): Promise<World> {
       gate,
       silence: new Silence(1_000, 0),
       run: { store: (number: number) => void noted.push(number) } as unknown as RunFile,
-      clock: systemClock,
+      clock: { ...systemClock, bootMs },
       volume: (index) =>
         index === 1 ? (volume as unknown as Volume) : index === 2 ? 'removed' : undefined,
       onMessage: () => Promise.resolve(),
@@ -196,6 +205,25 @@ describe('the receiver', () => {
       ])
     })
   }
+
+  test('a write is given to the disk when the last one was flushed a journey later', async (t) => {
+    let nowMs = 0
+    const { volume, writer, answers } = await world(t, () => nowMs)
+    const said = async (bytes: Buffer) => {
+      const count = answers.length
+      writer.write(bytes)
+      await until(() => answers.length > count)
+    }
+    await said(write(1))
+    nowMs += 2
+    await said(flush(1))
+    assert.equal(volume.prepared, 0)
+    await said(write(2))
+    assert.equal(volume.prepared, 1)
+    await said(flush(2))
+    await said(write(3))
+    assert.equal(volume.prepared, 1, 'the last flush came at once')
+  })
 
   test('what a snapshot has no room to preserve is not applied', async (t) => {
     const { volume, writer, answers, closed, ended, gate } = await world(t)

@@ -17,6 +17,7 @@ import { VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
 import type { Volume } from '#agent/volumes/volume.ts'
 import { checksumAtOnce, checksumsOf } from './checksums.ts'
 import type { AckGate } from './ack-gate.ts'
+import { CommitHabit } from './commit-habit.ts'
 import type { Silence } from './contact.ts'
 import type { DialledBuffer } from './link.ts'
 import type { RunFile } from './run-file.ts'
@@ -80,6 +81,9 @@ export class Receiver {
   #announced = 0
   #pending: { volume: Volume | 'removed'; offset: number; data: Buffer }[] = []
   #pendingBytes = 0
+  readonly #habits = new Map<number, CommitHabit>()
+  /** The member that the last frame wrote to; null: a zero, or none. */
+  #writtenTo: number | null = null
   /** CLOCK_BOOTTIME when bytes last arrived, ms. */
   heardMs: number
   /** Frames of writes applied, for statistics. */
@@ -176,10 +180,28 @@ export class Receiver {
       }
       at = end
     }
-    if (gate.sequence !== before) this.#send(ack(ACK.APPLIED, STATUS.OK, gate.sequence))
+    if (gate.sequence !== before) {
+      this.#send(ack(ACK.APPLIED, STATUS.OK, gate.sequence))
+      this.#written()
+    }
     this.#consumed += at - buffer.start
     buffer.start = at
     if (this.#preserving) this.#announce()
+  }
+
+  /** What was applied has been acknowledged, and nothing else is here. */
+  #written(): void {
+    const index = this.#writtenTo
+    this.#writtenTo = null
+    if (index === null || !this.#habitOf(index).wrote(this.heardMs)) return
+    const volume = this.#parts.volume(index)
+    if (volume !== undefined && volume !== 'removed') volume.prepareFlush()
+  }
+
+  #habitOf(index: number): CommitHabit {
+    let habit = this.#habits.get(index)
+    if (habit === undefined) this.#habits.set(index, (habit = new CommitHabit()))
+    return habit
   }
 
   /** null: nothing has to be preserved before the frame is applied. */
@@ -294,6 +316,7 @@ export class Receiver {
         }
         if (volume !== 'removed') {
           volume.writeSync(bytes, start, length, offset)
+          this.#writtenTo = header.volume
           if (this.#parts.copying()) volume.writeBehind()
         }
       }
@@ -323,6 +346,7 @@ export class Receiver {
         return this.#send(ack(ACK.ECHO, STATUS.OK, id))
       case FRAME.FLUSH:
         return this.#answer(ACK.FLUSHED, id, index, async (volume) => {
+          this.#habitOf(index).flushed(this.heardMs, volume.dirtyBytes)
           await volume.flush()
           return undefined
         })

@@ -112,6 +112,7 @@ function memoryVolume(world: World): Volume {
     failed: undefined,
     dirtyBytes: 0,
     writeBehind: () => undefined,
+    prepareFlush: () => undefined,
     guard: (offset, length) => guard?.before(offset, length) ?? null,
     attachGuard: (next) => (guard = next),
     changesEnded: () => null,

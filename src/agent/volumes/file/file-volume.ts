@@ -35,7 +35,8 @@ import {
  * B may not use fdatasync 1, which may have passed B's pages already.
  *
  * An fdatasync runs in the thread pool, and waking a thread takes about as long as a fast disk takes for a page. So when little
- * is dirty the disk gets it from the loop at once, and the fdatasync finds it on its way: a third less for a small commit.
+ * is dirty the disk gets it from the loop at once, or when the flush is expected (`prepareFlush`), and the fdatasync finds it on its way: a third less
+ * for a small commit.
  */
 
 const fdatasyncInPool = promisify(fdatasync)
@@ -91,7 +92,7 @@ export class FileVolume implements Volume {
   #idle: (() => void) | undefined
   /** Written since the last fdatasync began. */
   #dirtyBytes = 0
-  /** Of these, what `writeBehind` has given to the disk. */
+  /** Of these, what `writeBehind` and `prepareFlush` have given to the disk. */
   #behindBytes = 0
   #writingBehind = false
   #syncing: Promise<void> | undefined
@@ -134,6 +135,19 @@ export class FileVolume implements Volume {
       this.#writingBehind = false
       this.#leave()
     })
+  }
+
+  prepareFlush(): void {
+    if (this.#refusal() !== undefined) return
+    this.#giveToDisk()
+  }
+
+  /** What little is dirty and has not been given to the disk. */
+  #giveToDisk(): void {
+    if (this.#dirtyBytes === this.#behindBytes) return
+    if (this.#dirtyBytes > EARLY_WRITEBACK_BYTES_MAX) return
+    this.#behindBytes = this.#dirtyBytes
+    this.#ranges.startWriteback(this.#fd)
   }
 
   guard(offset: number, length: number): Promise<void> | null {
@@ -311,12 +325,9 @@ export class FileVolume implements Volume {
     const refusal = this.#refusal()
     if (refusal !== undefined) throw refusal
     this.#running++
-    const dirtyBytes = this.#dirtyBytes
+    this.#giveToDisk()
     this.#dirtyBytes = 0
     this.#behindBytes = 0
-    if (dirtyBytes > 0 && dirtyBytes <= EARLY_WRITEBACK_BYTES_MAX) {
-      this.#ranges.startWriteback(this.#fd)
-    }
     try {
       await fdatasyncInPool(this.#fd)
     } catch (error) {

@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, open, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import { NO_FILE_RANGES } from '#base/system/libc.ts'
+import { FileVolume } from './file-volume.ts'
+
+const KIB = 1024
+
+async function made(t: TestContext) {
+  const directory = await mkdtemp(join(tmpdir(), 'holdfast-prepare-'))
+  const { fd } = await open(join(directory, 'data'), 'w+')
+  const given: number[] = []
+  const volume = new FileVolume({
+    id: 'v',
+    fd,
+    sizeBytes: 1024 * KIB,
+    failed: undefined,
+    ranges: { ...NO_FILE_RANGES, startWriteback: (of) => void given.push(of) },
+    onFailed: () => undefined,
+  })
+  t.after(async () => {
+    await volume.close()
+    await rm(directory, { recursive: true })
+  })
+  const write = (bytes: number) => volume.writeSync(Buffer.alloc(bytes, 1), 0, bytes, 0)
+  return { volume, given, write }
+}
+
+test('what little is dirty is given to the disk once, and again only after more was written', async (t) => {
+  const { volume, given, write } = await made(t)
+  volume.prepareFlush()
+  assert.equal(given.length, 0, 'nothing is dirty')
+  write(4 * KIB)
+  volume.prepareFlush()
+  volume.prepareFlush()
+  await volume.flush()
+  assert.equal(given.length, 1)
+  write(4 * KIB)
+  volume.prepareFlush()
+  write(4 * KIB)
+  await volume.flush()
+  assert.equal(given.length, 3)
+})
+
+test('much is not given to the disk by the loop, and nothing of a volume that has failed', async (t) => {
+  const { volume, given, write } = await made(t)
+  write(65 * KIB)
+  volume.prepareFlush()
+  await volume.flush()
+  write(4 * KIB)
+  volume.fail('its disk')
+  volume.prepareFlush()
+  assert.equal(given.length, 0)
+})
