@@ -12,6 +12,7 @@ import type { NbdClient } from '#client/nbd/client.ts'
 import { disturbedOf, Lines, medianOf, round, weighed, type Weighed } from './lib/lines.ts'
 import { machineFacts } from './lib/machine.ts'
 import { type Group, pause, type SiteName, SITES, System } from './lib/system.ts'
+import { within } from './lib/within.ts'
 
 const MIB = 1024 * 1024
 const SPAN_BYTES = 64 * MIB
@@ -23,6 +24,10 @@ const AFTER_MS = 1_500
 const BOUND_MS = 1_000
 /** A client that is told to stop ends with the answers to what it has under way. One that waits longer waits for nothing. */
 const STOP_MS = 60_000
+/** The group is in sync before: its first writes are answered at once. */
+const BEGIN_MS = 60_000
+/** Of the whole operation, with what it waits for in steps. */
+const SWITCH_MS = 150_000
 const GROUPS = [1, 16]
 
 interface Stalls {
@@ -76,21 +81,31 @@ async function reverse(system: System, group: Group, to: 'source' | 'target'): P
   const writer: SiteName = to === 'target' ? 'az1' : 'az2'
   const clients = group.pairs.map((pair) => new Client(system, pair, writer))
   const worst = () => Math.max(...clients.map((client) => client.longestSince()))
+  const stop = () => clients.map((client) => client.stop())
   try {
-    await Promise.all(clients.map((client) => client.begun))
+    const state = async () => {
+      const shown = JSON.stringify(await system.show(group.id))
+      return `${shown}; ${clients.map((client) => client.state).join('; ')}`
+    }
+    const begun = Promise.all(clients.map((client) => client.begun))
+    await within(BEGIN_MS, 'the first write to each pair', begun, state)
     for (const client of clients) client.longestSince()
     await pause(BEFORE_MS)
     const beforeMs = worst()
-    await system.act(group.id, 'reverse-server-group', { priority_station: to })
+    const switched = system.act(group.id, 'reverse-server-group', { priority_station: to })
+    await within(SWITCH_MS, `the switch to ${to}`, switched, state)
     await pause(AFTER_MS)
     // A pair that has not been acknowledged yet counts with what it has waited until now.
-    return {
+    const stalls = {
       beforeMs,
       switchMs: worst(),
       writes: clients.reduce((sum, client) => sum + client.writes, 0),
     }
-  } finally {
-    await Promise.all(clients.map((client) => client.stop()))
+    await Promise.all(stop())
+    return stalls
+  } catch (error) {
+    await Promise.allSettled(stop())
+    throw error
   }
 }
 
@@ -106,6 +121,8 @@ class Client {
   readonly begun: Promise<void>
   readonly #run: Promise<void>
   #client: NbdClient | undefined
+  #connections = 0
+  #lastError = 'none'
 
   constructor(system: System, pair: string, site: SiteName) {
     this.#system = system
@@ -113,7 +130,13 @@ class Client {
     this.#site = site
     const { promise, resolve } = Promise.withResolvers<void>()
     this.begun = promise
-    this.#run = this.#connections(resolve)
+    this.#run = this.#connect(resolve)
+  }
+
+  /** For the error that says that nothing goes on. */
+  get state(): string {
+    const { inFlight } = this.#client ?? { inFlight: 0 }
+    return `${this.#pair} at ${this.#site}: ${this.writes} writes, ${inFlight} under way, ${this.#connections} connections, last error ${this.#lastError}`
   }
 
   /** Longest wait since the last call, the one that lasts included; ms. */
@@ -135,15 +158,16 @@ class Client {
     await this.#run
     clearTimeout(timer)
     if (late) {
-      throw new Error(`${this.#site} did not answer writes to ${this.#pair} within ${STOP_MS} ms`)
+      throw new Error(`writes were not answered within ${STOP_MS} ms: ${this.state}`)
     }
   }
 
-  async #connections(first: () => void): Promise<void> {
+  async #connect(first: () => void): Promise<void> {
     while (this.#going) {
       try {
         const client = await this.#system.connect(this.#site, this.#pair)
         this.#client = client
+        this.#connections++
         const lane = async (): Promise<void> => {
           const data = Buffer.alloc(BLOCK, 5)
           while (this.#going) {
@@ -160,7 +184,8 @@ class Client {
         } finally {
           client.destroy()
         }
-      } catch {
+      } catch (error) {
+        this.#lastError = String(error)
         // Refused or cut off: the other site may serve it now.
         this.#site = SITES.find((site) => site !== this.#site) ?? this.#site
         await pause(RETRY_MS)

@@ -1,7 +1,8 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
 import { Lab } from '../../test/lab.ts'
+import { within } from './within.ts'
 
 /* A whole system as `holdfast up` starts it, with many protected pairs, driven over its public API: what the questions about groups are asked of. */
 
@@ -11,6 +12,9 @@ export type SiteName = (typeof SITES)[number]
 /** Calls of the API at one time while pairs are made. */
 const AT_ONCE = 4
 const SERVED_LIMIT_MS = 60_000
+/** A whole system, at its beginning and its end. */
+const START_MS = 120_000
+const STOP_MS = 120_000
 
 export interface Group {
   readonly id: string
@@ -34,7 +38,9 @@ export class System {
 
   /** `flags`: of `holdfast up`; `env`: options over the defaults of an installation. */
   static async start(flags: readonly string[], env: Record<string, string> = {}): Promise<System> {
-    return new System(await Lab.start({ HOLDFAST_LOG_LEVEL: 'warn', ...env }, ...flags))
+    const started = Lab.start({ HOLDFAST_LOG_LEVEL: 'warn', ...env }, ...flags)
+    const where = () => 'its directory is the newest holdfast-lab-* among the temporary files'
+    return new System(await within(START_MS, 'the start of the system', started, where))
   }
 
   /** Supervisor and all its parts: what is not foreign. Children of a named process count with it. */
@@ -141,7 +147,10 @@ export class System {
   }
 
   async close(): Promise<void> {
-    await this.lab.close()
+    await within(STOP_MS, 'the end of the system', this.lab.close(), () => {
+      const run = join(this.lab.data, 'run')
+      return `still there: ${readdirSync(run).join(', ')}; logs in ${join(this.lab.data, 'log')}`
+    })
   }
 }
 
