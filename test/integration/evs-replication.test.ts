@@ -74,6 +74,8 @@ async function until(
 const ACTIVE = { status: 'available', replication_status: 'active' }
 const PAUSED = { status: 'available', replication_status: 'active-stopped' }
 
+const OVER = { status: 'failovered', replication_status: 'active-stopped' }
+
 const pairActive = (id: string) =>
   until(() => showPair(id), ACTIVE, ['creating', null as unknown as string, 'copying'])
 const groupActive = (id: string, passing: readonly string[] = []) =>
@@ -506,15 +508,37 @@ test('what cannot be a pair, a group or an action is refused with its reason, an
   await refused(400, 'EVS.5400', 'POST', path, action('explode'))
   await refused(400, 'EVS.5400', 'POST', path, { ...action('sync'), ...action('stop') })
   await refused(404, 'EVS.5404', 'POST', `${GROUPS}/${unknown}/action`, action('sync'))
+  await write('az1', made.pair, 'before the pause')
   await act(group, 'stop')
   await refused(409, 'EVS.5400', 'POST', path, action('reverse'))
-  assert.match(await refused(409, 'EVS.5400', 'POST', path, action('failover')), /paused/)
+  assert.match(await refused(409, 'EVS.5400', 'POST', path, action('failover')), /paused.*force/)
   await refused(400, 'EVS.5400', 'PUT', `${GROUPS}/${group}`, {
     replication_consistency_group: { remove_replication_ids: [unknown] },
   })
   await refused(400, 'EVS.5400', 'PUT', `${GROUPS}/${group}`, {
     replication_consistency_group: {},
   })
+
+  // By force it goes to what the DR disks held then, and what production wrote since is kept until somebody deletes it.
+  await write('az1', made.az1, 'after the pause')
+  await act(group, 'failover', { force: true })
+  const over = await until(() => showGroup(group), OVER, ['failovering', 'available'])
+  assert.equal(over['priority_station'], 'az2')
+  assert.equal(await read('az2', made.az2), 'before the pause')
+  await region.refuses('az1', made.az1)
+  await write('az2', made.az2, 'at the other site')
+  await act(group, 'reprotect')
+  await groupActive(group, ['failovered', 'active-stopped', 'inactive'])
+  assert.equal(await read('az2', made.pair), 'at the other site')
+  await region.refuses('az1', made.az1)
+  const kept = region.plane.store.db
+    .selectFrom('snapshots')
+    .select(['site', 'volumes', 'status'])
+    .where('group_id', '=', group)
+  assert.deepEqual(await kept.execute(), [
+    { site: 'az1', volumes: JSON.stringify([made.az1]), status: 'available' },
+  ])
+  await act(group, 'stop')
 
   for (const [method, way, status] of [
     ['GET', `${PAIRS}/detail`, 404],
@@ -672,6 +696,11 @@ test('a lost DR site forbids a failover, a lost production site advises it, and 
     return shown.every((one) => one.replication_status === 'active')
   })
 
+  const paused = await makeGroup('trouble-paused', [lone.pair])
+  await write('az1', lone.pair, 'before the pause')
+  await act(paused, 'stop')
+  await write('az1', lone.az1, 'after the pause')
+
   await region.stopSite('az1')
   await faultLevel('2')
   await refused(409, 'EVS.5400', 'POST', path, {
@@ -683,8 +712,22 @@ test('a lost DR site forbids a failover, a lost production site advises it, and 
   assert.equal(await read('az2', made.pair), 'acknowledged')
   await write('az2', made.pair, 'at the other site')
   assert.match(await refused(409, 'EVS.5400', 'POST', path, reprotect), /az1/)
+  const pausedPath = `${GROUPS}/${paused}/action`
+  assert.match(await refused(409, 'EVS.5400', 'POST', pausedPath, failover), /since .*"force"/)
+  await act(paused, 'failover', { force: true })
+  await until(() => showGroup(paused), OVER, ['failovering', 'available'])
+  assert.equal(await read('az2', lone.az2), 'before the pause')
+  await write('az2', lone.az2, 'without production')
   await region.startSite('az1')
   await region.until('az1 is heard', async () => region.plane.agents.heard('az1'))
+  // It waits until what the old production wrote has been kept.
+  await act(paused, 'reprotect')
+  await groupActive(paused, ['failovered', 'active-stopped', 'inactive'])
+  await region.refuses('az1', lone.az1)
+  assert.equal(await read('az2', lone.pair), 'without production')
+  const snapshots = region.plane.store.db.selectFrom('snapshots').select('status')
+  const { status } = await snapshots.where('group_id', '=', paused).executeTakeFirstOrThrow()
+  assert.equal(status, 'available')
   await act(group, 'reprotect')
   await groupActive(group, ['failovered', 'inactive'])
   await act(group, 'reverse')

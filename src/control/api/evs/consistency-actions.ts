@@ -1,5 +1,6 @@
 import { unreachable } from '#base/assert.ts'
 import { requestGroupCommand } from '#control/operations/definitions/group-requests.ts'
+import { isPaused, requestPausedFailover } from '#control/operations/definitions/paused-failover.ts'
 import { preflight } from '#control/operations/definitions/preflight.ts'
 import { type Growth, requestGrowth } from '#control/operations/definitions/replication-requests.ts'
 import { findGroup, groupStation, groupStatus } from '#control/resources/groups.ts'
@@ -21,6 +22,7 @@ import {
   groupActionRefusal,
   groupUnknown,
   growthRefusal,
+  pausedFailoverRefusal,
 } from './replication-refusals.ts'
 import { demandSuccess, endOf, stillHidden, unlessHidden, untilShown } from './replication-waits.ts'
 import type { EvsServices } from './services.ts'
@@ -47,7 +49,13 @@ const KEYS: Readonly<Record<string, Action | 'extend'>> = {
  * state it is refused. Written in our own states, of which this API shows fewer (replication-words.ts).
  */
 export const ACTIONS: Record<Action, Partial<Record<GroupStatus, 'go' | 'nothing'>>> = {
-  failover: { protected: 'go', 'error-reversing': 'go', 'error-failing-over': 'go' },
+  // available: by force, to what the DR disks held when the group was paused.
+  failover: {
+    available: 'go',
+    protected: 'go',
+    'error-reversing': 'go',
+    'error-failing-over': 'go',
+  },
   sync: { available: 'go', 'error-starting': 'go', starting: 'nothing', protected: 'nothing' },
   reverse: { protected: 'go', 'error-reversing': 'go' },
   stop: {
@@ -121,7 +129,12 @@ async function act(
     const silent = [group.source_az, group.target_az].find((site) => !agents.heard(site))
     if (silent !== undefined) throw conflict(`Nothing is heard from ${silent}. Repair it first.`)
   }
-  if (command.kind === 'failover') await lookAhead(services, group, command)
+  if (command.kind === 'failover') {
+    if (await services.store.read((db) => isPaused(db, group))) {
+      return await failoverPaused(services, project, id, command)
+    }
+    await lookAhead(services, group, command)
+  }
   const outcome = await requestGroupCommand(services, project, id, command, 'evs')
   if (!outcome.ok) throw groupActionRefusal(outcome.refusal, action)
   if (action !== 'stop') return
@@ -132,6 +145,19 @@ async function theGroup({ store }: EvsServices, project: string, id: string) {
   const group = await findGroup(store.db, project, id, 'evs')
   if (group === undefined) throw groupUnknown()
   return group
+}
+
+async function failoverPaused(
+  services: EvsServices,
+  project: string,
+  id: string,
+  { force, preferredOff }: Extract<GroupCommand, { readonly kind: 'failover' }>,
+): Promise<void> {
+  const outcome = await requestPausedFailover(services, project, id, {
+    force,
+    preferredOff: preferredOff === true,
+  })
+  if (!outcome.ok) throw pausedFailoverRefusal(outcome.refusal, outcome.pausedAt ?? null)
 }
 
 /** What would make it fail half way is said before anything is begun. */
@@ -148,11 +174,6 @@ function wrongState(action: Action, status: GroupStatus) {
   if (action === 'sync' && ACTIONS.reprotect[status] !== undefined) {
     return conflict(
       'The group has failed over. Send os-reprotect-replication-consistency-group when the other zone is repaired.',
-    )
-  }
-  if (action === 'failover' && status === 'available') {
-    return conflict(
-      'The group is paused: its production disks are written without it. Sync it; or, if production is lost, remove the pairs and delete them, and use the DR disks as they were when it was paused.',
     )
   }
   return groupActionRefusal('GROUP_STATE', action)

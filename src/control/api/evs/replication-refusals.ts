@@ -1,5 +1,6 @@
 import { unreachable } from '#base/assert.ts'
 import type { GroupRequestRefusal } from '#control/operations/definitions/group-requests.ts'
+import type { PausedFailoverRefusal } from '#control/operations/definitions/paused-failover.ts'
 import type { PreflightRefusal } from '#control/operations/definitions/preflight.ts'
 import type {
   ConsistencyGroupChangeRefusal,
@@ -10,6 +11,7 @@ import type {
 } from '#control/operations/definitions/replication-requests.ts'
 import { SYSTEM_DISK_GB_MAX, VOLUME_GB_MAX } from '#domain/volume.ts'
 import { Refusal } from '../http/refusal.ts'
+import { evsTime } from './codec.ts'
 import { refuse } from './errors.ts'
 
 /* How refusals about pairs and groups are spelled. No code is published for their states: 409 with EVS.5400 and a sentence that says what to
@@ -163,6 +165,38 @@ export function growthRefusal(refusal: GrowthRefusal): Refusal {
 
 const FORCE = '{"os-failover-replication-consistency-group":{"force":true}}'
 
+/** `pausedAt`: wall clock, ms. */
+export function pausedFailoverRefusal(
+  refusal: PausedFailoverRefusal,
+  pausedAt: number | null,
+): Refusal {
+  const since = pausedAt === null ? 'it was paused' : `${evsTime(pausedAt)} (UTC)`
+  switch (refusal) {
+    case 'GROUP_UNKNOWN':
+      return groupUnknown()
+    case 'GROUP_STATE':
+      return groupActionRefusal('GROUP_STATE', 'failover')
+    case 'GROUP_WITHOUT_PAIRS':
+      return groupActionRefusal('GROUP_WITHOUT_PAIRS', 'failover')
+    case 'GROUP_BUSY_PAIRS':
+      return groupActionRefusal('GROUP_BUSY_PAIRS', 'failover')
+    case 'GROUP_NOT_EQUAL':
+      return conflict(
+        'The group was paused before both sides were equal, or pairs came into it since: its DR disks are of no one moment. Sync it.',
+      )
+    case 'FORCE_NEEDED':
+      return conflict(
+        `The group is paused: everything that production wrote since ${since} would be given up. Sync it; or, to accept the loss, send ${FORCE}.`,
+      )
+    case 'PREFERRED_MAY_RUN':
+      return groupActionRefusal('GROUP_PREFERRED_MAY_RUN', 'failover')
+    case 'DR_SITE_SILENT':
+      return groupActionRefusal('DR_SITE_SILENT', 'failover')
+    default:
+      return unreachable(refusal)
+  }
+}
+
 export function groupActionRefusal(
   refusal: GroupRequestRefusal | PreflightRefusal,
   action: string,
@@ -201,6 +235,8 @@ export function groupActionRefusal(
       return conflict(
         'No disk of the group was copied to the DR side in full since it came into the group, or since the last sync began.',
       )
+    case 'DR_SIDE_NOT_IN_SYNC':
+      return conflict(`Disks of the group were never copied to the DR side in full.${forced}`)
     case 'RECORD_IN_DOUBT':
       return conflict(
         'The control plane was restored and has not heard both sites yet. Wait, or vouch for the group (holdfast group vouch).',

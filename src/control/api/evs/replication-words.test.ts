@@ -99,7 +99,7 @@ const SHOWN_FROM: Record<keyof typeof ACTIONS, readonly string[]> = {
 
 test('an action is accepted in the published states, and leads along a transition of the group', () => {
   const transitions = {
-    failover: GROUP_TRANSITIONS.failover.from,
+    failover: [...GROUP_TRANSITIONS.failover.from, 'available'],
     sync: GROUP_TRANSITIONS.start.from,
     reverse: GROUP_TRANSITIONS.reverse.from,
     stop: [...GROUP_TRANSITIONS.stop.from, 'error-starting'],

@@ -51,6 +51,7 @@ const NATIVE = new Set([
   'pair.connect',
   'group.gather',
   'group.regroup',
+  'group.failover-paused',
 ])
 
 test('every kind of operation that a published API can start is shown as a job', () => {

@@ -18,12 +18,14 @@ import {
 import { attachPair, detachPair } from './instance-disks.ts'
 import { addNic, deleteNic, resizeInstance } from './instance-nics.ts'
 import { createInstance, createInstances, deleteInstance, deleteInstances } from './instances.ts'
+import { failoverPausedGroup } from './paused-failover.ts'
 import { gatherPairs, regroupPairs } from './consistency-groups.ts'
 import { connectPair } from './lone-pairs.ts'
 import { createPair, deletePair, expandPair } from './pairs.ts'
 import { rebuildPair } from './rebuild.ts'
 import { recoverGroup, recoverServer } from './recovery.ts'
 import { replicateItem } from './replica.ts'
+import { sweepReplicas } from './replica-retention.ts'
 import { restoreItem } from './restore.ts'
 import { restoreVolumes } from './restore-volumes.ts'
 import { deleteServer, deleteServers } from './server-deletion.ts'
@@ -73,6 +75,7 @@ export const operationKinds: readonly OperationKind<never>[] = [
   deletePair,
   connectPair,
   gatherPairs,
+  failoverPausedGroup,
   regroupPairs,
   rebuildPair,
   verifyGroup,
@@ -106,6 +109,7 @@ export const operationKinds: readonly OperationKind<never>[] = [
   attachCheckpoint,
   detachCheckpoint,
   replicateItem,
+  sweepReplicas,
   backupUpkeep,
   verifyCheckpoint,
 ]

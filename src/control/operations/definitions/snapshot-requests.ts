@@ -1,9 +1,12 @@
 import { newId } from '#base/ids.ts'
 import {
+  drAz,
   findGroup,
   findPair,
   pairsOfGroup,
   productionAz,
+  readGroup,
+  updatePair,
   volumeAt,
 } from '#control/resources/groups.ts'
 import {
@@ -156,6 +159,7 @@ export async function requestSnapshotChange(
     if (command === 'delete' && (await isBeingCloned(tx, id))) return refused('SNAPSHOT_STATE')
     const hindrance = command === 'rollback' ? await hindranceOf(tx, snapshot) : null
     if (hindrance !== null) return refused(hindrance)
+    if (command === 'rollback') await forgetEquality(tx, snapshot, clock.wallMs())
     await moveSnapshot(tx, id, decision.via, { failure_detail: null }, clock.wallMs())
     const kind = command === 'rollback' ? rollbackSnapshot : deleteSnapshot
     const operation = await operations.submit(tx, kind, {
@@ -167,6 +171,17 @@ export async function requestSnapshotChange(
     })
     return { ok: true, snapshot: { ...snapshot, status: decision.via }, operation }
   })
+}
+
+/** The DR disk of a paused pair that is set back is no longer what production was when the two parted. */
+async function forgetEquality(tx: Transaction, snapshot: SnapshotRow, now: number): Promise<void> {
+  for (const { id, pair, project } of (await readVolumes(tx, snapshotVolumes(snapshot))).values()) {
+    const found = pair === null ? undefined : await findPair(tx, project, pair)
+    const group = found === undefined ? undefined : await readGroup(tx, found.group_id)
+    if (found?.progress !== 100 || group === undefined) continue
+    if (volumeAt(group, found, drAz(group)) !== id) continue
+    await updatePair(tx, found.id, { progress: 99 }, now)
+  }
 }
 
 /** A volume that is being made from it would stay half made. */
