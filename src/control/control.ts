@@ -116,6 +116,7 @@ export async function startControl(
       sites: config.sites,
       destinations: config.regions.map(({ name }) => name),
       mayCopy: plane.services.regions?.mayCopy,
+      callRegion: plane.services.regions?.call,
       agentSilenceMs: config.agentSilenceMs,
       publicUrl: url,
       version,

@@ -55,6 +55,28 @@ export const ReplicaDescription = Type.Object({
 })
 export type ReplicaDescription = Static<typeof ReplicaDescription>
 
+/** What the schedule of a policy keeps of the copies that it sent. */
+export const RetentionRequest = Type.Object({
+  source_region: Text(255),
+  /** Of the source. */
+  policy: Text(64),
+  rule: Type.Object({
+    /** 0 and below: off. */
+    max_backups: Type.Integer(),
+    max_days: Type.Integer(),
+    slots: Type.Object({ day: Count, week: Count, month: Count, year: Count }),
+    /** The clock of slots is so far ahead of UTC. */
+    zone_minutes: Type.Integer({ minimum: -840, maximum: 840 }),
+  }),
+})
+export type RetentionRequest = Static<typeof RetentionRequest>
+
+/** `removed`: how many are deleted now. */
+export const RetentionAnswer = Type.Object({ removed: Count })
+
+/** Whether a copy that was registered is still there. */
+export const PresenceAnswer = Type.Object({ present: Type.Boolean() })
+
 export const ReplicaAnswer = Type.Object({
   replica: Type.Object({ checkpoint_id: Text(64), checkpoint_item_id: Text(64) }),
 })

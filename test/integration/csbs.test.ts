@@ -1,4 +1,4 @@
-/** Backups of servers through the public API with scripted sites: what is stored, resumed, let go, restored and copied. */
+/** Backups of servers through the public API with scripted sites: what is stored, resumed, let go and restored. */
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -9,21 +9,16 @@ import { createBackupSchedule } from '#control/operations/backup-schedule.ts'
 import { createLog } from '#base/log.ts'
 import { backupUpkeep, UPKEEP_RESOURCE } from '#control/operations/definitions/backup-upkeep.ts'
 import { ApiLab } from '../support/api.ts'
-import { BackupWorld, pattern, PROVIDER, RegionLink } from '../support/backup-world.ts'
+import { BackupWorld, PROVIDER } from '../support/backup-world.ts'
 import { reportOf } from '../support/group-rows.ts'
 
-const link = new RegionLink()
 let world: BackupWorld
-let other: BackupWorld
 
 before(async () => {
-  world = await BackupWorld.start({ regions: link.client })
-  other = await BackupWorld.start()
-  link.target = other
+  world = await BackupWorld.start()
 })
 after(async () => {
   await world.stop()
-  await other.stop()
 })
 
 const restoreOf = (
@@ -229,182 +224,6 @@ test('a policy runs by itself, once per instant whoever looks, and lets go what 
   assert.equal((await keep(policy.id)).length, items.length)
 })
 
-test('the backups of a policy are copied to another region once, and are backups there', async () => {
-  const [server] = await world.servers(1)
-  assert.ok(server !== undefined)
-  const { policy } = await world.ok('POST', 'policies', {
-    policy: world.policy('copied', [server.id]),
-  })
-  const run = { checkpoint: { plan_id: policy.id, parameters: {} } }
-  for (let made = 0; made < 2; made += 1) {
-    await world.report()
-    await world.ok('POST', `providers/${PROVIDER}/checkpoints`, run)
-    await world.settled()
-  }
-  // One without the policy does not count.
-  await world.backUp(server.id)
-  const path = `providers/${PROVIDER}/checkpoints/replicate`
-  const body = {
-    replication: {
-      policy_id: policy.id,
-      destination_region: 'local-2',
-      destination_project_id: other.project,
-      enable_acceleration: true,
-    },
-  }
-  await world.report()
-  const { replication } = await world.ok('POST', path, body)
-  assert.equal(replication.source_region, 'local-1')
-  assert.equal(replication.checkpoint_items.length, 2)
-  const again = await world.call('POST', path, body)
-  assert.equal(again.body.error_code, 'CSBS.6031', again.text)
-  await world.settled()
-  const [first, second] = world.sites.of('replica.start').slice(-2)
-  assert.equal(first?.request.accelerate, true)
-  assert.equal(first?.request.base, null)
-  assert.equal(second?.request.base.checkpoint, first?.request.checkpoint)
-
-  for (const {
-    checkpoint_item_id: id,
-    replication_record_id: record,
-  } of replication.checkpoint_items) {
-    const source = await world.item(id)
-    assert.equal(source.extend_info.copy_status, 'success')
-    const [copy] = source.replication_records
-    assert.equal(copy.id, record)
-    assert.equal(copy.status, 'success')
-    const there = await other.item(copy.destination_checkpoint_item_id)
-    assert.equal(there.checkpoint_id, copy.destination_checkpoint_id)
-    assert.equal(there.extend_info.image_type, 'replication')
-    assert.equal(there.extend_info.copy_from, 'local-1')
-    assert.equal(there.resource_id, server.id)
-    assert.equal(there.protected_at, source.protected_at)
-    assert.equal(there.extend_info.volume_backups.length, 1)
-  }
-  assert.deepEqual((await world.ok('POST', path, body)).replication.checkpoint_items, [])
-  const one = `providers/${PROVIDER}/checkpoint_items/${replication.checkpoint_items[0].checkpoint_item_id}/replicate`
-  const { policy_id: _, ...single } = body.replication
-  assert.equal((await world.call('POST', one, { replication: single })).status, 400)
-
-  // Its source may go: the copy does not.
-  const item = await world.item(replication.checkpoint_items[0].checkpoint_item_id)
-  const copy = item.replication_records[0].destination_checkpoint_item_id
-  await world.ok('DELETE', `providers/${PROVIDER}/checkpoints/${item.checkpoint_id}`)
-  await world.settled()
-  assert.equal((await other.item(copy)).status, 'available')
-})
-
-test('a policy with a replication operation copies what it made by itself', async () => {
-  const [server] = await world.servers(1)
-  const wish = world.policy('both', [server?.id ?? '']) as { scheduled_operations: object[] }
-  const copying = {
-    enabled: true,
-    operation_type: 'replication',
-    operation_definition: { destination_region: 'local-2', destination_project_id: other.project },
-    trigger: { properties: { pattern: pattern('FREQ=DAILY;BYHOUR=5;BYMINUTE=0') } },
-  }
-  const { policy } = await world.ok('POST', 'policies', {
-    policy: { ...wish, scheduled_operations: [...wish.scheduled_operations, copying] },
-  })
-  assert.deepEqual(
-    policy.scheduled_operations.map((one: { operation_type: string }) => one.operation_type).sort(),
-    ['backup', 'replication'],
-  )
-  const { store, clock, operations } = world.lab
-  const log = createLog('schedule', 'silent')
-  const regions = { region: 'local-1', destinations: ['local-2'] }
-  const schedule = createBackupSchedule({ store, clock, log, operations, ...regions })
-  // Whichever of the two is due first, a copy comes after a backup.
-  for (let look = 0; look < 3; look += 1) {
-    const { next_at: at } = await store.db
-      .selectFrom('backup_schedules')
-      .select((eb) => eb.fn.min<number>('next_at').as('next_at'))
-      .where('plan', '=', policy.id)
-      .executeTakeFirstOrThrow()
-    await world.forward(Number(at) - clock.wallMs() + 1_000)
-    await schedule.look()
-    await world.settled()
-    await world.report()
-  }
-  const items = (await world.ok('GET', `checkpoint_items?policy_id=${policy.id}`)).checkpoint_items
-  const [record] = items.flatMap(
-    (one: { replication_records: object[] }) => one.replication_records,
-  )
-  assert.equal(record?.status ?? 'no copy was begun', 'success')
-  assert.equal(record.extra_info.auto_trigger, true)
-  await world.ok('DELETE', `policies/${policy.id}`)
-})
-
-test('a copy into a project that the account may not work in fails and says so, and may be tried again', async () => {
-  const [server] = await world.servers(1)
-  const item = await world.backUp(server?.id ?? '')
-  const path = `providers/${PROVIDER}/checkpoint_items/${item.id}/replicate`
-  const to = (project: string) => ({
-    replication: { destination_region: 'local-2', destination_project_id: project, name: 'there' },
-  })
-  await world.ok('POST', path, to('f'.repeat(32)))
-  await world.settled()
-  const failed = await world.item(item.id)
-  assert.equal(failed.extend_info.copy_status, 'fail')
-  assert.match(failed.replication_records[0].extra_info.fail_reason, /REGION_DENIED/)
-  await world.report()
-  await world.ok('POST', path, to(other.project))
-  await world.settled()
-  const done = await world.item(item.id)
-  assert.equal(done.extend_info.copy_status, 'success', JSON.stringify(done.replication_records))
-  const copy = await other.item(done.replication_records[1].destination_checkpoint_item_id)
-  assert.equal(copy.name, 'there')
-
-  // Whoever knows the ids of a copy that came for somebody else gets nothing by naming them.
-  const record: string = done.replication_records[1].id
-  const foreign = await other.lab.project('local-2_foreign')
-  const { token } = await other.lab.userWith('admin', foreign)
-  const claim = async (id: string, key: string) => {
-    const disk = { volume: 'v', volume_name: null, name: 'd', system: true, size_gb: 1, size_mb: 1 }
-    const named = { resource_id: 's', resource_name: 's', resource_type: 's', resource_az: 'az1' }
-    const figures = { size_mb: 1, average_speed: 0, space_saving: 0, taken_at: 1 }
-    const marks = { incremental: false, scheduled: false, tags: [], backup_data: {}, address: null }
-    const body = {
-      source_region: 'local-1',
-      checkpoint: `d${record.slice(1)}`,
-      name: 'mine',
-      description: null,
-      disks: [disk],
-      ...named,
-      ...figures,
-      ...marks,
-    }
-    const headers = { 'x-auth-token': key }
-    const url = `/api/v1/replicas/${id}`
-    const reply = await other.lab.call({ method: 'PUT', url, headers, body })
-    return [reply.status, reply.body.error.code]
-  }
-  assert.deepEqual(await claim(record, token), [409, 'REPLICA_NOT_HERE'])
-  assert.deepEqual(await claim(randomUUID(), other.token), [409, 'REPLICA_NOT_HERE'])
-})
-
-test('a project that backups of this one may not go to is refused at once, and by a copy that was begun all the same', async () => {
-  const [server] = await world.servers(1)
-  const item = await world.backUp(server?.id ?? '')
-  const path = `providers/${PROVIDER}/checkpoint_items/${item.id}/replicate`
-  const body = {
-    replication: { destination_region: 'local-2', destination_project_id: other.project },
-  }
-  link.closed = other.project
-  const refused = await world.call('POST', path, body)
-  assert.deepEqual([refused.status, refused.body.error_code], [403, 'CSBS.9001'])
-  const sent = other.sites.of('replica.admit').length
-  link.closed = ''
-  world.sites.slow.set('replica.start', 1)
-  await world.ok('POST', path, body)
-  await world.settled()
-  world.sites.slow.clear()
-  assert.equal((await world.item(item.id)).extend_info.copy_status, 'success')
-  assert.equal(other.sites.of('replica.admit').length, sent + 1)
-  // What sent it is not remembered for longer than it takes.
-  assert.deepEqual(await world.lab.store.db.selectFrom('backup_works').selectAll().execute(), [])
-})
-
 test('what is in the vault for no backup goes with the daily upkeep; what nobody knows stays', async () => {
   const { store, operations } = world.lab
   const [server] = await world.servers(1)
@@ -454,7 +273,6 @@ test('what is in the vault for no backup goes with the daily upkeep; what nobody
   await world.report()
   assert.equal(await admit(late), 409)
 })
-
 test('backups of another project do not exist', async () => {
   const [server] = await world.servers(1)
   const item = await world.backUp(server?.id ?? '')

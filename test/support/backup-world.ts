@@ -310,6 +310,8 @@ export class BackupWorld {
       const left = await this.lab.operations.list({ status: ['pending', 'running'] })
       const [first] = left
       if (first === undefined) return
+      // On a slow machine the last report is soon an old one.
+      await this.report()
       await this.lab.operations.waitFor(first.id)
     }
   }

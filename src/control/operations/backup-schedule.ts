@@ -18,6 +18,7 @@ import { decideDue } from '#domain/backup-policy.ts'
 import { forgetBackupHistory } from './backup-history.ts'
 import { beginRun, runOf } from './definitions/backup-requests.ts'
 import { beginPolicyReplication } from './definitions/replica-requests.ts'
+import { submitReplicaSweep } from './definitions/replica-retention.ts'
 import { backupUpkeep, UPKEEP_RESOURCE } from './definitions/backup-upkeep.ts'
 import { OPERATIONS_FULL, type OperationEngine } from './engine.ts'
 
@@ -114,6 +115,9 @@ export function createBackupSchedule(options: BackupScheduleOptions): BackupSche
     const plan = await readPlan(tx, row.plan)
     if (plan === undefined) return false
     const services = { store, operations, clock, region, destinations }
+    if (row.operation_type === 'replication') {
+      await submitReplicaSweep(tx, operations, row, region)
+    }
     const outcome =
       row.operation_type === 'replication'
         ? await beginPolicyReplication(tx, services, {

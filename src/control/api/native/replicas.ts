@@ -1,10 +1,15 @@
 import Type from 'typebox'
 import { admitReplica, registerReplica } from '#control/operations/definitions/replica-arrivals.ts'
+import { hasReplica } from '#control/operations/definitions/replica-presence.ts'
+import { letReplicasGo } from '#control/operations/definitions/replica-retention.ts'
 import {
   AdmissionAnswer,
   AdmissionRequest,
+  PresenceAnswer,
   ReplicaAnswer,
   ReplicaDescription,
+  RetentionAnswer,
+  RetentionRequest,
 } from '#wire/replica.ts'
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, projectOf } from '../http/request.ts'
@@ -21,6 +26,38 @@ const Path = Type.Object({
 const PROVIDER = 'fc4d5750-22e7-4798-8a46-f48f62c4c1da'
 
 export function replicaRoutes(app: Api, services: NativeServices): void {
+  app.post(
+    '/api/v1/replicas/:id/presence',
+    {
+      schema: describe('Tell whether a copy is still there', 'backups', PresenceAnswer, {
+        params: Path,
+        body: Type.Object({}),
+      }),
+      config: { role: 'reader', query: true, emptyBody: true },
+    },
+    async (request) => ({
+      present: await hasReplica(services.store.db, projectOf(request), request.params.id),
+    }),
+  )
+
+  app.post(
+    '/api/v1/replicas/retention',
+    {
+      schema: describe(
+        'Delete what a policy of another region does not keep of the copies that its schedule sent',
+        'backups',
+        RetentionAnswer,
+        { body: RetentionRequest },
+      ),
+      config: { audit: 'replica.retention' },
+    },
+    async (request) => {
+      const { policy, source_region } = request.body
+      auditTarget(request, policy, { source_region })
+      return { removed: await letReplicasGo(services, projectOf(request), request.body) }
+    },
+  )
+
   app.post(
     '/api/v1/replicas/:id/admission',
     {

@@ -8,12 +8,14 @@ import {
   SERVER_TYPE,
   showCopy,
 } from '#control/resources/checkpoints.ts'
+import type { RegionClient } from '#control/sites/regions.ts'
 import { bit } from '#control/store/bit.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { CheckpointItemRow, ReplicationRecordRow } from '#control/store/tables/checkpoints.ts'
 import { decideItem, type ItemRefusal } from '#domain/checkpoint.ts'
 import type { BackupServices } from './backup-rows.ts'
 import { REPLICATION_RESOURCE, replicateItem } from './replica.ts'
+import { noteGoneReplicas } from './replica-presence.ts'
 import { type Outcome, refused } from './requests.ts'
 
 /* Copies to another region: what is chosen and refused where they come from. replica-arrivals.ts has the other end. */
@@ -27,6 +29,8 @@ export interface RegionServices extends BackupServices {
   readonly mayCopy?:
     | ((region: string, source: string, destination: string) => Promise<boolean>)
     | undefined
+  /** Asks another region. Left out: a copy that was made there is taken to be there. */
+  readonly callRegion?: RegionClient['call'] | undefined
 }
 
 export interface Destination {
@@ -177,13 +181,17 @@ export async function requestItemReplication(
   request: ItemReplication,
 ): Promise<Outcome<{ readonly record: string }, ItemReplicationRefusal>> {
   if (!(await mayGo(services, request))) return refused('PROJECT_OTHER')
+  await noteGoneReplicas(services, request)
   return await services.store.write(async (tx) => {
     const item = await findItem(tx, request.sourceProject, request.item)
     if (item === undefined) return refused('ITEM_UNKNOWN')
     if (!services.destinations.includes(request.region)) return refused('REGION_OTHER')
     const records = (await recordsOf(tx, [item.id])).get(item.id) ?? []
     const there = records.some(
-      (one) => one.destination_region === request.region && HAS_OR_GETS.includes(one.status),
+      (one) =>
+        one.destination_region === request.region &&
+        one.gone_at === null &&
+        HAS_OR_GETS.includes(one.status),
     )
     if (there) return refused('COPY_EXISTS')
     const decision = decideItem(itemFacts(item), 'replicate')

@@ -1,7 +1,8 @@
 import { definitionOf, retentionOf, schedulesOf } from '#control/resources/backup-plans.ts'
-import { imagesOf, updateItem } from '#control/resources/checkpoints.ts'
+import { imagesOf, itemFacts, updateItem } from '#control/resources/checkpoints.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { CheckpointItemRow } from '#control/store/tables/checkpoints.ts'
+import { decideItem } from '#domain/checkpoint.ts'
 import { expiryOf, retained, type RetentionRule } from '#domain/retention.ts'
 import type { SubmitChild } from '../operation.ts'
 import { DELETION_RESOURCE, deleteItem, laneOf } from './checkpoint-deletion.ts'
@@ -30,20 +31,21 @@ export async function sweepPolicy(
     .where('replica', '=', 0)
     .execute()
   const byServer = Map.groupBy(items, ({ resource }) => resource)
-  for (const some of byServer.values()) await sweepServer(tx, some, rule, nowMs, submit)
+  for (const some of byServer.values()) await sweepItems(tx, some, rule, nowMs, submit)
 }
 
-async function sweepServer(
+/** Of one server. Replicas count from the moment that they show. Answers how many are let go. */
+export async function sweepItems(
   tx: Transaction,
   items: readonly CheckpointItemRow[],
   rule: RetentionRule,
   nowMs: number,
   submit: SubmitChild,
-): Promise<void> {
+): Promise<number> {
   const { remove, kept } = retained(
     items.map((item) => ({
       id: item.id,
-      createdAt: item.created_at,
+      createdAt: momentOf(item),
       status: item.status,
       scheduled: item.scheduled === 1,
       images: imagesOf(item).length,
@@ -52,13 +54,11 @@ async function sweepServer(
     nowMs,
   )
   const going = new Set(remove)
+  let gone = 0
   for (const item of items) {
-    // A copy under way is still read; the next sweep finds it again.
-    if (
-      going.has(item.id) &&
-      item.copy_status !== 'waiting_copy' &&
-      item.copy_status !== 'copying'
-    ) {
+    // What is copied or attached is still read; the next sweep finds it again.
+    if (going.has(item.id) && decideItem(itemFacts(item), 'delete').ok) {
+      gone += 1
       await updateItem(tx, item.id, { status: 'waiting_delete' }, nowMs)
       await submit(deleteItem, {
         project: item.project,
@@ -71,8 +71,13 @@ async function sweepServer(
     }
     const periodic_type = kept.get(item.id) ?? null
     const expires_at =
-      item.scheduled === 1 && periodic_type === null ? expiryOf(item.created_at, rule) : null
+      item.scheduled === 1 && periodic_type === null ? expiryOf(momentOf(item), rule) : null
     if (item.periodic_type === periodic_type && item.expires_at === expires_at) continue
     await updateItem(tx, item.id, { periodic_type, expires_at }, nowMs)
   }
+  return gone
 }
+
+/** A replica may have come long after its moment. */
+const momentOf = (item: CheckpointItemRow): number =>
+  item.replica === 1 ? (item.taken_at ?? item.created_at) : item.created_at
