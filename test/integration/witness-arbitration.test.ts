@@ -228,7 +228,7 @@ for (const engine of ['sqlite', 'postgres'] as const) {
       assert.deepEqual(await kinds(), ['open', 'rise', 'doubt', 'promoted'])
     })
 
-    test('a witness that has just started lets nobody go on alone before it has heard both sites, or for a moment', async (t) => {
+    test('a witness that has just started, or heard neither site for long, lets nobody go on alone before it has heard both, or for a moment', async (t) => {
       const GRACE_MS = 2_000
       const heard = await lab(t, GRACE_MS)
       await heard.must(opening)
@@ -244,8 +244,16 @@ for (const engine of ['sqlite', 'postgres'] as const) {
       const silent = await lab(t, GRACE_MS)
       await silent.must(opening)
       await silent.must(by('rise', 1))
+      assert.equal(await silent.refusal(by('solo', 2)), 'WITNESS_WAITING')
       silent.clock.forward(GRACE_MS)
       assert.equal((await silent.must(by('solo', 2))).state, 'solo')
+
+      // Both had been heard, and were cut off from the witness together: anything may have been decided there.
+      heard.clock.forward(LEASE_MS + 1)
+      const renewal: OwnershipRequest = { kind: 'renew', site: 'az1', epoch: 3 }
+      assert.equal(await heard.refusal(renewal), 'WITNESS_WAITING')
+      await heard.witness.heard(report('az2', { ...inSync, role: 'replica' }))
+      await heard.must(renewal)
 
       // The operator at az2 broke the glass while there was no witness, and both come back together.
       const broken = await lab(t, GRACE_MS)

@@ -25,6 +25,7 @@ import {
   speaksOf,
   trusted,
 } from './history.ts'
+import { Listening } from './listening.ts'
 import {
   findRecord,
   foreignLeases,
@@ -93,8 +94,8 @@ export type Arbitration = Pick<Ownership, 'mode' | 'preferred'>
  * have reported since, or an operator vouches for it. The reports show the highest epoch that anybody acts under; the record
  * becomes that. Leases granted by the lost end are unknown: with the trust a record gets a lease that began when this
  * process first met the doubt. A record becomes doubtful alone when a site reports an epoch above it: after break-glass. That site
- * presents its record (`promoted`), which settles the doubt if nobody is known to be further still (history.ts). A process that has just started
- * knows of no such site before it has reported, so for `reportGraceMs` it lets nobody go on alone before it has heard both (decision 0182).
+ * presents its record (`promoted`), which settles the doubt if nobody is known to be further still (history.ts). A witness that was not there, or was
+ * cut off, knows of no such site before it has reported: see listening.ts.
  */
 
 export interface WitnessOptions {
@@ -106,14 +107,17 @@ export interface WitnessOptions {
   readonly leaseMs: number
   readonly driftMs: number
   /**
-   * How long this process lets no site go on alone whose peer it has not heard: after break-glass the peer is ahead of the record and says so with
-   * its first report. Default 0.
+   * How long a site that is heard again is not let alone without a report of its peer: after break-glass that one is ahead of the record, and says
+   * so with its first. Default 0.
    */
   readonly reportGraceMs?: number
 }
 
 /** What lets a site acknowledge without the other. */
-const LETS_ALONE: ReadonlySet<OwnershipRequest['kind']> = new Set(['solo', 'renew'])
+const letsAlone = (
+  request: OwnershipRequest,
+): request is Extract<OwnershipRequest, { kind: 'solo' | 'renew' }> =>
+  request.kind === 'solo' || request.kind === 'renew'
 
 const STORE_DOUBT_RETRY_MS = 500
 
@@ -150,9 +154,7 @@ export function createWitness(options: WitnessOptions): Witness {
   const marksMet = new Map<string, number>()
   /** Identity that the database took on and whose doubt is not stored yet. */
   let newIdentity: string | null = null
-  /** Sites that this process has heard. */
-  const reported = new Set<string>()
-  const informedBootMs = clock.bootMs() + (options.reportGraceMs ?? 0)
+  const listening = new Listening({ graceMs: options.reportGraceMs ?? 0, awayMs: leaseMs })
 
   store.onIdentityChange((identity) => {
     log.error(
@@ -228,7 +230,7 @@ export function createWitness(options: WitnessOptions): Witness {
         bootMs: clock.bootMs(),
         waitUntilBootMs: 0,
         historyTrusted:
-          trusted(row, meta.history_mark) && (!LETS_ALONE.has(request.kind) || isInformed(row)),
+          trusted(row, meta.history_mark) && (!letsAlone(request) || isInformed(row, request.site)),
         leaseMs,
         driftMs,
         incarnation: meta.incarnation,
@@ -255,9 +257,8 @@ export function createWitness(options: WitnessOptions): Witness {
     return answer
   }
 
-  /** Nobody is known to be ahead of the record, and nobody who can be heard may still say so. */
-  const isInformed = ({ writer, replica }: { writer: string; replica: string }): boolean =>
-    clock.bootMs() >= informedBootMs || (reported.has(writer) && reported.has(replica))
+  const isInformed = ({ writer, replica }: { writer: string; replica: string }, site: string) =>
+    listening.informed(site, site === writer ? replica : writer, clock.bootMs())
 
   async function restoreTrust(
     tx: Transaction,
@@ -417,7 +418,7 @@ export function createWitness(options: WitnessOptions): Witness {
         })
       }
       // After it was judged: what it proves must be in the record before anybody is let alone because of it.
-      reported.add(report.site)
+      listening.reported(report.site, clock.bootMs())
       return mark
     },
   }
