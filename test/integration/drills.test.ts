@@ -5,7 +5,11 @@ import { after, before, test } from 'node:test'
 import { newId } from '#base/ids.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
-import { requestDrill } from '#control/operations/definitions/drill-requests.ts'
+import type { DrillOptions } from '#control/operations/definitions/drill-facts.ts'
+import {
+  requestDrill,
+  requestDrillDeletion,
+} from '#control/operations/definitions/drill-requests.ts'
 import { createSchedule } from '#control/operations/definitions/drill-schedules.ts'
 import {
   deleteFreePort,
@@ -13,11 +17,21 @@ import {
   requestSubnet,
   requestVpc,
 } from '#control/operations/definitions/network-requests.ts'
+import { preflightReport } from '#control/operations/definitions/preflight-report.ts'
+import { storePlan } from '#control/operations/definitions/recovery-requests.ts'
 import { groupFacts } from '#control/operations/definitions/sync-views.ts'
-import { createDrillClock } from '#control/operations/drill-clock.ts'
+import { createDrillClock, MISSED_MS } from '#control/operations/drill-clock.ts'
 import { findGroup } from '#control/resources/groups.ts'
 import { defaultVpcId } from '#control/resources/networks.ts'
-import { findReport, findSchedule, listReports } from '#control/resources/drills.ts'
+import {
+  deleteScheduleRow,
+  findDrill,
+  findReport,
+  findSchedule,
+  listReports,
+  listSchedules,
+  updateSchedule,
+} from '#control/resources/drills.ts'
 import { setQuotaLimit } from '#control/resources/surroundings.ts'
 import { decideGroup } from '#domain/protection-group.ts'
 import { chainProblems, openReport, type SealedReport } from '#wire/reports/sealed.ts'
@@ -361,4 +375,228 @@ test('a schedule makes a drill and deletes it, once for all that was missed, or 
   await drillClock.turn()
   assert.equal((await row(strict.schedule.id)).last_outcome, 'started')
   assert.equal((await row(made.schedule.id)).last_outcome, 'started')
+})
+
+test('a probe counts from the start of its guest, whenever it was asked for', async () => {
+  let asked = 0
+  lab.sites.az2.found = ({ watch }) => ({
+    ok: ++asked > 2,
+    detail: watch === true ? 'looked at' : 'asked',
+    since_start_ms: asked > 2 ? 1_234 : null,
+    output: '',
+  })
+  const id = await make()
+  lab.sites.az2.found = () => ({ ok: true, detail: 'found', since_start_ms: 1, output: '' })
+  const [ready] = await reports(id)
+  assert.ok(ready?.version === 2)
+  const [server] = ready.report.servers
+  const began = ready.report.drill.began_at
+  assert.ok(server !== undefined && began !== null && server.started_at !== null)
+  assert.equal(server.probes[0]?.after_begin_ms, server.started_at - began + 1_234)
+  assert.equal(ready.report.recovery_time_ms, server.probes[0]?.after_begin_ms)
+  await end(id)
+})
+
+test('a drill follows the recovery plan, copies a disk that two servers share once, and says what it left out', async () => {
+  const { id: database } = await lab.server('db', [lab.blank()])
+  const second = await lab.protect(group, database, { name: 'db' })
+  const { volume } = await region.ok(
+    'POST',
+    '/v2/{project}/volumes',
+    { volume: { name: 'shared', size: 1, availability_zone: 'az1', multiattach: true } },
+    202,
+  )
+  await region.until('the disk is there', async () => {
+    const shown = await region.ok('GET', `/v2/{project}/volumes/${volume.id}`)
+    return shown.volume.status === 'available'
+  })
+  const shared = await region.pair(group, volume.id)
+  for (const one of [instance, second]) {
+    await region.job('POST', `/v1/{project}/protected-instances/${one}/attachreplication`, {
+      replicationAttachment: { replication_id: shared, device: '/dev/vdf' },
+    })
+  }
+  await lab.inSync(instance)
+  await lab.inSync(second)
+  const stored = await storePlan(
+    services(),
+    PROJECT,
+    group,
+    {
+      waves: [{ instances: [second] }, { instances: [instance], pause: 'Look.' }],
+      instances: {
+        [second]: {
+          probes: [{ probe: { kind: 'tcp', port: 5432 } }],
+          script_after: { script: 'dns' },
+        },
+      },
+    },
+    'somebody',
+  )
+  assert.ok(stored.ok, JSON.stringify(stored))
+  const from = lab.sites.az2.log.length
+  const id = await make()
+  const servers = new Map<string, string>(
+    (await show(id)).drill_servers.map(
+      (one: { protected_instance: string; drill_server_id: string }) => [
+        one.protected_instance,
+        one.drill_server_id,
+      ],
+    ),
+  )
+  const mine = lab.sites.az2.log
+    .slice(from)
+    .filter(({ command }) => command === 'server.start' || command === 'server.probe')
+    .map(({ command, server }) => `${command} ${server}`)
+  const [first, other] = [servers.get(second) ?? '', servers.get(instance) ?? '']
+  assert.deepEqual(mine, [
+    `server.start ${first}`,
+    `server.probe ${first}`,
+    `server.start ${other}`,
+    `server.probe ${other}`,
+  ])
+  const disksOf = (server: string) => lab.guestAt('az2', server)?.disks ?? []
+  assert.deepEqual([disksOf(first).length, disksOf(other).length], [3, 3])
+  assert.equal(disksOf(first).filter((disk) => disksOf(other).includes(disk)).length, 1)
+  const [ready] = await reports(id)
+  assert.ok(ready?.version === 2)
+  assert.deepEqual(ready.report.plan, { waves: 2, scripts_left_out: ['dns'], pauses_left_out: 1 })
+  assert.equal(ready.report.result, 'passed')
+  const probes = new Map(ready.report.servers.map((one) => [one.instance, one.probes[0]?.probe]))
+  assert.deepEqual(probes.get(second), { kind: 'tcp', port: 5432 })
+  assert.deepEqual(probes.get(instance), { kind: 'boot' })
+  await end(id)
+  assert.equal((await reports(id))[0]?.report.teardown?.asked.disks, 5)
+})
+
+test('what was asked nothing has proved nothing', async () => {
+  const outcome = await requestDrill(services(), {
+    ...{ project: PROJECT, user: 'u', group, name: 'blind', vpc: null },
+    options: { probes: { '*': [] }, timeoutMs: 1_000, plan: 'ignore' },
+    schedule: null,
+    autoDelete: false,
+  })
+  assert.ok(outcome.ok)
+  await region.plane.operations.waitFor(outcome.operation)
+  const [ready] = await reports(outcome.drill.id)
+  assert.deepEqual([ready?.report.result, ready?.report.recovery_time_ms], ['nothing_proved', null])
+  await end(outcome.drill.id)
+})
+
+test('a drill whose site does not give anything back is given up by force, and cleaned up when the site is heard', async () => {
+  const { disaster_recovery_drill_num: before } = await region.show(group)
+  const id = await make()
+  const { store, operations } = region.plane
+  lab.sites.az2.refusing.set('server.remove', 1)
+  const forced = await requestDrillDeletion(services(), PROJECT, id, true)
+  assert.ok(forced.ok)
+  assert.equal((await operations.waitFor(forced.operation)).status, 'succeeded')
+  const [left] = await reports(id)
+  assert.ok(left?.version === 2)
+  assert.deepEqual(
+    [left.report.teardown?.verdict, left.report.teardown?.forced],
+    ['not_clean', true],
+  )
+  assert.match(left.report.teardown?.reasons.join() ?? '', /server .* is still at az2/)
+  assert.equal((await region.call('GET', `${DRILLS}/${id}`)).status, 404)
+  assert.equal((await region.show(group)).disaster_recovery_drill_num, before)
+  const row = await findDrill(store.db, PROJECT, id)
+  assert.ok(row?.forced_at !== null && row?.status === 'error-deleting')
+  const another = await make()
+  assert.notEqual((await show(another)).drill_vpc_id, row.vpc, 'its network is not used meanwhile')
+  await end(another)
+
+  const log = createLog('test', 'silent')
+  const clock = { ...systemClock, wallMs: () => systemClock.wallMs() + 61_000 }
+  await createDrillClock(services(), log).turn()
+  assert.equal((await reports(id)).length, 2, 'not at once again')
+  await createDrillClock({ ...services(), clock }, log).turn()
+  await region.until('it is cleaned up', async () => (await reports(id)).length === 3)
+  assert.equal((await reports(id))[0]?.report.teardown?.verdict, 'clean')
+  assert.equal(await findDrill(store.db, PROJECT, id), undefined)
+})
+
+test('a schedule that fails says why and holds up no other, and one that could never begin is not taken', async () => {
+  const { store } = region.plane
+  let now = systemClock.wallMs()
+  const later = { ...services(), clock: { ...systemClock, wallMs: () => now } }
+  const parts = {
+    name: 'early',
+    rule: 'FREQ=DAILY;BYHOUR=4',
+    zone: 'UTC',
+    options: { probes: {}, timeoutMs: 1_000 },
+    vpc: null,
+    enabled: true,
+    runMissed: true,
+  }
+  const place = { project: PROJECT, user: 'u', group }
+  const refusal = async (over: Partial<typeof parts> | { readonly options: DrillOptions }) => {
+    const outcome = await createSchedule(later, place, { ...parts, ...over })
+    return outcome.ok ? null : outcome.refusal
+  }
+  const probes = { [newId()]: [{ kind: 'boot' as const }] }
+  assert.equal(await refusal({ options: { probes, timeoutMs: 1 } }), 'DRILL_PROBES_UNKNOWN')
+  for (const one of await listSchedules(store.db, PROJECT)) {
+    await store.write((tx) => deleteScheduleRow(tx, one.id))
+  }
+  const broken = await createSchedule(later, place, parts)
+  const full = await createSchedule(later, place, { ...parts, name: 'full' })
+  const fine = await createSchedule(later, place, { ...parts, name: 'fine' })
+  assert.ok(broken.ok && full.ok && fine.ok)
+  const due = fine.schedule.next_at ?? 0
+  await store.write(async (tx) => {
+    await updateSchedule(tx, broken.schedule.id, { options: '{', next_at: due - 2 })
+    await updateSchedule(tx, full.schedule.id, { vpc: newId(), next_at: due - 1 })
+  })
+  now = due
+  await createDrillClock(later, createLog('test', 'silent')).turn()
+  const row = async (id: string) => await findSchedule(store.db, PROJECT, id)
+  const failed = await row(broken.schedule.id)
+  assert.deepEqual([failed?.last_outcome, failed?.next_at], ['INTERNAL', due - 2], 'tried again')
+  assert.match(failed?.last_reason ?? '', /see its log/)
+  const refused = await row(full.schedule.id)
+  assert.equal(refused?.last_outcome, 'DRILL_VPC_UNKNOWN')
+  assert.match(refused.last_reason ?? '', /There is no such VPC\. /)
+  const begun = await row(fine.schedule.id)
+  assert.equal(begun?.last_outcome, 'started')
+  now = due + MISSED_MS + 1
+  await createDrillClock(later, createLog('test', 'silent')).turn()
+  assert.ok(((await row(broken.schedule.id))?.next_at ?? 0) > now, 'given up for this time')
+  const drill = begun.last_drill ?? ''
+  await region.until('its drill is deleted', async () => {
+    await createDrillClock(later, createLog('test', 'silent')).turn()
+    return (await reports(drill)).length === 2
+  })
+  assert.equal((await row(fine.schedule.id))?.last_result, 'passed')
+})
+
+test('the preflight of a drill says what its request says', async () => {
+  const { store, witness } = region.plane
+  const row = await findGroup(store.db, PROJECT, group)
+  assert.ok(row !== undefined)
+  const both = async (vpc: string | null) => {
+    const statements = { force: false, preferredOff: false, drillVpc: vpc }
+    const report = await preflightReport({ ...services(), witness }, row, 'drill', statements)
+    const wanted = { project: PROJECT, user: 'u', group, name: 'tried', vpc }
+    const options = { probes: {}, timeoutMs: 1_000 }
+    const outcome = await requestDrill(services(), {
+      ...{ ...wanted, options, schedule: null, autoDelete: false },
+    })
+    if (outcome.ok) {
+      await region.plane.operations.waitFor(outcome.operation)
+      await end(outcome.drill.id)
+    }
+    const said = report.blockers.map(({ code }) => code)
+    assert.deepEqual(said, outcome.ok ? [] : [outcome.refusal])
+    return said
+  }
+  assert.deepEqual(await both(null), [])
+  assert.deepEqual(await both(newId()), ['DRILL_VPC_UNKNOWN'])
+  assert.deepEqual(await both(row.vpc), ['DRILL_VPC_OF_GROUP'])
+  await store.write((tx) => setQuotaLimit(tx, PROJECT, 'gigabytes', 0))
+  assert.deepEqual(await both(null), ['QUOTA_GIGABYTES'])
+  await store.write((tx) => setQuotaLimit(tx, PROJECT, 'gigabytes', -1))
+  await store.write((tx) => setQuotaLimit(tx, PROJECT, 'ports', 0))
+  assert.deepEqual(await both(null), ['QUOTA_PORTS'])
+  await store.write((tx) => setQuotaLimit(tx, PROJECT, 'ports', -1))
 })
