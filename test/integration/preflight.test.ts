@@ -184,6 +184,7 @@ const LATER: ReadonlySet<string> = new Set([
   'DR_SITE_SILENT',
   'DR_COPY_FAILED',
   'DR_SIDE_EMPTY',
+  'DR_SIDE_NOT_IN_SYNC',
   'RECORD_IN_DOUBT',
 ])
 

@@ -2,7 +2,9 @@ import type { Queries, Transaction } from '#control/store/store.ts'
 import type { OperationStatus } from '#control/store/tables/operations.ts'
 import { rebuildPair } from './rebuild.ts'
 
-/* What a report proves about a copy that was replaced by an empty one.
+/* Which DR disks were ever copied in full: a failover goes without the others, and a preflight says which those are.
+ *
+ * What a report proves about a copy that was replaced by an empty one.
  *
  * A report is up to a second old, and may be of the copy before: of all that a site can say, "it has all of this pair" is what a rebuild
  * makes untrue. So as long as a rebuild is at work no report counts; the operation ends well only when the DR side itself has said, asked
@@ -19,13 +21,57 @@ export interface Rebuild {
 /** Longer than a report is on its way, and than two clocks of control planes are apart, ms. */
 const REPORT_LATE_MS = 10_000
 
-/** The copy is being replaced: even a rise of the record's may have been with the one before, only the DR side itself knows. */
-export const isAtWork = (rebuild: Rebuild | undefined): boolean => rebuild?.endAt === null
-
 /** `receivedMs`: wall clock, when the report came. */
 export function isOfThisCopy(rebuild: Rebuild | undefined, receivedMs: number): boolean {
   if (rebuild === undefined || rebuild.status === 'succeeded') return true
   return rebuild.endAt !== null && receivedMs > rebuild.endAt + REPORT_LATE_MS
+}
+
+/** What a site says of a session. */
+export interface SiteWord {
+  readonly status: {
+    readonly epoch: number
+    readonly members: readonly { readonly pair: string; readonly joined: boolean }[]
+  }
+  /** Wall clock, ms, when its report came; null: it was asked just now, and what it says is durable there. */
+  readonly receivedMs: number | null
+}
+
+export interface CopyEvidence {
+  /** Of the ownership record as it is now, and of its last rise to in sync; null: it never rose. */
+  readonly epoch: number
+  readonly rise: number | null
+  /** By pair. */
+  readonly rebuilds: ReadonlyMap<string, Rebuild>
+  /** Null: nothing was ever heard from it. */
+  readonly dr: SiteWord | null
+  readonly production: SiteWord | null
+}
+
+/** Of these pairs those whose DR disk is not known to have been copied in full. Out of the session is none of them. */
+export function notCopied(
+  pairs: readonly {
+    readonly id: string
+    readonly in_session: number
+    readonly added_epoch: number
+  }[],
+  { epoch, rise, rebuilds, dr, production }: CopyEvidence,
+): string[] {
+  const says = (word: SiteWord | null, id: string): boolean =>
+    word !== null &&
+    word.status.members.some(({ pair, joined }) => pair === id && joined) &&
+    (word.receivedMs === null || isOfThisCopy(rebuilds.get(id), word.receivedMs))
+  return pairs
+    .filter(({ id, in_session, added_epoch }) => {
+      if (in_session === 0) return false
+      const rebuild = rebuilds.get(id)
+      // A rise may have been with the copy before; what the DR side has of this one is good under any epoch.
+      if (rebuild !== undefined && rebuild.status !== 'succeeded') return !says(dr, id)
+      if (rise !== null && rise > added_epoch) return false
+      // After a restart reports may be of an older epoch, and of copies of that time.
+      return ![dr, production].some((word) => word?.status.epoch === epoch && says(word, id))
+    })
+    .map(({ id }) => id)
 }
 
 /** By pair; those that were never rebuilt are not in it. */

@@ -9,12 +9,12 @@ import {
 import { latestRise } from '#control/resources/sync.ts'
 import { OWNERSHIP_REFUSED } from '#control/sites/witness.ts'
 import type { Store } from '#control/store/store.ts'
-import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import { describeGivenUp, freezesFirst, type GivenUp, givenUp } from '#domain/failover.ts'
 import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
 import { type OperationKind, operation, step, type StepContext } from '../operation.ts'
-import { isOfThisCopy, rebuildsOf } from './copy-proof.ts'
+import { notCopied, rebuildsOf } from './copy-proof.ts'
 import { foretell } from './forecast.ts'
 import { failed, settle, swapStation } from './group-settle.ts'
 import { defineServers, fenceServers, startServers } from './instance-switch.ts'
@@ -167,31 +167,25 @@ async function leftBehind(ctx: StepContext<Failover>): Promise<readonly string[]
       ),
     }
   })
-  // What the DR side says now, and what production said last. After a restart reports may be of an older epoch, and must not
-  // make a good copy look like a fragment.
-  const dr = await statusAt(ctx, group.id, drAz(group))
-  if (dr?.unfit === 'failed') throw new Fault(DR_SIDE_FAILED, `failing over group ${group.id}`)
-  const production = agents.session(group.id, productionAz(group))
-  const receivedMs = clock.wallMs() - (production?.ageMs ?? 0)
-  const says = (status: SessionStatus | undefined, pair: string) =>
-    status?.members.some((member) => member.pair === pair && member.joined) === true
-  const copied = ({ id, added_epoch }: ReplicationPairRow) => {
-    const rebuild = rebuilds.get(id)
-    // It was asked just now, and what it says is durable there: good under any epoch, while a rise may have been with the old copy.
-    if (rebuild !== undefined && rebuild.status !== 'succeeded') return says(dr, id)
-    if (rise !== null && rise > added_epoch) return true
-    if (dr?.epoch === record.epoch && says(dr, id)) return true
-    if (production?.status.epoch !== record.epoch) return false
-    return says(production.status, id) && isOfThisCopy(rebuild, receivedMs)
-  }
-  const behind = members.filter((pair) => !copied(pair))
+  // What the DR side says now, and what production said last.
+  const asked = await statusAt(ctx, group.id, drAz(group))
+  if (asked?.unfit === 'failed') throw new Fault(DR_SIDE_FAILED, `failing over group ${group.id}`)
+  const said = agents.session(group.id, productionAz(group))
+  const behind = notCopied(members, {
+    epoch: record.epoch,
+    rise,
+    rebuilds,
+    dr: asked === undefined ? null : { status: asked, receivedMs: null },
+    production:
+      said === null ? null : { status: said.status, receivedMs: clock.wallMs() - said.ageMs },
+  })
   if (behind.length === members.length) {
     throw new Fault(DR_SIDE_EMPTY, `failing over group ${group.id}`)
   }
   if (behind.length > 0 && !ctx.input.force) {
     throw new Fault(DR_SIDE_NOT_IN_SYNC, `failing over group ${group.id}`)
   }
-  return behind.map((pair) => pair.id)
+  return behind
 }
 
 async function dropLeftBehind(ctx: StepContext<Failover>): Promise<void> {

@@ -292,6 +292,10 @@ const WORDS: Readonly<Record<Code, Omit<Finding, 'code'>>> = {
     message: 'No disk of the group was ever copied to the DR side in full.',
     action: 'Bring the production site back: there is nothing to fail over to.',
   },
+  DR_SIDE_NOT_IN_SYNC: {
+    message: 'Some disks of the group were never copied to the DR side in full.',
+    action: 'Wait for their first copy, or leave them behind with force.',
+  },
   RECORD_IN_DOUBT: {
     message: 'The witness grants nothing for the group until its record is settled.',
     action: 'Wait until both sites have reported, or `holdfast group vouch` for one that is off.',

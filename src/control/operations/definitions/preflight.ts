@@ -16,7 +16,7 @@ import {
   type GroupRefusal,
 } from '#domain/protection-group.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
-import { isAtWork, isOfThisCopy, rebuildsOf } from './copy-proof.ts'
+import { notCopied, rebuildsOf } from './copy-proof.ts'
 import { groupFacts, type SyncSources } from './sync-views.ts'
 
 /* What an action on a group would do, before it is asked for. It changes nothing and asks no agent: it is as old as the last reports, and
@@ -52,6 +52,8 @@ export type PreflightRefusal =
   | 'DR_SITE_SILENT'
   | 'DR_COPY_FAILED'
   | 'DR_SIDE_EMPTY'
+  /** Pairs would be left behind, which takes force. */
+  | 'DR_SIDE_NOT_IN_SYNC'
   | 'RECORD_IN_DOUBT'
 
 export async function preflight(
@@ -79,7 +81,7 @@ export async function preflight(
   }
   if (command.kind !== 'failover' || record === null) return base
   const leavesBehind = await neverCopied(services, group, record, pairs)
-  const stops = stopsFailover(services, group, dr, pairs, leavesBehind)
+  const stops = stopsFailover(services, group, dr, pairs, leavesBehind, command.force)
   return {
     ...base,
     refusal: base.refusal ?? stops ?? ((await inDoubt(store, group.id)) ? 'RECORD_IN_DOUBT' : null),
@@ -90,18 +92,20 @@ export async function preflight(
   }
 }
 
-/** What no statement of the caller can cure. */
+/** What makes the job fail although its request is accepted. */
 function stopsFailover(
   { agents }: PreflightServices,
   group: ProtectionGroupRow,
   dr: SessionStatus | null,
   pairs: readonly ReplicationPairRow[],
   leavesBehind: readonly string[],
+  force: boolean,
 ): PreflightRefusal | null {
   if (!agents.heard(drAz(group))) return 'DR_SITE_SILENT'
   if (dr?.unfit === 'failed') return 'DR_COPY_FAILED'
   const members = pairs.filter((pair) => pair.in_session === 1).length
-  return members > 0 && leavesBehind.length === members ? 'DR_SIDE_EMPTY' : null
+  if (members > 0 && leavesBehind.length === members) return 'DR_SIDE_EMPTY'
+  return leavesBehind.length > 0 && !force ? 'DR_SIDE_NOT_IN_SYNC' : null
 }
 
 async function inDoubt(store: Store, session: string): Promise<boolean> {
@@ -124,25 +128,20 @@ async function neverCopied(
   pairs: readonly ReplicationPairRow[],
 ): Promise<string[]> {
   if (record.writer === drAz(group)) return []
-  const rise = await latestRise(store.db, group.id)
-  const views = [drAz(group), productionAz(group)].flatMap((site) => {
+  const word = (site: string) => {
     const view = agents.session(group.id, site)
-    return view?.status.epoch === record.epoch ? [view] : []
+    return view === null ? null : { status: view.status, receivedMs: clock.wallMs() - view.ageMs }
+  }
+  return notCopied(pairs, {
+    epoch: record.epoch,
+    rise: await latestRise(store.db, group.id),
+    rebuilds: await rebuildsOf(
+      store.db,
+      pairs.map(({ id }) => id),
+    ),
+    dr: word(drAz(group)),
+    production: word(productionAz(group)),
   })
-  const rebuilds = await rebuildsOf(
-    store.db,
-    pairs.map(({ id }) => id),
-  )
-  const risen = (pair: ReplicationPairRow) =>
-    rise !== null && rise > pair.added_epoch && !isAtWork(rebuilds.get(pair.id))
-  const unproved = pairs.filter((pair) => pair.in_session === 1 && !risen(pair)).map(({ id }) => id)
-  const says = (id: string) =>
-    views.some(
-      ({ status, ageMs }) =>
-        status.members.some(({ pair, joined }) => pair === id && joined) &&
-        isOfThisCopy(rebuilds.get(id), clock.wallMs() - ageMs),
-    )
-  return unproved.filter((id) => !says(id))
 }
 
 function copyAt(dr: SessionStatus | null): Preflight['drCopy'] {
