@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
   checkpointStatus,
+  copyingStatus,
+  type CopyStatus,
   decideItem,
   ITEM_MOVES,
   type ItemFacts,
@@ -55,6 +57,18 @@ test('a checkpoint is protecting while one item is, and good while one item is',
   assert.equal(checkpointStatus(['error'], true), 'error-deleting')
 })
 
+test('a checkpoint that is copied as a whole says how far that is, until every copy has ended', () => {
+  const of = (...copies: CopyStatus[]) =>
+    copyingStatus(copies.map((copy) => ({ status: 'available', copy })))
+  assert.equal(of('waiting_copy', 'waiting_copy'), 'wait_copying')
+  assert.equal(of('waiting_copy', 'copying'), 'copying')
+  assert.equal(of('success', 'copying'), 'copying')
+  assert.equal(of('success', 'waiting_copy'), 'wait_copying')
+  assert.equal(of('success', 'success'), 'finished')
+  assert.equal(of('success', 'fail'), 'available')
+  assert.equal(copyingStatus([{ status: 'error', copy: 'na' }]), 'available')
+})
+
 test('every disk of a backup goes to a disk of its own that is large enough', () => {
   const backups = [
     { backup: 'b1', system: true, sizeGb: 10 },
@@ -76,6 +90,9 @@ test('every disk of a backup goes to a disk of its own that is large enough', ()
   assert.equal(map(['b1', 'v2'], ['b2', 'v4']), 'DISK_TOO_SMALL')
   assert.equal(map(['b1', 'v1'], ['b3', 'v2']), 'BACKUP_NOT_OF_ITEM')
   assert.equal(map(['b1', 'v1']), 'BACKUPS_UNMAPPED')
+  const one = [{ backup: 'b2', volume: 'v2' }]
+  assert.equal(mappingRefusal(backups, disks, one, true), null)
+  assert.equal(mappingRefusal(backups, disks, [], true), 'BACKUPS_UNMAPPED')
   assert.equal(map(['b1', 'v1'], ['b2', 'v1']), 'BACKUPS_UNMAPPED')
   assert.equal(map(['b1', 'v1'], ['b2', 'v9']), 'DISK_NOT_ATTACHED')
   assert.equal(map(['b1', 'v1'], ['b2', 'v3']), 'DISK_SHARED')

@@ -124,6 +124,24 @@ export function checkpointStatus(
   return deletionFailed ? 'error-deleting' : 'error'
 }
 
+/** While a checkpoint as a whole is copied, and after it: only where the older API asked for it, so that others see `available`. */
+export const COPYING_STATUSES: ReadonlySet<string> = new Set([
+  'wait_copying',
+  'copying',
+  'finished',
+])
+
+/** Of a checkpoint that is copied as a whole. Items that have nothing to copy do not count. */
+export function copyingStatus(
+  items: readonly { readonly status: ItemStatus; readonly copy: CopyStatus }[],
+): 'wait_copying' | 'copying' | 'finished' | 'available' {
+  const copies = items.filter(({ status }) => status === 'available').map(({ copy }) => copy)
+  if (copies.includes('copying')) return 'copying'
+  if (copies.includes('waiting_copy')) return 'wait_copying'
+  const whole = copies.length > 0 && copies.every((copy) => copy === 'success')
+  return whole ? 'finished' : 'available'
+}
+
 /** Which mapping of disk backups to disks is refused, and why. */
 export type MappingRefusal =
   | 'BACKUP_NOT_OF_ITEM'

@@ -207,9 +207,20 @@ test('a copy that was deleted in its region is sent again when somebody asks for
   await world.settled()
   const to = { destination_region: 'local-2', destination_project_id: other.project }
   const all = { replication: { ...to, policy_id: policy.id } }
-  const { replication } = await world.ok('POST', `providers/${PROVIDER}/checkpoints/replicate`, all)
+  // Asked for as the ancestor has it, the checkpoint shows its copy.
+  const path = `providers/${PROVIDER}/checkpoints`
+  world.sites.slow.set('replica.start', 1)
+  const { copy: begun } = await world.ok('POST', `${path}/action`, {
+    copy: { plan_id: policy.id, parameters: { 'OS::Nova::Server': to } },
+  })
+  const [checkpoint] = begun.checkpoint_id
+  const shown = async () => (await world.ok('GET', `${path}/${checkpoint}`)).checkpoint.status
+  assert.match(await shown(), /^(wait_)?copying$/)
   await world.settled()
-  const id = replication.checkpoint_items[0].checkpoint_item_id
+  world.sites.slow.clear()
+  assert.equal(await shown(), 'finished')
+  const list = await world.ok('GET', `checkpoint_items?checkpoint_id=${checkpoint}`)
+  const { id } = list.checkpoint_items[0]
   const one = `providers/${PROVIDER}/checkpoint_items/${id}/replicate`
   const refused = await world.call('POST', one, { replication: to })
   assert.deepEqual([refused.status, refused.body.error_code], [400, 'CSBS.9001'])

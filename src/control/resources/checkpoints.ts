@@ -10,6 +10,8 @@ import type {
 import {
   checkpointStatus,
   COPY_OF,
+  COPYING_STATUSES,
+  copyingStatus,
   ITEM_MOVES,
   type CopyStatus,
   type ItemFacts,
@@ -72,6 +74,28 @@ export async function settleCheckpoint(tx: Transaction, id: string, nowMs: numbe
     items.map(itemStatus),
     items.some((item) => item.fail_op === 'delete'),
   )
+  let query = tx
+    .updateTable('checkpoints')
+    .set({ status, updated_at: nowMs })
+    .where('id', '=', id)
+    .where('status', '<>', status)
+  // A copy of all of it shows until its items are something else than available.
+  if (status === 'available') query = query.where('status', 'not in', [...COPYING_STATUSES])
+  await query.execute()
+}
+
+/** The copy of a checkpoint as a whole, as its items stand. `begun`: by this request; otherwise only where one has begun. */
+export async function settleCopy(
+  tx: Transaction,
+  id: string,
+  nowMs: number,
+  begun = false,
+): Promise<void> {
+  const row = await readCheckpoint(tx, id)
+  const copied = row !== undefined && COPYING_STATUSES.has(row.status)
+  if (row === undefined || !(copied || (begun && row.status === 'available'))) return
+  const items = await itemsOf(tx, id)
+  const status = copyingStatus(items.map(itemFacts))
   await tx
     .updateTable('checkpoints')
     .set({ status, updated_at: nowMs })
@@ -263,4 +287,6 @@ export async function showCopy(tx: Transaction, item: string, nowMs: number): Pr
   const shown = active ?? waiting ?? records.at(-1)
   const copy_status = shown === undefined ? 'na' : COPY_OF[shown.status as RecordStatus]
   await updateItem(tx, item, { copy_status }, nowMs)
+  const row = await readItem(tx, item)
+  if (row !== undefined) await settleCopy(tx, row.checkpoint, nowMs)
 }

@@ -7,7 +7,7 @@ import {
 } from '#control/operations/definitions/backup-requests.ts'
 import { requestPolicyReplication } from '#control/operations/definitions/replica-requests.ts'
 import { listCheckpoints } from '#control/resources/checkpoint-lists.ts'
-import { findCheckpoint, readCheckpoint } from '#control/resources/checkpoints.ts'
+import { findCheckpoint, readCheckpoint, settleCopy } from '#control/resources/checkpoints.ts'
 import type { CheckpointRow } from '#control/store/tables/checkpoints.ts'
 import { checkpointObject } from '../backup/codec.ts'
 import { invalid, refuse, refuseAs } from '../backup/errors.ts'
@@ -166,6 +166,9 @@ export function checkpointRoutes(app: Api, services: BackupApiServices): void {
               .distinct()
               .where('id', 'in', ids.slice(0, 500))
               .execute()
+      await store.write(async (tx) => {
+        for (const { checkpoint } of rows) await settleCopy(tx, checkpoint, clock.wallMs(), true)
+      })
       return {
         copy: {
           project_id: project,
