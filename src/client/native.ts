@@ -168,10 +168,17 @@ export async function preflightGroup(
   api: ApiSession,
   group: string,
   action: GroupAction,
-  statements: { readonly force?: boolean; readonly preferredOff?: boolean } = {},
+  statements: {
+    readonly force?: boolean
+    readonly preferredOff?: boolean
+    /** For the servers of a drill. */
+    readonly vpc?: string
+  } = {},
 ): Promise<Preflight> {
-  const query = `action=${action}&force=${statements.force === true}&preferred_off=${statements.preferredOff === true}`
-  const path = `${groupPath(group)}/preflight?${query}`
+  const { force, preferredOff, vpc } = statements
+  const query = `action=${action}&force=${force === true}&preferred_off=${preferredOff === true}`
+  const more = vpc === undefined ? '' : `&vpc=${encodeURIComponent(vpc)}`
+  const path = `${groupPath(group)}/preflight?${query}${more}`
   return (await api.get<{ preflight: Preflight }>(path)).preflight
 }
 

@@ -498,7 +498,10 @@ test('a drill whose site does not give anything back is given up by force, and c
     ['not_clean', true],
   )
   assert.match(left.report.teardown?.reasons.join() ?? '', /server .* is still at az2/)
-  assert.equal((await region.call('GET', `${DRILLS}/${id}`)).status, 404)
+  const renaming = { disaster_recovery_drill: { name: 'renamed' } }
+  for (const [method, body] of [['GET'], ['DELETE'], ['PUT', renaming]] as const) {
+    assert.equal((await region.call(method, `${DRILLS}/${id}`, body)).status, 404, method)
+  }
   assert.equal((await region.show(group)).disaster_recovery_drill_num, before)
   const row = await findDrill(store.db, PROJECT, id)
   assert.ok(row?.forced_at !== null && row?.status === 'error-deleting')

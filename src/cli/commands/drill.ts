@@ -14,6 +14,7 @@ import {
   startDrill,
 } from '#client/drills.ts'
 import { API_REFUSED } from '#client/faults.ts'
+import { preflightGroup } from '#client/native.ts'
 import { isFault } from '#base/fault.ts'
 import { waitFor } from '#client/sdrs.ts'
 import type { CommandContext } from '../context.ts'
@@ -26,6 +27,7 @@ import { apiAction, apiLeaf } from '../session.ts'
 import { usageError } from '../usage.ts'
 import { drillScheduleCommand } from './drill-schedule.ts'
 import { drillVerifyCommand } from './drill-verify.ts'
+import { preflightReport } from './group-detail.ts'
 
 /* `holdfast drill`: failovers tried on copies, and what they prove. */
 
@@ -44,12 +46,19 @@ export function drillCommand(command: Command, context: CommandContext): void {
         .description('boot copies of the DR side in a network of their own, and look at them')
         .argument('<name>')
         .requiredOption('--group <id>', 'the group whose failover is tried'),
-    ).option('--delete', 'delete the drill when its report is written'),
+    )
+      .option('--delete', 'delete the drill when its report is written')
+      .option('--dry-run', 'only say what stands against it, and what happens'),
   )
-  apiAction<JobFlags & WishFlags & { group: string; delete?: boolean }>(
+  apiAction<JobFlags & WishFlags & { group: string; delete?: boolean; dryRun?: boolean }>(
     context,
     start,
     async (api, output, flags, name = '') => {
+      if (flags.dryRun === true) {
+        const vpc = flags.vpc === undefined ? {} : { vpc: flags.vpc }
+        const found = await preflightGroup(api, flags.group, 'drill', vpc)
+        return output.result(found, preflightReport(found))
+      }
       const { drill, operation_id } = await startDrill(api, {
         group: flags.group,
         name,

@@ -59,6 +59,12 @@ export function drillRoutes(app: Api, { services, refuse }: SdrsContext): void {
     })
   }
 
+  /** One that was given up is gone, for whoever deleted it here or elsewhere. */
+  async function refuseGivenUp(project: string, id: string): Promise<void> {
+    const drill = await findDrill(services.store.db, project, id)
+    if (drill !== undefined && drill.forced_at !== null) throw refuse('SDRS.1902')
+  }
+
   app.post(
     LIST,
     { schema: { body: CreateBody }, config: { audit: 'drill.create' } },
@@ -113,6 +119,7 @@ export function drillRoutes(app: Api, { services, refuse }: SdrsContext): void {
       auditTarget(request, id)
       const { name } = request.body.disaster_recovery_drill
       if (!isName(name)) throw refuse('SDRS.0202')
+      await refuseGivenUp(projectOf(request), id)
       const outcome = await renameDrill(services, projectOf(request), id, name)
       if (!outcome.ok) throw refuse('SDRS.1902')
       return await show(projectOf(request), id)
@@ -125,6 +132,7 @@ export function drillRoutes(app: Api, { services, refuse }: SdrsContext): void {
     async (request) => {
       const id = drillId(request.params.disaster_recovery_drill_id)
       auditTarget(request, id)
+      await refuseGivenUp(projectOf(request), id)
       const outcome = await requestDrillDeletion(services, projectOf(request), id)
       if (outcome.ok) return { job_id: outcome.operation }
       throw refuse(outcome.refusal === 'DRILL_UNKNOWN' ? 'SDRS.1902' : 'SDRS.1913')
