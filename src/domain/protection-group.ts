@@ -77,7 +77,8 @@ export const GROUP_MOVES: Record<GroupStatus, readonly GroupStatus[]> = {
   'error-deleting': ['deleting'],
   // Of a paused consistency group: pairs come and leave. Of a lone group: its pair is about to go into one, for which its own session has to stop.
   updating: ['available', 'protected', 'stopping', 'error-updating'],
-  'error-updating': ['updating', 'deleting'],
+  // As paused as before the update.
+  'error-updating': ['updating', 'starting', 'failing-over', 'deleting'],
 }
 
 export const GROUP_STATUSES = Object.keys(GROUP_MOVES) as GroupStatus[]
@@ -119,7 +120,7 @@ export type GroupTransitionName =
 export const GROUP_TRANSITIONS: Record<GroupTransitionName, GroupTransition> = {
   create: { from: [], via: 'creating', to: 'available', onError: 'error' },
   start: {
-    from: ['available', 'error-starting'],
+    from: ['available', 'error-starting', 'error-updating'],
     via: 'starting',
     to: 'protected',
     onError: 'error-starting',

@@ -82,6 +82,9 @@ export const PAIR_BUSY: ReadonlySet<PairStatus> = new Set([
 export const followsGroup = (status: PairStatus): boolean =>
   status !== 'error' && status !== 'error-deleting' && !PAIR_BUSY.has(status)
 
+/** As many as one session has members (`session.open`). */
+export const PAIRS_OF_GROUP_MAX = 1_024
+
 /** Group states in which a pair may be created. */
 export const GROUP_STATES_FOR_CREATE: ReadonlySet<GroupStatus> = new Set(['available', 'protected'])
 

@@ -52,11 +52,18 @@ export const ACTIONS: Record<Action, Partial<Record<GroupStatus, 'go' | 'nothing
   // available: by force, to what the DR disks held when the group was paused.
   failover: {
     available: 'go',
+    'error-updating': 'go',
     protected: 'go',
     'error-reversing': 'go',
     'error-failing-over': 'go',
   },
-  sync: { available: 'go', 'error-starting': 'go', starting: 'nothing', protected: 'nothing' },
+  sync: {
+    available: 'go',
+    'error-starting': 'go',
+    'error-updating': 'go',
+    starting: 'nothing',
+    protected: 'nothing',
+  },
   reverse: { protected: 'go', 'error-reversing': 'go' },
   stop: {
     protected: 'go',

@@ -1,3 +1,4 @@
+import { PAIRS_OF_GROUP_MAX } from '#domain/replication-pair.ts'
 import { isVolumeId } from './codec.ts'
 import { refuse } from './errors.ts'
 import { one, pageOf, type Query } from './lists.ts'
@@ -72,13 +73,11 @@ function sinceOf(query: Query): number | null {
   return ms
 }
 
-/** As many as one session has members. */
-const IDS_MAX = 1024
-
-/** Ids in a request: text in the form of an id, each once, at most IDS_MAX. */
+/** Ids in a request: text in the form of an id, each once, at most as many as a group has pairs. */
 export function idsMember(value: unknown, name: string): readonly string[] {
-  const wrong = () => refuse('EVS.5400', `${name}: a list of at most ${IDS_MAX} ids, each once.`)
-  if (!Array.isArray(value) || value.length > IDS_MAX) throw wrong()
+  const wrong = () =>
+    refuse('EVS.5400', `${name}: a list of at most ${PAIRS_OF_GROUP_MAX} ids, each once.`)
+  if (!Array.isArray(value) || value.length > PAIRS_OF_GROUP_MAX) throw wrong()
   const ids = (value as readonly unknown[]).filter((id) => isVolumeId(id))
   if (ids.length !== value.length || new Set(ids).size !== ids.length) throw wrong()
   return ids

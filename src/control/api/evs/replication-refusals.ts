@@ -9,6 +9,7 @@ import type {
   NewConsistencyGroupRefusal,
   NewLonePairRefusal,
 } from '#control/operations/definitions/replication-requests.ts'
+import { PAIRS_OF_GROUP_MAX } from '#domain/replication-pair.ts'
 import { SYSTEM_DISK_GB_MAX, VOLUME_GB_MAX } from '#domain/volume.ts'
 import { Refusal } from '../http/refusal.ts'
 import { evsTime } from './codec.ts'
@@ -118,6 +119,10 @@ export function groupChangeRefusal(refusal: ConsistencyGroupChangeRefusal): Refu
       )
     case 'GROUP_BUSY_PAIRS':
       return conflict('A replication pair of the group is being changed. Wait for it.')
+    case 'GROUP_FULL':
+      return conflict(
+        `A group has at most ${PAIRS_OF_GROUP_MAX} replication pairs (37100017). Make another group.`,
+      )
     case 'PAIR_NOT_IN_GROUP':
       return input('remove_replication_ids: the group has no such replication pair.')
     case 'PAIR_UNKNOWN':

@@ -88,10 +88,13 @@ test('what failed has a published code, and a group none that only pairs have', 
   assert.equal(failureCode('ANYTHING_ELSE', 'pair'), '37000212')
 })
 
-/** The published table: the status in which each action is accepted. Stop and sync have none published, and are taken where they mean something. */
+/**
+ * The published table: the status in which each action is accepted. Stop and sync have none published, and are taken where they mean something.
+ * In `error` only after an update that failed: such a group is as paused as before, and would have no way out otherwise.
+ */
 const SHOWN_FROM: Record<keyof typeof ACTIONS, readonly string[]> = {
-  failover: ['available', 'error_reversing', 'error_failovering'],
-  sync: ['available'],
+  failover: ['available', 'error', 'error_reversing', 'error_failovering'],
+  sync: ['available', 'error'],
   reverse: ['available', 'error_reversing'],
   stop: ['available'],
   reprotect: ['failovered'],
@@ -99,7 +102,7 @@ const SHOWN_FROM: Record<keyof typeof ACTIONS, readonly string[]> = {
 
 test('an action is accepted in the published states, and leads along a transition of the group', () => {
   const transitions = {
-    failover: [...GROUP_TRANSITIONS.failover.from, 'available'],
+    failover: [...GROUP_TRANSITIONS.failover.from, 'available', 'error-updating'],
     sync: GROUP_TRANSITIONS.start.from,
     reverse: GROUP_TRANSITIONS.reverse.from,
     stop: [...GROUP_TRANSITIONS.stop.from, 'error-starting'],

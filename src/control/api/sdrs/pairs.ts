@@ -200,6 +200,7 @@ const CREATE_CODES = {
   VOLUME_NOT_AVAILABLE: 'SDRS.1801',
   VOLUME_NOT_IN_PRODUCTION_AZ: 'SDRS.1810',
   QUOTA_PAIRS: 'SDRS.0306',
+  GROUP_FULL: 'SDRS.0306',
 } as const satisfies Record<CreatePairRefusal, string>
 
 /** `{"extend-replication":{"new_size":N}}`, N in GB; a fraction is cut off. */

@@ -9,8 +9,8 @@ import type { OwnershipRecord } from '#wire/site/witness.ts'
 import type { StepContext } from '../operation.ts'
 
 /**
- * The end of a group without pairs: its row goes, and the witness forgets its session, whose record is closed. A site that is silent now may
- * still have the session, and could not be told later what the witness does not know any more: it gets a chore.
+ * The end of a group without pairs: its row goes, and the witness forgets its session, whose record is closed. A site that has not
+ * said since that it has the session no more could not be told later what the witness does not know any more: it gets a chore.
  */
 export async function forgetGroup(
   tx: Transaction,
@@ -34,7 +34,9 @@ export async function forgetSession(
   const row = (await readOwnership(tx, [id])).get(id)
   if (group === undefined || row === undefined) return
   for (const site of [group.source_az, group.target_az]) {
-    if (row.epoch === 0 || agents.heard(site)) continue
+    // A site that was silent while its session was ended may be heard again by now, and still have it.
+    const gone = agents.heard(site) && agents.session(id, site) === null
+    if (row.epoch === 0 || gone) continue
     const chore = { site, command: 'session.close', request: { record: ended(row) } }
     await addChore(tx, chore, clock.wallMs())
   }

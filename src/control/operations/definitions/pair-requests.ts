@@ -10,6 +10,7 @@ import {
   groupStatus,
   insertPair,
   movePair,
+  pairsOfGroup,
   pairStatus,
   productionAz,
   readGroup,
@@ -30,6 +31,7 @@ import { fits } from '#domain/quota.ts'
 import {
   decidePair,
   GROUP_STATES_FOR_CREATE,
+  PAIRS_OF_GROUP_MAX,
   type PairFacts,
   type PairRefusal,
 } from '#domain/replication-pair.ts'
@@ -61,6 +63,7 @@ export type CreatePairRefusal =
   | 'VOLUME_NOT_AVAILABLE'
   | 'VOLUME_NOT_IN_PRODUCTION_AZ'
   | 'QUOTA_PAIRS'
+  | 'GROUP_FULL'
 
 export async function requestPair(
   services: RequestServices,
@@ -80,6 +83,9 @@ export async function requestPair(
     if (volume.az !== productionAz(group)) return refused('VOLUME_NOT_IN_PRODUCTION_AZ')
     const used = await quotaUsed(tx, project, 'replications')
     if (!fits(await quotaLimit(tx, project, 'replications'), used)) return refused('QUOTA_PAIRS')
+
+    if ((await pairsOfGroup(tx, group.id)).length >= PAIRS_OF_GROUP_MAX)
+      return refused('GROUP_FULL')
 
     const { pair, dr } = await insertNewPair(
       tx,

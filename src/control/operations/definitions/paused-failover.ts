@@ -242,7 +242,8 @@ export async function isPaused(
   if (groupForm(group) !== 'evs') return false
   const row = (await readOwnership(db, [group.id])).get(group.id)
   if (row === undefined || row.epoch === 0) return false
-  if (groupStatus(group) === 'available') return row.state === 'closed'
+  const paused = groupStatus(group) === 'available' || groupStatus(group) === 'error-updating'
+  if (paused) return row.state === 'closed'
   if (groupStatus(group) !== 'error-failing-over') return false
   return (await pairsOfGroup(db, group.id)).every((pair) => pair.in_session === 0)
 }

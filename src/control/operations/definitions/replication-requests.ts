@@ -31,6 +31,7 @@ import {
   followsGroup,
   PAIR_BUSY,
   PAIR_DELETE_FROM,
+  PAIRS_OF_GROUP_MAX,
   restingPairStatus,
 } from '#domain/replication-pair.ts'
 import { gatherPairs, type Newcomer, regroupPairs } from './consistency-groups.ts'
@@ -306,6 +307,7 @@ export type ConsistencyGroupChangeRefusal =
   | 'GROUP_NOT_PAUSED'
   | 'GROUP_BUSY_PAIRS'
   | 'PAIR_NOT_IN_GROUP'
+  | 'GROUP_FULL'
 
 /** Names are changed at once, in any settled state. Pairs come and leave while the group is paused. */
 export async function requestConsistencyGroupChange(
@@ -330,6 +332,8 @@ export async function requestConsistencyGroupChange(
       if (pairs.some((pair) => PAIR_BUSY.has(pairStatus(pair)))) return refused('GROUP_BUSY_PAIRS')
       const own = new Set(pairs.map((pair) => pair.id))
       if (change.remove.some((one) => !own.has(one))) return refused('PAIR_NOT_IN_GROUP')
+      const size = pairs.length - change.remove.length + change.add.length
+      if (size > PAIRS_OF_GROUP_MAX) return refused('GROUP_FULL')
       const newcomers = await judgeNewcomers(
         tx,
         project,

@@ -108,13 +108,16 @@ export interface RetypeVolume {
   readonly to: string
 }
 
-/** The row has the new type since the request; the site learns here what that means. A site that refuses leaves the old type. */
+/**
+ * The row has the new type since the request; the site learns here what that means. A site that refuses leaves the old type; unless the disk
+ * has become one of a pair meanwhile, whose other disk has the new one: then that stays, and is brought to the site like any limit.
+ */
 export const retypeVolume = operation<RetypeVolume>('volume.retype', {
   version: 1,
   steps: [step('limit', { act: tellLimit })],
   failed: async (tx, ctx) => {
     const row = await readVolume(tx, ctx.resourceId)
-    if (row?.volume_type !== ctx.input.to) return
+    if (row?.volume_type !== ctx.input.to || row.pair !== null) return
     const back = { volume_type: ctx.input.from }
     await updateVolume(tx, row.id, back, ctx.services.clock.wallMs())
   },
