@@ -16,7 +16,8 @@
  * (ext4: three times the bytes). The rate without that duty is shown beside it, as `plain_disk_mib_s`, with what the figure is of 90 % of it.
  *
  * The replica lies on ext4 (or whatever the temporary directory is), where each block is preserved before it is overwritten for the first time, and
- * on XFS in a loop device, where the kept copy is a reflink. The loop device's file lies on the first one: its disk is slower, and so is its bound.
+ * on XFS in a loop device, where the kept copy is a reflink. The loop device's file lies on the first one, and is written past its page cache: otherwise what the
+ * replica writes back while the copy comes lies in memory once more, and nothing of it is on the disk when the flush at the end asks for it.
  *
  * What would make it meaningless: a source that is not in the page cache (it is: the data was just written) or a real network; other processes
  * (weighed per copy, marked); both sites and the link's two ends share two cores, while disk and link are measured one at a time. */
@@ -63,7 +64,7 @@ interface Place {
 
 export async function benchResync(options: ResyncOptions): Promise<void> {
   const home = await mkdtemp(join(tmpdir(), 'holdfast-bench-'))
-  const mount = await loopMount('xfs', options.sizeMib * 4 + 1024)
+  const mount = await loopMount('xfs', options.sizeMib * 4 + 1024, 'disk')
   try {
     const lines = new Lines(options.json, machineFacts(home))
     const places: Place[] = [
