@@ -44,6 +44,8 @@ const TABLE: Record<string, Partial<Record<GroupStatus, string>>> = {
   start: {
     available: 'start',
     'error-starting': 'start',
+    // Not published: a consistency group whose update failed is as paused as before.
+    'error-updating': 'start',
     'failed-over': 'reprotect',
     'error-reprotecting': 'reprotect',
   },
