@@ -2,13 +2,7 @@ import { sleep } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
 import { FRAME_LENGTH_MAX } from '#wire/link/frame.ts'
 import type { CommandRequest } from '#wire/site/commands.ts'
-import type {
-  VerifiedMember,
-  VerifyRun,
-  VerifyState,
-  VerifyStatus,
-  VerifySummary,
-} from '#wire/site/verify.ts'
+import type { VerifiedMember, VerifyState, VerifyStatus, VerifySummary } from '#wire/site/verify.ts'
 import type { SessionCore } from './core.ts'
 import { NOT_WRITER, STALE_EPOCH, VERIFY_RUNNING } from './faults.ts'
 import type { Members, OpenMember } from './members.ts'
@@ -16,8 +10,8 @@ import { type PeerQueries, QueryFailed } from './peer-queries.ts'
 import {
   type BlockFault,
   compareAtOnce,
-  compareStep,
   type ComparedStep,
+  compareStep,
   sendBlock,
 } from './verify-compare.ts'
 import {
@@ -28,9 +22,10 @@ import {
   writeVerifyFile,
 } from './verify-file.ts'
 import { PAUSE_MS_MAX, VerifyPace } from './verify-pace.ts'
-import { blocksOf, markRepaired, withFaults } from './verify-ranges.ts'
-import type { Writer, WriterMember } from './writer.ts'
+import { blocksOf } from './verify-ranges.ts'
+import { mismatchedBytes, newRun, shown, withRepaired, withStep } from './verify-run.ts'
 import type { WriterEnd } from './writer-end.ts'
+import type { Writer, WriterMember } from './writer.ts'
 
 /* Online verification of a session: the life of a run.
  *
@@ -107,7 +102,7 @@ export class Verifying {
 
   async begin(request: CommandRequest<'session.verify'>): Promise<VerifyStatus> {
     const { core } = this.#parts
-    const { run: wanted, epoch, rate_bytes, repair } = request
+    const { run: wanted, epoch } = request
     const run = this.#file.run
     if (run !== null && run.run === wanted) return this.show()
     if (core.broken !== null) throw core.broken
@@ -117,24 +112,7 @@ export class Verifying {
     if (run !== null && ACTIVE.has(run.state)) {
       throw new Fault(VERIFY_RUNNING, doing, { run: run.run })
     }
-    this.#change({
-      run: wanted,
-      state: 'waiting',
-      reason: null,
-      repair,
-      rate_bytes,
-      started_at: core.clock.wallMs(),
-      ended_at: null,
-      total_bytes: this.#totalBytes(),
-      compared_bytes: 0,
-      rechecked_blocks: 0,
-      mismatched_bytes: 0,
-      repaired_bytes: 0,
-      ranges: [],
-      ranges_left_out: 0,
-      cursor: { member: 0, offset: 0 },
-      unrepaired: {},
-    })
+    this.#change(newRun(request, core.clock.wallMs(), this.#totalBytes()))
     await this.#save()
     this.tick()
     return this.show()
@@ -336,25 +314,17 @@ export class Verifying {
   #commit(name: string, { member, offset, length }: Step, step: ComparedStep): void {
     const run = this.#active(name)
     if (run === null) return
-    const end = offset + length
-    const volume = this.#parts.members.volumeId(member.stored)
-    const mismatched = step.faults.reduce((sum, fault) => sum + fault.length, 0)
+    const { index, stored } = member
+    const volume = this.#parts.members.volumeId(stored)
+    const mismatched = mismatchedBytes(step)
     this.#totals.compared_bytes += length
     this.#totals.rechecked_blocks += step.rechecked
     this.#totals.mismatched_blocks += step.faults.length
-    const before = run.cursor.member === member.index ? (run.unrepaired[member.index] ?? 0) : 0
-    const next: StoredRun = {
-      ...run,
-      cursor: { member: member.index, offset: end },
-      compared_bytes: run.compared_bytes + length,
-      rechecked_blocks: run.rechecked_blocks + step.rechecked,
-      mismatched_bytes: run.mismatched_bytes + mismatched,
-      unrepaired: { ...run.unrepaired, [member.index]: before + mismatched },
-      ...withFaults(run, { pair: member.stored.pair, volume }, step.faults),
-    }
+    const where = { member: index, offset, length }
+    const next = withStep(run, where, { pair: stored.pair, volume }, step)
     // Members may have joined or grown.
     this.#change({ ...next, total_bytes: Math.max(next.compared_bytes, this.#totalBytes()) })
-    if (end >= member.volume.sizeBytes) this.#memberDone(member, next)
+    if (offset + length >= member.volume.sizeBytes) this.#memberDone(member, next)
     if (mismatched > 0) {
       this.#parts.core.log.error(
         { member: member.index, offset, length, mismatched_bytes: mismatched, run: name },
@@ -447,19 +417,17 @@ export class Verifying {
       return
     }
     this.#totals.repaired_blocks++
-    const left = Math.max(0, (run.unrepaired[index] ?? 0) - block.length)
-    this.#change({
-      ...run,
-      repaired_bytes: run.repaired_bytes + block.length,
-      unrepaired: { ...run.unrepaired, [index]: left },
-      ranges: markRepaired(run.ranges, member.stored.pair, block),
-    })
+    const next = withRepaired(run, index, member.stored.pair, block)
+    this.#change(next)
     const known = this.#file.members[index]
     const memberEnded = run.cursor.member > index || run.cursor.offset >= member.volume.sizeBytes
     if (known !== undefined && memberEnded) {
       this.#file = {
         ...this.#file,
-        members: { ...this.#file.members, [index]: { ...known, mismatched_bytes: left } },
+        members: {
+          ...this.#file.members,
+          [index]: { ...known, mismatched_bytes: next.unrepaired[index] ?? 0 },
+        },
       }
     }
   }
@@ -508,11 +476,4 @@ export class Verifying {
     this.#saving = this.#saving.then(save)
     return this.#saving
   }
-}
-
-function shown(stored: StoredRun): VerifyRun {
-  const { cursor, unrepaired, ...run } = stored
-  void cursor
-  void unrepaired
-  return run
 }
