@@ -2,6 +2,7 @@ import { tmpdir } from 'node:os'
 import { parseArgs } from 'node:util'
 import { LOADS, type LoadName } from './lib/fio.ts'
 import { benchApi } from './api.ts'
+import { benchBackupLists } from './backup-lists.ts'
 import { benchDrill } from './drill.ts'
 import { benchFailover } from './failover.ts'
 import { benchLatency } from './latency.ts'
@@ -29,6 +30,7 @@ const USAGE = `npm run bench -- QUESTION [options]
   scaling        the same load on 1 to 64 volumes and on 1 to 16 groups
   servers        how long eight protected servers are away when their site is lost
   lists          the 99th percentile of lists of 1000 servers
+  backup-lists   the 95th percentile of pages of 100,000 backups
   api            reads and jobs over HTTP with 1000 groups, 10000 pairs and 50 clients at once
   drill          what a drill costs the writes of production, on this file system and on XFS
   snapshots      what taking a snapshot and preserving before-images cost the writers
@@ -74,6 +76,7 @@ else if (question === 'memory') {
 } else if (question === 'latency') await benchLatency(options)
 else if (question === 'resync') await benchResync({ ...options, sizeMib: Number(values.size) })
 else if (question === 'lists') await benchLists(options)
+else if (question === 'backup-lists') await benchBackupLists(options)
 else if (question === 'api') await benchApi(options)
 else if (question === 'drill') await benchDrill(options)
 else if (question === 'servers') await benchServers(options)

@@ -116,7 +116,7 @@ export async function startControl(
       sites: config.sites,
       destinations: config.regions.map(({ name }) => name),
       mayCopy: plane.services.regions?.mayCopy,
-      callRegion: plane.services.regions?.call,
+      otherRegions: plane.services.regions,
       agentSilenceMs: config.agentSilenceMs,
       publicUrl: url,
       version,

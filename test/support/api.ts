@@ -164,7 +164,7 @@ export class ApiLab {
       sites: SITES,
       destinations: options.regions?.names ?? [],
       mayCopy: options.regions?.mayCopy,
-      callRegion: options.regions?.call,
+      otherRegions: options.regions,
       agentSilenceMs: 1_000,
       publicUrl: 'http://127.0.0.1',
       version: '0.0.0',

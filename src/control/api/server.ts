@@ -52,7 +52,7 @@ export interface ApiDeps {
   /** Whether backups of a project may go to a project there. Left out: the copy itself finds out. */
   readonly mayCopy?: RegionClient['mayCopy'] | undefined
   /** Asks another region. Left out: there is none. */
-  readonly callRegion?: RegionClient['call'] | undefined
+  readonly otherRegions?: Pick<RegionClient, 'call'> | undefined
   readonly agentSilenceMs: number
   /** Scheme, host and port of links when a request does not tell. The scheme is always this one's. */
   readonly publicUrl: string

@@ -8,7 +8,7 @@ export interface BackupApiServices extends RequestServices {
   /** Names of the regions that backups can be copied to. */
   readonly destinations: readonly string[]
   readonly mayCopy?: RegionClient['mayCopy'] | undefined
-  readonly callRegion?: RegionClient['call'] | undefined
+  readonly otherRegions?: Pick<RegionClient, 'call'> | undefined
   /** Scheme, host and port of links when a request does not tell. */
   readonly publicUrl: string
 }

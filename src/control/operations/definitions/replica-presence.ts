@@ -18,11 +18,11 @@ export async function hasReplica(db: Queries, project: string, record: string): 
 
 /** At the source, before one backup is copied again. A region that does not answer is taken to have what it had. */
 export async function noteGoneReplicas(
-  services: BackupServices & { readonly callRegion?: RegionClient['call'] | undefined },
+  services: BackupServices & { readonly otherRegions?: Pick<RegionClient, 'call'> | undefined },
   { sourceProject, item, region }: { sourceProject: string; item: string; region: string },
 ): Promise<void> {
-  const { store, clock, callRegion } = services
-  if (callRegion === undefined) return
+  const { store, clock, otherRegions } = services
+  if (otherRegions === undefined) return
   const records = ((await recordsOf(store.db, [item])).get(item) ?? []).filter(
     (one) =>
       one.project === sourceProject &&
@@ -32,7 +32,7 @@ export async function noteGoneReplicas(
   )
   for (const { id, destination_project: project } of records) {
     try {
-      const { present } = await callRegion({
+      const { present } = await otherRegions.call({
         region,
         project,
         method: 'POST',

@@ -30,7 +30,7 @@ export interface RegionServices extends BackupServices {
     | ((region: string, source: string, destination: string) => Promise<boolean>)
     | undefined
   /** Asks another region. Left out: a copy that was made there is taken to be there. */
-  readonly callRegion?: RegionClient['call'] | undefined
+  readonly otherRegions?: Pick<RegionClient, 'call'> | undefined
 }
 
 export interface Destination {
