@@ -1,15 +1,9 @@
 import type { FlushMark } from './truth.ts'
 import type { Agent } from './agent.ts'
 import { CopyJob } from './copy.ts'
-import {
-  ALL_BLOCKS,
-  type BlockRange,
-  BLOCKS_PER_VOLUME,
-  REGIONS,
-  regionOf,
-  VOLUMES,
-  volumeOf,
-} from './site.ts'
+import { Intent } from './intent.ts'
+import { OutStream } from './out-stream.ts'
+import { ALL_BLOCKS, type BlockRange, BLOCKS_PER_VOLUME, VOLUMES, volumeOf } from './site.ts'
 import { Verify } from './verify.ts'
 
 /* The writer's hot path: intent bit, number, local write, frame; and the gate asked with a fresh clock reading before
@@ -39,23 +33,13 @@ interface Pending {
   values: number[] | null
 }
 
-interface Frame {
-  readonly sequence: number
-  readonly blocks: readonly number[]
-  readonly values: readonly number[]
-  readonly copy: boolean
-}
-
 /** Requests that wait for input or an intent bit; beyond it clients are not read any more. */
 const WAITING_MAX = 64
-const INTENT_CLEAR_MS = 4_000
-/** So many frames of the end of a frame log may still be on their way when it counts as caught up. */
-const CAUGHT_UP_FRAMES = 2
-
 export class ClientPath {
   readonly #agent: Agent
   readonly copy: CopyJob
   readonly verify: Verify
+  readonly #stream: OutStream
   #exported = false
   #plain: boolean
   #input = false
@@ -64,76 +48,48 @@ export class ClientPath {
   /** Wait for an intent bit. */
   readonly #marking = new Set<ClientIo>()
   #pending: Pending[] = []
-  /** Frames that the replica has not acknowledged; `#sentUpTo` of them are on this link. */
-  #retained: Frame[] = []
-  #streamOpen = false
-  #sentUpTo = 0
-  #flushId = 0
-  readonly #flushes = new Map<number, () => void>()
-  readonly #bitDurable = new Uint8Array(REGIONS)
-  readonly touched = new Uint8Array(REGIONS)
+  readonly #intent: Intent
   #draining = false
   #drainSent = false
-  /** Answered frames that the replica lacks are kept, up to the limit. */
-  #log = false
-  #watching = false
 
   constructor(agent: Agent) {
     this.#agent = agent
     this.copy = new CopyJob(agent, this)
     this.verify = new Verify(agent, this)
+    this.#stream = new OutStream(agent)
     this.#plain = agent.site.plain === 'standalone' && agent.session.stored.record.epoch === 0
-    this.#clearLater()
+    this.#intent = new Intent(agent, this)
   }
 
   get streamOpen(): boolean {
-    return this.#streamOpen
+    return this.#stream.open
   }
 
-  /** Everything behind this number is still here. */
   get logFrom(): number | null {
-    const { gate } = this.#agent.session
-    if (!this.#log && !gate.needsReplica) return null
-    return (this.#retained[0]?.sequence ?? gate.sequence + 1) - 1
+    return this.#stream.logFrom
   }
 
   logFrames(on: boolean): void {
-    this.#log = on
-    if (on) this.#markRetained()
+    this.#stream.logFrames(on)
   }
 
   watchCatchUp(): void {
-    this.#watching = true
-    this.#watch()
-  }
-
-  #watch(): void {
-    const { gate } = this.#agent.session
-    if (!this.#watching || gate.sequence - gate.acknowledged > CAUGHT_UP_FRAMES) return
-    this.#watching = false
-    this.#agent.feed(() => ({ kind: 'caught_up', now: this.#agent.now() }))
-  }
-
-  #markRetained(): void {
-    const { changes } = this.#agent.site
-    for (const frame of this.#retained) if (!frame.copy) changes.mark(frame.blocks)
+    this.#stream.watchCatchUp()
   }
 
   /** The intent bits of a replica were taken away. */
   clearBits(): void {
-    this.#bitDurable.fill(0)
+    this.#intent.forget()
   }
 
   renew(): void {
-    this.#log = false
-    this.#bitDurable.fill(0)
-    this.#retained = []
-    this.#streamOpen = false
+    this.#intent.forget()
+    this.#stream.renew()
   }
 
   /** Nothing is on its way. */
   get quiet(): boolean {
-    return this.#pending.length === 0 && this.#retained.length === 0
+    return this.#pending.length === 0 && this.#stream.length === 0
   }
 
   /** Volumes are served without a session. */
@@ -161,7 +117,7 @@ export class ClientPath {
     this.#draining = false
     this.#input = false
     this.copy.stop()
-    this.#retained = []
+    this.#stream.forget(false)
     this.#plain = site.plain === 'standalone'
     if (!this.#plain) return this.failAll()
     this.#agent.world.observer.begins(this.#agent)
@@ -195,34 +151,28 @@ export class ClientPath {
   /** In step with a replica without any resending (after a reconcile, or a clean stop). */
   streamIfFollowing(): void {
     const { session, link } = this.#agent
-    if (this.#streamOpen || !link.ready || session.role !== 'writer') return
+    if (this.#stream.open || !link.ready || session.role !== 'writer') return
     if (session.phase === 'following') this.openStream(session.gate.acknowledged)
   }
 
   /** From here the link carries frames, the first of them behind `after`. */
   openStream(after: number): void {
     if (!this.#agent.link.current) return
-    this.#streamOpen = true
-    this.#sentUpTo = after
-    // The replica has these, as it has said when the link opened.
-    this.#retained = this.#retained.filter((frame) => frame.sequence > after)
+    this.#stream.begin(after)
     this.#drainSent = false
     for (const one of this.#pending) one.remoteAsked = false
-    this.#sendFrames()
+    this.#stream.send()
     this.pump()
   }
 
   linkGone(): void {
-    this.#streamOpen = false
-    this.#flushes.clear()
-    this.#watching = false
+    this.#stream.gone()
     this.copy.stop()
     this.verify.stop()
   }
 
   forgetFrames(mark: boolean): void {
-    if (mark) this.#markRetained()
-    this.#retained = []
+    this.#stream.forget(mark)
   }
 
   failAll(): void {
@@ -241,7 +191,7 @@ export class ClientPath {
     if (this.#plain) return this.#plainIo(io)
     if (!this.#exported) return io.done(false)
     const { gate } = this.#agent.session
-    if (!this.#input || (gate.needsReplica && this.#retained.length > WAITING_MAX)) {
+    if (!this.#input || (gate.needsReplica && this.#stream.length > WAITING_MAX)) {
       if (this.#waiting.length >= WAITING_MAX) return io.done(false)
       this.#waiting.push(io)
       return
@@ -301,23 +251,15 @@ export class ClientPath {
   }
 
   #write(io: ClientIo): void {
-    const { site, process, world } = this.#agent
-    const missing: number[] = []
-    // The blocks of a request lie in a row, so regions come in a row too.
-    for (const block of io.blocks) {
-      const region = regionOf(block)
-      this.touched[region] = 1
-      if (this.#bitDurable[region] === 0 && missing.at(-1) !== region) missing.push(region)
-    }
+    const { world } = this.#agent
+    const missing = this.#intent.missing(io.blocks)
     if (missing.length === 0) return this.#number(io)
-    for (const region of missing) site.intent.current[region] = 1
-    if (world.plan.intentAfterTouch) this.#number(io)
-    else this.#marking.add(io)
-    process.after(world.syncMs(site), () => {
-      site.intent.syncDone(missing)
-      for (const region of missing) {
-        if (site.intent.current[region] === 1) this.#bitDurable[region] = 1
-      }
+    if (world.plan.intentAfterTouch) {
+      this.#intent.set(missing, () => undefined)
+      return this.#number(io)
+    }
+    this.#marking.add(io)
+    this.#intent.set(missing, () => {
       if (this.#marking.delete(io)) this.submit(io)
     })
   }
@@ -332,7 +274,7 @@ export class ClientPath {
     this.copy.touched(io.blocks)
     site.run = { bootId: site.host.bootId, sequence }
     const one = this.#add(io, sequence, number)
-    this.#frame({
+    this.#stream.add({
       sequence,
       blocks: io.blocks,
       values: io.blocks.map(() => number),
@@ -345,41 +287,13 @@ export class ClientPath {
     this.pump()
   }
 
-  #frame(frame: Frame): void {
-    const { session, world } = this.#agent
-    if (!session.linked && !session.gate.needsReplica && !this.#log) {
-      this.#retained = []
-      return
-    }
-    this.#retained.push(frame)
-    if (this.#log && !session.gate.needsReplica && this.#retained.length > world.logFrames) {
-      world.coverage.count('frame log dropped')
-      this.#log = false
-      if (!this.#streamOpen) this.#retained = []
-      this.#agent.feed(() => ({ kind: 'log_dropped', now: this.#agent.now() }))
-    }
-    if (world.plan.logHole && this.#log && !this.#streamOpen && this.#retained.length === 9) {
-      this.#retained.splice(4, 1)
-    }
-    this.#sendFrames()
-  }
-
   /** A copy's blocks travel as a numbered frame, in their place between the clients' writes. */
   copyFrame(blocks: readonly number[], values: readonly number[]): number {
     const { session, site } = this.#agent
     const sequence = session.gate.next()
     site.run = { bootId: site.host.bootId, sequence }
-    this.#frame({ sequence, blocks, values, copy: true })
+    this.#stream.add({ sequence, blocks, values, copy: true })
     return sequence
-  }
-
-  #sendFrames(): void {
-    if (!this.#streamOpen) return
-    for (const frame of this.#retained) {
-      if (frame.sequence <= this.#sentUpTo) continue
-      this.#sentUpTo = frame.sequence
-      this.#agent.link.send({ t: 'frame', ...frame })
-    }
   }
 
   #syncFor(one: Pending): void {
@@ -403,13 +317,8 @@ export class ClientPath {
     one.io.done(false)
   }
 
-  /** The replica makes durable what was sent so far, then `done`. False while no stream is open. */
   remoteFlush(range: BlockRange, done: () => void): boolean {
-    if (!this.#streamOpen) return false
-    const id = ++this.#flushId
-    this.#flushes.set(id, done)
-    this.#agent.link.send({ t: 'flush', id, range })
-    return true
+    return this.#stream.flush(range, done)
   }
 
   #askRemote(one: Pending): void {
@@ -421,20 +330,16 @@ export class ClientPath {
   }
 
   flushed(id: number): void {
-    const done = this.#flushes.get(id)
-    this.#flushes.delete(id)
-    done?.()
+    this.#stream.flushed(id)
   }
 
   applied(sequence: number): void {
     const { session } = this.#agent
-    if (!this.#streamOpen || sequence > session.gate.sequence) return
+    if (!this.#stream.open || sequence > session.gate.sequence) return
     session.gate.acknowledge(sequence)
-    const kept = this.#retained.findIndex((frame) => frame.sequence > sequence)
-    if (kept < 0) this.#retained = []
-    else if (kept > 0) this.#retained.splice(0, kept)
+    this.#stream.acknowledged(sequence)
     this.copy.applied(session.gate.acknowledged)
-    this.#watch()
+    this.#stream.watch()
     this.#takeWaiting()
     this.pump()
   }
@@ -484,7 +389,7 @@ export class ClientPath {
 
   #drainStep(): void {
     const { process, site, world } = this.#agent
-    if (this.#drainSent || !this.quiet || !this.#streamOpen) return
+    if (this.#drainSent || !this.quiet || !this.#stream.open) return
     let left = 2
     const done = () => {
       if (--left === 0 && this.#draining && this.quiet) {
@@ -496,45 +401,6 @@ export class ClientPath {
     const mark = site.disk.syncMark()
     process.after(world.syncMs(site), () => {
       if (site.failed) return
-      site.disk.syncDone(mark)
-      done()
-    })
-  }
-
-  /** Every few seconds, in sync: both sides durable, then the bits of regions that were not touched since are cleared. */
-  #clearLater(): void {
-    this.#agent.process.after(INTENT_CLEAR_MS, () => {
-      this.#clear()
-      this.#clearLater()
-    })
-  }
-
-  #clear(): void {
-    const { session, site, process, world } = this.#agent
-    if (session.role !== 'writer' || session.phase !== 'following' || !this.#streamOpen) return
-    if (site.failed) return
-    const candidates: number[] = []
-    for (let region = 0; region < REGIONS; region++) {
-      if (this.#bitDurable[region] === 1) candidates.push(region)
-    }
-    if (candidates.length === 0) return
-    this.touched.fill(0)
-    let left = 2
-    const epoch = session.stored.record.epoch
-    const done = () => {
-      if (--left > 0) return
-      if (session.phase !== 'following' || session.stored.record.epoch !== epoch) return
-      world.coverage.count('intent cleared')
-      for (const region of candidates) {
-        if (this.touched[region] === 1) continue
-        site.intent.current[region] = 0
-        this.#bitDurable[region] = 0
-      }
-      if (world.random.chance(0.5)) site.intent.syncDone(candidates)
-    }
-    if (!this.remoteFlush(ALL_BLOCKS, done)) return
-    const mark = site.disk.syncMark()
-    process.after(world.syncMs(site), () => {
       site.disk.syncDone(mark)
       done()
     })
