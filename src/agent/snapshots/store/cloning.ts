@@ -1,6 +1,10 @@
+import { open as openPath } from 'node:fs/promises'
+import { cannotClone } from '#base/system/clone.ts'
 import { type Clock, sleep } from '#base/clock.ts'
 import type { NewVolumeData } from '#agent/volumes/volume-store.ts'
 import type { CloneProgress, SnapshotView } from '../snapshots.ts'
+import type { Entry } from './entry.ts'
+import type { StoredVolume } from './record.ts'
 
 export interface CloneOptions {
   readonly owner?: string
@@ -23,7 +27,7 @@ const ZEROES = Buffer.alloc(STEP_BYTES)
 const EXTENTS_COUNT = 1024
 
 /** Copies what is data; holes, and data that is nothing but zeroes, stay holes. */
-export async function fillByCopy(
+async function fillByCopy(
   view: SnapshotView,
   data: NewVolumeData,
   { onProgress, signal, gentle }: CloneOptions,
@@ -58,5 +62,32 @@ export async function fillByCopy(
       at = end
     }
     onProgress?.({ copiedBytes: at, totalBytes })
+  }
+}
+
+/** By sharing the space of the clone where there is one and the file system can, else by copying. `open`: a view of the volume in the snapshot. */
+export async function fillFromSnapshot(
+  entry: Entry,
+  { volume, sizeBytes, kind }: StoredVolume,
+  open: () => Promise<SnapshotView>,
+  data: NewVolumeData,
+  options: CloneOptions,
+): Promise<void> {
+  if (kind === 'reflink') {
+    const file = await openPath(entry.dataPath(volume), 'r')
+    try {
+      await data.cloneFrom(file.fd, (await file.stat()).size === sizeBytes ? 0 : sizeBytes)
+      return
+    } catch (error) {
+      if (!cannotClone(error)) throw error
+    } finally {
+      await file.close()
+    }
+  }
+  const view = await open()
+  try {
+    await fillByCopy(view, data, options)
+  } finally {
+    await view.close()
   }
 }

@@ -7,6 +7,7 @@ import type { StoreDisk } from './disk.ts'
 import type { Entry } from './entry.ts'
 import { encodeMapHeader, MAP_HEADER_BYTES, MAP_RECORD_BYTES, type MapRecord } from './map-log.ts'
 import type { StoredVolume } from './record.ts'
+import type { SnapshotGuard } from './snapshot-guard.ts'
 
 /* Sealing: of a snapshot stay some ranges, as a sparse file and a map of them.
  *
@@ -130,4 +131,14 @@ export async function trim(disk: StoreDisk, entry: Entry): Promise<void> {
     }
     await rm(entry.imagePaths(volume).map, { force: true })
   }
+}
+
+/** Runs `work` while no batch of any of the guards runs. */
+export async function inTurnOfAll<T>(
+  guards: readonly SnapshotGuard[],
+  work: () => Promise<T>,
+): Promise<T> {
+  const [first, ...rest] = guards
+  if (first === undefined) return await work()
+  return await first.exclusively(() => inTurnOfAll(rest, work))
 }

@@ -1,18 +1,12 @@
-import { openSync } from 'node:fs'
-import { open } from 'node:fs/promises'
-import { join } from 'node:path'
 import { assert } from '#base/assert.ts'
-import { cannotClone } from '#base/system/clone.ts'
 import type { Clock } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
-import { hasCode, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
+import { hasCode, writeFileWhole } from '#base/system/files.ts'
 import { type FileRanges, systemFileRanges } from '#base/system/libc.ts'
-import { FileVolume } from '#agent/volumes/file/file-volume.ts'
 import { VOLUME_CLOSED, VOLUME_FAILED, VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
-import type { VolumeStore } from '#agent/volumes/volume-store.ts'
+import type { VolumeFiller, VolumeStore } from '#agent/volumes/volume-store.ts'
 import {
-  SNAPSHOT_BROKEN,
   SNAPSHOT_EXISTS,
   SNAPSHOT_FAILED,
   SNAPSHOT_LIMIT,
@@ -21,8 +15,7 @@ import {
   VOLUME_HAS_SNAPSHOTS,
 } from '../faults.ts'
 import type { Range, Snapshot, Snapshots, SnapshotView, TakeSnapshot } from '../snapshots.ts'
-import { BeforeImage } from './before-image.ts'
-import { type CloneOptions, fillByCopy } from './cloning.ts'
+import { type CloneOptions, fillFromSnapshot } from './cloning.ts'
 import {
   abandonSnapshot,
   findSnapshots,
@@ -32,14 +25,15 @@ import {
   unpublishSnapshot,
 } from './directories.ts'
 import type { StoreDisk } from './disk.ts'
-import { Entry } from './entry.ts'
+import type { Entry } from './entry.ts'
+import { Following } from './following.ts'
 import { Guards } from './guards.ts'
-import { imageView } from './image-view.ts'
+import { loadEntry, openImages } from './loading.ts'
 import { flushAhead } from './moment.ts'
-import { decodeSnapshot, encodeSnapshot, type StoredSnapshot, type StoredVolume } from './record.ts'
-import { keepOf, trim, writeKept } from './sealing.ts'
+import { openView, type ViewParts } from './reading.ts'
+import { encodeSnapshot } from './record.ts'
+import { inTurnOfAll, keepOf, trim, writeKept } from './sealing.ts'
 import { SettingBack } from './setting-back.ts'
-import { refusalOf, type SnapshotGuard } from './snapshot-guard.ts'
 import { systemDisk } from './system-disk.ts'
 import { type Held, Taking } from './taking.ts'
 
@@ -95,13 +89,14 @@ class SnapshotStore implements Snapshots {
   readonly #reserveBytes: number
   readonly #flushAhead: boolean
   readonly #onEnded: (id: string) => void
-  readonly #ranges: FileRanges
   readonly #disk: StoreDisk
   readonly #guards: Guards
   readonly #entries = new Map<string, Entry>()
   /** Being taken, by id. */
   readonly #taking = new Map<string, { request: TakeSnapshot; done: Promise<Snapshot> }>()
+  readonly #following: Following
   readonly #settingBack: SettingBack
+  readonly #views: ViewParts
   /** Gates are closed, and turns taken, by one at a time. */
   #stopping: Promise<unknown> = Promise.resolve()
   #clones: boolean | undefined
@@ -114,19 +109,31 @@ class SnapshotStore implements Snapshots {
     this.#reserveBytes = options.reserveBytes ?? RESERVE_BYTES
     this.#flushAhead = options.flushAhead ?? true
     this.#onEnded = options.onEnded ?? (() => undefined)
-    this.#ranges = options.ranges ?? systemFileRanges()
-    this.#disk = options.disk ?? systemDisk(this.#ranges)
+    const ranges = options.ranges ?? systemFileRanges()
+    this.#disk = options.disk ?? systemDisk(ranges)
     this.#guards = new Guards(
       options.volumes,
       () => this.#clock.bootMs(),
       () => this.#volumes.freeBytes(),
     )
+    this.#following = new Following({
+      guards: this.#guards,
+      log: this.#log,
+      reserveBytes: this.#reserveBytes,
+      onEnded: this.#onEnded,
+      isListed: (entry) => this.#entries.get(entry.id) === entry,
+    })
+    this.#views = {
+      ranges,
+      log: this.#log,
+      liveVolume: (volume) => this.#guards.get(volume)?.volume ?? null,
+    }
     this.#settingBack = new SettingBack({
       guards: this.#guards,
       log: this.#log,
       aloneStopping: (work) => this.#aloneStopping(work),
-      persist: (entry, change) => this.#persist(entry, change),
-      follow: (entry, held, image) => this.#follow(entry, held, image),
+      persist: (entry, change) => this.#following.persist(entry, change),
+      follow: (entry, held, image) => this.#following.follow(entry, held, image),
     })
   }
 
@@ -134,14 +141,14 @@ class SnapshotStore implements Snapshots {
 
   async recover(): Promise<void> {
     for (const id of await findSnapshots(this.#directory)) {
-      const entry = await this.#load(id)
+      const entry = await loadEntry(this.#directory, id, this.#log)
       this.#entries.set(id, entry)
       try {
-        await this.#openImages(entry)
+        await openImages(entry, this.#disk, this.#volumes)
         if (entry.stored.state === 'ready') await this.#followAll(entry)
       } catch (error) {
         // Volumes that are half set back are worse than a snapshot that is not whole: these wait for the repeat, which fails as well.
-        if (entry.stored.state !== 'rolling_back') this.#failed(entry, String(error))
+        if (entry.stored.state !== 'rolling_back') this.#following.failed(entry, String(error))
         else this.#log.error({ snapshot: id, err: error }, 'a snapshot cannot be read')
       }
     }
@@ -168,58 +175,10 @@ class SnapshotStore implements Snapshots {
     })
   }
 
-  async #load(id: string): Promise<Entry> {
-    const directory = join(this.#directory, id)
-    const text = (await readTextIfPresent(join(directory, 'snapshot.json'))) ?? ''
-    const decoded = decodeSnapshot(text)
-    if (!('problem' in decoded) && decoded.id === id) return new Entry(directory, decoded)
-    const reason = 'problem' in decoded ? decoded.problem : `it is the record of ${decoded.id}`
-    this.#log.error({ snapshot: id, reason }, 'the record of a snapshot is damaged')
-    return new Entry(directory, {
-      id,
-      purpose: 'user',
-      state: 'failed',
-      reason: `its record is damaged: ${reason}`,
-      takenMs: 0,
-      stallMs: 0,
-      volumes: [],
-    })
-  }
-
-  async #openImages(entry: Entry): Promise<void> {
-    const { stored } = entry
-    if (stored.state === 'failed') return
-    for (const { volume, kind } of stored.volumes) {
-      if (!entry.isSealed && kind === 'reflink') continue
-      const found = await this.#openImage(entry, volume)
-      if (found instanceof BeforeImage) {
-        entry.images.set(volume, found)
-        continue
-      }
-      throw new Error(`volume ${volume}: ${found.problem}`)
-    }
-  }
-
-  async #openImage(
-    entry: Entry,
-    volume: string,
-  ): Promise<BeforeImage | { readonly problem: string }> {
-    if (!entry.isSealed && this.#volumes.record(volume) === undefined) {
-      return { problem: 'the volume is gone' }
-    }
-    try {
-      return entry.isSealed
-        ? await BeforeImage.open(this.#disk, entry.keptPaths(volume), 'sealed')
-        : await BeforeImage.open(this.#disk, entry.imagePaths(volume), 'following')
-    } catch (error) {
-      return { problem: String(error) }
-    }
-  }
-
   async #followAll(entry: Entry): Promise<void> {
     for (const [volume, image] of entry.images) {
       const guard = await this.#guards.hold(volume)
-      this.#follow(entry, { volume, guard }, image)
+      this.#following.follow(entry, { volume, guard }, image)
       this.#guards.release(volume)
     }
   }
@@ -260,60 +219,7 @@ class SnapshotStore implements Snapshots {
   }
 
   open(id: string, volume: string): Promise<SnapshotView> {
-    return Promise.resolve().then(() => this.#open(id, volume))
-  }
-
-  #open(id: string, volume: string): SnapshotView {
-    const entry = this.#entry(id)
-    const stored = entry.volume(volume)
-    const sealed = entry.isSealed
-    const refusal = () => entry.refusal(sealed)
-    const now = refusal()
-    if (now !== undefined) throw now
-    const image = entry.images.get(volume)
-    if (image !== undefined) {
-      const live = sealed ? null : (this.#guards.get(volume)?.volume ?? null)
-      assert(sealed || live !== null, 'a snapshot that follows its volume has it open')
-      return imageView({ image, live, refusal })
-    }
-    return this.#openClone(entry, stored, refusal)
-  }
-
-  #openClone(
-    entry: Entry,
-    { volume, sizeBytes }: StoredVolume,
-    refusal: () => Error | undefined,
-  ): SnapshotView {
-    const path = entry.dataPath(volume)
-    const clone = new FileVolume({
-      id: path,
-      fd: openSync(path, 'r'),
-      sizeBytes,
-      failed: undefined,
-      ranges: this.#ranges,
-      onFailed: (reason) => this.#log.error({ path, reason }, 'a clone cannot be read'),
-    })
-    entry.views.add(clone)
-    const checked = async <T>(work: () => Promise<T>): Promise<T> => {
-      const before = refusal()
-      if (before !== undefined) throw before
-      const result = await work()
-      const after = refusal()
-      if (after !== undefined) throw after
-      return result
-    }
-    return {
-      sizeBytes,
-      readCached: (buf, bufOffset, length, offset) =>
-        refusal() === undefined && clone.readCached(buf, bufOffset, length, offset),
-      read: (buf, bufOffset, length, offset) =>
-        checked(() => clone.read(buf, bufOffset, length, offset)),
-      extents: (offset, length, countMax) => checked(() => clone.extents(offset, length, countMax)),
-      close: async () => {
-        entry.views.delete(clone)
-        await clone.close()
-      },
-    }
+    return Promise.resolve().then(() => openView(this.#entry(id), volume, this.#views))
   }
 
   #entry(id: string): Entry {
@@ -392,7 +298,7 @@ class SnapshotStore implements Snapshots {
       held,
       disk: this.#disk,
       wallMs: () => this.#clock.wallMs(),
-      follow: (entry, one, image) => this.#follow(entry, one, image),
+      follow: (entry, one, image) => this.#following.follow(entry, one, image),
       onCannotClone: () => {
         this.#clones = false
         this.#log.warn({ snapshot: id }, 'volumes cannot be cloned here after all')
@@ -438,79 +344,7 @@ class SnapshotStore implements Snapshots {
       return
     }
     entry.gone = true
-    await this.#closeImages(entry)
-  }
-
-  async #closeImages(entry: Entry): Promise<void> {
-    for (const [volume, image] of entry.images) {
-      const guard = this.#guards.get(volume)
-      guard?.unfollow(image)
-      if (guard === undefined) await image.close()
-      else await guard.exclusively(() => image.close())
-      this.#guards.tidy(volume)
-    }
-  }
-
-  // -- following ------------------------------------------------------------------------------------------------------
-
-  #follow(entry: Entry, { guard }: Held, image: BeforeImage): void {
-    guard.follow({
-      image,
-      reserveBytes: entry.stored.purpose === 'kept' ? 0 : this.#reserveBytes,
-      // What a kept copy holds besides what was changed goes with it; a snapshot of a user tells from it what was changed.
-      ahead: entry.stored.purpose === 'kept',
-      lost: (error) => this.#lost(entry, image, error),
-    })
-  }
-
-  async #lost(entry: Entry, image: BeforeImage, error: Error): Promise<Error | null> {
-    if (entry.gone || entry.isSealed) return null
-    const { id, purpose, state } = entry.stored
-    // One that volumes are being set back to is needed until that is done.
-    if ((purpose === 'kept' && state !== 'failed') || state === 'rolling_back') {
-      this.#log.error({ snapshot: id, err: error }, 'a block cannot be preserved, not written')
-      return refusalOf(error, id)
-    }
-    try {
-      await image.markFailed()
-    } catch (cause) {
-      return new Fault(SNAPSHOT_BROKEN, `giving up snapshot ${id}`, { snapshot: id }, cause)
-    }
-    this.#failed(entry, `a block could not be preserved: ${error.message}`)
-    return null
-  }
-
-  /** Its mark is durable, or it is being loaded. */
-  #failed(entry: Entry, reason: string): void {
-    const { id, state } = entry.stored
-    if (state === 'failed') return
-    entry.stored = { ...entry.stored, state: 'failed', reason }
-    this.#log.error({ snapshot: id, reason }, 'snapshot failed')
-    this.#onEnded(id)
-    this.#unfollow(entry)
-    // What follows saves space and tells the reason after a restart; the mark alone is enough for what matters.
-    void entry.inTurn(async () => {
-      try {
-        for (const image of entry.images.values()) await image.empty()
-        if (this.#entries.get(id) === entry) await this.#persist(entry, {})
-      } catch (error) {
-        this.#log.warn({ snapshot: id, err: error }, 'a failed snapshot still takes its space')
-      }
-    })
-  }
-
-  #unfollow(entry: Entry): void {
-    for (const [volume, image] of entry.images) {
-      this.#guards.get(volume)?.unfollow(image)
-      this.#guards.tidy(volume)
-    }
-  }
-
-  async #persist(entry: Entry, change: Partial<StoredSnapshot>): Promise<void> {
-    const next = { ...entry.stored, ...change }
-    await writeFileWhole(entry.recordPath, encodeSnapshot(next), 0o600)
-    // It may have failed while this was written; the mark in its map counts.
-    if (entry.stored.state !== 'failed') entry.stored = next
+    await this.#following.closeImages(entry)
   }
 
   #aloneStopping<T>(work: () => Promise<T>): Promise<T> {
@@ -532,7 +366,7 @@ class SnapshotStore implements Snapshots {
       entry.gone = true
       this.#entries.delete(id)
       this.#onEnded(id)
-      await this.#closeImages(entry)
+      await this.#following.closeImages(entry)
       await entry.closeViews()
       await removeRest(this.#directory, id)
     })
@@ -583,10 +417,10 @@ class SnapshotStore implements Snapshots {
   /** No batch runs meanwhile, so what is written down is what was preserved up to the step in which it stops following. */
   async #beginSealing(entry: Entry): Promise<void> {
     await syncDirectory(entry.directory)
-    await this.#persist(entry, { state: 'sealing' })
+    await this.#following.persist(entry, { state: 'sealing' })
     if (entry.stored.state === 'failed') throw new Fault(SNAPSHOT_FAILED, `sealing ${entry.id}`)
     this.#onEnded(entry.id)
-    this.#unfollow(entry)
+    this.#following.unfollow(entry)
   }
 
   async #writeKept(
@@ -604,9 +438,9 @@ class SnapshotStore implements Snapshots {
     await entry.closeViews()
     for (const image of entry.images.values()) await image.close()
     entry.images.clear()
-    await this.#openImages(entry)
+    await openImages(entry, this.#disk, this.#volumes)
     await trim(this.#disk, entry)
-    await this.#persist(entry, { state: 'sealed' })
+    await this.#following.persist(entry, { state: 'sealed' })
   }
 
   // -- clone ----------------------------------------------------------------------------------------------------------
@@ -619,39 +453,13 @@ class SnapshotStore implements Snapshots {
   ): Promise<void> {
     const entry = this.#entry(id)
     entry.assertWhole('cloning')
-    const { sizeBytes, kind } = entry.volume(volume)
+    const stored = entry.volume(volume)
     const serving = { mode: 'standby', reason: `clone of snapshot ${id}` } as const
     const { owner = this.#volumes.record(volume)?.owner ?? '' } = options
-    await this.#volumes.create(newVolume, sizeBytes, serving, owner, async (data) => {
-      if (kind === 'reflink') {
-        const file = await open(entry.dataPath(volume), 'r')
-        try {
-          await data.cloneFrom(file.fd, (await file.stat()).size === sizeBytes ? 0 : sizeBytes)
-          return
-        } catch (error) {
-          if (!cannotClone(error)) throw error
-        } finally {
-          await file.close()
-        }
-      }
-      const view = await this.open(id, volume)
-      try {
-        await fillByCopy(view, data, options)
-      } finally {
-        await view.close()
-      }
-    })
+    const open = () => this.open(id, volume)
+    const fill: VolumeFiller = (data) => fillFromSnapshot(entry, stored, open, data, options)
+    await this.#volumes.create(newVolume, stored.sizeBytes, serving, owner, fill)
   }
-}
-
-/** Runs `work` while no batch of any of the guards runs. */
-async function inTurnOfAll<T>(
-  guards: readonly SnapshotGuard[],
-  work: () => Promise<T>,
-): Promise<T> {
-  const [first, ...rest] = guards
-  if (first === undefined) return await work()
-  return await first.exclusively(() => inTurnOfAll(rest, work))
 }
 
 const sameNames = (a: readonly string[], b: readonly string[]): boolean =>
