@@ -364,3 +364,80 @@ test('a group whose update failed is as paused as before: it is synced, or fails
     assert.equal(row.status, status)
   }
 })
+
+test('one disk of a pair that replicates is changed through no door, and is the same afterwards', async () => {
+  const group = groupRow(project, { status: 'protected', name: 'doors' })
+  const pair = pairRow(group, 1, { in_session: 1, status: 'protected' })
+  const volumes = disksOfPairs(group, [pair])
+  const { source_volume: production, target_volume: dr } = pair
+  const snapshot = newId()
+  await insertRows(lab.store, { protection_groups: [group], replication_pairs: [pair], volumes })
+  await lab.store.write((tx) =>
+    tx
+      .insertInto('snapshots')
+      .values({
+        id: snapshot,
+        project,
+        name: 's',
+        description: null,
+        metadata: '{}',
+        size_gb: 1,
+        group_id: null,
+        site: 'az1',
+        volumes: JSON.stringify([production]),
+        status: 'available',
+        facts: null,
+        failure_detail: null,
+        created_at: 1,
+        updated_at: 1,
+      })
+      .execute(),
+  )
+  const send = async (method: 'POST' | 'DELETE', path: string, body: unknown) => {
+    const url = path.replace('{project}', project)
+    const given = body === undefined ? {} : { body }
+    return await lab.call({ method, url, headers: { 'x-auth-token': token }, ...given })
+  }
+  const state = async () => [
+    await lab.store.db.selectFrom('volumes').selectAll().orderBy('id').execute(),
+    await lab.store.db.selectFrom('snapshots').selectAll().execute(),
+  ]
+  const before = await state()
+  const extend = { 'os-extend': { new_size: 100 } }
+  const retype = { 'os-retype': { new_type: 'ESSD' } }
+  const attach = { 'os-attach': { instance_uuid: newId(), mountpoint: '/dev/vdb' } }
+  for (const volume of [production, dr]) {
+    const doors: [string, unknown][] = [
+      ...['/v2', '/v3'].flatMap((version): [string, unknown][] => {
+        const path = `${version}/{project}/volumes/${volume}`
+        const readOnly = { 'os-update_readonly_flag': { readonly: true } }
+        return [
+          [path, undefined],
+          [`${path}/action`, extend],
+          [`${path}/action`, retype],
+          [`${path}/action`, readOnly],
+          ...(volume === dr
+            ? ([
+                [`${path}/action`, attach],
+                [`${path}/action`, { 'os-reserve': {} }],
+              ] as const)
+            : []),
+        ] as [string, unknown][]
+      }),
+      [`/v2/{project}/volumes/${volume}/retype`, retype],
+      ...['/v2', '/v2.1'].flatMap((version): [string, unknown][] => [
+        [`${version}/{project}/cloudvolumes/${volume}`, undefined],
+        [`${version}/{project}/cloudvolumes/${volume}/action`, extend],
+      ]),
+    ]
+    for (const [path, body] of doors) {
+      const reply = await send(body === undefined ? 'DELETE' : 'POST', path, body)
+      const found = [reply.status, reply.body?.error?.code]
+      assert.deepEqual(found, [400, 'EVS.2089'], `${path} ${JSON.stringify(body)}: ${reply.text}`)
+    }
+  }
+  const rollback = `/v2/{project}/cloudsnapshots/${snapshot}/rollback`
+  const refused = await send('POST', rollback, { rollback: { volume_id: production } })
+  assert.deepEqual([refused.status, refused.body?.error?.code], [400, 'EVS.2089'])
+  assert.deepEqual(await state(), before)
+})

@@ -30,7 +30,7 @@ function isFree(volume: VolumeRow): boolean {
 }
 
 /** False: it is the copy at the site that is not production. A guest could do nothing with it. */
-async function isWritable(tx: Transaction, { az, pair: id }: VolumeRow): Promise<boolean> {
+export async function isWritable(tx: Transaction, { az, pair: id }: VolumeRow): Promise<boolean> {
   const pair = id === null ? undefined : await readPair(tx, id)
   const group = pair === undefined ? undefined : await readGroup(tx, pair.group_id)
   return group === undefined || productionAz(group) === az

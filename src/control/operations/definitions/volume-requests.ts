@@ -19,6 +19,7 @@ import { fits } from '#domain/quota.ts'
 import { decideVolume, type VolumeRefusal } from '#domain/volume.ts'
 import { mayRetype } from '#domain/volume-type.ts'
 import { type Outcome, type RequestServices, refused } from './requests.ts'
+import { isWritable } from './server-volumes.ts'
 import { deleteVolume, extendVolume, limitVolume, retypeVolume } from './volumes.ts'
 
 export const VOLUME_RESOURCE = 'volume'
@@ -223,6 +224,7 @@ export async function reserveVolume(
   return await services.store.write(async (tx) => {
     const volume = await findVolume(tx, project, id)
     if (volume === undefined) return refused('VOLUME_UNKNOWN')
+    if (kind === 'reserve' && !(await isWritable(tx, volume))) return refused('VOLUME_PAIRED')
     const decision = decideVolume(volumeFacts(volume), { kind })
     if (!decision.ok) return decision
     if (kind === 'unreserve' && (await isInServer(tx, id))) return refused('VOLUME_ATTACH_STATE')
@@ -246,6 +248,8 @@ export async function attachVolume(
   return await store.write(async (tx) => {
     const volume = await findVolume(tx, project, id)
     if (volume === undefined) return refused('VOLUME_UNKNOWN')
+    // Nobody can open the DR disk of a pair.
+    if (!(await isWritable(tx, volume))) return refused('VOLUME_PAIRED')
     const decision = decideVolume(volumeFacts(volume), { kind: 'attach' })
     if (!decision.ok) return decision
     // Our own servers get disks from their own requests, which tell the guest.
