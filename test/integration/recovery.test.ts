@@ -11,6 +11,8 @@ import {
 } from '#control/operations/definitions/automatic-requests.ts'
 import type { PlanDocument } from '#control/operations/definitions/plan-format.ts'
 import { preflightReport } from '#control/operations/definitions/preflight-report.ts'
+import { requestGroupCommand } from '#control/operations/definitions/group-requests.ts'
+import { GROUP_RESOURCE, stopGroup } from '#control/operations/definitions/groups.ts'
 import {
   requestRecovery,
   requestRunCommand,
@@ -20,7 +22,8 @@ import {
 } from '#control/operations/definitions/recovery-requests.ts'
 import type { RequestServices } from '#control/operations/definitions/requests.ts'
 import { requestPower } from '#control/operations/definitions/server-requests.ts'
-import { readGroup } from '#control/resources/groups.ts'
+import { moveGroup, movePair, pairsOfGroup, readGroup } from '#control/resources/groups.ts'
+import { moveInstance } from '#control/resources/instances.ts'
 import { readServer } from '#control/resources/servers.ts'
 import type { GroupAction } from '#domain/forecast.ts'
 import type { ProbeRequest } from '#wire/site/probes.ts'
@@ -259,6 +262,32 @@ test('what cannot be foretold is done all the same', async () => {
   const [start] = await operations.list({ resourceId: group, limit: 1 })
   assert.deepEqual([start?.status, start?.entities['forecast_ms']], ['succeeded', undefined])
   await kindOfFailovers('group.reprotect', 'group.failover', '{}')
+})
+
+test('a group that is stopped on its way into another one stays reserved until it is there', async () => {
+  const { store, operations } = region.plane
+  const stopped = await store.write(async (tx) => {
+    const now = Date.now()
+    await moveGroup(tx, group, 'stopping', now)
+    for (const pair of await pairsOfGroup(tx, group)) await movePair(tx, pair.id, 'stopping', now)
+    for (const { id } of instances.values()) await moveInstance(tx, id, 'stopping', now)
+    return await operations.submit(tx, stopGroup, {
+      project: PROJECT,
+      resourceType: GROUP_RESOURCE,
+      resourceId: group,
+      input: { reserved: true },
+    })
+  })
+  assert.equal((await operations.waitFor(stopped)).status, 'succeeded')
+  assert.equal((await readGroup(store.db, group))?.status, 'updating')
+  // What somebody else could begin with it now would find it gone in the midst.
+  for (const command of [{ kind: 'start' }, { kind: 'delete' }] as const) {
+    const asked = await requestGroupCommand(services(), PROJECT, group, command)
+    assert.equal(asked.ok ? null : asked.refusal, 'GROUP_STATE')
+  }
+  await store.write((tx) => moveGroup(tx, group, 'available', Date.now()))
+  await region.act(group, 'start-server-group')
+  for (const { id } of instances.values()) await inSync(id)
 })
 
 test('after a reversal a server that is not ready stops the others, or pauses them, and an operator goes on or gives up', async () => {
