@@ -1,7 +1,14 @@
 import { freezesFirst } from '#domain/failover.ts'
-import type { OwnershipAnswer, OwnershipRequest } from '#domain/ownership.ts'
+import type { OwnershipAnswer } from '#domain/ownership.ts'
 import type { OwnershipRecord } from '#wire/site/witness.ts'
-import type { AgentCommand, CommandAnswer } from './agent.ts'
+import {
+  type Operation,
+  type Result,
+  RETRY_MS,
+  type Step,
+  Steps,
+  wireRecord,
+} from './operator-steps.ts'
 import type { Random } from './random.ts'
 import type { Site } from './site.ts'
 import { Violation } from './truth.ts'
@@ -11,14 +18,6 @@ import type { World } from './world.ts'
  * when the control plane dies, the step that was under way is begun again with the same attempt id. One operation at a
  * time; each ends, in success or in a refusal that changed nothing.
  */
-
-type Step =
-  | { readonly to: 'witness'; readonly request: OwnershipRequest }
-  | { readonly to: 'agent'; readonly site: Site; readonly command: AgentCommand }
-  | { readonly to: 'sleep'; readonly ms: number }
-
-type Result = OwnershipAnswer | CommandAnswer | null
-type Operation = Generator<Step, string, Result>
 
 /** `tell`: what the control plane does when a report shows an older epoch than its record: it sends the record again. */
 export type OperationName =
@@ -36,21 +35,17 @@ export type OperationName =
 
 const STEP_TIMEOUT_MS = 4_000
 const HOLD_MS = 5_000
-const RETRY_MS = 500
-const LEASE_ASKS_MAX = 4
 
 export class Operator {
   readonly #world: World
   readonly #random: Random
+  readonly #do: Steps
   #operation: Operation | null = null
   #name: OperationName | null = null
   #startedMs = 0
   #step: Step | null = null
   /** Raised with every step begun, so that late answers to an earlier try are ignored. */
   #try = 0
-  #count = 0
-  /** Steps of the operation that began last, as docs and code of the control plane name them. */
-  readonly steps: string[] = []
   /** The last operation that was begun, and how it ended. */
   last: OperationName | null = null
   result = ''
@@ -58,12 +53,24 @@ export class Operator {
   tells = 0
   /** A failover is being decided or carried out. */
   deciding = false
-  /** The chaos is over: what an operator may give up then, it keeps trying. */
-  patient = false
 
   constructor(world: World) {
     this.#world = world
     this.#random = world.random.fork()
+    this.#do = new Steps(world, this.#random)
+  }
+
+  /** Of the operation that began last. */
+  get steps(): readonly string[] {
+    return this.#do.names
+  }
+
+  get patient(): boolean {
+    return this.#do.patient
+  }
+
+  set patient(patient: boolean) {
+    this.#do.patient = patient
   }
 
   get busy(): OperationName | null {
@@ -89,12 +96,11 @@ export class Operator {
       verify: () => this.#verify(),
       rebuild: () => this.#rebuild(),
     }
-    this.#count++
+    this.#do.begin()
     this.#name = name
     this.last = name
     this.#startedMs = this.#world.timeline.nowMs
     this.#world.log(() => `operation ${name} begins`)
-    this.steps.length = 0
     this.deciding = false
     this.#operation = operations[name]()
     this.#advance(null)
@@ -172,96 +178,39 @@ export class Operator {
     else this.#world.command(step.site, step.command, settle)
   }
 
-  // -- steps ----------------------------------------------------------------------------------------------------------
-
-  get #record() {
-    return this.#world.witness.stored
-  }
-
-  /** Of the history that the control plane acts on. */
-  get #mark(): string {
-    return this.#world.witness.mark
-  }
-
-  #attempt(step: string): string {
-    return `operation-${this.#count}-${step}`
-  }
-
-  /** A step of src/control/operations/definitions begins; steps.test.ts compares the order. */
-  #enter(step: string): void {
-    this.steps.push(step)
-  }
-
-  *#pause(ms: number): Generator<Step, void, Result> {
-    yield { to: 'sleep', ms }
-  }
-
-  /** Asks until there is an answer that is not a request to wait. */
-  *#witness(request: OwnershipRequest): Generator<Step, OwnershipAnswer, Result> {
-    // A writer that lives and goes on renewing its lease is not taken over from: then the refusal stands.
-    let patience = LEASE_ASKS_MAX
-    for (;;) {
-      const answer = (yield { to: 'witness', request }) as OwnershipAnswer | null
-      const wait = answer?.ok === false && answer.retryAfterMs !== null
-      if (answer !== null && (!wait || --patience === 0)) return answer
-      yield* this.#pause(answer?.ok === false ? (answer.retryAfterMs ?? RETRY_MS) : RETRY_MS)
-    }
-  }
-
-  *#agent(site: Site, command: AgentCommand): Generator<Step, CommandAnswer | null, Result> {
-    return (yield { to: 'agent', site, command }) as CommandAnswer | null
-  }
-
-  /**
-   * Sends `record` until the agent has taken it, or is beyond it. `mayGiveUp`: an operation that was cancelled, or ran
-   * into its deadline, leaves the agent to find out by itself.
-   */
-  *#openAt(
-    site: Site,
-    record: OwnershipRecord,
-    force: boolean,
-    mayGiveUp = false,
-    gaveUp = false,
-  ): Generator<Step, string, Result> {
-    for (;;) {
-      const answer = yield* this.#agent(site, { kind: 'open', record, force, gaveUp })
-      if (answer !== null) return answer.ok ? 'ok' : answer.code
-      if (mayGiveUp && !this.patient && this.#random.chance(0.15)) return 'given up'
-      yield* this.#pause(RETRY_MS)
-    }
-  }
+  // -- operations -----------------------------------------------------------------------------------------------------
 
   *#tell(): Operation {
-    const record = wireRecord(this.#record)
+    const record = wireRecord(this.#do.record)
     for (const site of this.#world.sites) {
-      const shown = yield* this.#agent(site, { kind: 'show' })
+      const shown = yield* this.#do.agent(site, { kind: 'show' })
       if (shown === null || shown.status.epoch >= record.epoch) continue
       if (record.state === 'closed') {
-        yield* this.#agent(site, { kind: 'close', record, mark: this.#mark })
+        yield* this.#do.agent(site, { kind: 'close', record, mark: this.#do.mark })
         continue
       }
-      const told = yield* this.#agent(site, { kind: 'open', record, force: false })
+      const told = yield* this.#do.agent(site, { kind: 'open', record, force: false })
       if (told?.code !== 'NOT_CONSISTENT' || record.state === 'in_sync') continue
       this.world.observer.allowLoss(site.name)
-      yield* this.#agent(site, { kind: 'open', record, force: true })
+      yield* this.#do.agent(site, { kind: 'open', record, force: true })
     }
     return 'ok'
   }
 
   *#open(): Operation {
     const failed = this.world.sites.find((site) => site.failed)
-    if (failed?.name === this.#record.writer) return 'writer failed'
+    if (failed?.name === this.#do.record.writer) return 'writer failed'
     if (failed !== undefined) {
       // As long as the old session is known there, its disk is its copy.
       if (failed.epoch.value.record.state !== 'closed') yield* this.#tell()
       if (failed.epoch.value.record.state !== 'closed') return 'failed disk'
       this.world.observer.replaceDisk(failed)
     }
-    const { writer, replica, epoch } = this.#record
-    const attempt = this.#attempt('open')
+    const { writer, replica, epoch } = this.#do.record
+    const attempt = this.#do.attempt('open')
     const again = epoch === 0 ? this.world.arbitration : {}
-    this.#enter('open_record')
-    const answer = yield* this.#witness({
+    this.#do.enter('open_record')
+    const answer = yield* this.#do.witness({
       kind: 'open',
       epoch,
       attempt,
@@ -272,212 +221,214 @@ export class Operator {
     if (!answer.ok) return answer.refusal
     const record = wireRecord(answer.record)
     const { world, other } = this.#sides(writer)
-    this.#enter('open_replica')
-    yield* this.#openAt(other, record, false)
-    this.#enter('open_writer')
-    return yield* this.#openAt(world.site(writer), record, false)
+    this.#do.enter('open_replica')
+    yield* this.#do.openAt(other, record, false)
+    this.#do.enter('open_writer')
+    return yield* this.#do.openAt(world.site(writer), record, false)
   }
 
   *#reprotect(): Operation {
-    const { epoch } = this.#record
-    this.#enter('reprotect_record')
-    const answer = yield* this.#witness({
+    const { epoch } = this.#do.record
+    this.#do.enter('reprotect_record')
+    const answer = yield* this.#do.witness({
       kind: 'reprotect',
       epoch,
-      attempt: this.#attempt('reprotect'),
+      attempt: this.#do.attempt('reprotect'),
     })
     if (!answer.ok) return answer.refusal
     const record = wireRecord(answer.record)
     const { here, other } = this.#sides(record.writer)
-    this.#enter('open_replica')
-    yield* this.#openAt(other, record, false, true)
-    this.#enter('open_writer')
-    return yield* this.#openAt(here, record, false, true)
+    this.#do.enter('open_replica')
+    yield* this.#do.openAt(other, record, false, true)
+    this.#do.enter('open_writer')
+    return yield* this.#do.openAt(here, record, false, true)
   }
 
   *#close(): Operation {
-    const { epoch, state, writer } = this.#record
+    const { epoch, state, writer } = this.#do.record
     // In sync and the writer silent: stopping would give up the only copy that can be started.
     const production = this.#world.site(writer)
-    const shown = yield* this.#agent(production, { kind: 'show' })
+    const shown = yield* this.#do.agent(production, { kind: 'show' })
     if (shown === null && state === 'in_sync') return 'writer silent'
     // What it has is worth nothing: it is failed over from.
     if (production.failed) return 'writer failed'
     production.failing = false
-    this.#enter('close_record')
-    const answer = yield* this.#witness({ kind: 'close', epoch, attempt: this.#attempt('close') })
+    this.#do.enter('close_record')
+    const answer = yield* this.#do.witness({
+      kind: 'close',
+      epoch,
+      attempt: this.#do.attempt('close'),
+    })
     if (!answer.ok) return answer.refusal
     const record = wireRecord(answer.record)
     const { here, other } = this.#sides(record.writer)
     for (const site of [here, other]) {
-      this.#enter(site === here ? 'close_production' : 'close_dr')
+      this.#do.enter(site === here ? 'close_production' : 'close_dr')
       for (;;) {
-        const closed = yield* this.#agent(site, { kind: 'close', record, mark: this.#mark })
+        const closed = yield* this.#do.agent(site, { kind: 'close', record, mark: this.#do.mark })
         // An agent that waits for the old writer's silence cannot end yet.
         if (closed !== null && closed.code !== 'NOT_YET') break
         // A silent site does not hold up an end; it is told when it is heard again.
         if (closed === null && !this.patient && this.#random.chance(0.15)) break
-        yield* this.#pause(RETRY_MS)
+        yield* this.#do.pause(RETRY_MS)
       }
     }
     return 'ok'
   }
 
   *#reverse(): Operation {
-    const { writer, epoch } = this.#record
+    const { writer, epoch } = this.#do.record
     const { here, other } = this.#sides(writer)
     other.failing = false
-    this.#enter('hold')
-    const held = yield* this.#agent(here, { kind: 'hold', epoch, holdMs: HOLD_MS })
+    this.#do.enter('hold')
+    const held = yield* this.#do.agent(here, { kind: 'hold', epoch, holdMs: HOLD_MS })
     if (held === null || !held.ok) return held === null ? 'unreachable' : held.code
     for (let left = 20; ; left--) {
-      const shown = yield* this.#agent(here, { kind: 'show' })
+      const shown = yield* this.#do.agent(here, { kind: 'show' })
       if (shown?.status.drained === true) break
       if (shown === null || shown.status.phase !== 'draining' || left === 0) {
-        yield* this.#agent(here, { kind: 'release' })
+        yield* this.#do.agent(here, { kind: 'release' })
         return 'not drained'
       }
-      yield* this.#pause(100)
+      yield* this.#do.pause(100)
     }
-    this.#enter('reverse_record')
-    const answer = yield* this.#witness({
+    this.#do.enter('reverse_record')
+    const answer = yield* this.#do.witness({
       kind: 'reverse',
       epoch,
-      attempt: this.#attempt('reverse'),
+      attempt: this.#do.attempt('reverse'),
     })
     if (!answer.ok) {
-      yield* this.#agent(here, { kind: 'release' })
+      yield* this.#do.agent(here, { kind: 'release' })
       return answer.refusal
     }
     const record = wireRecord(answer.record)
-    this.#enter('open_replica')
-    yield* this.#openAt(here, record, false, true)
-    this.#enter('open_writer')
-    yield* this.#openAt(other, record, false, true)
+    this.#do.enter('open_replica')
+    yield* this.#do.openAt(here, record, false, true)
+    this.#do.enter('open_writer')
+    yield* this.#do.openAt(other, record, false, true)
     return 'ok'
   }
 
   /** Nobody is to write until it is decided who is to. */
   *#freeze(): Operation {
-    const { epoch, writer } = this.#record
-    const answer = yield* this.#witness({
+    const { epoch, writer } = this.#do.record
+    const answer = yield* this.#do.witness({
       kind: 'freeze',
       epoch,
-      attempt: this.#attempt('freeze'),
+      attempt: this.#do.attempt('freeze'),
     })
     if (!answer.ok) return answer.refusal
     const record = wireRecord(answer.record)
     const { here, other } = this.#sides(writer)
     for (const site of [here, other]) {
       if (this.#random.chance(0.8)) {
-        yield* this.#agent(site, { kind: 'open', record, force: false })
+        yield* this.#do.agent(site, { kind: 'open', record, force: false })
       }
     }
     return 'ok'
   }
 
   *#thaw(): Operation {
-    const { epoch, writer } = this.#record
-    const answer = yield* this.#witness({ kind: 'thaw', epoch, attempt: this.#attempt('thaw') })
+    const { epoch, writer } = this.#do.record
+    const answer = yield* this.#do.witness({
+      kind: 'thaw',
+      epoch,
+      attempt: this.#do.attempt('thaw'),
+    })
     if (!answer.ok) return answer.refusal
-    return yield* this.#openAsWriter(this.world.site(writer), wireRecord(answer.record))
-  }
-
-  /** A writer that was made so by force may not have heard of it before the record moved on. */
-  *#openAsWriter(site: Site, record: OwnershipRecord): Generator<Step, string, Result> {
-    const told = yield* this.#openAt(site, record, false, true)
-    if (told !== 'NOT_CONSISTENT') return told
-    this.world.observer.allowLoss(site.name)
-    return yield* this.#openAt(site, record, true, true)
+    return yield* this.#do.openAsWriter(this.world.site(writer), wireRecord(answer.record))
   }
 
   *#verify(): Operation {
-    const answer = yield* this.#agent(this.world.site(this.#record.writer), { kind: 'verify' })
+    const answer = yield* this.#do.agent(this.world.site(this.#do.record.writer), {
+      kind: 'verify',
+    })
     return answer === null ? 'goes on' : answer.ok ? 'ok' : answer.code
   }
 
   /** The failed copy at the replica is begun anew while the session goes on. */
   *#rebuild(): Operation {
-    const { replica, epoch } = this.#record
+    const { replica, epoch } = this.#do.record
     const site = this.world.site(replica)
     if (!site.failed) return 'nothing to rebuild'
-    const answer = yield* this.#agent(site, { kind: 'rebuild', epoch })
+    const answer = yield* this.#do.agent(site, { kind: 'rebuild', epoch })
     return answer === null ? 'unreachable' : answer.ok ? 'ok' : answer.code
   }
 
   *#arbitrate(): Operation {
-    const { writer, replica } = this.#record
+    const { writer, replica } = this.#do.record
     const mode = this.#random.chance(0.5) ? 'static-priority' : 'witness'
     const preferred = this.#random.chance(0.7) ? writer : replica
     const { here } = this.#sides(writer)
-    const answer = yield* this.#agent(here, { kind: 'arbitrate', mode, preferred })
+    const answer = yield* this.#do.agent(here, { kind: 'arbitrate', mode, preferred })
     return answer === null ? 'unreachable' : answer.ok ? 'ok' : answer.code
   }
 
   *#failover(): Operation {
     const { world } = this
-    const { writer, state: found } = this.#record
+    const { writer, state: found } = this.#do.record
     const { here, other } = this.#sides(writer)
-    this.#enter('choose_members')
-    const shown = yield* this.#agent(other, { kind: 'show' })
+    this.#do.enter('choose_members')
+    const shown = yield* this.#do.agent(other, { kind: 'show' })
     if (shown === null) return 'unreachable'
     // What was never copied in full is fragments.
     if (!shown.status.joined) return 'DR_SIDE_EMPTY'
     if (shown.status.failed) return 'DR_SIDE_FAILED'
 
-    this.#enter('freeze_record')
-    const from = world.stateBefore(this.#record)
+    this.#do.enter('freeze_record')
+    const from = world.stateBefore(this.#do.record)
     const wasInSync = from === 'in_sync'
     // Out of sync an operator gives something up on purpose; in sync some are just as impatient.
     const force = !wasInSync || this.#random.chance(0.2)
     // The witness's rules allow it without as well: then the lease alone ends the old writer.
     const direct = !wasInSync && this.#random.chance(0.4) && !this.patient
-    const mustFreeze = !direct && freezesFirst(this.#record, other.name, force)
-    let frozenEpoch = found === 'frozen' ? this.#record.epoch : 0
+    const mustFreeze = !direct && freezesFirst(this.#do.record, other.name, force)
+    let frozenEpoch = found === 'frozen' ? this.#do.record.epoch : 0
     if (mustFreeze && !force) {
-      const said = yield* this.#agent(here, { kind: 'show' })
+      const said = yield* this.#do.agent(here, { kind: 'show' })
       if (said?.status.unwitnessed !== false || !said.status.linked) return 'PREFERRED_MAY_RUN'
     }
     if (mustFreeze || (found === 'in_sync' && this.#random.chance(0.5))) {
-      const { epoch } = this.#record
-      const attempt = this.#attempt('freeze')
-      const frozen = yield* this.#witness({ kind: 'freeze', epoch, attempt })
+      const { epoch } = this.#do.record
+      const attempt = this.#do.attempt('freeze')
+      const frozen = yield* this.#do.witness({ kind: 'freeze', epoch, attempt })
       if (!frozen.ok) return frozen.refusal
       frozenEpoch = frozen.record.epoch
     }
 
-    this.#enter('ask_consent')
+    this.#do.enter('ask_consent')
     let consentEpoch = 0
-    if (this.#record.state === 'frozen') {
-      const told = wireRecord(this.#record)
-      const answer = yield* this.#agent(here, { kind: 'open', record: told, force: false })
+    if (this.#do.record.state === 'frozen') {
+      const told = wireRecord(this.#do.record)
+      const answer = yield* this.#do.agent(here, { kind: 'open', record: told, force: false })
       if (answer?.status.epoch === told.epoch && answer.status.state === 'frozen') {
         consentEpoch = told.epoch
         world.coverage.count('failover by consent')
       }
     }
 
-    this.#enter('failover_record')
-    const again = yield* this.#agent(other, { kind: 'show' })
+    this.#do.enter('failover_record')
+    const again = yield* this.#do.agent(other, { kind: 'show' })
     // Two failures at once are more than is promised: from here on this disk is needed.
     this.deciding = true
     other.failing = false
     // As is one that fails between its answer and the decision.
     if (again?.status.failed === true || other.failed) {
-      if (this.#record.state === 'frozen') yield* this.#thaw()
+      if (this.#do.record.state === 'frozen') yield* this.#thaw()
       world.coverage.count('failover refused late')
       return 'DR_SIDE_FAILED'
     }
     let decided: OwnershipRecord | null = null
     let lacksNothing = false
     for (let tries = 3; decided === null; tries--) {
-      const { epoch, state } = this.#record
-      if (this.#record.writer !== writer) return 'overtaken'
+      const { epoch, state } = this.#do.record
+      if (this.#do.record.writer !== writer) return 'overtaken'
       // It went on alone since, or was thawed: nobody has consented to this epoch.
-      const again = !direct && freezesFirst(this.#record, other.name, force)
-      const attempt = this.#attempt(`failover-${tries}`)
+      const again = !direct && freezesFirst(this.#do.record, other.name, force)
+      const attempt = this.#do.attempt(`failover-${tries}`)
       lacksNothing = state === 'in_sync' || (wasInSync && frozenEpoch === epoch)
-      const answer: OwnershipAnswer = yield* this.#witness(
+      const answer: OwnershipAnswer = yield* this.#do.witness(
         again
           ? { kind: 'freeze', epoch, attempt }
           : {
@@ -498,27 +449,28 @@ export class Operator {
         if (answer.refusal === 'LEASE_HELD' || answer.refusal === 'WITNESS_WAITING') {
           return answer.refusal
         }
-        if (this.#record.state === 'frozen') yield* this.#thaw()
+        if (this.#do.record.state === 'frozen') yield* this.#thaw()
         if (answer.refusal === 'PREFERRED_MAY_RUN' || tries <= 0) return answer.refusal
       }
     }
 
-    this.#enter('open_dr')
+    this.#do.enter('open_dr')
     const record = decided
     const consent = consentEpoch > 0 && consentEpoch + 1 === record.epoch
-    const told = yield* this.#openAt(other, record, force && !lacksNothing, false, consent)
+    const told = yield* this.#do.openAt(other, record, force && !lacksNothing, false, consent)
     if (told === 'NOT_CONSISTENT') {
       const stored = other.epoch.value
       if (world.observer.wasPowerLost(other)) world.observer.allowLoss(other.name)
       else if (lacksNothing && !stored.divergent) {
         throw new Violation(`promise 1: ${other.name} is in sync, but refuses a failover`)
       }
-      yield* this.#openAt(other, record, true)
+      yield* this.#do.openAt(other, record, true)
     }
 
-    this.#enter('tell_old_writer')
+    this.#do.enter('tell_old_writer')
     // It is told when it can be reached; otherwise it finds out by itself.
-    if (this.#random.chance(0.7)) yield* this.#agent(here, { kind: 'open', record, force: false })
+    if (this.#random.chance(0.7))
+      yield* this.#do.agent(here, { kind: 'open', record, force: false })
     return 'ok'
   }
 
@@ -542,9 +494,4 @@ export class Operator {
     const here = world.site(writer)
     return { world, here, other: world.peerOf(here) }
   }
-}
-
-function wireRecord(record: OwnershipAnswer['record']): OwnershipRecord {
-  const { session, epoch, state, writer, replica, mode, preferred } = record
-  return { session, epoch, state, writer, replica, mode, preferred }
 }
