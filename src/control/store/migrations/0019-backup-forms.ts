@@ -1,3 +1,4 @@
+import { sql } from 'kysely'
 import type { Migration } from './migration.ts'
 
 /**
@@ -23,6 +24,9 @@ export const backupForms: Migration = {
         .columns([...columns])
         .execute()
     }
+    // As the list of backups spells the moment, which is missing while one is being made.
+    await sql`create index checkpoint_items_by_moment
+      on checkpoint_items (project, coalesce(taken_at, 0), id)`.execute(db)
   },
 }
 
@@ -35,4 +39,11 @@ const INDEXES: readonly (readonly [name: string, table: string, columns: readonl
   ['checkpoint_items_of_source', 'checkpoint_items', ['source_policy', 'resource']],
   // Counts and sums of quotas are read from the index.
   ['checkpoint_items_sizes', 'checkpoint_items', ['project', 'size_mb']],
+  // With the order of the list, or the list of everything would be looked through for a few.
+  [
+    'checkpoint_items_of_checkpoint',
+    'checkpoint_items',
+    ['project', 'checkpoint', 'created_at', 'id'],
+  ],
+  ['checkpoint_items_by_change', 'checkpoint_items', ['project', 'updated_at', 'id']],
 ]
