@@ -208,6 +208,14 @@ async function teardownOf(
   }
 }
 
+/** The site has nothing of it: also of what was removed with its answer lost. */
+async function forget(tx: Transaction, ctx: Context): Promise<void> {
+  const disks = await drillDisks(tx, ctx.resourceId)
+  await recordRemoved(tx, ctx, null)
+  await recordDeleted(tx, ctx, { gone: disks.map(({ volume }) => volume), reasons: [] })
+  await deleteDrillRows(tx, ctx.resourceId)
+}
+
 export const deleteDrill = operation<EndDrill>('drill.delete', {
   version: 2,
   steps: [
@@ -243,7 +251,7 @@ export const deleteDrill = operation<EndDrill>('drill.delete', {
         const drill = await theDrill(tx, ctx.resourceId)
         const teardown = await teardownOf(tx, ctx, null)
         await writeReport(tx, ctx.services, { drill, stage: 'ended', failure: null, teardown })
-        if (teardown.verdict === 'clean') return await deleteDrillRows(tx, drill.id)
+        if (teardown.verdict === 'clean') return await forget(tx, ctx)
         const change = { failure_detail: teardown.reasons.join('; ').slice(0, 500), forced_at: now }
         await moveDrill(tx, drill.id, 'error-deleting', change, now)
       },
