@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { openFetched } from '#vault/chunks/open-fetched.ts'
 import { createPool, type ThreadPool } from '#vault/chunks/pool.ts'
 import type { Fetched } from '#vault/chunks/chunk-source.ts'
 import { readResult, STORED } from '#vault/chunks/thread-protocol.ts'
@@ -40,25 +41,10 @@ export function stronger(blockBytes: number, naming: DataKey, threads: number): 
   })
   return {
     blocksMax: pool.blocksPerBatch,
-    async again(entries, lengths, { pieces, items }) {
+    async again(entries, lengths, fetched) {
       const batch = await pool.acquire()
       try {
-        const keys = [...new Set(items.map((item) => item.key))]
-        const damaged = await pool.open(batch, {
-          pieces,
-          keys,
-          hash: false,
-          items: items.map((item) => ({
-            id: (entries[item.entry] as Entry).id,
-            key: keys.indexOf(item.key),
-            flags: item.flags,
-            piece: item.piece,
-            offset: item.offset,
-            length: item.length,
-            block: item.entry,
-          })),
-        })
-        const bad = new Set(damaged.map((number) => items[number]?.entry))
+        const bad = new Set(await openFetched(pool, batch, entries, fetched))
         await pool.seal(batch, lengths)
         return entries.map(({ id }, i) => {
           const result = readResult(batch.results, i)

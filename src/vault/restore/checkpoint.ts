@@ -5,6 +5,7 @@ import {
   damagedChunk,
   type Fetched,
 } from '../chunks/chunk-source.ts'
+import { openFetched } from '../chunks/open-fetched.ts'
 import { type Batch, createPool, type ThreadPool } from '../chunks/pool.ts'
 import { CHECKPOINT_UNKNOWN } from '../faults.ts'
 import type { Entry } from '../format/entry.ts'
@@ -247,24 +248,9 @@ async function restoreBatch(
     bad.add(i)
     options.damaged(fault, ...clip((blocks[i] as BatchOfBlocks).block, 1))
   }
-  const { pieces, items } = await fetchOrTell(source, blocks, options.damaged !== undefined, tell)
-  const keys = [...new Set(items.map(({ key }) => key))]
-  const damaged = await pool.open(batch, {
-    pieces,
-    keys,
-    hash: false,
-    items: items.map((item) => ({
-      id: (blocks[item.entry] as BatchOfBlocks).entry.id,
-      key: keys.indexOf(item.key),
-      flags: item.flags,
-      piece: item.piece,
-      offset: item.offset,
-      length: item.length,
-      block: item.entry,
-    })),
-  })
-  for (const number of damaged) {
-    const i = (items[number] as (typeof items)[number]).entry
+  const fetched = await fetchOrTell(source, blocks, options.damaged !== undefined, tell)
+  const entries = blocks.map(({ entry }) => entry)
+  for (const i of await openFetched(pool, batch, entries, fetched)) {
     tell(i, damagedChunk(source.locate((blocks[i] as BatchOfBlocks).entry)))
   }
   // Blocks that are neighbours in the volume are neighbours in the batch.
