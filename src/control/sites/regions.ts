@@ -21,7 +21,7 @@ export interface RegionClient {
    * has named one: the list beside the credentials says who may send where; without one, everybody may, to each project that the account
    * may work in. Faults: REGION_UNKNOWN, REGION_CREDENTIALS.
    */
-  mayCopy(region: string, source: string, destination: string): Promise<boolean>
+  readonly mayCopy: (region: string, source: string, destination: string) => Promise<boolean>
   close(): Promise<void>
 }
 
