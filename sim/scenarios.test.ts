@@ -1,6 +1,7 @@
 /** Short named stories in the simulated world, each a mistake that was made once. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { OwnershipRequest } from '#domain/ownership.ts'
 import { calmWorld } from './calm-world.ts'
 
 test('a group that is stopped right after a failover is not served at two sites', () => {
@@ -87,6 +88,34 @@ test('production dies in the resync after a stop and a start: the other site goe
     assert.equal(world.coverage.counts.get('went back to what was left'), 1)
     // The observer compares block by block when the copy is set back.
     until('az2 serves', () => agent?.status().answering === true)
+  }
+})
+
+test('a lease lives on through a stop and a start, and through a freeze and a thaw: nobody takes over before it has ended', () => {
+  for (const changes of [
+    ['close', 'open'],
+    ['freeze', 'thaw'],
+  ] as const) {
+    const { world, until, isolate } = calmWorld(9)
+    const { witness, timeline } = world
+    const writer = world.agentAt(world.site('az1'))
+    isolate('az1', ['az2'])
+    until('alone', () => writer?.status().phase === 'alone' && writer.status().answering)
+    isolate('az1', ['witness'])
+    let attempt = 0
+    const decide = (request: object): boolean => {
+      let ok: boolean | null = null
+      const { epoch } = witness.stored
+      const named = { epoch, attempt: `attempt-${++attempt}`, writer: 'az1', replica: 'az2' }
+      witness.serve({ ...named, ...request } as OwnershipRequest, (answer) => (ok = answer.ok))
+      until('decided', () => ok !== null)
+      return ok === true
+    }
+    for (const kind of changes) assert.ok(decide({ kind }), kind)
+    assert.ok(writer?.status().answering, 'it has heard of nothing')
+    until('a failover', () => decide({ kind: 'failover', force: true, consent: false }))
+    assert.equal(writer?.status().answering, false)
+    timeline.runUntil(timeline.nowMs + 10_000)
   }
 })
 
