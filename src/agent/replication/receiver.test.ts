@@ -225,6 +225,30 @@ describe('the receiver', () => {
     assert.equal(volume.prepared, 1, 'the last flush came at once')
   })
 
+  test('a question about bytes that the volume does not have is answered, and asks nothing of it', async (t) => {
+    const { writer, answers } = await world(t)
+    writer.write(
+      Buffer.concat([
+        frame(FRAME.CHECKSUM, 0, 1, 5, SIZE, BLOCK),
+        frame(FRAME.CHECKSUM, FLAG.AT_ONCE, 1, 6, SIZE - 1, BLOCK),
+        frame(FRAME.FETCH, 0, 1, 7, SIZE - BLOCK + 512, BLOCK),
+      ]),
+    )
+    await until(() => answers.length === 3)
+    assert.deepEqual(answers, [
+      { type: ACK.CHECKSUMS, status: STATUS.BEYOND_END, number: 5 },
+      { type: ACK.CHECKSUMS, status: STATUS.BEYOND_END, number: 6 },
+      { type: ACK.BLOCK, status: STATUS.BEYOND_END, number: 7 },
+    ])
+  })
+
+  test('zeroes in the middle of a write in parts end the link, and nothing of either is applied', async (t) => {
+    const { writer, gate, closed } = await world(t)
+    writer.write(Buffer.concat([write(1, FLAG.MORE), frame(FRAME.ZERO, 0, 1, 2, 0, BLOCK)]))
+    assert.match(await closed, /middle of a write in parts/)
+    assert.equal(gate.sequence, 0)
+  })
+
   test('what a snapshot has no room to preserve is not applied', async (t) => {
     const { volume, writer, answers, closed, ended, gate } = await world(t)
     volume.guarded = Promise.reject(new Fault(VOLUME_NO_SPACE, 'preserving'))

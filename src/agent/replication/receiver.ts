@@ -221,6 +221,12 @@ export class Receiver {
     return offset + length > volume.sizeBytes ? null : volume.guard(offset, length)
   }
 
+  /** The writer's volume may have been extended, or be another one. */
+  #isBeyond({ volume: index, offset, length }: FrameHeader): boolean {
+    const volume = this.#parts.volume(index)
+    return volume !== undefined && volume !== 'removed' && offset + length > volume.sizeBytes
+  }
+
   /** Holds the stream up until `wait` is over; what is behind the frame is announced meanwhile. */
   #preserve(wait: Promise<void>): void {
     this.#blocked = true
@@ -289,10 +295,14 @@ export class Receiver {
     }
     const volume = this.#parts.volume(header.volume)
     if (volume === undefined) return STATUS.UNKNOWN_MEMBER
-    if (volume !== 'removed' && offset + length > volume.sizeBytes) return STATUS.BEYOND_END
+    if (this.#isBeyond(header)) return STATUS.BEYOND_END
     const more = (flags & FLAG.MORE) !== 0
     try {
       if (type === FRAME.ZERO) {
+        if (this.#pending.length > 0) {
+          this.#close('zeroes came in the middle of a write in parts')
+          return STATUS.OK
+        }
         if (volume !== 'removed' && length > 0) {
           volume.zeroSync(offset, length, (flags & FLAG.MAY_UNMAP) !== 0)
         }
@@ -351,12 +361,14 @@ export class Receiver {
           return undefined
         })
       case FRAME.CHECKSUM:
+        if (this.#isBeyond(header)) return this.#send(ack(ACK.CHECKSUMS, STATUS.BEYOND_END, id))
         return this.#answer(ACK.CHECKSUMS, id, index, (volume) =>
           (header.flags & FLAG.AT_ONCE) !== 0 && length <= BLOCK_BYTES
             ? checksumAtOnce(volume, offset, length)
             : checksumsOf(volume, offset, length),
         )
       case FRAME.FETCH:
+        if (this.#isBeyond(header)) return this.#send(ack(ACK.BLOCK, STATUS.BEYOND_END, id))
         return this.#answer(ACK.BLOCK, id, index, async (volume) => {
           const data = Buffer.allocUnsafe(length)
           await volume.read(data, 0, length, offset)
