@@ -471,7 +471,11 @@ test('a drill follows the recovery plan, copies a disk that two servers share on
 
 test('what was asked nothing has proved nothing', async () => {
   const outcome = await requestDrill(services(), {
-    ...{ project: PROJECT, user: 'u', group, name: 'blind', vpc: null },
+    project: PROJECT,
+    user: 'u',
+    group,
+    name: 'blind',
+    vpc: null,
     options: { probes: { '*': [] }, timeoutMs: 1_000, plan: 'ignore' },
     schedule: null,
     autoDelete: false,
@@ -582,9 +586,8 @@ test('the preflight of a drill says what its request says', async () => {
     const report = await preflightReport({ ...services(), witness }, row, 'drill', statements)
     const wanted = { project: PROJECT, user: 'u', group, name: 'tried', vpc }
     const options = { probes: {}, timeoutMs: 1_000 }
-    const outcome = await requestDrill(services(), {
-      ...{ ...wanted, options, schedule: null, autoDelete: false },
-    })
+    const rest = { options, schedule: null, autoDelete: false }
+    const outcome = await requestDrill(services(), { ...wanted, ...rest })
     if (outcome.ok) {
       await region.plane.operations.waitFor(outcome.operation)
       await end(outcome.drill.id)

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { sleep } from '#base/clock.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { pickPorts } from '#base/system/ports.ts'
-import { PROJECT } from '../../support/region-parts.ts'
+import { PROJECT, type RegionControlOptions } from '../../support/region-parts.ts'
 
 const CONTROL = join(import.meta.dirname, 'control.ts')
 
@@ -17,6 +17,9 @@ export interface Answer {
   readonly body: any
 }
 
+/** What the control plane serves and knows beyond what a region of tests has. */
+type Also = Pick<RegionControlOptions, 'backups' | 'more'>
+
 export class Lives {
   readonly #directory: string
   /** File with the points at which it was killed, a line each. */
@@ -24,6 +27,7 @@ export class Lives {
   readonly internalPort: number
   readonly #apiPort: number
   readonly #only: RegExp
+  readonly #also: Also
   /** How often it was started. */
   count = 0
   #child: ChildProcess | undefined
@@ -32,18 +36,25 @@ export class Lives {
   #complaint = ''
   #keeper: Promise<void> = Promise.resolve()
 
-  private constructor(directory: string, internalPort: number, apiPort: number, only: RegExp) {
+  private constructor(
+    directory: string,
+    internalPort: number,
+    apiPort: number,
+    only: RegExp,
+    also: Also,
+  ) {
     this.#directory = directory
     this.#only = only
+    this.#also = also
     this.visited = join(directory, 'visited')
     this.internalPort = internalPort
     this.#apiPort = apiPort
   }
 
   /** The directory has certificates already. `only`: of the points at which it dies. */
-  static async begin(directory: string, only = /./): Promise<Lives> {
+  static async begin(directory: string, only = /./, also: Also = {}): Promise<Lives> {
     const [internal = 0, api = 0] = await pickPorts('127.0.0.1', 2)
-    const lives = new Lives(directory, internal, api, only)
+    const lives = new Lives(directory, internal, api, only, also)
     await writeFile(lives.visited, '')
     lives.#keeper = lives.#keepAlive()
     return lives
@@ -64,6 +75,7 @@ export class Lives {
       apiPort: this.#apiPort,
       visited: this.visited,
       only: this.#only.source,
+      also: this.#also,
     }
     return spawn(
       process.execPath,
@@ -146,7 +158,8 @@ export class Lives {
       if (answer !== null && answer.status < 300) return true
       if (answer !== null && answer.status >= 500) return null
       // A control plane that has just started says so as long as it has heard nobody.
-      if (/^Nothing is heard/.test(answer?.body?.error?.message ?? '')) return null
+      const said: unknown = answer?.body?.error?.message
+      if (typeof said === 'string' && said.startsWith('Nothing is heard')) return null
       const known = await accepted()
       if (known === true) return true
       assert.ok(answer === null || known === null, `${method} ${path}: ${JSON.stringify(answer)}`)
