@@ -190,6 +190,10 @@ describe('the session of a writer', () => {
     const side = following()
     const effects = side.handle({ kind: 'hold', epoch: 2, holdMs: 500 })
     assert.deepEqual(kinds(effects), ['persist', 'input', 'drain'])
+    const last = side.session.gate.next()
+    side.handle({ kind: 'drained' })
+    assert.equal(side.session.drained, false, 'the replica lacks a write')
+    side.session.gate.acknowledge(last)
     side.handle({ kind: 'drained' })
     assert.equal(side.session.drained, true)
     side.now += 500
