@@ -1,9 +1,6 @@
 import Type from 'typebox'
-import {
-  type Finding,
-  preflightReport,
-  refusalMessage,
-} from '#control/operations/definitions/preflight-report.ts'
+import { preflightReport } from '#control/operations/definitions/preflight-report.ts'
+import { type Finding, refusalMessage } from '#control/operations/definitions/preflight-words.ts'
 import { findGroup } from '#control/resources/groups.ts'
 import { fromJson } from '#control/store/json.ts'
 import { describeGivenUp } from '#domain/failover.ts'
