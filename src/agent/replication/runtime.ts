@@ -1,28 +1,28 @@
 import { assert, unreachable } from '#base/assert.ts'
-import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
 import type { Hello, Refuse } from '#wire/link/messages.ts'
+import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
 import type { SessionStatus, WitnessAsk } from '#wire/site/witness.ts'
 import { IO_ERRORS } from '#agent/nbd/device.ts'
-import { SessionCommands } from './commands.ts'
-import { Copying } from './copying.ts'
-import { SessionCore, type WorldEffect } from './core.ts'
-import { Greeting } from './hello.ts'
-import { IntentClearing } from './intent-clearing.ts'
-import type { AcceptedLink } from './link.ts'
 import { BootTrust } from './boot-trust.ts'
-import { KeptCopy } from './kept-copy.ts'
-import { LinkSilence } from './link-silence.ts'
-import { Members, saveRound } from './members.ts'
+import type { SessionCommands } from './commands.ts'
+import type { Copying } from './copying.ts'
+import type { SessionCore, SessionEdge, WorldEffect } from './core.ts'
+import type { Greeting } from './hello.ts'
+import type { IntentClearing } from './intent-clearing.ts'
+import type { KeptCopy } from './kept-copy.ts'
+import type { AcceptedLink } from './link.ts'
+import { type Members, saveRound } from './members.ts'
+import { assemble } from './parts.ts'
 import { rebuildCopy } from './rebuild.ts'
-import { ReplicaEnd } from './replica-end.ts'
-import { ServedNames, type ServingAfter } from './served-names.ts'
-import { Session, type SessionMessage, unopened } from './session.ts'
+import type { ReplicaEnd } from './replica-end.ts'
+import type { ServedNames, ServingAfter } from './served-names.ts'
 import { SessionFiles } from './session-files.ts'
-import { StatusView } from './status-view.ts'
+import type { Session, SessionMessage } from './session.ts'
+import type { StatusView } from './status-view.ts'
 import type { SessionHostDeps } from './types.ts'
-import { Verifying } from './verifying.ts'
+import type { Verifying } from './verifying.ts'
+import type { WriterEnd } from './writer-end.ts'
 import { Writer } from './writer.ts'
-import { WriterEnd } from './writer-end.ts'
 
 /* One session at one site: the shell around session.ts. It has no opinion; it puts the parts together, carries out what the
  * session decides, and ends them in the right order.
@@ -40,7 +40,6 @@ import { WriterEnd } from './writer-end.ts'
 const DRAIN_AT_CLOSE_MS = 3_000
 /** Unless the agent's settings say otherwise. */
 const FRAME_LOG_BYTES = 64 * 1024 * 1024
-const BUSY_MAX_MS = 30_000
 
 export class SessionRuntime {
   readonly id: string
@@ -71,97 +70,33 @@ export class SessionRuntime {
     trust: BootTrust,
     onEnded: () => void,
   ) {
-    const { site, clock, volumes, exports, settings, runId } = deps
-    const { bootId } = trust
-    const { peerSilenceMs, renewMs, syncRateBytes } = settings
     this.id = id
     this.#deps = deps
     this.#files = files
     this.#trust = trust
     this.#onEnded = onEnded
-    const { soloDelayMs } = settings
-    const { snapshots, divergences } = deps
-    const session = new Session(
-      {
-        session: id,
-        site,
-        silenceMs: peerSilenceMs,
-        renewMs,
-        ...(soloDelayMs === undefined ? {} : { soloDelayMs }),
-        deltas: true,
-        keepsCopies: snapshots !== null,
-      },
-      files.epoch.found ?? unopened(id),
-      files.run.known,
-      clock.bootMs(),
-    )
-    const core = new SessionCore({
-      session,
-      clock,
-      log: deps.log.child({ session: id }),
-      edge: {
-        isWriter: () => this.#writer !== null,
-        becomeWriter: () => this.#becomeWriter(),
-        carryOut: (effect) => this.#carryOut(effect),
-        broken: () => this.#stopAll(),
-        failed: (error) => this.#trust.failed(error, clock.wallMs()),
-      },
-    })
-    this.session = session
-    this.#core = core
-    const writer = () => this.#writer
-    const { directory, run, members: found } = files
-    const members = new Members({ session: id, site, volumes, directory, bootId, found })
-    const names = new ServedNames({ members, exports, volumes })
-    const { beats } = deps
-    const greeting = new Greeting({ core, members, bootId, runId, beatsPort: beats?.port })
-    const busyMaxMs = settings.busyMaxMs ?? BUSY_MAX_MS
-    const silenceOf = (run: string, dial: { host: string; port: number } | null = null) => {
-      const watch = beats?.watch(run, dial) ?? null
-      return new LinkSilence({ watch, peerSilenceMs, busyMaxMs, now: clock.bootMs() })
+    const edge: SessionEdge = {
+      isWriter: () => this.#writer !== null,
+      becomeWriter: () => this.#becomeWriter(),
+      carryOut: (effect) => this.#carryOut(effect),
+      broken: () => this.#stopAll(),
+      failed: (error) => this.#trust.failed(error, deps.clock.wallMs()),
     }
-    const writerEnd = new WriterEnd({
-      core,
-      silenceOf,
-      writer,
-      onAcknowledged: () => this.#copying.acknowledged(),
-    })
-    const { security } = deps.link
-    const keptCopy =
-      snapshots === null ? null : new KeptCopy({ core, members, snapshots, divergences, directory })
-    this.#keptCopy = keptCopy
-    const freeBytes = () => files.freeBytes()
-    const replicaEnd = new ReplicaEnd({
-      core,
-      members,
-      greeting,
-      run,
-      security,
-      silenceOf,
-      freeBytes,
-      keptSettled: () => keptCopy?.settled ?? Promise.resolve(),
-    })
-    const copying = new Copying({ core, members, link: writerEnd, writer, syncRateBytes })
-    const everyMs = settings.intentClearMs
-    this.#members = members
-    this.#names = names
-    this.#greeting = greeting
-    this.#writerEnd = writerEnd
-    this.#replicaEnd = replicaEnd
-    this.#copying = copying
-    this.#clearing = new IntentClearing({ core, members, link: writerEnd, writer, everyMs })
-    this.#commands = new SessionCommands({ core, members, names, copying, writer })
-    const verifying = new Verifying({ core, members, link: writerEnd, writer, directory })
-    this.#verifying = verifying
-    this.#view = new StatusView({
-      core,
-      members,
-      writer,
-      writerEnd,
-      replicaEnd,
-      copying,
-      verifying,
-    })
+    const bootId = trust.bootId
+    const parts = assemble({ id, deps, files, bootId, edge, writer: () => this.#writer })
+    this.session = parts.session
+    this.#core = parts.core
+    this.#members = parts.members
+    this.#names = parts.names
+    this.#greeting = parts.greeting
+    this.#writerEnd = parts.writerEnd
+    this.#replicaEnd = parts.replicaEnd
+    this.#copying = parts.copying
+    this.#clearing = parts.clearing
+    this.#commands = parts.commands
+    this.#verifying = parts.verifying
+    this.#keptCopy = parts.keptCopy
+    this.#view = parts.view
   }
 
   /** Opens or creates the session's files; nothing is served or dialled before `start`. */
