@@ -4,8 +4,6 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { newId } from '#base/ids.ts'
-import { forgetBackupHistory } from '#control/operations/backup-history.ts'
 import type { Reply } from '../support/api.ts'
 import { BackupWorld, PROVIDER } from '../support/backup-world.ts'
 import {
@@ -417,105 +415,6 @@ test('restores and attachments of another project do not exist, and readers chan
   const url = `/api/v1/backups/${item.id}`
   const headers = { 'x-auth-token': reader.token }
   assert.equal((await world.lab.call({ url, headers })).status, 200)
-})
-
-test('restores, logs, verifications and copies are read page by page, and forgotten after 90 days', async () => {
-  const { store, clock } = world.lab
-  const [server] = await world.servers(1)
-  const item = await world.backUp(server?.id ?? '')
-  const foreign = await world.lab.project('local-1_elsewhere')
-  const now = clock.wallMs()
-  const old = now - 91 * 86_400_000
-  const common = { provider: PROVIDER, checkpoint: item.checkpoint_id }
-  const texts = { parameters: '{}', resources_status: '{}', resources_reason: '{}' }
-  const ended = { started_at: old, ended_at: old, error_info: null, extra_info: null }
-  const log = { operation_type: 'protect', plan: null, restore: null, schedule: null, ...ended }
-  const record = {
-    item: item.id,
-    checkpoint: item.checkpoint_id,
-    policy: null,
-    destination_region: 'local-2',
-    destination_project: 'p',
-    destination_checkpoint: null,
-    destination_item: null,
-    destination_vault_checkpoint: null,
-    scheduled: 0,
-    accelerate: 0,
-    name: null,
-    description: null,
-    progress: 100,
-    sent_bytes: 0,
-    missing_bytes: 0,
-    fail_code: null,
-    fail_reason: null,
-    gone_at: null,
-  } as const
-  await store.write(async (tx) => {
-    for (let at = 0; at < 7; at += 1) {
-      const project = at === 6 ? foreign : world.project
-      const times = { created_at: old + at, updated_at: old + at }
-      const row = { project, id: newId(), status: at === 0 ? 'fail' : 'success', ...times }
-      const { created_at: _, updated_at: __, ...entry } = row
-      await tx
-        .insertInto('restores')
-        .values({ ...row, ...common, ...texts, item: null, target: null })
-        .execute()
-      await tx
-        .insertInto('verifications')
-        .values({ ...row, ...common, ...texts })
-        .execute()
-      await tx
-        .insertInto('replication_records')
-        .values({ ...row, ...record })
-        .execute()
-      await tx
-        .insertInto('backup_logs')
-        .values({ ...entry, ...common, ...log })
-        .execute()
-    }
-  })
-  for (const name of ['restores', 'verifications', 'operation_logs', 'replication_records']) {
-    const all: { id: string; status: string }[] = (await world.ok('GET', name))[name]
-    const paged: { id: string }[] = []
-    for (let marker = ''; ; ) {
-      const query = `limit=2${marker === '' ? '' : `&marker=${marker}`}`
-      const answer = await world.ok('GET', `${name}?${query}`)
-      paged.push(...answer[name])
-      const last = answer[name].at(-1)
-      if (answer[`${name}_links`] === undefined || last === undefined) break
-      marker = last.id
-    }
-    assert.deepEqual(paged, all, name)
-    const up = (await world.ok('GET', `${name}?sort=created_at:asc,id:asc`))[name]
-    assert.equal(up.length, all.length)
-    const failed = (await world.ok('GET', `${name}?status=fail`))[name]
-    assert.ok(failed.every(({ status }: { status: string }) => status === 'fail'))
-    const [strange] = await store.db
-      .selectFrom(name === 'operation_logs' ? 'backup_logs' : (name as 'restores'))
-      .select('id')
-      .where('project', '=', foreign)
-      .execute()
-    assert.equal((await world.call('GET', `${name}?marker=${strange?.id}`)).status, 400)
-  }
-  const counted = await world.ok('GET', 'replication_records?limit=1')
-  assert.deepEqual([counted.count, counted.replication_records.length], [6, 1])
-
-  await forgetBackupHistory(store, now)
-  for (const name of ['restores', 'verifications', 'operation_logs']) {
-    const rows = await store.db
-      .selectFrom(name === 'operation_logs' ? 'backup_logs' : (name as 'restores'))
-      .select('project')
-      .where('project', '=', foreign)
-      .execute()
-    assert.deepEqual(rows, [], name)
-  }
-  // A copy that is there is known for as long as its source is.
-  const kept = (await world.ok('GET', 'replication_records')).replication_records
-  assert.deepEqual([...new Set(kept.map(({ status }: { status: string }) => status))], ['success'])
-  await world.ok('DELETE', `providers/${PROVIDER}/checkpoints/${item.checkpoint_id}`)
-  await world.settled()
-  await forgetBackupHistory(store, now)
-  assert.equal((await world.ok('GET', 'replication_records')).count, 0)
 })
 
 test('restores to new volumes and attachments go on under the next control plane', async () => {

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { after, before, test } from 'node:test'
 import { createBackupSchedule } from '#control/operations/backup-schedule.ts'
 import { createLog } from '#base/log.ts'
+import { backupUpkeep, UPKEEP_RESOURCE } from '#control/operations/definitions/backup-upkeep.ts'
 import { BackupWorld, pattern, PROVIDER, RegionLink } from '../support/backup-world.ts'
 
 const link = new RegionLink()
@@ -307,4 +308,54 @@ test('what a replication operation keeps is kept in the other region, whatever b
   )
   assert.ok(sent.length >= 3)
   await world.ok('DELETE', `policies/${policy.id}`)
+})
+
+test('what is in the vault for no backup goes with the daily upkeep; what nobody knows stays', async () => {
+  const { store, operations } = world.lab
+  const [server] = await world.servers(1)
+  const item = await world.backUp(server?.id ?? '')
+  const put = (labels: Record<string, string>) => {
+    const id = randomUUID()
+    world.sites.vault.add(id)
+    world.sites.labels.set(id, labels)
+    return id
+  }
+  const twice = put({ item: item.id })
+  const foreign = put({ item: randomUUID() })
+  const arrived = { item: randomUUID(), owner: world.project }
+  const [late, soon] = [randomUUID(), randomUUID()]
+  const [lateOne, soonOne] = [
+    put({ ...arrived, replica: late }),
+    put({ ...arrived, replica: soon }),
+  ]
+  const admit = async (id: string) => {
+    const headers = { 'x-auth-token': world.token }
+    const url = `/api/v1/replicas/${id}/admission`
+    const asked = { source_region: 'local-2', size_mb: 1 }
+    return (await world.lab.call({ method: 'POST', url, headers, body: asked })).status
+  }
+  assert.equal(await admit(late), 200)
+  await world.forward(8 * 86_400_000)
+  assert.equal(await admit(soon), 200)
+  await store.write(async (tx) => {
+    await operations.submit(tx, backupUpkeep, {
+      project: null,
+      resourceType: UPKEEP_RESOURCE,
+      resourceId: 'now',
+      input: { collect: randomUUID() },
+    })
+  })
+  await world.settled()
+  const left = (id: string) => world.sites.vault.has(id)
+  assert.deepEqual([twice, foreign, lateOne, soonOne].map(left), [false, true, false, true])
+  const kept = await store.db
+    .selectFrom('checkpoint_items')
+    .select('vault_checkpoint')
+    .where('vault_checkpoint', 'is not', null)
+    .where('replica', '=', 0)
+    .execute()
+  assert.ok(kept.length > 0 && kept.every(({ vault_checkpoint: id }) => left(id ?? '')))
+  // It has had its time, and becomes no backup any more.
+  await world.report()
+  assert.equal(await admit(late), 409)
 })

@@ -1,16 +1,17 @@
 /** Backups of servers through the public API with scripted sites: what is stored, resumed, let go and restored. */
 import assert from 'node:assert/strict'
-import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { createBackupSchedule } from '#control/operations/backup-schedule.ts'
 import { createLog } from '#base/log.ts'
-import { backupUpkeep, UPKEEP_RESOURCE } from '#control/operations/definitions/backup-upkeep.ts'
+import { newId } from '#base/ids.ts'
+import { forgetBackupHistory } from '#control/operations/backup-history.ts'
 import { ApiLab } from '../support/api.ts'
+import { commandLine } from '../support/command-line.ts'
 import { BackupWorld, PROVIDER } from '../support/backup-world.ts'
-import { reportOf } from '../support/group-rows.ts'
+import { disksOfPairs, groupRow, insertRows, pairRow, reportOf } from '../support/group-rows.ts'
 
 let world: BackupWorld
 
@@ -224,55 +225,161 @@ test('a policy runs by itself, once per instant whoever looks, and lets go what 
   assert.equal((await keep(policy.id)).length, items.length)
 })
 
-test('what is in the vault for no backup goes with the daily upkeep; what nobody knows stays', async () => {
-  const { store, operations } = world.lab
+test('the command line restores by form, attaches, backs up groups and sets rates', async () => {
+  const { store } = world.lab
+  const origin = await world.lab.listen()
+  const holdfast = async (...args: string[]) => {
+    await world.report()
+    const said = await commandLine(world.lab, origin, [...args, '--json'])
+    assert.equal(said.code, 0, said.err)
+    return JSON.parse(said.out.trim().split('\n').at(-1) ?? '')
+  }
+  const refused = async (...args: string[]) => {
+    const { code, err } = await commandLine(world.lab, origin, args)
+    assert.notEqual(code, 0)
+    return err
+  }
+  const [server] = await world.servers(1)
+  const { id } = await world.backUp(server?.id ?? '')
+  const disk = server?.volume ?? ''
+  const fresh = await holdfast(
+    'backup',
+    'restore',
+    id,
+    '--new-volumes',
+    '--name',
+    'n',
+    '--rate',
+    '3',
+  )
+  assert.equal(fresh.status, 'success')
+  assert.equal(world.sites.of('restore.start').at(-1)?.request.rate_bytes, 3 * 1024 * 1024)
+  const [volume] = fresh.volumes
+  const again = await holdfast('backup', 'restore', id, '--volume', `${disk}=${volume}`, '--yes')
+  assert.deepEqual(again.volumes, [volume])
+  assert.match(await refused('backup', 'restore', id, '--volume', disk), /--yes is required/)
+  assert.match(await refused('backup', 'restore', id, '--name', 'x'), /--new-volumes/)
+  assert.match(await refused('backup', 'restore', id, '--volume', 'no', '--yes'), /not accepted/)
+
+  const attached = await holdfast('checkpoint', 'attach', id)
+  assert.equal(attached.attachment.status, 'attached')
+  assert.equal(attached.attachment.exports[0].volume, disk)
+  await holdfast('checkpoint', 'detach', id)
+  assert.match(await refused('checkpoint', 'detach', id), /not attached/)
+
+  const group = groupRow(world.project)
+  const pairs = [pairRow(group, 1)]
+  const volumes = disksOfPairs(group, pairs)
+  await insertRows(store, { protection_groups: [group], replication_pairs: pairs, volumes })
+  const whole = await holdfast('backup', 'group', group.id, '--name', 'whole', '--rate', '0')
+  assert.equal(whole.resource_type, 'Holdfast::ProtectionGroup')
+  const back = await holdfast('backup', 'restore', whole.id, '--yes')
+  assert.deepEqual(back.volumes, [pairs[0]?.source_volume])
+
+  const rates = await holdfast('backup', 'rate', '--copy', '5')
+  assert.deepEqual(rates, { backup: 0, restore: 0, copy: 5 * 1024 * 1024 })
+  assert.match(await refused('backup', 'rate', '--copy', 'fast'), /whole MiB/)
+})
+
+test('restores, logs, verifications and copies are read page by page, and forgotten after 90 days', async () => {
+  const { store, clock } = world.lab
   const [server] = await world.servers(1)
   const item = await world.backUp(server?.id ?? '')
-  const put = (labels: Record<string, string>) => {
-    const id = randomUUID()
-    world.sites.vault.add(id)
-    world.sites.labels.set(id, labels)
-    return id
-  }
-  const twice = put({ item: item.id })
-  const foreign = put({ item: randomUUID() })
-  const arrived = { item: randomUUID(), owner: world.project }
-  const [late, soon] = [randomUUID(), randomUUID()]
-  const [lateOne, soonOne] = [
-    put({ ...arrived, replica: late }),
-    put({ ...arrived, replica: soon }),
-  ]
-  const admit = async (id: string) => {
-    const headers = { 'x-auth-token': world.token }
-    const url = `/api/v1/replicas/${id}/admission`
-    const asked = { source_region: 'local-2', size_mb: 1 }
-    return (await world.lab.call({ method: 'POST', url, headers, body: asked })).status
-  }
-  assert.equal(await admit(late), 200)
-  await world.forward(8 * 86_400_000)
-  assert.equal(await admit(soon), 200)
+  const foreign = await world.lab.project('local-1_elsewhere')
+  const now = clock.wallMs()
+  const old = now - 91 * 86_400_000
+  const common = { provider: PROVIDER, checkpoint: item.checkpoint_id }
+  const texts = { parameters: '{}', resources_status: '{}', resources_reason: '{}' }
+  const ended = { started_at: old, ended_at: old, error_info: null, extra_info: null }
+  const log = { operation_type: 'protect', plan: null, restore: null, schedule: null, ...ended }
+  const record = {
+    item: item.id,
+    checkpoint: item.checkpoint_id,
+    policy: null,
+    destination_region: 'local-2',
+    destination_project: 'p',
+    destination_checkpoint: null,
+    destination_item: null,
+    destination_vault_checkpoint: null,
+    scheduled: 0,
+    accelerate: 0,
+    name: null,
+    description: null,
+    progress: 100,
+    sent_bytes: 0,
+    missing_bytes: 0,
+    fail_code: null,
+    fail_reason: null,
+    gone_at: null,
+  } as const
   await store.write(async (tx) => {
-    await operations.submit(tx, backupUpkeep, {
-      project: null,
-      resourceType: UPKEEP_RESOURCE,
-      resourceId: 'now',
-      input: { collect: randomUUID() },
-    })
+    for (let at = 0; at < 7; at += 1) {
+      const project = at === 6 ? foreign : world.project
+      const times = { created_at: old + at, updated_at: old + at }
+      const row = { project, id: newId(), status: at === 0 ? 'fail' : 'success', ...times }
+      const { created_at: _, updated_at: __, ...entry } = row
+      await tx
+        .insertInto('restores')
+        .values({ ...row, ...common, ...texts, item: null, target: null })
+        .execute()
+      await tx
+        .insertInto('verifications')
+        .values({ ...row, ...common, ...texts })
+        .execute()
+      await tx
+        .insertInto('replication_records')
+        .values({ ...row, ...record })
+        .execute()
+      await tx
+        .insertInto('backup_logs')
+        .values({ ...entry, ...common, ...log })
+        .execute()
+    }
   })
+  for (const name of ['restores', 'verifications', 'operation_logs', 'replication_records']) {
+    const all: { id: string; status: string }[] = (await world.ok('GET', name))[name]
+    const paged: { id: string }[] = []
+    for (let marker = ''; ; ) {
+      const query = `limit=2${marker === '' ? '' : `&marker=${marker}`}`
+      const answer = await world.ok('GET', `${name}?${query}`)
+      paged.push(...answer[name])
+      const last = answer[name].at(-1)
+      if (answer[`${name}_links`] === undefined || last === undefined) break
+      marker = last.id
+    }
+    assert.deepEqual(paged, all, name)
+    const up = (await world.ok('GET', `${name}?sort=created_at:asc,id:asc`))[name]
+    assert.equal(up.length, all.length)
+    const failed = (await world.ok('GET', `${name}?status=fail`))[name]
+    assert.ok(failed.every(({ status }: { status: string }) => status === 'fail'))
+    const [strange] = await store.db
+      .selectFrom(name === 'operation_logs' ? 'backup_logs' : (name as 'restores'))
+      .select('id')
+      .where('project', '=', foreign)
+      .execute()
+    assert.equal((await world.call('GET', `${name}?marker=${strange?.id}`)).status, 400)
+  }
+  const counted = await world.ok('GET', 'replication_records?limit=1')
+  assert.deepEqual([counted.count, counted.replication_records.length], [6, 1])
+
+  await forgetBackupHistory(store, now)
+  for (const name of ['restores', 'verifications', 'operation_logs']) {
+    const rows = await store.db
+      .selectFrom(name === 'operation_logs' ? 'backup_logs' : (name as 'restores'))
+      .select('project')
+      .where('project', '=', foreign)
+      .execute()
+    assert.deepEqual(rows, [], name)
+  }
+  // A copy that is there is known for as long as its source is.
+  const kept = (await world.ok('GET', 'replication_records')).replication_records
+  assert.deepEqual([...new Set(kept.map(({ status }: { status: string }) => status))], ['success'])
+  await world.ok('DELETE', `providers/${PROVIDER}/checkpoints/${item.checkpoint_id}`)
   await world.settled()
-  const left = (id: string) => world.sites.vault.has(id)
-  assert.deepEqual([twice, foreign, lateOne, soonOne].map(left), [false, true, false, true])
-  const kept = await store.db
-    .selectFrom('checkpoint_items')
-    .select('vault_checkpoint')
-    .where('vault_checkpoint', 'is not', null)
-    .where('replica', '=', 0)
-    .execute()
-  assert.ok(kept.length > 0 && kept.every(({ vault_checkpoint: id }) => left(id ?? '')))
-  // It has had its time, and becomes no backup any more.
-  await world.report()
-  assert.equal(await admit(late), 409)
+  await forgetBackupHistory(store, now)
+  assert.equal((await world.ok('GET', 'replication_records')).count, 0)
 })
+
 test('backups of another project do not exist', async () => {
   const [server] = await world.servers(1)
   const item = await world.backUp(server?.id ?? '')

@@ -42,10 +42,7 @@ export function restoreLeaf(leaf: (name: string) => Command, context: CommandCon
         '--map <disk-backup=volume...>',
         'which disk backup goes to which volume of the server',
       )
-      .option(
-        '--volume <disk[=volume]...>',
-        'only these disks, each to where it came from or elsewhere',
-      )
+      .option('--volume <disk...>', 'only these disks: DISK to where it came from, or DISK=VOLUME')
       .option('--new-volumes', 'to volumes that are made for it')
       .option('--name <name>', 'with --new-volumes: of the volume, or how their names begin')
       .option('--type <name>', 'with --new-volumes: volume type')
