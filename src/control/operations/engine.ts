@@ -3,10 +3,10 @@ import type { Clock } from '#base/clock.ts'
 import { Fault, fault } from '#base/fault.ts'
 import { newHexId } from '#base/ids.ts'
 import type { Log } from '#base/log.ts'
-import { fromJson, toJson } from '#control/store/json.ts'
+import { toJson } from '#control/store/json.ts'
 import { bit } from '#control/store/bit.ts'
 import type { Store, Transaction } from '#control/store/store.ts'
-import type { OperationRow, OperationStatus } from '#control/store/tables/operations.ts'
+import type { OperationRow } from '#control/store/tables/operations.ts'
 import type { OperationKind, SubmitRequest } from './operation.ts'
 import {
   beat,
@@ -26,12 +26,15 @@ import {
   type Claim,
   type CrashPoint,
   contextOf,
-  markFailed,
   type RunnerContext,
-  runClaimed,
   StopRunning,
-} from './runner.ts'
+} from './claim.ts'
+import { markFailed } from './endings.ts'
+import { runClaimed } from './runner.ts'
 import type { OperationServices } from './services.ts'
+import { listOperations, type OperationFilter, type OperationView, toView } from './views.ts'
+
+export type { OperationView } from './views.ts'
 
 /* The durable operation engine: finds operations that may run, claims them, and keeps the claims alive.
  *
@@ -77,7 +80,6 @@ const POLL_MS = 1_000
 const BEATS_PER_LEASE = 4
 /** How long `stop` waits for running steps to notice. */
 const STOP_GRACE_MS = 5_000
-const LIST_MOST = 1_000
 /** How often ended operations that are old enough are deleted, and how many families in one transaction. */
 const FORGET_EVERY_MS = 600_000
 const FORGET_AT_ONCE = 200
@@ -125,43 +127,6 @@ export interface OperationEngine {
   stop(): Promise<void>
 }
 
-/** An operation as others see it. */
-export interface OperationView {
-  readonly id: string
-  readonly kind: string
-  readonly version: number
-  readonly project: string | null
-  readonly resourceType: string
-  readonly resourceId: string
-  readonly parent: string | null
-  readonly input: unknown
-  readonly status: OperationStatus
-  /** Name of the step that runs, or ran last. */
-  readonly step: string | null
-  /** 0 to 100. */
-  readonly progress: number
-  readonly errorCode: string | null
-  readonly failReason: string | null
-  readonly failedStep: string | null
-  readonly entities: Readonly<Record<string, unknown>>
-  /** Wall clock, ms since 1970. */
-  readonly createdAt: number
-  readonly beginAt: number | null
-  readonly endAt: number | null
-}
-
-export interface OperationFilter {
-  readonly project?: string
-  readonly resourceType?: string
-  readonly resourceId?: string
-  readonly parent?: string
-  readonly status?: readonly OperationStatus[]
-  /** At most this many, newest first. Default 100, at most 1000. */
-  readonly limit?: number
-  /** Only those after this one in the list's order. */
-  readonly after?: string
-}
-
 export function createEngine(options: EngineOptions): OperationEngine {
   const { store, clock, log, services, random } = options
   const concurrency = options.concurrency ?? 64
@@ -171,6 +136,9 @@ export function createEngine(options: EngineOptions): OperationEngine {
   const crash = options.crash ?? endProcess
   const byKey = new Map(options.kinds.map((kind) => [keyOf(kind.name, kind.version), kind]))
   assert(byKey.size === options.kinds.length, 'each kind and version is registered once')
+
+  const kindOf = ({ kind, version }: Pick<OperationRow, 'kind' | 'version'>) =>
+    byKey.get(keyOf(kind, version))
 
   const running = new Map<string, { claim: Claim; ended: Promise<void>; beatenMs: number }>()
   const watched = new Map<string, ForeignLease & { sinceMs: number }>()
@@ -192,7 +160,7 @@ export function createEngine(options: EngineOptions): OperationEngine {
     random,
     crashPoint: options.crashPoint ?? (() => {}),
     submit,
-    kindOf: ({ kind, version }) => byKey.get(keyOf(kind, version)),
+    kindOf,
     changed(id) {
       for (const wake of waiters.get(id) ?? []) wake()
     },
@@ -400,34 +368,9 @@ export function createEngine(options: EngineOptions): OperationEngine {
     return id
   }
 
-  function toView(row: OperationRow): OperationView {
-    const kind = byKey.get(keyOf(row.kind, row.version))
-    const steps = kind?.steps ?? []
-    return {
-      id: row.id,
-      kind: row.kind,
-      version: row.version,
-      project: row.project,
-      resourceType: row.resource_type,
-      resourceId: row.resource_id,
-      parent: row.parent,
-      input: fromJson<unknown>(row.input),
-      status: row.status,
-      step: steps[Math.min(row.step, steps.length - 1)]?.name ?? null,
-      progress: row.progress,
-      errorCode: row.error_code,
-      failReason: row.fail_reason,
-      failedStep: row.failed_step,
-      entities: fromJson<Record<string, unknown>>(row.entities),
-      createdAt: row.created_at,
-      beginAt: row.begin_at,
-      endAt: row.end_at,
-    }
-  }
-
   async function get(id: string): Promise<OperationView | null> {
     const row = await findOperation(store.db, id)
-    return row === undefined ? null : toView(row)
+    return row === undefined ? null : toView(row, kindOf(row))
   }
 
   /** Cancels what never began; marks the rest, if their present step allows it. Children follow their parent. */
@@ -458,34 +401,8 @@ export function createEngine(options: EngineOptions): OperationEngine {
   return {
     submit,
     get,
-    async list(filter) {
-      let query = store.db
-        .selectFrom('operations')
-        .selectAll()
-        .orderBy('ordinal', 'desc')
-        .orderBy('id', 'desc')
-        .limit(Math.min(filter.limit ?? 100, LIST_MOST))
-      if (filter.project !== undefined) query = query.where('project', '=', filter.project)
-      if (filter.resourceType !== undefined) {
-        query = query.where('resource_type', '=', filter.resourceType)
-      }
-      if (filter.resourceId !== undefined) {
-        query = query.where('resource_id', '=', filter.resourceId)
-      }
-      if (filter.parent !== undefined) query = query.where('parent', '=', filter.parent)
-      if (filter.status !== undefined) query = query.where('status', 'in', [...filter.status])
-      if (filter.after !== undefined) {
-        const last = await findOperation(store.db, filter.after)
-        if (last === undefined) return []
-        query = query.where((eb) =>
-          eb.or([
-            eb('ordinal', '<', last.ordinal),
-            eb.and([eb('ordinal', '=', last.ordinal), eb('id', '<', last.id)]),
-          ]),
-        )
-      }
-      return (await query.execute()).map(toView)
-    },
+    list: async (filter) =>
+      (await listOperations(store.db, filter)).map((row) => toView(row, kindOf(row))),
     async wake(tx, ids) {
       if (ids.length === 0) return
       await wakeOperations(tx, ids)

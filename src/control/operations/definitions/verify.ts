@@ -4,8 +4,8 @@ import { addChore } from '#control/resources/surroundings.ts'
 import { readOwnership } from '#control/resources/sync.ts'
 import { refusalCode, SITE_BUSY, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
 import type { VerifyRun } from '#wire/site/verify.ts'
+import { CANCELLED } from '../claim.ts'
 import { operation, step, type StepContext } from '../operation.ts'
-import { CANCELLED } from '../runner.ts'
 import { theRecord } from './session.ts'
 
 /* Verification of a group: the agent at the writing site compares, this operation asks it how far it is.
