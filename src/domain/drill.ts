@@ -1,3 +1,4 @@
+import { GROUP_STATES_FOR } from './group-states.ts'
 import type { GroupStatus, GroupSyncFact } from './protection-group.ts'
 
 /**
@@ -56,17 +57,7 @@ export type DrillRefusal =
   /** The DR side's disk has failed. */
   | 'DRILL_COPY_FAILED'
 
-/** The published list: a drill never touches replication, so failed switches are no obstacle. */
-export const DRILL_GROUP_STATES: ReadonlySet<GroupStatus> = new Set([
-  'available',
-  'protected',
-  'failed-over',
-  'error-starting',
-  'error-stopping',
-  'error-reversing',
-  'error-reprotecting',
-  'error-failing-over',
-])
+export const DRILL_GROUP_STATES: ReadonlySet<GroupStatus> = new Set(GROUP_STATES_FOR.drill)
 
 /** null: a drill may be made. */
 export function judgeDrill(facts: DrillFacts): DrillRefusal | null {

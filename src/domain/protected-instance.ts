@@ -1,4 +1,5 @@
 import { unreachable } from '#base/assert.ts'
+import { GROUP_STATES_FOR } from './group-states.ts'
 import {
   GROUP_STATUSES,
   GROUP_TRANSIENT,
@@ -162,7 +163,6 @@ export type InstanceRefusal =
   | 'INSTANCE_ROLES_REVERSED'
   | 'INSTANCE_PAIR_STATE'
 
-const QUIET_GROUPS: readonly GroupStatus[] = ['available', 'protected']
 const TAGGABLE = INSTANCE_STATUSES.filter(
   (status) => status !== 'creating' && status !== 'deleting' && status !== 'error',
 )
@@ -194,39 +194,31 @@ export const INSTANCE_RULES: Record<InstanceCommandKind, InstanceRule> = {
   },
   'add-nic': {
     from: ['available', 'protected'],
-    groups: QUIET_GROUPS,
+    groups: GROUP_STATES_FOR.change,
     via: 'nic-creating',
     refusal: 'INSTANCE_NIC_STATE',
   },
   'delete-nic': {
     from: ['available', 'protected'],
-    groups: QUIET_GROUPS,
+    groups: GROUP_STATES_FOR.change,
     via: 'nic-deleting',
     refusal: 'INSTANCE_NIC_STATE',
   },
   resize: {
     from: ['available', 'protected', 'error-resizing'],
-    groups: QUIET_GROUPS,
+    groups: GROUP_STATES_FOR.change,
     via: 'resizing',
     refusal: 'INSTANCE_STATE',
   },
   attach: {
     from: ['available', 'protected'],
-    groups: QUIET_GROUPS,
+    groups: GROUP_STATES_FOR.change,
     via: null,
     refusal: 'INSTANCE_STATE',
   },
   detach: {
     from: DELETE_FROM.filter((status) => status !== 'error'),
-    groups: [
-      'available',
-      'protected',
-      'failed-over',
-      'error-starting',
-      'error-stopping',
-      'error-reversing',
-      'error-failing-over',
-    ],
+    groups: GROUP_STATES_FOR.detach,
     via: null,
     refusal: 'INSTANCE_STATE',
   },

@@ -1,4 +1,5 @@
 import { unreachable } from '#base/assert.ts'
+import { GROUP_STATES_FOR } from './group-states.ts'
 import type { GroupStatus, Station } from './protection-group.ts'
 
 /**
@@ -86,19 +87,7 @@ export const followsGroup = (status: PairStatus): boolean =>
 export const PAIRS_OF_GROUP_MAX = 1_024
 
 /** Group states in which a pair may be created. */
-export const GROUP_STATES_FOR_CREATE: ReadonlySet<GroupStatus> = new Set(['available', 'protected'])
-
-const GROUP_STATES_FOR_DELETE: ReadonlySet<GroupStatus> = new Set([
-  'available',
-  'protected',
-  'failed-over',
-  'error-starting',
-  'error-stopping',
-  'error-reversing',
-  'error-failing-over',
-  'error-deleting',
-  'error-reprotecting',
-])
+export const GROUP_STATES_FOR_CREATE: ReadonlySet<GroupStatus> = new Set(GROUP_STATES_FOR.change)
 
 /** States that a pair may be deleted from: nothing of its own is under way that a deletion would cut short. */
 export const PAIR_DELETE_FROM: ReadonlySet<PairStatus> = new Set([
@@ -163,7 +152,7 @@ export function decidePair(facts: PairFacts, command: PairCommand): PairDecision
     case 'delete':
       if (facts.attached) return refuse('PAIR_ATTACHED')
       if (!PAIR_DELETE_FROM.has(facts.status)) return refuse('PAIR_STATE')
-      if (!GROUP_STATES_FOR_DELETE.has(facts.group)) return refuse('PAIR_GROUP_STATE')
+      if (!GROUP_STATES_FOR['delete-pair'].includes(facts.group)) return refuse('PAIR_GROUP_STATE')
       // The "target volume" is production now: deleting it would delete the only current copy.
       if (command.deleteTargetVolume && facts.station === 'target') {
         return refuse('PAIR_ROLES_REVERSED')
