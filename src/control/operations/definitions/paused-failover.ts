@@ -19,7 +19,7 @@ import { addChore } from '#control/resources/surroundings.ts'
 import { latestChanges, readOwnership } from '#control/resources/sync.ts'
 import { readVolumes } from '#control/resources/volumes.ts'
 import { toJson } from '#control/store/json.ts'
-import type { Transaction } from '#control/store/store.ts'
+import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import { describeGivenUp } from '#domain/failover.ts'
 import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
@@ -58,6 +58,7 @@ export const DR_DISK_NOT_KEPT = fault({
 })
 
 type Context = StepContext<PausedFailover>
+type Db = Queries | Transaction
 
 export const failoverPausedGroup = operation<PausedFailover>('group.failover-paused', {
   version: 1,
@@ -88,13 +89,15 @@ export const failoverPausedGroup = operation<PausedFailover>('group.failover-pau
     childrenStep('keep', {
       submit: async (tx, ctx, submit) => {
         const group = await theGroup(tx, ctx.resourceId)
-        const id = await insertKept(tx, group, await disksAt(tx, group, drAz(group)), ctx)
+        const site = drAz(group)
+        const volumes = await disksAt(tx, group, site)
+        const kept = await insertKept(tx, ctx, group, volumes)
         await submit(createSnapshot, {
           project: group.project,
           resourceType: SNAPSHOT_RESOURCE,
-          resourceId: id.id,
-          input: { site: drAz(group), volumes: id.volumes },
-          entities: { snapshot_id: id.id },
+          resourceId: kept,
+          input: { site, volumes },
+          entities: { snapshot_id: kept },
         })
       },
     }),
@@ -112,15 +115,11 @@ const WAIT_MS = 5_000
 const groupOf = (ctx: Context) => theGroup(ctx.services.store.db, ctx.resourceId)
 
 /** Its pairs with two disks, which go along. */
-async function membersOf(db: Parameters<typeof pairsOfGroup>[0], group: string) {
+async function membersOf(db: Db, group: string) {
   return (await pairsOfGroup(db, group)).filter((pair) => pairStatus(pair) !== 'error')
 }
 
-async function disksAt(
-  db: Parameters<typeof pairsOfGroup>[0],
-  group: ProtectionGroupRow,
-  site: string,
-): Promise<string[]> {
+async function disksAt(db: Db, group: ProtectionGroupRow, site: string): Promise<string[]> {
   return (await membersOf(db, group.id)).map((pair) => volumeAt(group, pair, site))
 }
 
@@ -185,10 +184,10 @@ export function nextChange(
 /** Of users, who read it or delete it: what they lost is in it. */
 async function insertKept(
   tx: Transaction,
+  ctx: Context,
   group: ProtectionGroupRow,
   volumes: readonly string[],
-  ctx: Context,
-): Promise<{ readonly id: string; readonly volumes: readonly string[] }> {
+): Promise<string> {
   const now = ctx.services.clock.wallMs()
   const sizes = [...(await readVolumes(tx, volumes)).values()]
   const id = newId()
@@ -208,7 +207,7 @@ async function insertKept(
     created_at: now,
     updated_at: now,
   })
-  return { id, volumes }
+  return id
 }
 
 /** It has not come to the switch, so production goes on: at the latest when its site is heard again. */
@@ -235,10 +234,7 @@ export type PausedFailoverRefusal =
   | 'DR_SITE_SILENT'
 
 /** A group that is paused: no session, and none being made. Also one whose failover out of that state has failed. */
-export async function isPaused(
-  db: Parameters<typeof pairsOfGroup>[0],
-  group: ProtectionGroupRow,
-): Promise<boolean> {
+export async function isPaused(db: Db, group: ProtectionGroupRow): Promise<boolean> {
   if (groupForm(group) !== 'evs') return false
   const row = (await readOwnership(db, [group.id])).get(group.id)
   if (row === undefined || row.epoch === 0) return false
