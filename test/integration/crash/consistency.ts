@@ -4,6 +4,7 @@ import type { Answer, Lives } from './lives.ts'
 
 const VOLUMES = '/v2/{project}/volumes'
 const PAIRS = '/v2/{project}/os-vendor-replications'
+const SNAPSHOTS = '/api/v1/snapshots'
 const GROUPS = '/v2/{project}/os-vendor-replication-consistency-groups'
 
 /** `mark` writes a text to an export of a site, `marked` reads it. */
@@ -12,7 +13,10 @@ export interface Marks {
   readonly marked: (site: string, name: string) => Promise<string>
 }
 
-/** Two pairs are made and come into a group; one of them changes places with the other; everything goes away again, but the data. */
+/**
+ * Two pairs are made and come into a group; one of them changes places with the other, fails over while it is paused, and
+ * comes back; everything goes away again, but the data.
+ */
 export async function consistencyLife(lives: Lives, { mark, marked }: Marks): Promise<void> {
   const named = async (path: string, member: string, name: string): Promise<Answer['body']> => {
     const rows = await lives.get(path, member)
@@ -112,12 +116,32 @@ export async function consistencyLife(lives: Lives, { mark, marked }: Marks): Pr
   await act(group, 'sync', 'active')
   await mark('az1', second.pair, 'b together')
   await act(group, 'stop', 'active-stopped')
+  // What production writes from here on is given up.
+  await mark('az1', second.az1, 'b while paused')
+  const path = `${GROUPS}/${group}`
+  const force = { 'os-failover-replication-consistency-group': { force: true } }
+  const status = async () => (await lives.get(path, 'replication_consistency_group'))?.status
+  await lives.change('POST', `${path}/action`, force, async () =>
+    ['failovering', 'failovered'].includes(await status()) ? true : null,
+  )
+  await lives.until('the group has failed over', async () =>
+    (await status()) === 'failovered' ? true : null,
+  )
+  await act(group, 'reprotect', 'active')
+  await act(group, 'stop', 'active-stopped')
   await regroup(group, [], [second.pair])
   await remove(`${GROUPS}/${group}`)
   for (const { pair } of [first, second]) {
     await pairIs(pair, 'active')
     await remove(`${PAIRS}/${pair}`)
   }
+  // What production wrote while the group was paused was kept, once.
+  const kept = await lives.until('the old production was kept', async () => {
+    const all = await lives.get(SNAPSHOTS, 'snapshots')
+    const found = all?.filter((one: { name: string }) => one.name === 'crashing-before-failover')
+    assert.ok((found?.length ?? 1) === 1, JSON.stringify(found))
+    return found?.[0]?.status === 'available' ? found[0] : null
+  })
   for (const [site, a, b] of [
     ['az1', first.az1, second.az1],
     ['az2', first.az2, second.az2],
@@ -126,6 +150,7 @@ export async function consistencyLife(lives: Lives, { mark, marked }: Marks): Pr
       [await marked(site, a), await marked(site, b)],
       ['a while paused', 'b together'],
     )
+    if (site === 'az1') await remove(`${SNAPSHOTS}/${kept.id}`)
     for (const id of [a, b]) await remove(`${VOLUMES}/${id}`)
   }
 }
