@@ -448,6 +448,8 @@ test('a drill follows the recovery plan, copies a disk that two servers share on
     .slice(from)
     .filter(({ command }) => command === 'server.start' || command === 'server.probe')
     .map(({ command, server }) => `${command} ${server}`)
+    // On a busy machine it may be asked again.
+    .filter((line, at, all) => line !== all[at - 1])
   const [first, other] = [servers.get(second) ?? '', servers.get(instance) ?? '']
   assert.deepEqual(mine, [
     `server.start ${first}`,
@@ -517,8 +519,10 @@ test('a drill whose site does not give anything back is given up by force, and c
   const clock = { ...systemClock, wallMs: () => systemClock.wallMs() + 61_000 }
   await createDrillClock(services(), log).turn()
   assert.equal((await reports(id)).length, 2, 'not at once again')
-  await createDrillClock({ ...services(), clock }, log).turn()
-  await region.until('it is cleaned up', async () => (await reports(id)).length === 3)
+  await region.until('it is cleaned up', async () => {
+    await createDrillClock({ ...services(), clock }, log).turn()
+    return (await reports(id)).length === 3
+  })
   assert.equal((await reports(id))[0]?.report.teardown?.verdict, 'clean')
   assert.equal(await findDrill(store.db, PROJECT, id), undefined)
 })

@@ -89,6 +89,9 @@ export interface DrillPlan {
   readonly network: { readonly vpc: string; readonly subnets: ReadonlyMap<string, string> } | null
 }
 
+/** Commands are repeated for longer than a site may be silent for a moment; this one is away. */
+const SILENT_MS = 10_000
+
 /** Throws DrillRefused. */
 export async function planDrill(
   db: Db,
@@ -107,7 +110,7 @@ export async function planDrill(
     busyInstances: facts.busyInstances,
     brokenInstances: facts.brokenInstances,
     sync: facts.sync,
-    siteHeard: services.agents.heard(site),
+    siteHeard: (services.agents.at(site)?.ageMs ?? Number.POSITIVE_INFINITY) <= SILENT_MS,
     copyFailed: services.agents.session(group.id, site)?.status.unfit === 'failed',
   })
   if (refusal !== null) refuse(refusal)
