@@ -216,7 +216,7 @@ async function volumeLife(): Promise<void> {
   for (const id of [typed, filled, ...(await Promise.all(made))]) await remove(`${VOLUMES}/${id}`)
 }
 
-/** Recoveries die in operations-crash-recovery.test.ts; backups are cut off in csbs.test.ts, and at their agents in backup-agent.test.ts. */
+/** Recoveries die in operations-crash-recovery.test.ts, backups in operations-crash-backups.test.ts. */
 const ELSEWHERE = /^(group\.recover|server\.recover|backup\..*)$/
 
 test('every operation ends in its declared state, wherever the control plane is killed', async () => {

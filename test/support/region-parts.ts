@@ -12,6 +12,7 @@ import { evsDialect } from '#control/api/evs/dialect.ts'
 import { glanceDialect } from '#control/api/glance/dialect.ts'
 import { createApp } from '#control/api/http/app.ts'
 import { storeAuditLog } from '#control/api/http/audit.ts'
+import type { BackupApiServices } from '#control/api/backup/services.ts'
 import type { Api, Dialect } from '#control/api/http/dialect.ts'
 import { nativeDialect } from '#control/api/native/dialect.ts'
 import { createMetrics } from '#control/api/native/metrics.ts'
@@ -97,6 +98,10 @@ export interface RegionControlOptions extends SdrsOptions {
   readonly crashPoint?: CrashPoint
   /** Serve our own API as well. */
   readonly native?: boolean
+  /** Serve the APIs of backups as well. */
+  readonly backups?: boolean
+  /** Options over those of this file. */
+  readonly more?: Readonly<Record<string, unknown>>
 }
 
 /** Our own API over the same plane. It knows nobody: whom a request is of is said by the fixed tokens. */
@@ -128,9 +133,22 @@ async function nativeOver(plane: Plane, config: ControlConfig): Promise<Dialect>
   })
 }
 
+async function backupDialects(
+  services: Omit<BackupApiServices, 'region' | 'destinations' | 'mayCopy'>,
+  plane: Plane,
+  config: ControlConfig,
+): Promise<Dialect[]> {
+  const { csbsDialect } = await import('#control/api/csbs/dialect.ts')
+  const { karborDialect } = await import('#control/api/karbor/dialect.ts')
+  const { regions } = plane.services
+  const all = { ...services, region: REGION, destinations: config.regions.map(({ name }) => name) }
+  const of = { ...all, mayCopy: regions?.mayCopy }
+  return [csbsDialect(of), karborDialect(of)]
+}
+
 /** The control plane with SDRS and volumes on top; the API is ready for `inject` and not listening. */
 export async function startRegionControl(options: RegionControlOptions): Promise<RegionControl> {
-  const { directory, internalPort, crashPoint, native = false } = options
+  const { directory, internalPort, crashPoint, native = false, backups = false } = options
   const config = controlConfig(
     resolveOptions(controlOptions, {
       flags: {
@@ -143,6 +161,7 @@ export async function startRegionControl(options: RegionControlOptions): Promise
         leaseMs: AGENT_TIMES.leaseMs,
         agentSilenceMs: 1_000,
         recoveryScripts: join(directory, 'scripts'),
+        ...options.more,
       },
     }),
   )
@@ -200,6 +219,7 @@ export async function startRegionControl(options: RegionControlOptions): Promise
       neutronDialect(services),
       glanceDialect(services),
       ...(native ? [await nativeOver(plane, config)] : []),
+      ...(backups ? await backupDialects(services, plane, config) : []),
     ],
     fallback: sdrs,
   })

@@ -9,7 +9,7 @@
 import { once } from 'node:events'
 import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs'
 import process from 'node:process'
-import { startRegionControl } from '../../support/region-parts.ts'
+import { type RegionControlOptions, startRegionControl } from '../../support/region-parts.ts'
 
 interface Arguments {
   readonly directory: string
@@ -17,9 +17,11 @@ interface Arguments {
   readonly apiPort: number
   readonly visited: string
   readonly only: string
+  /** What it serves and knows beyond what a region of tests has. */
+  readonly also: Pick<RegionControlOptions, 'backups' | 'more'>
 }
 
-const { directory, internalPort, apiPort, visited, only } = JSON.parse(
+const { directory, internalPort, apiPort, visited, only, also } = JSON.parse(
   process.argv[2] ?? '',
 ) as Arguments
 await once(process.stdin, 'data')
@@ -29,6 +31,7 @@ const { app } = await startRegionControl({
   directory,
   internalPort,
   native: true,
+  ...also,
   crashPoint(operation, step, phase) {
     // The moment before a step is the moment after the one before it, but for the first.
     const point = `${operation} ${step} ${phase}`
