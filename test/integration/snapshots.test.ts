@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { once } from 'node:events'
+import { on, once } from 'node:events'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -46,17 +46,19 @@ for (const [name, mount] of [
 
 const CHANGER = join(import.meta.dirname, 'snapshot-lab', 'changer.ts')
 
-/** Runs a changer for some time, kills it, and returns what it had said. */
-async function changeAndKill(directory: string, seed: number, ms: number): Promise<Said[]> {
+/** Runs a changer until it has begun so many things, kills it some milliseconds into the last of them, and returns what it had said. */
+async function changeAndKill(directory: string, seed: number, things: number): Promise<Said[]> {
   const child = spawn(process.execPath, [CHANGER, directory, String(seed)], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   const said: Said[] = []
-  const lines = createInterface({ input: child.stdout })
-  const first = once(lines, 'line')
-  lines.on('line', (line) => said.push(JSON.parse(line) as Said))
-  await first
-  await new Promise((resolve) => setTimeout(resolve, ms))
+  let begun = 0
+  for await (const [line] of on(createInterface({ input: child.stdout }), 'line')) {
+    const one = JSON.parse(line) as Said
+    said.push(one)
+    if (one.kind === 'begin' && ++begun === things) break
+  }
+  await new Promise((resolve) => setTimeout(resolve, (seed % 4) * 5))
   child.kill('SIGKILL')
   await once(child, 'close')
   return said
@@ -115,10 +117,10 @@ async function check(directory: string, known: Known): Promise<void> {
   }
 }
 
-for (const [name, where, kills, ms] of [
-  ['before-images', tmpdir(), 6, 150],
+for (const [name, where, kills, most] of [
+  ['before-images', tmpdir(), 6, 20],
   // Each take waits for the disk of the file system in a file.
-  ['reflinks', xfs, 4, 800],
+  ['reflinks', xfs, 4, 8],
 ] as const) {
   test(`${name}: whenever the process is killed, every snapshot is what it was`, async (t) => {
     const parent = typeof where === 'string' ? where : where.directory
@@ -127,7 +129,7 @@ for (const [name, where, kills, ms] of [
     const known: Known = { whole: new Map(), open: undefined }
     let checked = 0
     for (let seed = 1; seed <= kills; seed++) {
-      learn(known, await changeAndKill(directory, seed, ms + seed * 90))
+      learn(known, await changeAndKill(directory, seed, Math.ceil((most * seed) / kills)))
       await check(directory, known)
       checked += known.whole.size
     }
