@@ -1,4 +1,4 @@
-import { NEXT_PHASES, type Phase } from '#agent/replication/phases.ts'
+import { NEXT_PHASES, type Phase } from '#agent/replication/session/phases.ts'
 import { SELDOM } from './seldom.ts'
 
 /* Prints docs/architecture/session-phases.md from the table that the session obeys (it asserts each move against it). `npm run docs`
@@ -19,7 +19,7 @@ export function phasesPage(): string {
     .sort()
   return `# Phases of a session
 
-Printed by \`npm run docs\` from \`src/agent/replication/phases.ts\`; a test compares the two. What the phases mean is on [replication.md](replication.md). A session
+Printed by \`npm run docs\` from \`src/agent/replication/session/phases.ts\`; a test compares the two. What the phases mean is on [replication.md](replication.md). A session
 asserts every move against this table, so a move that is not in it stops the process instead of being made.
 
 ● a campaign of the simulator fails unless it happened · ○ needs several rare things at once: counted, not demanded

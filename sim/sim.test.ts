@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { NEXT_PHASES } from '#agent/replication/phases.ts'
+import { NEXT_PHASES } from '#agent/replication/session/phases.ts'
 import { COVERAGE_SEEDS_MIN, reachableMoves, runCampaign, wantedCoverage } from './campaign.ts'
 import { PLANTS } from './plants/plants.ts'
 import { SELDOM } from './seldom.ts'

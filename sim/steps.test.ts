@@ -1,13 +1,13 @@
 /** The operations of the simulated world take the steps of the real ones, in their order. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { failoverGroup } from '#control/operations/definitions/failover.ts'
+import { failoverGroup } from '#control/operations/definitions/protection/failover.ts'
 import {
   reprotectGroup,
   reverseGroup,
   startGroup,
   stopGroup,
-} from '#control/operations/definitions/groups.ts'
+} from '#control/operations/definitions/protection/groups.ts'
 import { calmWorld } from './calm-world.ts'
 
 /** Steps about the servers of a group, which the world does not have, in whichever operations they are. */

@@ -1,5 +1,5 @@
 import { decideOwnership } from '#domain/ownership.ts'
-import type { Session, SessionEffect, SessionEvent } from '#agent/replication/session.ts'
+import type { Session, SessionEffect, SessionEvent } from '#agent/replication/session/session.ts'
 import type { WitnessAnswer } from '#wire/site/witness.ts'
 import type { Plan } from '../world/plan.ts'
 

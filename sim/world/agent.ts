@@ -1,4 +1,4 @@
-import type { Session, SessionEffect, SessionEvent } from '#agent/replication/session.ts'
+import type { Session, SessionEffect, SessionEvent } from '#agent/replication/session/session.ts'
 import type { OwnershipRecord, WitnessAnswer } from '#wire/site/witness.ts'
 import { ClientPath, type ClientIo } from './client-path.ts'
 import { Process } from './host.ts'

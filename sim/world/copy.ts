@@ -1,4 +1,4 @@
-import type { CopyScope } from '#agent/replication/session.ts'
+import type { CopyScope } from '#agent/replication/session/session.ts'
 import type { Agent } from './agent.ts'
 import type { ClientPath } from './client-path.ts'
 import { BLOCKS_PER_REGION, REGIONS } from './site.ts'

@@ -3,7 +3,7 @@ import type {
   PeerRefusal,
   SessionEvent,
   SessionMessage,
-} from '#agent/replication/session.ts'
+} from '#agent/replication/session/session.ts'
 import type { OwnershipRecord } from '#wire/site/witness.ts'
 import type { Agent } from './agent.ts'
 import type { Endpoint } from './network.ts'

@@ -1,4 +1,4 @@
-import type { Session } from '#agent/replication/session.ts'
+import type { Session } from '#agent/replication/session/session.ts'
 import type { FaultKind } from './faults.ts'
 import type { WitnessHost } from './witness-host.ts'
 import type { World } from './world.ts'

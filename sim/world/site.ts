@@ -1,4 +1,4 @@
-import { type StoredSession, unopened } from '#agent/replication/session.ts'
+import { type StoredSession, unopened } from '#agent/replication/session/session.ts'
 import { BlockDisk, WholeFile } from './disk.ts'
 import type { Host } from './host.ts'
 import type { Random } from './random.ts'

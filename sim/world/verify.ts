@@ -3,7 +3,7 @@ import type { ClientPath } from './client-path.ts'
 import { BLOCKS_PER_REGION, REGIONS } from './site.ts'
 import { Violation } from './truth.ts'
 
-/* Online verification, as src/agent/replication/verify-compare.ts does it: a region is compared while clients write, and a block that differs
+/* Online verification, as src/agent/replication/verify/verify-compare.ts does it: a region is compared while clients write, and a block that differs
  * is compared once more at one point of the stream. What differs there is sent again, and compared again.
  *
  * The observer knows what has changed by itself (`disk.rot`), so it can say whether the verification was right: nothing else may be called

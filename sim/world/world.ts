@@ -1,6 +1,6 @@
 import type { Ownership, OwnershipRequest, OwnershipState } from '#domain/ownership.ts'
-import { Session, type SessionSettings } from '#agent/replication/session.ts'
-import type { Arbitration } from '#agent/replication/session-types.ts'
+import { Session, type SessionSettings } from '#agent/replication/session/session.ts'
+import type { Arbitration } from '#agent/replication/session/session-types.ts'
 import type { SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
 import { Agent, type AgentCommand, type CommandAnswer } from './agent.ts'
 import { Coverage } from './coverage.ts'

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import type { DiskStanding } from '#agent/compute/driver.ts'
 import type { Device } from '#agent/nbd/device.ts'
 import { ExportTable } from '#agent/nbd/exports.ts'
-import type { Role } from '#agent/replication/phases.ts'
+import type { Role } from '#agent/replication/session/phases.ts'
 import type { Serving, VolumeStore } from '#agent/volumes/volume-store.ts'
 import { diskStandings } from './disk-standings.ts'
 

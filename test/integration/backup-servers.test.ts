@@ -10,19 +10,19 @@ import {
   type AcceptedRun,
   requestBackup,
   requestDeletion,
-} from '#control/operations/definitions/backup-requests.ts'
+} from '#control/operations/definitions/backup/backup-requests.ts'
 import {
   requestAttach,
   requestDetach,
-} from '#control/operations/definitions/checkpoint-attachment.ts'
-import { requestGroupBackup } from '#control/operations/definitions/group-backup.ts'
+} from '#control/operations/definitions/backup/checkpoint-attachment.ts'
+import { requestGroupBackup } from '#control/operations/definitions/backup/group-backup.ts'
 import {
   type RestoreForm,
   requestRestoreForm,
-} from '#control/operations/definitions/restore-forms.ts'
+} from '#control/operations/definitions/backup/restore-forms.ts'
 import type { RequestServices } from '#control/operations/definitions/requests.ts'
-import { requestRestore } from '#control/operations/definitions/restore-requests.ts'
-import { requestServers } from '#control/operations/definitions/server-requests.ts'
+import { requestRestore } from '#control/operations/definitions/backup/restore-requests.ts'
+import { requestServers } from '#control/operations/definitions/servers/server-requests.ts'
 import { attachmentOf } from '#control/resources/checkpoint-attachments.ts'
 import { diskBackupsOf, itemsOf, readItem } from '#control/resources/checkpoints.ts'
 import { readRestore } from '#control/resources/restores.ts'

@@ -4,7 +4,10 @@ import { randomUUID } from 'node:crypto'
 import { after, before, test } from 'node:test'
 import { createBackupSchedule } from '#control/operations/backup-schedule.ts'
 import { createLog } from '#base/log.ts'
-import { backupUpkeep, UPKEEP_RESOURCE } from '#control/operations/definitions/backup-upkeep.ts'
+import {
+  backupUpkeep,
+  UPKEEP_RESOURCE,
+} from '#control/operations/definitions/backup/backup-upkeep.ts'
 import { BackupWorld, pattern, PROVIDER, RegionLink } from '../support/backup-world.ts'
 
 const link = new RegionLink()

@@ -5,21 +5,21 @@ import { after, before, test } from 'node:test'
 import { newId } from '#base/ids.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
-import type { DrillOptions } from '#control/operations/definitions/drill-facts.ts'
+import type { DrillOptions } from '#control/operations/definitions/drills/drill-facts.ts'
 import {
   requestDrill,
   requestDrillDeletion,
-} from '#control/operations/definitions/drill-requests.ts'
-import { createSchedule } from '#control/operations/definitions/drill-schedules.ts'
+} from '#control/operations/definitions/drills/drill-requests.ts'
+import { createSchedule } from '#control/operations/definitions/drills/drill-schedules.ts'
 import {
   deleteFreePort,
   requestPort,
   requestSubnet,
   requestVpc,
-} from '#control/operations/definitions/network-requests.ts'
-import { preflightReport } from '#control/operations/definitions/preflight-report.ts'
-import { storePlan } from '#control/operations/definitions/recovery-requests.ts'
-import { groupFacts } from '#control/operations/definitions/sync-views.ts'
+} from '#control/operations/definitions/networks/network-requests.ts'
+import { preflightReport } from '#control/operations/definitions/recovery/preflight-report.ts'
+import { storePlan } from '#control/operations/definitions/recovery/recovery-requests.ts'
+import { groupFacts } from '#control/operations/definitions/protection/sync-views.ts'
 import { createDrillClock, MISSED_MS } from '#control/operations/drill-clock.ts'
 import { findGroup } from '#control/resources/groups.ts'
 import { defaultVpcId } from '#control/resources/networks.ts'

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { requestGroupCommand } from '#control/operations/definitions/group-requests.ts'
+import { requestGroupCommand } from '#control/operations/definitions/protection/group-requests.ts'
 import { PROJECT, Region, type Reply } from '../support/region.ts'
 
 /**

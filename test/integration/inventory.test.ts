@@ -6,8 +6,8 @@ import {
   provideDefaults,
   requestSubnet,
   requestVpc,
-} from '#control/operations/definitions/network-requests.ts'
-import { requestSecurityGroup } from '#control/operations/definitions/security-group-requests.ts'
+} from '#control/operations/definitions/networks/network-requests.ts'
+import { requestSecurityGroup } from '#control/operations/definitions/networks/security-group-requests.ts'
 import {
   createPort,
   defaultSecurityGroupId,

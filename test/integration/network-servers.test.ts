@@ -2,7 +2,10 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { systemClock } from '#base/system/clock.ts'
-import { deleteFreePort, requestPort } from '#control/operations/definitions/network-requests.ts'
+import {
+  deleteFreePort,
+  requestPort,
+} from '#control/operations/definitions/networks/network-requests.ts'
 import { findImageByName } from '#control/resources/images.ts'
 import { defaultSecurityGroupId, defaultVpcId } from '#control/resources/networks.ts'
 import { fakeGuests } from '../support/fake-guests.ts'

@@ -8,20 +8,20 @@ import { createAutomaticFailover } from '#control/operations/automatic-failover.
 import {
   armAutomatic,
   changeAutomatic,
-} from '#control/operations/definitions/automatic-requests.ts'
-import type { PlanDocument } from '#control/operations/definitions/plan-format.ts'
-import { preflightReport } from '#control/operations/definitions/preflight-report.ts'
-import { requestGroupCommand } from '#control/operations/definitions/group-requests.ts'
-import { GROUP_RESOURCE, stopGroup } from '#control/operations/definitions/groups.ts'
+} from '#control/operations/definitions/recovery/automatic-requests.ts'
+import type { PlanDocument } from '#control/operations/definitions/recovery/plan-format.ts'
+import { preflightReport } from '#control/operations/definitions/recovery/preflight-report.ts'
+import { requestGroupCommand } from '#control/operations/definitions/protection/group-requests.ts'
+import { GROUP_RESOURCE, stopGroup } from '#control/operations/definitions/protection/groups.ts'
 import {
   requestRecovery,
   requestRunCommand,
   showPlan,
   showRuns,
   storePlan,
-} from '#control/operations/definitions/recovery-requests.ts'
+} from '#control/operations/definitions/recovery/recovery-requests.ts'
 import type { RequestServices } from '#control/operations/definitions/requests.ts'
-import { requestPower } from '#control/operations/definitions/server-requests.ts'
+import { requestPower } from '#control/operations/definitions/servers/server-requests.ts'
 import { moveGroup, movePair, pairsOfGroup, readGroup } from '#control/resources/groups.ts'
 import { moveInstance } from '#control/resources/instances.ts'
 import { readServer } from '#control/resources/servers.ts'

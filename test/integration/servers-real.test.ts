@@ -12,7 +12,7 @@ import {
   requestServerDeletion,
   requestServers,
   type ServerRequestRefusal,
-} from '#control/operations/definitions/server-requests.ts'
+} from '#control/operations/definitions/servers/server-requests.ts'
 import { imageId } from '#control/resources/images.ts'
 import { readServer } from '#control/resources/servers.ts'
 import { NO_QEMU } from '../support/guest-lab.ts'

@@ -15,7 +15,7 @@ import {
   requestPower,
   requestServerDeletion,
   requestServers,
-} from '#control/operations/definitions/server-requests.ts'
+} from '#control/operations/definitions/servers/server-requests.ts'
 import { imageId } from '#control/resources/images.ts'
 import { disksOf, faultOf, listServers } from '#control/resources/servers.ts'
 import { attachmentsOf, listVolumes } from '#control/resources/volumes.ts'

@@ -16,7 +16,7 @@ import {
   requestServerDeletion,
   requestServers,
   type ServerRequestRefusal,
-} from '#control/operations/definitions/server-requests.ts'
+} from '#control/operations/definitions/servers/server-requests.ts'
 import { findImageByName } from '#control/resources/images.ts'
 import { defaultSubnetId, portsOf } from '#control/resources/networks.ts'
 import { disksOf, faultOf, listServers, readServer } from '#control/resources/servers.ts'

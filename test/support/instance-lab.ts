@@ -10,7 +10,7 @@ import {
   requestPower,
   requestServerDeletion,
   requestServers,
-} from '#control/operations/definitions/server-requests.ts'
+} from '#control/operations/definitions/servers/server-requests.ts'
 import { imageId } from '#control/resources/images.ts'
 import { portsOf } from '#control/resources/networks.ts'
 import { disksOf, readServer } from '#control/resources/servers.ts'

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib'
-import { BlockSet } from '#agent/replication/block-set.ts'
+import { BlockSet } from '#agent/replication/copy/block-set.ts'
 
 /* Sets of 64 KiB blocks in a file, with a description of what they are. docs/formats/change-tracking.md describes it for readers.
  *

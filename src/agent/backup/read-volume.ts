@@ -1,6 +1,6 @@
 import { BLOCK_BYTES } from '#wire/link/frame.ts'
 import type { VolumeWriter } from '#vault/backup/volume-writer.ts'
-import { blockCount, type BlockSet } from '#agent/replication/block-set.ts'
+import { blockCount, type BlockSet } from '#agent/replication/copy/block-set.ts'
 import type { SnapshotView } from '#agent/snapshots/snapshots.ts'
 
 /* Reads a snapshot into the vault. Holes are not read; what has not changed is not even looked at. */

@@ -1,12 +1,12 @@
 import { Fault } from '#base/fault.ts'
 import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
-import type { Copying } from './copying.ts'
+import type { Copying } from './copy/copying.ts'
 import type { SessionCore } from './core.ts'
 import { NOT_CONSISTENT, NOT_YET, STALE_EPOCH } from './faults.ts'
 import type { Members, OpenMember } from './members.ts'
 import type { ServedNames, ServingAfter } from './served-names.ts'
-import { roleOf } from './session.ts'
-import type { Writer } from './writer.ts'
+import { roleOf } from './session/session.ts'
+import type { Writer } from './writer/writer.ts'
 
 /* What the control plane asks of a session. Each may be repeated, and each that comes late is refused by its epoch.
  *

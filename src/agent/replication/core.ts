@@ -10,7 +10,7 @@ import {
   STALE_EPOCH,
   WRONG_STATE,
 } from './faults.ts'
-import type { Session, SessionEffect, SessionEvent } from './session.ts'
+import type { Session, SessionEffect, SessionEvent } from './session/session.ts'
 
 /* The queue between the world and the pure session.
  *

@@ -8,7 +8,7 @@ import { EndedSessions } from './ended-sessions.ts'
 import { SESSION_UNKNOWN } from './faults.ts'
 import { type LinkListener, listenForLinks } from './link.ts'
 import { SessionRuntime } from './runtime.ts'
-import { unopened } from './session.ts'
+import { unopened } from './session/session.ts'
 import type { SessionCommand, SessionHost, SessionHostDeps } from './types.ts'
 
 /* All sessions of one agent: one listener, one pair of timers, and the commands of the control plane. */

@@ -7,8 +7,8 @@ import { VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
 import type { Volume } from '#agent/volumes/volume.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import { MEMBER_CHANGED, VOLUME_BUSY } from './faults.ts'
-import { ChangeMap } from './change-map.ts'
-import { IntentBitmap } from './intent-bitmap.ts'
+import { ChangeMap } from './copy/change-map.ts'
+import { IntentBitmap } from './writer/intent-bitmap.ts'
 import { type MembersFile, type StoredMember, writeMembers } from './members-file.ts'
 
 /* The members of one session at this site: which volumes belong to it, open, each with its intent bitmap and its

@@ -1,6 +1,6 @@
 import { type Changes, CHANGES_REGION_BYTES, decodeChanges } from '#wire/link/changes.ts'
 import { STATUS, type Status } from '#wire/link/frame.ts'
-import type { Sender } from './sender.ts'
+import type { Sender } from './writer/sender.ts'
 
 /** Why a question got no answer: the link is gone, or the replica could not read. The one who asked begins anew. */
 export class QueryFailed extends Error {

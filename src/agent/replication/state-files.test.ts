@@ -5,11 +5,11 @@ import { join } from 'node:path'
 import { describe, test, type TestContext } from 'node:test'
 import { crc32c } from '@node-rs/crc32'
 import fc from 'fast-check'
-import { EpochFile } from './epoch-file.ts'
-import { IntentBitmap } from './intent-bitmap.ts'
-import { REGION_BYTES, RegionSet } from './regions.ts'
+import { EpochFile } from './session/epoch-file.ts'
+import { IntentBitmap } from './writer/intent-bitmap.ts'
+import { REGION_BYTES, RegionSet } from './copy/regions.ts'
 import { RunFile } from './run-file.ts'
-import { type StoredSession, unopened } from './session.ts'
+import { type StoredSession, unopened } from './session/session.ts'
 
 function directory(t: TestContext): string {
   const path = mkdtempSync(join(tmpdir(), 'holdfast-state-'))

@@ -1,11 +1,11 @@
 import type { SessionStatus } from '#wire/site/witness.ts'
-import type { Copying } from './copying.ts'
+import type { Copying } from './copy/copying.ts'
 import type { SessionCore } from './core.ts'
 import type { Members } from './members.ts'
-import type { ReplicaEnd } from './replica-end.ts'
-import type { Verifying } from './verifying.ts'
-import type { Writer } from './writer.ts'
-import type { WriterEnd } from './writer-end.ts'
+import type { ReplicaEnd } from './replica/replica-end.ts'
+import type { Verifying } from './verify/verifying.ts'
+import type { Writer } from './writer/writer.ts'
+import type { WriterEnd } from './writer/writer-end.ts'
 
 /* A session as the control plane and its operator see it. Owns one fact that nobody else keeps: since when it has been seen held. */
 

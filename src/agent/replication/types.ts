@@ -8,8 +8,8 @@ import type { Divergences } from '#agent/divergence/divergences.ts'
 import type { Snapshots } from '#agent/snapshots/snapshots.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import type { EndedPart } from './ended-sessions.ts'
-import type { PeerBeats } from './link-silence.ts'
-import type { Role } from './phases.ts'
+import type { PeerBeats } from './session/link-silence.ts'
+import type { Role } from './session/phases.ts'
 
 /* Public face of replication towards the agent. */
 

@@ -21,10 +21,10 @@ import {
   decideAutomatic,
 } from '#domain/automatic-failover.ts'
 import { decideGroup, type GroupFacts } from '#domain/protection-group.ts'
-import { requestGroupCommand } from './definitions/group-requests.ts'
-import { preflight } from './definitions/preflight.ts'
+import { requestGroupCommand } from './definitions/protection/group-requests.ts'
+import { preflight } from './definitions/recovery/preflight.ts'
 import type { RequestServices } from './definitions/requests.ts'
-import { groupFacts } from './definitions/sync-views.ts'
+import { groupFacts } from './definitions/protection/sync-views.ts'
 import { createSilence } from './silence.ts'
 
 /* Looks every second at the groups that may fail over by themselves, and lets those do it for which every fact speaks

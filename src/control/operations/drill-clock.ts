@@ -11,11 +11,11 @@ import {
 import { fromJson } from '#control/store/json.ts'
 import type { DrillRow, DrillScheduleRow } from '#control/store/tables/drills.ts'
 import { NAME_BYTES_MAX } from '#domain/text.ts'
-import type { DrillOptions } from './definitions/drill-facts.ts'
-import { DrillRefused } from './definitions/drill-decision.ts'
-import { requestDrillDeletion, submitDrill } from './definitions/drill-requests.ts'
-import { nextTime } from './definitions/drill-schedules.ts'
-import { DRILL_WORDS } from './definitions/drill-words.ts'
+import type { DrillOptions } from './definitions/drills/drill-facts.ts'
+import { DrillRefused } from './definitions/drills/drill-decision.ts'
+import { requestDrillDeletion, submitDrill } from './definitions/drills/drill-requests.ts'
+import { nextTime } from './definitions/drills/drill-schedules.ts'
+import { DRILL_WORDS } from './definitions/drills/drill-words.ts'
 import type { RequestServices } from './definitions/requests.ts'
 
 /* Begins the drills of schedules, and ends those that nobody keeps. Everything it goes by is in the database: after a crash the next turn does what

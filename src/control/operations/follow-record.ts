@@ -19,7 +19,7 @@ import type { OwnershipState } from '#domain/ownership.ts'
 import { followedBy, type GroupRow } from '#domain/followed-group.ts'
 import { GROUP_TRANSIENT } from '#domain/protection-group.ts'
 import { PAIR_BUSY, type PairStatus } from '#domain/replication-pair.ts'
-import { moveIdentities, wearSpares } from './definitions/instance-identity.ts'
+import { moveIdentities, wearSpares } from './definitions/instances/instance-identity.ts'
 
 /* A group's row says what the record says.
  *

@@ -19,9 +19,9 @@ import type { Queries, Store, Transaction } from '#control/store/store.ts'
 import type { ServerRow } from '#control/store/tables/servers.ts'
 import { statusAfterReport } from '#domain/server.ts'
 import type { ServerBrief } from '#wire/site/servers.ts'
-import { defineServer } from './definitions/server-definition.ts'
-import { deleteServer } from './definitions/server-deletion.ts'
-import { released } from './definitions/server-disks.ts'
+import { defineServer } from './definitions/servers/server-definition.ts'
+import { deleteServer } from './definitions/servers/server-deletion.ts'
+import { released } from './definitions/servers/server-disks.ts'
 
 /* Keeps the rows of servers and the guests at the sites together, from the reports of the agents.
  *

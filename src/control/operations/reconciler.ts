@@ -26,8 +26,8 @@ import { GROUP_TRANSIENT, type GroupStatus } from '#domain/protection-group.ts'
 import { PAIR_BUSY, type PairStatus } from '#domain/replication-pair.ts'
 import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
-import { isOfThisCopy, rebuildsOf } from './definitions/copy-proof.ts'
-import { sessionMembers, toWire } from './definitions/session.ts'
+import { isOfThisCopy, rebuildsOf } from './definitions/protection/copy-proof.ts'
+import { sessionMembers, toWire } from './definitions/protection/session.ts'
 import { followRecord } from './follow-record.ts'
 
 /* Brings agents to the record when their reports disagree with it.

@@ -8,7 +8,7 @@ import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { Store } from '#control/store/store.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import type { SyncView } from '#domain/sync-view.ts'
-import { loadSyncViews } from './definitions/sync-views.ts'
+import { loadSyncViews } from './definitions/protection/sync-views.ts'
 
 /* Remembers how many pairs of each project were behind, so that somebody can ask for last month.
  *

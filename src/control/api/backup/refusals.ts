@@ -2,13 +2,13 @@ import type {
   BackupRefusal,
   DeletionRefusal,
   RunRefusal,
-} from '#control/operations/definitions/backup-requests.ts'
-import type { PolicyRefusal } from '#control/operations/definitions/policy-requests.ts'
+} from '#control/operations/definitions/backup/backup-requests.ts'
+import type { PolicyRefusal } from '#control/operations/definitions/backup/policy-requests.ts'
 import type {
   ItemReplicationRefusal,
   PolicyReplicationRefusal,
-} from '#control/operations/definitions/replica-requests.ts'
-import type { RestoreRefusal } from '#control/operations/definitions/restore-requests.ts'
+} from '#control/operations/definitions/backup/replica-requests.ts'
+import type { RestoreRefusal } from '#control/operations/definitions/backup/restore-requests.ts'
 import type { Refusal } from '../http/refusal.ts'
 import { type CsbsCode, refuse, refuseAs } from './errors.ts'
 

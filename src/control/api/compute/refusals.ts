@@ -1,4 +1,4 @@
-import type { ServerRequestRefusal } from '#control/operations/definitions/server-requests.ts'
+import type { ServerRequestRefusal } from '#control/operations/definitions/servers/server-requests.ts'
 
 /** What a refusal of the inventory is over HTTP: the same status and sentence in both server APIs; each adds its own envelope. */
 export const REFUSALS: Readonly<

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
-import { findItemOrOnly } from '#control/operations/definitions/backup-requests.ts'
+import { findItemOrOnly } from '#control/operations/definitions/backup/backup-requests.ts'
 import {
   countItems,
   ITEM_KEYS,

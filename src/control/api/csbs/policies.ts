@@ -6,7 +6,7 @@ import {
   type NewSchedule,
   requestPolicy,
   type ScheduleChange,
-} from '#control/operations/definitions/policy-requests.ts'
+} from '#control/operations/definitions/backup/policy-requests.ts'
 import {
   findPlan,
   listPlans,

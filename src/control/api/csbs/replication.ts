@@ -2,8 +2,8 @@ import Type from 'typebox'
 import {
   requestItemReplication,
   requestPolicyReplication,
-} from '#control/operations/definitions/replica-requests.ts'
-import { findItemOrOnly } from '#control/operations/definitions/backup-requests.ts'
+} from '#control/operations/definitions/backup/replica-requests.ts'
+import { findItemOrOnly } from '#control/operations/definitions/backup/backup-requests.ts'
 import { listRecords, RECORD_KEYS } from '#control/resources/backup-lists.ts'
 import { readRecord } from '#control/resources/checkpoints.ts'
 import { recordObject } from '../backup/codec.ts'

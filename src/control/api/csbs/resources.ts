@@ -3,8 +3,8 @@ import {
   backupRefusal,
   findItemOrOnly,
   requestBackup,
-} from '#control/operations/definitions/backup-requests.ts'
-import { checkRestore } from '#control/operations/definitions/restore-requests.ts'
+} from '#control/operations/definitions/backup/backup-requests.ts'
+import { checkRestore } from '#control/operations/definitions/backup/restore-requests.ts'
 import { policyOfServer } from '#control/resources/backup-plans.ts'
 import { SERVER_TYPE } from '#control/resources/checkpoints.ts'
 import { checkpointObject } from '../backup/codec.ts'

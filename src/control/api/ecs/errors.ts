@@ -1,4 +1,4 @@
-import type { ServerRequestRefusal } from '#control/operations/definitions/server-requests.ts'
+import type { ServerRequestRefusal } from '#control/operations/definitions/servers/server-requests.ts'
 import { REFUSALS } from '../compute/refusals.ts'
 import { Refusal } from '../http/refusal.ts'
 

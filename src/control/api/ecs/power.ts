@@ -1,7 +1,7 @@
 import {
   type PowerRequest,
   requestPowers,
-} from '#control/operations/definitions/server-requests.ts'
+} from '#control/operations/definitions/servers/server-requests.ts'
 import { inputWith, isMembers } from '../compute/input.ts'
 import type { ComputeServices } from '../compute/services.ts'
 import type { Api } from '../http/dialect.ts'

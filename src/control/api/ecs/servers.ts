@@ -3,7 +3,7 @@ import {
   type NewServerNic,
   requestServerDeletion,
   requestServers,
-} from '#control/operations/definitions/server-requests.ts'
+} from '#control/operations/definitions/servers/server-requests.ts'
 import { findSubnet, findVpc } from '#control/resources/networks.ts'
 import { listVolumeTypes } from '#control/resources/volumes.ts'
 import { FLAVORS } from '#domain/flavor.ts'

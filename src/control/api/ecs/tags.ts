@@ -1,4 +1,4 @@
-import { changeServer } from '#control/operations/definitions/server-requests.ts'
+import { changeServer } from '#control/operations/definitions/servers/server-requests.ts'
 import { findServer } from '#control/resources/servers.ts'
 import { deleteTags, setTags, tagsOf } from '#control/resources/tags.ts'
 import { isTagKey, isTagValue, type Tag, TAGS_MAX } from '#domain/tag.ts'

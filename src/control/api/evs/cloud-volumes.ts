@@ -1,9 +1,9 @@
-import { requestVolumes } from '#control/operations/definitions/volume-creation.ts'
+import { requestVolumes } from '#control/operations/definitions/volumes/volume-creation.ts'
 import {
   changeVolume,
   requestVolumeDeletion,
   requestVolumeExtension,
-} from '#control/operations/definitions/volume-requests.ts'
+} from '#control/operations/definitions/volumes/volume-requests.ts'
 import { tagsByResource, tagsOf } from '#control/resources/tags.ts'
 import { findVolume, listVolumes } from '#control/resources/volumes.ts'
 import type { Api } from '../http/dialect.ts'

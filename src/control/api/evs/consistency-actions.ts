@@ -1,8 +1,14 @@
 import { unreachable } from '#base/assert.ts'
-import { requestGroupCommand } from '#control/operations/definitions/group-requests.ts'
-import { isPaused, requestPausedFailover } from '#control/operations/definitions/paused-failover.ts'
-import { preflight } from '#control/operations/definitions/preflight.ts'
-import { type Growth, requestGrowth } from '#control/operations/definitions/replication-requests.ts'
+import { requestGroupCommand } from '#control/operations/definitions/protection/group-requests.ts'
+import {
+  isPaused,
+  requestPausedFailover,
+} from '#control/operations/definitions/protection/paused-failover.ts'
+import { preflight } from '#control/operations/definitions/recovery/preflight.ts'
+import {
+  type Growth,
+  requestGrowth,
+} from '#control/operations/definitions/protection/replication-requests.ts'
 import { findGroup, groupStation, groupStatus } from '#control/resources/groups.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import {

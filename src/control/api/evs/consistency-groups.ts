@@ -1,8 +1,8 @@
-import { requestGroupCommand } from '#control/operations/definitions/group-requests.ts'
+import { requestGroupCommand } from '#control/operations/definitions/protection/group-requests.ts'
 import {
   requestConsistencyGroup,
   requestConsistencyGroupChange,
-} from '#control/operations/definitions/replication-requests.ts'
+} from '#control/operations/definitions/protection/replication-requests.ts'
 import {
   findGroup,
   groupStatus,

@@ -1,5 +1,5 @@
 import { assert } from '#base/assert.ts'
-import { loadSyncViews } from '#control/operations/definitions/sync-views.ts'
+import { loadSyncViews } from '#control/operations/definitions/protection/sync-views.ts'
 import {
   groupForm,
   groupStatus,

@@ -1,14 +1,14 @@
 import { unreachable } from '#base/assert.ts'
-import type { GroupRequestRefusal } from '#control/operations/definitions/group-requests.ts'
-import type { PausedFailoverRefusal } from '#control/operations/definitions/paused-failover.ts'
-import type { PreflightRefusal } from '#control/operations/definitions/preflight.ts'
+import type { GroupRequestRefusal } from '#control/operations/definitions/protection/group-requests.ts'
+import type { PausedFailoverRefusal } from '#control/operations/definitions/protection/paused-failover.ts'
+import type { PreflightRefusal } from '#control/operations/definitions/recovery/preflight.ts'
 import type {
   ConsistencyGroupChangeRefusal,
   GrowthRefusal,
   LonePairRefusal,
   NewConsistencyGroupRefusal,
   NewLonePairRefusal,
-} from '#control/operations/definitions/replication-requests.ts'
+} from '#control/operations/definitions/protection/replication-requests.ts'
 import { PAIRS_OF_GROUP_MAX } from '#domain/replication-pair.ts'
 import { SYSTEM_DISK_GB_MAX, VOLUME_GB_MAX } from '#domain/volume.ts'
 import { Refusal } from '../http/refusal.ts'

@@ -2,7 +2,7 @@ import Type from 'typebox'
 import {
   requestLonePair,
   requestLonePairDeletion,
-} from '#control/operations/definitions/replication-requests.ts'
+} from '#control/operations/definitions/protection/replication-requests.ts'
 import {
   findPair,
   listGroups,

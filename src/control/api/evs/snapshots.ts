@@ -6,7 +6,7 @@ import {
   requestSnapshot,
   requestSnapshotChange,
   type SnapshotChangeRefusal,
-} from '#control/operations/definitions/snapshot-requests.ts'
+} from '#control/operations/definitions/volumes/snapshot-requests.ts'
 import {
   changeSnapshotTexts,
   findSnapshot,

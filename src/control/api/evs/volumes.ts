@@ -5,7 +5,7 @@ import {
   type CreateVolumeRefusal,
   type NewVolumeRequest,
   requestVolumes,
-} from '#control/operations/definitions/volume-creation.ts'
+} from '#control/operations/definitions/volumes/volume-creation.ts'
 import {
   attachVolume,
   changeVolume,
@@ -17,7 +17,7 @@ import {
   reserveVolume,
   type RetypeRefusal,
   type VolumeRequestRefusal,
-} from '#control/operations/definitions/volume-requests.ts'
+} from '#control/operations/definitions/volumes/volume-requests.ts'
 import { findVolume, listVolumes, listVolumeTypes, metadataOf } from '#control/resources/volumes.ts'
 import type { Api } from '../http/dialect.ts'
 import type { Refusal } from '../http/refusal.ts'

@@ -4,8 +4,8 @@ import {
   findItemOrOnly,
   requestDeletion,
   requestRun,
-} from '#control/operations/definitions/backup-requests.ts'
-import { requestPolicyReplication } from '#control/operations/definitions/replica-requests.ts'
+} from '#control/operations/definitions/backup/backup-requests.ts'
+import { requestPolicyReplication } from '#control/operations/definitions/backup/replica-requests.ts'
 import { listCheckpoints } from '#control/resources/checkpoint-lists.ts'
 import { findCheckpoint, readCheckpoint, settleCopy } from '#control/resources/checkpoints.ts'
 import type { CheckpointRow } from '#control/store/tables/checkpoints.ts'

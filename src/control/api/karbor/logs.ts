@@ -3,7 +3,7 @@ import { newId } from '#base/ids.ts'
 import {
   VERIFICATION_RESOURCE,
   verifyCheckpoint,
-} from '#control/operations/definitions/checkpoint-verification.ts'
+} from '#control/operations/definitions/backup/checkpoint-verification.ts'
 import { listLogs, listVerifications } from '#control/resources/backup-lists.ts'
 import { findCheckpoint } from '#control/resources/checkpoints.ts'
 import type { Queries } from '#control/store/store.ts'

@@ -1,6 +1,6 @@
 import Type from 'typebox'
-import { findItemOrOnly } from '#control/operations/definitions/backup-requests.ts'
-import { requestRestore } from '#control/operations/definitions/restore-requests.ts'
+import { findItemOrOnly } from '#control/operations/definitions/backup/backup-requests.ts'
+import { requestRestore } from '#control/operations/definitions/backup/restore-requests.ts'
 import { listRestores } from '#control/resources/backup-lists.ts'
 import { SERVER_TYPE } from '#control/resources/checkpoints.ts'
 import { readRestore } from '#control/resources/restores.ts'

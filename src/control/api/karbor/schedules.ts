@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { newId } from '#base/ids.ts'
-import { firstInstant } from '#control/operations/definitions/policy-requests.ts'
+import { firstInstant } from '#control/operations/definitions/backup/policy-requests.ts'
 import {
   definitionOf,
   findPlan,

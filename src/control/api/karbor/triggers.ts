@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { newId } from '#base/ids.ts'
-import { firstInstant } from '#control/operations/definitions/policy-requests.ts'
+import { firstInstant } from '#control/operations/definitions/backup/policy-requests.ts'
 import { insertTrigger, readTrigger, updateSchedule } from '#control/resources/backup-plans.ts'
 import { listTriggers } from '#control/resources/backup-lists.ts'
 import type { BackupTriggerRow } from '#control/store/tables/checkpoints.ts'

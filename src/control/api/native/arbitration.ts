@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { arrangeArbitration } from '#control/operations/definitions/arbitration.ts'
+import { arrangeArbitration } from '#control/operations/definitions/protection/arbitration.ts'
 import { findGroup } from '#control/resources/groups.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import type { Api } from '../http/dialect.ts'

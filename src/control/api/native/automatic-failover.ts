@@ -6,7 +6,7 @@ import {
   DEFAULT_COOL_DOWN_MS,
   DEFAULT_SILENCE_MS,
   showAutomatic,
-} from '#control/operations/definitions/automatic-requests.ts'
+} from '#control/operations/definitions/recovery/automatic-requests.ts'
 import { verdictOf } from '#control/resources/automatic-failovers.ts'
 import { fromJson } from '#control/store/json.ts'
 import { AUTOMATIC_REASONS, type AutomaticReason } from '#domain/automatic-failover.ts'

@@ -1,21 +1,21 @@
 import Type, { type Static } from 'typebox'
 import { parseAddress } from '#base/config.ts'
-import { findItemOrOnly } from '#control/operations/definitions/backup-requests.ts'
+import { findItemOrOnly } from '#control/operations/definitions/backup/backup-requests.ts'
 import {
   type AttachmentRefusal,
   requestAttach,
   requestDetach,
-} from '#control/operations/definitions/checkpoint-attachment.ts'
+} from '#control/operations/definitions/backup/checkpoint-attachment.ts'
 import {
   GROUP_DISKS_MAX,
   type GroupBackupRefusal,
   requestGroupBackup,
-} from '#control/operations/definitions/group-backup.ts'
+} from '#control/operations/definitions/backup/group-backup.ts'
 import {
   requestRestoreForm,
   type RestoreForm,
   type RestoreFormRefusal,
-} from '#control/operations/definitions/restore-forms.ts'
+} from '#control/operations/definitions/backup/restore-forms.ts'
 import { RATE_BYTES_MAX, RATE_BYTES_MIN } from '#control/resources/backup-rates.ts'
 import { attachmentOf } from '#control/resources/checkpoint-attachments.ts'
 import { diskBackupsOf, SERVER_TYPE } from '#control/resources/checkpoints.ts'

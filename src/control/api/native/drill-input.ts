@@ -1,9 +1,9 @@
 import Type, { type Static } from 'typebox'
-import type { DrillOptions } from '#control/operations/definitions/drill-facts.ts'
-import type { CreateDrillRefusal } from '#control/operations/definitions/drill-decision.ts'
-import type { DrillChangeRefusal } from '#control/operations/definitions/drill-requests.ts'
-import type { ScheduleRefusal } from '#control/operations/definitions/drill-schedules.ts'
-import { DRILL_WORDS } from '#control/operations/definitions/drill-words.ts'
+import type { DrillOptions } from '#control/operations/definitions/drills/drill-facts.ts'
+import type { CreateDrillRefusal } from '#control/operations/definitions/drills/drill-decision.ts'
+import type { DrillChangeRefusal } from '#control/operations/definitions/drills/drill-requests.ts'
+import type { ScheduleRefusal } from '#control/operations/definitions/drills/drill-schedules.ts'
+import { DRILL_WORDS } from '#control/operations/definitions/drills/drill-words.ts'
 import {
   PROBE_TIMEOUT_MS,
   PROBE_TIMEOUT_MS_MAX,

@@ -1,10 +1,10 @@
 import Type, { type Static } from 'typebox'
-import { drillOptions } from '#control/operations/definitions/drill-facts.ts'
+import { drillOptions } from '#control/operations/definitions/drills/drill-facts.ts'
 import {
   changeSchedule,
   createSchedule,
   removeSchedule,
-} from '#control/operations/definitions/drill-schedules.ts'
+} from '#control/operations/definitions/drills/drill-schedules.ts'
 import { findSchedule, listSchedules } from '#control/resources/drills.ts'
 import type { DrillScheduleRow } from '#control/store/tables/drills.ts'
 import { Probe } from '#wire/site/probes.ts'

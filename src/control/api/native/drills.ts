@@ -1,9 +1,9 @@
 import Type, { type Static } from 'typebox'
-import { drillFindings, drillOptions } from '#control/operations/definitions/drill-facts.ts'
+import { drillFindings, drillOptions } from '#control/operations/definitions/drills/drill-facts.ts'
 import {
   requestDrill,
   requestDrillDeletion,
-} from '#control/operations/definitions/drill-requests.ts'
+} from '#control/operations/definitions/drills/drill-requests.ts'
 import {
   drillServers,
   findDrill,

@@ -15,7 +15,7 @@ import { OPERATION_NOT_CANCELLABLE, OPERATION_UNKNOWN } from '#control/operation
 import {
   ARBITRATION_NOT_NOW,
   ARBITRATION_PENDING,
-} from '#control/operations/definitions/arbitration.ts'
+} from '#control/operations/definitions/protection/arbitration.ts'
 import { OWNERSHIP_UNKNOWN } from '#control/sites/witness.ts'
 import type { Dialect } from '../http/dialect.ts'
 import { Refusal } from '../http/refusal.ts'

@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { assert } from '#base/assert.ts'
-import { loadSyncViews } from '#control/operations/definitions/sync-views.ts'
+import { loadSyncViews } from '#control/operations/definitions/protection/sync-views.ts'
 import {
   drAz,
   findGroup,

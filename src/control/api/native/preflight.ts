@@ -1,6 +1,9 @@
 import Type from 'typebox'
-import { preflightReport } from '#control/operations/definitions/preflight-report.ts'
-import { type Finding, refusalMessage } from '#control/operations/definitions/preflight-words.ts'
+import { preflightReport } from '#control/operations/definitions/recovery/preflight-report.ts'
+import {
+  type Finding,
+  refusalMessage,
+} from '#control/operations/definitions/recovery/preflight-words.ts'
 import { findGroup } from '#control/resources/groups.ts'
 import { fromJson } from '#control/store/json.ts'
 import { describeGivenUp } from '#domain/failover.ts'

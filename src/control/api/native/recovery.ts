@@ -3,9 +3,9 @@ import {
   PlanDocument,
   storedPlan,
   toDocument,
-} from '#control/operations/definitions/plan-format.ts'
-import { pauseText } from '#control/operations/definitions/recovery.ts'
-import type { SeenProbe } from '#control/operations/definitions/recovery-probes.ts'
+} from '#control/operations/definitions/recovery/plan-format.ts'
+import { pauseText } from '#control/operations/definitions/recovery/recovery.ts'
+import type { SeenProbe } from '#control/operations/definitions/recovery/recovery-probes.ts'
 import {
   removePlan,
   requestRecovery,
@@ -15,8 +15,8 @@ import {
   showPlan,
   showRuns,
   storePlan,
-} from '#control/operations/definitions/recovery-requests.ts'
-import type { KeptOutcome } from '#control/operations/definitions/recovery-scripts.ts'
+} from '#control/operations/definitions/recovery/recovery-requests.ts'
+import type { KeptOutcome } from '#control/operations/definitions/recovery/recovery-scripts.ts'
 import type { StoredRun } from '#control/resources/recovery.ts'
 import { fromJson } from '#control/store/json.ts'
 import { type Pause, type PlanFault, waveOf } from '#domain/recovery-plan.ts'

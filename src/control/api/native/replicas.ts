@@ -1,7 +1,10 @@
 import Type from 'typebox'
-import { admitReplica, registerReplica } from '#control/operations/definitions/replica-arrivals.ts'
-import { hasReplica } from '#control/operations/definitions/replica-presence.ts'
-import { letReplicasGo } from '#control/operations/definitions/replica-retention.ts'
+import {
+  admitReplica,
+  registerReplica,
+} from '#control/operations/definitions/backup/replica-arrivals.ts'
+import { hasReplica } from '#control/operations/definitions/backup/replica-presence.ts'
+import { letReplicasGo } from '#control/operations/definitions/backup/replica-retention.ts'
 import {
   AdmissionAnswer,
   AdmissionRequest,

@@ -2,7 +2,7 @@ import Type, { type Static } from 'typebox'
 import type {
   NewRuleRefusal,
   NewRuleRequest,
-} from '#control/operations/definitions/security-group-requests.ts'
+} from '#control/operations/definitions/networks/security-group-requests.ts'
 import { optional } from '../http/validation.ts'
 
 /** A new rule as both network dialects take it. */

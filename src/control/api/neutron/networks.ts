@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { provideDefaults } from '#control/operations/definitions/network-requests.ts'
+import { provideDefaults } from '#control/operations/definitions/networks/network-requests.ts'
 import { cidrOf, dnsOf, findSubnet, listSubnets } from '#control/resources/networks.ts'
 import type { SubnetRow } from '#control/store/tables/networks.ts'
 import { formatAddress, lastOf, parseAddress } from '#domain/network.ts'

@@ -3,7 +3,7 @@ import {
   changePort,
   deleteFreePort,
   requestPort,
-} from '#control/operations/definitions/network-requests.ts'
+} from '#control/operations/definitions/networks/network-requests.ts'
 import { findSubnet, type NewPortRefusal } from '#control/resources/networks.ts'
 import type { Api } from '../http/dialect.ts'
 import { type Query, valuesOf } from '../http/page.ts'

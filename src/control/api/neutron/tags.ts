@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { provideDefaults } from '#control/operations/definitions/network-requests.ts'
+import { provideDefaults } from '#control/operations/definitions/networks/network-requests.ts'
 import { findSubnet, findVpc } from '#control/resources/networks.ts'
 import { findSecurityGroup } from '#control/resources/security-groups.ts'
 import { deleteTags, setTags, type TaggedResource, tagsOf } from '#control/resources/tags.ts'

@@ -1,5 +1,8 @@
 import { isFault } from '#base/fault.ts'
-import { type PowerRequest, requestPower } from '#control/operations/definitions/server-requests.ts'
+import {
+  type PowerRequest,
+  requestPower,
+} from '#control/operations/definitions/servers/server-requests.ts'
 import { findServer } from '#control/resources/servers.ts'
 import { SITE_NEVER_SEEN, SITE_REFUSED, SITE_UNREACHABLE } from '#control/sites/client.ts'
 import { inputWith, isMembers, type Members } from '../compute/input.ts'

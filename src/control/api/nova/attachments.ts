@@ -2,7 +2,7 @@ import Type from 'typebox'
 import {
   requestAttachment,
   requestDetachment,
-} from '#control/operations/definitions/server-requests.ts'
+} from '#control/operations/definitions/servers/server-requests.ts'
 import type { DiskView } from '#control/resources/server-views.ts'
 import { inputWith } from '../compute/input.ts'
 import type { ComputeServices } from '../compute/services.ts'

@@ -2,7 +2,7 @@ import type {
   NewServerDisk,
   NewServerNic,
   NewServerRequest,
-} from '#control/operations/definitions/server-requests.ts'
+} from '#control/operations/definitions/servers/server-requests.ts'
 import { type Input, inputWith, type Members, SERVERS_MAX } from '../compute/input.ts'
 import { badRequest } from './errors.ts'
 import { tagsFrom } from './tags.ts'

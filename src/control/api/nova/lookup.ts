@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
-import type { ServerRequestRefusal } from '#control/operations/definitions/server-requests.ts'
+import type { ServerRequestRefusal } from '#control/operations/definitions/servers/server-requests.ts'
 import { findServer } from '#control/resources/servers.ts'
 import { type ServerView, viewServers } from '#control/resources/server-views.ts'
 import { REFUSALS } from '../compute/refusals.ts'

@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { changeServer } from '#control/operations/definitions/server-requests.ts'
+import { changeServer } from '#control/operations/definitions/servers/server-requests.ts'
 import { findServer, serverMetadataOf } from '#control/resources/servers.ts'
 import { inputWith } from '../compute/input.ts'
 import type { ComputeServices } from '../compute/services.ts'

@@ -3,7 +3,7 @@ import {
   changeServer,
   requestServerDeletion,
   requestServers,
-} from '#control/operations/definitions/server-requests.ts'
+} from '#control/operations/definitions/servers/server-requests.ts'
 import { viewServers } from '#control/resources/server-views.ts'
 import { listSubnets } from '#control/resources/networks.ts'
 import type { ServerRow } from '#control/store/tables/servers.ts'

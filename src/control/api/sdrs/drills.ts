@@ -1,10 +1,10 @@
 import Type from 'typebox'
-import type { CreateDrillRefusal } from '#control/operations/definitions/drill-decision.ts'
+import type { CreateDrillRefusal } from '#control/operations/definitions/drills/drill-decision.ts'
 import {
   renameDrill,
   requestDrill,
   requestDrillDeletion,
-} from '#control/operations/definitions/drill-requests.ts'
+} from '#control/operations/definitions/drills/drill-requests.ts'
 import { drillServers, findDrill, pageOfDrills } from '#control/resources/drills.ts'
 import type { Queries } from '#control/store/store.ts'
 import type { DrillRow } from '#control/store/tables/drills.ts'

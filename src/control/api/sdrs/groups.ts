@@ -6,7 +6,7 @@ import {
   renameGroup,
   requestGroup,
   requestGroupCommand,
-} from '#control/operations/definitions/group-requests.ts'
+} from '#control/operations/definitions/protection/group-requests.ts'
 import { countDrills } from '#control/resources/drills.ts'
 import { findGroup } from '#control/resources/groups.ts'
 import { countInstancesOf, pageOfGroups, syncGistsOf } from '#control/resources/protection-lists.ts'

@@ -10,7 +10,7 @@ import {
   requestPairAttachment,
   requestPairDetachment,
   type ResizeRefusal,
-} from '#control/operations/definitions/instance-changes.ts'
+} from '#control/operations/definitions/instances/instance-changes.ts'
 import { NICS_MAX } from '#wire/site/servers.ts'
 import type { Api } from '../http/dialect.ts'
 import { auditTarget, projectOf } from '../http/request.ts'

@@ -3,7 +3,7 @@ import {
   addInstanceTags,
   removeInstanceTags,
   type TagRefusal,
-} from '#control/operations/definitions/instance-changes.ts'
+} from '#control/operations/definitions/instances/instance-changes.ts'
 import { findInstance, listInstances } from '#control/resources/instances.ts'
 import { projectTags, tagsByResource, tagsOf } from '#control/resources/tags.ts'
 import { matchesTags, TAGS_MAX } from '#domain/tag.ts'

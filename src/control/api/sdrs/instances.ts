@@ -1,16 +1,16 @@
 import Type, { type Static } from 'typebox'
 import { unreachable } from '#base/assert.ts'
-import { renameInstance } from '#control/operations/definitions/instance-changes.ts'
+import { renameInstance } from '#control/operations/definitions/instances/instance-changes.ts'
 import {
   type DeleteInstanceRefusal,
   requestInstanceDeletion,
   requestInstancesDeletion,
-} from '#control/operations/definitions/instance-deletion-requests.ts'
+} from '#control/operations/definitions/instances/instance-deletion-requests.ts'
 import {
   type CreateInstanceRefusal,
   requestInstance,
   requestInstances,
-} from '#control/operations/definitions/instance-requests.ts'
+} from '#control/operations/definitions/instances/instance-requests.ts'
 import { pageOfInstances } from '#control/resources/protection-lists.ts'
 import { BATCH_MAX, isInstanceStatus, TAGS_AT_CREATION } from '#domain/protected-instance.ts'
 import { isDescription, isName } from '#domain/text.ts'

@@ -7,7 +7,7 @@ import {
   requestPair,
   requestPairDeletion,
   requestPairExpansion,
-} from '#control/operations/definitions/pair-requests.ts'
+} from '#control/operations/definitions/protection/pair-requests.ts'
 import { findPairOf, productionAz, volumeAt } from '#control/resources/groups.ts'
 import { pageOfPairs, syncGistsOf, readGroups } from '#control/resources/protection-lists.ts'
 import { readVolumes } from '#control/resources/volumes.ts'

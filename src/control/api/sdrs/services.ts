@@ -1,5 +1,8 @@
 import type { RequestServices } from '#control/operations/definitions/requests.ts'
-import { loadSyncViews, type SyncedPair } from '#control/operations/definitions/sync-views.ts'
+import {
+  loadSyncViews,
+  type SyncedPair,
+} from '#control/operations/definitions/protection/sync-views.ts'
 import type { Queries } from '#control/store/store.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import type { SyncView } from '#domain/sync-view.ts'

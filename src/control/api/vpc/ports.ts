@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { changePort } from '#control/operations/definitions/network-requests.ts'
+import { changePort } from '#control/operations/definitions/networks/network-requests.ts'
 import type { Api } from '../http/dialect.ts'
 import { type Query, valueOf } from '../http/page.ts'
 import { auditTarget, projectOf } from '../http/request.ts'

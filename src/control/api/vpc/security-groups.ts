@@ -1,12 +1,12 @@
 import Type from 'typebox'
-import { provideDefaults } from '#control/operations/definitions/network-requests.ts'
+import { provideDefaults } from '#control/operations/definitions/networks/network-requests.ts'
 import {
   deleteSecurityGroup,
   deleteSecurityGroupRule,
   type NewRuleRefusal,
   requestRule,
   requestSecurityGroup,
-} from '#control/operations/definitions/security-group-requests.ts'
+} from '#control/operations/definitions/networks/security-group-requests.ts'
 import {
   findRule,
   findSecurityGroup,

@@ -4,7 +4,7 @@ import {
   deleteSubnet,
   provideDefaults,
   requestSubnet,
-} from '#control/operations/definitions/network-requests.ts'
+} from '#control/operations/definitions/networks/network-requests.ts'
 import { dnsOf, findSubnet, listSubnets } from '#control/resources/networks.ts'
 import type { SubnetRow } from '#control/store/tables/networks.ts'
 import type { Api } from '../http/dialect.ts'

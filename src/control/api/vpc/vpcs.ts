@@ -4,7 +4,7 @@ import {
   deleteVpc,
   provideDefaults,
   requestVpc,
-} from '#control/operations/definitions/network-requests.ts'
+} from '#control/operations/definitions/networks/network-requests.ts'
 import { findVpc, listVpcs } from '#control/resources/networks.ts'
 import type { VpcRow } from '#control/store/tables/networks.ts'
 import type { Api } from '../http/dialect.ts'

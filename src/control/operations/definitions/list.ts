@@ -1,12 +1,12 @@
 import type { OperationKind } from '../operation.ts'
-import { backupServer, runPolicy } from './backup.ts'
-import { backupUpkeep } from './backup-upkeep.ts'
-import { verifyCheckpoint } from './checkpoint-verification.ts'
-import { attachCheckpoint, detachCheckpoint } from './checkpoint-attachment.ts'
-import { deleteItem } from './checkpoint-deletion.ts'
-import { deleteDrill } from './drill-end.ts'
-import { createDrill } from './drills.ts'
-import { failoverGroup } from './failover.ts'
+import { backupServer, runPolicy } from './backup/backup.ts'
+import { backupUpkeep } from './backup/backup-upkeep.ts'
+import { verifyCheckpoint } from './backup/checkpoint-verification.ts'
+import { attachCheckpoint, detachCheckpoint } from './backup/checkpoint-attachment.ts'
+import { deleteItem } from './backup/checkpoint-deletion.ts'
+import { deleteDrill } from './drills/drill-end.ts'
+import { createDrill } from './drills/drills.ts'
+import { failoverGroup } from './protection/failover.ts'
 import {
   createGroup,
   deleteGroup,
@@ -14,22 +14,27 @@ import {
   reverseGroup,
   startGroup,
   stopGroup,
-} from './groups.ts'
-import { attachPair, detachPair } from './instance-disks.ts'
-import { addNic, deleteNic, resizeInstance } from './instance-nics.ts'
-import { createInstance, createInstances, deleteInstance, deleteInstances } from './instances.ts'
-import { failoverPausedGroup } from './paused-failover.ts'
-import { gatherPairs, regroupPairs } from './consistency-groups.ts'
-import { connectPair } from './lone-pairs.ts'
-import { createPair, deletePair, expandPair } from './pairs.ts'
-import { rebuildPair } from './rebuild.ts'
-import { recoverGroup, recoverServer } from './recovery.ts'
-import { replicateItem } from './replica.ts'
-import { sweepReplicas } from './replica-retention.ts'
-import { restoreItem } from './restore.ts'
-import { restoreVolumes } from './restore-volumes.ts'
-import { deleteServer, deleteServers } from './server-deletion.ts'
-import { attachDisk, detachDisk } from './server-disks.ts'
+} from './protection/groups.ts'
+import { attachPair, detachPair } from './instances/instance-disks.ts'
+import { addNic, deleteNic, resizeInstance } from './instances/instance-nics.ts'
+import {
+  createInstance,
+  createInstances,
+  deleteInstance,
+  deleteInstances,
+} from './instances/instances.ts'
+import { failoverPausedGroup } from './protection/paused-failover.ts'
+import { gatherPairs, regroupPairs } from './protection/consistency-groups.ts'
+import { connectPair } from './protection/lone-pairs.ts'
+import { createPair, deletePair, expandPair } from './protection/pairs.ts'
+import { rebuildPair } from './protection/rebuild.ts'
+import { recoverGroup, recoverServer } from './recovery/recovery.ts'
+import { replicateItem } from './backup/replica.ts'
+import { sweepReplicas } from './backup/replica-retention.ts'
+import { restoreItem } from './backup/restore.ts'
+import { restoreVolumes } from './backup/restore-volumes.ts'
+import { deleteServer, deleteServers } from './servers/server-deletion.ts'
+import { attachDisk, detachDisk } from './servers/server-disks.ts'
 import {
   createServer,
   createServers,
@@ -37,10 +42,10 @@ import {
   rebootServer,
   startServer,
   stopServer,
-} from './servers.ts'
-import { createSnapshot, deleteSnapshot, rollbackSnapshot } from './snapshots.ts'
-import { verifyGroup } from './verify.ts'
-import { createFilledVolume } from './volume-filling.ts'
+} from './servers/servers.ts'
+import { createSnapshot, deleteSnapshot, rollbackSnapshot } from './volumes/snapshots.ts'
+import { verifyGroup } from './protection/verify.ts'
+import { createFilledVolume } from './volumes/volume-filling.ts'
 import {
   createVolume,
   createVolumes,
@@ -48,7 +53,7 @@ import {
   extendVolume,
   limitVolume,
   retypeVolume,
-} from './volumes.ts'
+} from './volumes/volumes.ts'
 
 /** Every kind that may stand in the database. Names and versions are a kept format: none is removed before a major release. */
 export const operationKinds: readonly OperationKind<never>[] = [

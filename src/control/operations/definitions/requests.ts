@@ -1,7 +1,7 @@
 import type { Clock } from '#base/clock.ts'
 import type { Store } from '#control/store/store.ts'
 import type { OperationEngine } from '../engine.ts'
-import type { SyncSources } from './sync-views.ts'
+import type { SyncSources } from './protection/sync-views.ts'
 
 /**
  * What the dialects call to change something: each request checks everything in one transaction, stores the

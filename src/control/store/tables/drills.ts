@@ -24,7 +24,7 @@ export interface DrillRow {
   /** Id of the snapshot that its disks are cloned from. It is deleted when they are made. */
   snapshot: string
   user_id: string
-  /** JSON, DrillOptions of src/control/operations/definitions/drill-facts.ts. */
+  /** JSON, DrillOptions of src/control/operations/definitions/drills/drill-facts.ts. */
   options: string
   /** The schedule that began it; null: somebody did. */
   schedule: string | null

@@ -1,0 +1,72 @@
+import { readInstance } from '#control/resources/instances.ts'
+import { readServer, serversOfVolume } from '#control/resources/servers.ts'
+import { fromJson } from '#control/store/json.ts'
+import type { Transaction } from '#control/store/store.ts'
+import { StepWaits } from '../../operation.ts'
+
+/* Disks are not backed up while they are being written back, nor the other way round: what is half restored is nothing to keep.
+ *
+ * Work on one server takes turns already, by its resource. Here it is about the rest: a group and its servers, volumes and what has them. Each side looks for
+ * the other in the transaction in which it begins, and transactions are serialisable: one of the two sees the other. Only what has begun counts, so that
+ * nothing waits for what stands behind it in a queue. */
+
+const LOOK_AGAIN_MS = 5_000
+
+interface Disk {
+  readonly volume: string
+  readonly group: string | null
+}
+
+/** Of a backup that begins. Throws StepWaits while one of its disks, or who has it, is being restored. */
+export async function letRestoresEnd(
+  tx: Transaction,
+  resource: string,
+  disks: readonly Disk[],
+): Promise<void> {
+  const begun = await tx
+    .selectFrom('backup_logs')
+    .innerJoin('restores', 'restores.id', 'backup_logs.restore')
+    .select('restores.resources_status')
+    .where('backup_logs.ended_at', 'is', null)
+    .where('backup_logs.operation_type', '=', 'restore')
+    .execute()
+  if (begun.length === 0) return
+  const wanted = new Set([resource, ...(await touchedBy(tx, disks))])
+  const busy = begun.some((row) =>
+    Object.entries(fromJson<Record<string, string>>(row.resources_status)).some(
+      ([key, status]) => status === 'restoring' && wanted.has(key.slice(key.indexOf('#') + 1)),
+    ),
+  )
+  if (busy) throw new StepWaits(LOOK_AGAIN_MS)
+}
+
+/** Of a restore that begins. Throws StepWaits while a backup that has begun reads one of its disks. */
+export async function letBackupsEnd(tx: Transaction, disks: readonly Disk[]): Promise<void> {
+  const begun = await tx
+    .selectFrom('backup_logs')
+    .innerJoin('checkpoint_items', 'checkpoint_items.checkpoint', 'backup_logs.checkpoint')
+    .select('checkpoint_items.resource')
+    .where('backup_logs.ended_at', 'is', null)
+    .where('backup_logs.operation_type', '=', 'protect')
+    .where('checkpoint_items.status', '=', 'protecting')
+    .execute()
+  if (begun.length === 0) return
+  const wanted = new Set(await touchedBy(tx, disks))
+  if (begun.some(({ resource }) => wanted.has(resource))) throw new StepWaits(LOOK_AGAIN_MS)
+}
+
+/** The disks, their groups, and the servers that have them. */
+async function touchedBy(tx: Transaction, disks: readonly Disk[]): Promise<string[]> {
+  const found: string[] = []
+  for (const { volume, group } of disks) {
+    found.push(volume, ...(group === null ? [] : [group]))
+    for (const { server } of await serversOfVolume(tx, volume)) {
+      found.push(server)
+      const row = await readServer(tx, server)
+      // After a switch its backups are those of the server that was protected.
+      const instance = await readInstance(tx, row?.instance ?? '')
+      if (instance !== undefined) found.push(instance.source_server)
+    }
+  }
+  return found
+}
