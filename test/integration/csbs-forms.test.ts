@@ -194,6 +194,8 @@ test('the disks of a group are one backup of one moment, and go back together', 
     pairs.map(({ target_volume }) => target_volume),
   )
   assert.deepEqual(told.request.names, sources)
+  // A copy that waits its turn must still be one when it is read.
+  assert.equal(told.request.session, group.id)
   assert.equal(told.request.labels.group, group.id)
   const item = await world.item(begun.backup.id)
   assert.equal(item.status, 'available')
@@ -207,6 +209,7 @@ test('the disks of a group are one backup of one moment, and go back together', 
   await world.settled()
   world.sites.refusals.clear()
   const own = world.sites.of('backup.start').at(-1)
+  assert.equal(own?.request.session, undefined)
   // Or not in touch, or without a vault, or silent. It hears of the end of what it may have begun.
   for (const trouble of ['COPY_BEHIND', 'NO_VAULT', 'away']) {
     world.sites.refusals.set('az2 backup.start', trouble)

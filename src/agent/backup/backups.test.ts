@@ -29,7 +29,7 @@ const status = (more: Partial<SessionStatus>): SessionStatus => ({
 
 test('a copy is backed up when it is of one moment, in sync and in touch, and no other', () => {
   const code = (more: Partial<SessionStatus>, volumes = ['v']) =>
-    unfitCopy([status(more)], volumes)?.code
+    unfitCopy([status(more)], { volumes })?.code
   assert.equal(code({}), undefined)
   assert.equal(code({ consistent: false, state: 'resyncing' }), 'NOT_CONSISTENT')
   assert.equal(code({ state: 'solo' }), 'COPY_BEHIND')
@@ -39,4 +39,16 @@ test('a copy is backed up when it is of one moment, in sync and in touch, and no
   // The writer has it all, whatever became of the other side; and other volumes are not concerned.
   assert.equal(code({ role: 'writer', state: 'solo', link: 'down' }), undefined)
   assert.equal(code({ state: 'solo' }, ['w']), undefined)
+})
+
+test('what is to be read as the copy of a session is not read once that session has let it go', () => {
+  const code = (statuses: readonly SessionStatus[], volumes = ['v']) =>
+    unfitCopy(statuses, { volumes, session: 's' })?.code
+  assert.equal(code([status({})]), undefined)
+  assert.equal(code([]), 'COPY_BEHIND')
+  assert.equal(code([status({ session: 'another' })]), 'COPY_BEHIND')
+  assert.equal(code([status({})], ['v', 'w']), 'COPY_BEHIND')
+  // It has been switched: this side may have been left by the other one since.
+  assert.equal(code([status({ role: 'writer', state: 'solo' })]), 'COPY_BEHIND')
+  assert.equal(code([status({ link: 'down' })]), 'COPY_BEHIND')
 })

@@ -96,17 +96,18 @@ function refuse({ volumes, statuses }: BackupsParts, request: BackupRequest): vo
     if (record === undefined) throw new Fault(VOLUME_UNKNOWN, `backing up volume ${id}`)
     if (record.failed !== null) throw new Fault(VOLUME_FAILED, `backing up volume ${id}`)
   }
-  const unfit = unfitCopy(statuses(), ids)
+  const unfit = unfitCopy(statuses(), request)
   if (unfit !== undefined) throw unfit
 }
 
 /**
  * Why what this side holds of the volumes is no backup: a session has no copy of one moment here, or one that the writer may have left behind.
- * In sync and in touch, the copy has every write that was acknowledged.
+ * In sync and in touch, the copy has every write that was acknowledged. What was to be read as the copy of a session is nothing without it: closed while the
+ * backup waited its turn, it leaves the disks as they were then, and nobody says of them how old they are.
  */
 export function unfitCopy(
   statuses: readonly SessionStatus[],
-  ids: readonly string[],
+  { volumes: ids, session }: Pick<BackupRequest, 'volumes' | 'session'>,
 ): Fault | undefined {
   const copies = statuses.filter(
     ({ role, members }) => role !== 'writer' && members.some(({ volume }) => ids.includes(volume)),
@@ -115,16 +116,20 @@ export function unfitCopy(
   if (torn !== undefined) {
     return new Fault(NOT_CONSISTENT, `backing up volumes of session ${torn.session}`)
   }
-  const behind = copies.find(
-    (one) =>
-      one.role !== 'replica' ||
-      one.state !== 'in_sync' ||
-      one.link !== 'up' ||
-      one.out_of_touch_ms !== null,
-  )
-  if (behind === undefined) return undefined
-  return new Fault(COPY_BEHIND, `backing up volumes of session ${behind.session}`)
+  const behind = copies.find((one) => !isUpToDate(one))
+  if (behind !== undefined) {
+    return new Fault(COPY_BEHIND, `backing up volumes of session ${behind.session}`)
+  }
+  if (session === undefined) return undefined
+  const has = (id: string) =>
+    copies.some((one) => one.session === session && one.members.some(({ volume }) => volume === id))
+  const left = ids.find((id) => !has(id))
+  if (left === undefined) return undefined
+  return new Fault(COPY_BEHIND, `backing up volume ${left}: session ${session} does not follow it`)
 }
+
+const isUpToDate = ({ role, state, link, out_of_touch_ms: outMs }: SessionStatus): boolean =>
+  role === 'replica' && state === 'in_sync' && link === 'up' && outMs === null
 
 const changesPath = ({ directory }: BackupsParts, id: string) => join(directory, `${id}.blocks`)
 
@@ -201,7 +206,7 @@ class Backup {
       purpose: 'backup',
       volumes: this.#request.volumes,
       atMoment: () => {
-        unfit = unfitCopy(this.#parts.statuses(), this.#request.volumes)
+        unfit = unfitCopy(this.#parts.statuses(), this.#request)
         for (const id of this.#request.volumes) {
           tracking.begin(id, volumes.record(id)?.sizeBytes ?? 0, backup)
         }

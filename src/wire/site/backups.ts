@@ -22,6 +22,11 @@ export const BackupRequest = Type.Object({
   /** All of one moment. Volumes of a session: at its writer, or at a replica that is consistent (refused with NOT_CONSISTENT otherwise). */
   volumes: Type.Array(Id, { minItems: 1, maxItems: 64 }),
   /**
+   * The session as whose replica the volumes are read: refused with COPY_BEHIND unless it has all of them here, in sync and in touch, when the request comes and
+   * at the moment of the snapshot. Left out: what this site has counts, unless a session says otherwise.
+   */
+  session: Type.Optional(Id),
+  /**
    * Under which names the volumes are kept, in their order: those of the production disks, whichever side is read, so that increments follow each other
    * when the sides change.
    */

@@ -79,6 +79,8 @@ export interface BackupSource {
   readonly volumes: readonly string[]
   /** Under which they are kept: the server's own disks, whichever side is read. */
   readonly names: readonly string[]
+  /** As whose copy they are read, at the DR side: without it they are what they were when it ended. Left out where they are written. */
+  readonly session?: string
 }
 
 export interface BackupSources {
@@ -129,5 +131,5 @@ async function otherSide(
     const pair = disk.pair === null ? undefined : byId.get(disk.pair)
     return pair === undefined ? [] : [volumeAt(group, pair, site)]
   })
-  return volumes.length === disks.length ? { site, volumes } : null
+  return volumes.length === disks.length ? { site, volumes, session: id } : null
 }

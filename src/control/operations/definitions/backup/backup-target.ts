@@ -88,6 +88,7 @@ export interface GroupSources {
     readonly site: string
     readonly volumes: readonly string[]
     readonly names: readonly string[]
+    readonly session?: string
   }[]
 }
 
@@ -125,7 +126,8 @@ export async function groupSources(
   const own = { site, volumes, names }
   if (!open || record.state !== 'in_sync' || !inSession) return { disks, sources: [own] }
   const other = site === group.source_az ? group.target_az : group.source_az
-  const there = { site: other, volumes: pairs.map((pair) => volumeAt(group, pair, other)), names }
+  const copies = pairs.map((pair) => volumeAt(group, pair, other))
+  const there = { site: other, volumes: copies, names, session: group.id }
   return { disks, sources: [there, own] }
 }
 

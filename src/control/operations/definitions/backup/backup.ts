@@ -211,6 +211,7 @@ async function take(ctx: Context): Promise<Taken> {
               backup: workId(input.item, place),
               volumes: [...source.volumes],
               names: [...source.names],
+              ...(source.session === undefined ? {} : { session: source.session }),
               parent,
               labels,
               rate_bytes: rate,
