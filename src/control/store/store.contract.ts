@@ -99,6 +99,22 @@ export function storeContract(engine: string, fresh: (t: TestContext) => Promise
     assert.deepEqual(await notes(store), ['hook'])
   })
 
+  says('a read inside a read is a mistake that is noticed', async (t) => {
+    const store = await open(t, await fresh(t))
+    let later: Promise<unknown> = Promise.resolve()
+    await store.read(async (db) => {
+      await assert.rejects(notes(store), BrokenInvariant)
+      await assert.rejects(
+        store.read(async () => {}),
+        BrokenInvariant,
+      )
+      await readMeta(db)
+      later = new Promise((resolve) => setImmediate(resolve)).then(() => notes(store))
+    })
+    // What outlives it holds nothing.
+    await later
+  })
+
   says('writers of two stores on one database lose no update', async (t) => {
     const url = await fresh(t)
     const stores = [await open(t, url), await open(t, url)]

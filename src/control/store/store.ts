@@ -34,7 +34,10 @@ export interface Store {
   /** True: other control planes may work on the same database at this moment. */
   readonly shared: boolean
   readonly db: Queries
-  /** Runs `run` on one consistent snapshot. */
+  /**
+   * Runs `run` on one consistent snapshot. It holds one of a few connections meanwhile: neither `read` nor `db` is used inside, because as many
+   * of those as there are connections, each waiting for a second one, would wait for ever.
+   */
   read<T>(run: (db: Queries) => Promise<T>): Promise<T>
   /** Runs `run` in a serialisable transaction, again from the start when it collided. Never nest. */
   write<T>(run: (tx: Transaction) => Promise<T>): Promise<T>
@@ -93,6 +96,7 @@ export const STORE_UNREACHABLE = fault({
 })
 
 const inside = new AsyncLocalStorage<true>()
+const reading = new AsyncLocalStorage<{ open: boolean }>()
 const hooks = new WeakMap<object, (() => void)[]>()
 
 /** For implementations: runs one attempt of a write and, when `attempt` resolved, its hooks outside of it. */
@@ -109,6 +113,22 @@ export async function guardedWrite<T>(
   )
   for (const then of waiting) then()
   return result
+}
+
+/** For implementations: runs what was given to `read`, which has its connection by now. */
+export async function guardedRead<T>(run: () => Promise<T>): Promise<T> {
+  // What was begun inside and goes on afterwards may read again.
+  const under = { open: true }
+  try {
+    return await reading.run(under, run)
+  } finally {
+    under.open = false
+  }
+}
+
+/** For implementations: before a reading connection is taken. */
+export function takesOneReader(): void {
+  assert(reading.getStore()?.open !== true, 'a read is never started inside another read')
 }
 
 /** For implementations: runs `then` as if no write were under way, so that it may begin one of its own. */

@@ -6,12 +6,14 @@ import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import type { Database } from '../schema.ts'
 import {
+  guardedRead,
   guardedWrite,
   outsideWrites,
   registerAfterCommit,
   STORE_BUSY,
   STORE_UNREACHABLE,
   type Store,
+  takesOneReader,
 } from '../store.ts'
 
 /* Two pools: the reading one can only read, by a setting of its sessions. Writes are SERIALIZABLE; PostgreSQL ends the
@@ -54,7 +56,7 @@ export function openPostgres({ url, password, clock, log, random }: PostgresOpti
     for (const listener of listeners) outsideWrites(() => listener(identity))
   }
 
-  const pool = (max: number, settings: string) => {
+  const pool = (max: number, settings: string, taking = () => {}) => {
     const made = new pg.Pool({
       connectionString: url,
       ...(password === undefined ? {} : { password }),
@@ -69,7 +71,13 @@ export function openPostgres({ url, password, clock, log, random }: PostgresOpti
     made.on('error', (error) => log.warn({ err: error }, 'a connection to PostgreSQL broke'))
     return new Kysely<Database>({
       dialect: new PostgresDialect({
-        pool: made,
+        pool: {
+          async connect() {
+            taking()
+            return await made.connect()
+          },
+          end: () => made.end(),
+        },
         onCreateConnection: async (connection) => {
           const { rows } = await connection.executeQuery<{ identity: string }>(
             CompiledQuery.raw(IDENTITY),
@@ -82,7 +90,7 @@ export function openPostgres({ url, password, clock, log, random }: PostgresOpti
     })
   }
   const writer = pool(WRITERS, '-c synchronous_commit=on')
-  const reader = pool(READERS, '-c default_transaction_read_only=on')
+  const reader = pool(READERS, '-c default_transaction_read_only=on', takesOneReader)
   let closing: Promise<void> | undefined
 
   return {
@@ -95,7 +103,7 @@ export function openPostgres({ url, password, clock, log, random }: PostgresOpti
           .transaction()
           .setIsolationLevel('repeatable read')
           .setAccessMode('read only')
-          .execute(run)
+          .execute((db) => guardedRead(() => run(db)))
       } catch (error) {
         throw translate(error)
       }

@@ -19,6 +19,8 @@ const STATEMENTS_KEPT = 500
 export interface SqliteDialectOptions {
   readonly connections: number
   open(): DatabaseSync
+  /** Before a connection is taken, in the context of whoever asks for it. */
+  taking?(): void
   /** What starts a transaction; may wait for other processes. */
   begin(database: DatabaseSync): Promise<void>
 }
@@ -45,6 +47,7 @@ class SqliteDriver implements Driver {
   async init(): Promise<void> {}
 
   async acquireConnection(): Promise<SqliteConnection> {
+    this.#options.taking?.()
     const free = this.#free.pop()
     if (free !== undefined) return free
     if (this.#all.length < this.#options.connections) {

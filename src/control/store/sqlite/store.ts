@@ -6,12 +6,14 @@ import { type Clock, sleep } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import type { Database } from '../schema.ts'
 import {
+  guardedRead,
   guardedWrite,
   registerAfterCommit,
   STORE_BUSY,
   STORE_FAILED,
   STORE_IN_USE,
   type Store,
+  takesOneReader,
 } from '../store.ts'
 import { sqliteDialect } from './dialect.ts'
 
@@ -74,6 +76,7 @@ export function openSqlite(path: string, clock: Clock): Store {
   const reader = new Kysely<Database>({
     dialect: sqliteDialect({
       connections: READERS,
+      taking: takesOneReader,
       open: () => {
         const database = open()
         database.exec('pragma query_only = on')
@@ -103,7 +106,7 @@ export function openSqlite(path: string, clock: Clock): Store {
     engine: 'sqlite',
     shared: false,
     db: reader,
-    read: (run) => reader.transaction().execute(run),
+    read: (run) => reader.transaction().execute((db) => guardedRead(() => run(db))),
     write: (run) =>
       writing(() =>
         guardedWrite((started) =>

@@ -3,7 +3,6 @@ import { drServer, productionServer } from '#control/resources/instances.ts'
 import { drAz, pairsOfGroup, productionAz, readGroup } from '#control/resources/groups.ts'
 import { findPlan, lastReadyTimes, readyTimes } from '#control/resources/recovery.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
-import type { Witness } from '#control/sites/witness.ts'
 import { fromJson } from '#control/store/json.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
@@ -33,7 +32,6 @@ import { storedPlan } from './plan-format.ts'
 
 interface Sources {
   readonly agents: AgentRegistry
-  readonly witness: Witness
   readonly clock: Clock
 }
 type Db = Queries | Transaction
@@ -62,15 +60,15 @@ const ASSUMED_MS: Readonly<Record<GroupAction, number | null>> = {
 const ASSUMED_START_MS = 3_000
 const ASSUMED_READY_MS = 15_000
 
-/** `db`: of a transaction that only reads. */
+/** `db`: of a transaction that only reads. `record`: of the witness, asked before that: a read inside holds no second connection. */
 export async function forecastOf(
   db: Db,
   sources: Sources,
   group: ProtectionGroupRow,
+  record: Ownership | null,
   action: GroupAction,
   force = false,
 ): Promise<Forecast> {
-  const record = await sources.witness.record(group.id)
   const heard = sources.agents.heard(productionAz(group))
   const kind = KINDS[action]
   const failsOver = action === 'failover'
@@ -102,15 +100,16 @@ export async function foretell(
   action: GroupAction,
   force = false,
 ): Promise<void> {
-  const { store, agents, log } = ctx.services
+  const { store, agents, witness, log } = ctx.services
   try {
     const group = await readGroup(store.db, ctx.resourceId)
     if (group === undefined) return
     // The published `start` stands for both, and so do their steps.
     const wanted = action === 'start' && group.status === 'reprotecting' ? 'reprotect' : action
     const heard = agents.heard(productionAz(group))
+    const record = await witness.record(group.id)
     const { totalMs, p90Ms, parts } = await store.read((db) =>
-      forecastOf(db, ctx.services, group, wanted, force),
+      forecastOf(db, ctx.services, group, record, wanted, force),
     )
     await store.write(async (tx) => {
       const row = await findOperation(tx, ctx.id)

@@ -58,7 +58,7 @@ export async function preflightReport(
   action: GroupAction,
   statements: Statements,
 ): Promise<PreflightReport> {
-  const { store, agents } = services
+  const { store, agents, witness } = services
   const command = commandOf(group, action, statements)
   const judged = await preflight(services, group, command)
   const found: Preflight =
@@ -108,7 +108,10 @@ export async function preflightReport(
   const reprotects: readonly string[] = GROUP_TRANSITIONS.reprotect.from
   // As in the published interface, a start of a group that has failed over is its reprotection.
   const meant = action === 'start' && reprotects.includes(facts.status) ? 'reprotect' : action
-  const time = await store.read((db) => forecastOf(db, services, group, meant, statements.force))
+  const record = await witness.record(group.id)
+  const time = await store.read((db) =>
+    forecastOf(db, services, group, record, meant, statements.force),
+  )
   return {
     found,
     blockers,
