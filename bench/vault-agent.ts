@@ -76,6 +76,7 @@ export async function measureAgent(directory: string, image: string): Promise<Ag
     tracking,
     statuses: () => [],
     roleAt: () => undefined,
+    refuseWhileHalf: () => undefined,
     clock,
     log,
   })

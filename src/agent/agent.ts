@@ -138,6 +138,12 @@ export async function startAgent(
     log,
   })
   await images.fills.start()
+  const rollbacks = snapshotCommands({
+    snapshots,
+    volumes,
+    exports,
+    statuses: () => sessions.statuses(),
+  })
   const backups = await openBackupPart({
     directory: backupDirectory,
     vault: config.vault,
@@ -151,6 +157,10 @@ export async function startAgent(
     tracking,
     statuses: () => sessions.statuses(),
     roleAt: (session) => sessions.roleAt(session),
+    refuseWhileHalf(ids) {
+      rollbacks.refuseWhileRolling(ids)
+      images.fills.refuseWhileFilling(ids)
+    },
     clock: systemClock,
     log,
   })
@@ -177,12 +187,8 @@ export async function startAgent(
     handle: handlerOf({
       plain,
       sessions,
-      snapshots: snapshotCommands({
-        snapshots,
-        volumes,
-        exports,
-        statuses: () => sessions.statuses(),
-      }),
+      snapshots: rollbacks,
+      volumesOf: (snapshot) => snapshots.show(snapshot)?.volumes.map(({ volume }) => volume) ?? [],
       clones,
       divergences: divergenceCommands(divergences),
       servers,
@@ -323,6 +329,8 @@ interface Handlers {
   readonly limits: VolumeLimits
   readonly fills: Fills
   readonly backups: BackupPart
+  /** Of a snapshot. */
+  readonly volumesOf: (snapshot: string) => readonly string[]
   readonly isReplicated: (volume: string) => boolean
 }
 
@@ -337,18 +345,19 @@ function handlerOf(handlers: Handlers): CommandHandler {
     limits,
     fills,
     backups,
+    volumesOf,
     isReplicated,
   } = handlers
   const as = <N extends CommandName>(request: unknown) => request as CommandRequest<N>
+  // What a session replicates may change its writer all the same: the restore ends then.
+  const alone = (volumes: readonly string[]) => volumes.filter((volume) => !isReplicated(volume))
   const refuseHalf = (volumes: readonly string[]) => {
     snapshots.refuseWhileRolling(volumes)
     fills.refuseWhileFilling(volumes)
   }
   return async (name, request) => {
     snapshots.refuseWhileRolling(changedVolumes(name, request))
-    // What a session replicates may change its writer all the same: the restore ends then.
-    const alone = changedVolumes(name, request).filter((volume) => !isReplicated(volume))
-    backups.refuseWhileRestoring(alone)
+    backups.refuseWhileRestoring(alone(changedVolumes(name, request)))
     if (name !== 'volume.delete') fills.refuseWhileFilling(changedVolumes(name, request))
     switch (name) {
       case 'volume.create':
@@ -381,6 +390,7 @@ function handlerOf(handlers: Handlers): CommandHandler {
         return await sessions.rebuild(as<typeof name>(request))
       case 'snapshot.create':
         fills.refuseWhileFilling(as<typeof name>(request).volumes)
+        backups.refuseWhileRestoring(alone(as<typeof name>(request).volumes))
         return await snapshots.create(as<typeof name>(request))
       case 'snapshot.list':
         return snapshots.list(as<typeof name>(request))
@@ -389,6 +399,7 @@ function handlerOf(handlers: Handlers): CommandHandler {
       case 'snapshot.clone':
         return await clones.clone(as<typeof name>(request))
       case 'snapshot.rollback':
+        backups.refuseWhileRestoring(volumesOf(as<typeof name>(request).snapshot))
         return await snapshots.rollback(as<typeof name>(request))
       case 'divergence.list':
         return divergences.list(as<typeof name>(request))

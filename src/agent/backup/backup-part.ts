@@ -45,6 +45,8 @@ export interface BackupPartParts {
   readonly tracking: ChangeTracking
   readonly statuses: () => readonly SessionStatus[]
   readonly roleAt: SessionHost['roleAt']
+  /** Throws while something else has one of the volumes half written: it is filled, or set back to a snapshot. */
+  readonly refuseWhileHalf: (volumes: readonly string[]) => void
   readonly clock: Clock
   readonly log: Log
 }
@@ -69,8 +71,12 @@ export async function openBackupPart(parts: BackupPartParts): Promise<BackupPart
   const place = parts.vault
   const vault = regionVault({ ...place, env: parts.env, clock, log })
   const at = (name: string) => ({ ...parts, vault, directory: join(directory, name) })
-  const backups = await openBackups(at('backups'))
   const restores = await openRestores(at('restores'))
+  const refuseWhileHalf = (volumes: readonly string[]): void => {
+    parts.refuseWhileHalf(volumes)
+    restores.refuseWhileRestoring(volumes)
+  }
+  const backups = await openBackups({ ...at('backups'), refuseWhileHalf })
   const replicas = await openReplicas(at('replicas'))
   const upkeep = (name: string) => ({ ...at(name), vault: place })
   const collects = await openCollects(upkeep('collects'))

@@ -35,6 +35,8 @@ export class BackupWorld {
   snapshots!: Snapshots
   exports!: ExportTable
   part!: BackupPart
+  /** What else may have volumes half written. */
+  half: (volumes: readonly string[]) => void = () => undefined
   #save: () => Promise<void> = async () => undefined
 
   private constructor(directory: string, options: BackupWorldOptions) {
@@ -93,6 +95,7 @@ export class BackupWorld {
       tracking,
       statuses: () => [],
       roleAt: () => undefined,
+      refuseWhileHalf: (volumes) => this.half(volumes),
       clock: systemClock,
       log,
     })

@@ -50,6 +50,8 @@ export interface BackupsParts {
   readonly snapshots: Snapshots
   readonly tracking: ChangeTracking
   readonly statuses: () => readonly SessionStatus[]
+  /** Throws while one of the volumes is half written: restored, filled, or set back to a snapshot. */
+  readonly refuseWhileHalf: (volumes: readonly string[]) => void
   readonly clock: Clock
   readonly log: Log
 }
@@ -200,13 +202,13 @@ class Backup {
       return
     }
     signal.throwIfAborted()
-    let unfit: Fault | undefined
+    let unfit: unknown
     const taken = await snapshots.take({
       id: backup,
       purpose: 'backup',
       volumes: this.#request.volumes,
       atMoment: () => {
-        unfit = unfitCopy(this.#parts.statuses(), this.#request)
+        unfit = this.#unfit()
         for (const id of this.#request.volumes) {
           tracking.begin(id, volumes.record(id)?.sizeBytes ?? 0, backup)
         }
@@ -222,6 +224,17 @@ class Backup {
       stallMs: taken.stallMs,
       totalBytes: taken.volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
     })
+  }
+
+  /** Why the volumes are no backup as they are at this moment; undefined: they are one. */
+  #unfit(): unknown {
+    const { refuseWhileHalf, statuses } = this.#parts
+    try {
+      refuseWhileHalf(this.#request.volumes)
+    } catch (error) {
+      return error
+    }
+    return unfitCopy(statuses(), this.#request)
   }
 
   /** The segments die with the process; the backup does not. */

@@ -53,6 +53,8 @@ export interface RestoresParts {
   readonly volumes: VolumeStore
   readonly exports: ExportTable
   readonly roleAt: SessionHost['roleAt']
+  /** Throws while something else has one of the volumes half written: it is filled, or set back to a snapshot. */
+  readonly refuseWhileHalf: (volumes: readonly string[]) => void
   readonly clock: Clock
   readonly log: Log
 }
@@ -93,13 +95,15 @@ export async function openRestores(parts: RestoresParts): Promise<Restores> {
     },
   })
 
-  const isBusy = (volume: string, but?: string): boolean =>
-    works
-      .list()
-      .some(
-        ({ id, state, request }) =>
-          state === 'running' && id !== but && request.volumes.some((one) => one.volume === volume),
-      )
+  /** Clients are kept out already, and the note of it is not durable yet. */
+  const beginning = new Set<RestoreRequest>()
+
+  function isBusy(volume: string, but?: string): boolean {
+    const running = works.list().filter(({ id, state }) => state === 'running' && id !== but)
+    return [...running.map(({ request }) => request), ...beginning].some(({ volumes: written }) =>
+      written.some((one) => one.volume === volume),
+    )
+  }
 
   function reserve({ request }: RestoreRecord): void {
     for (const { volume } of request.volumes) {
@@ -110,8 +114,9 @@ export async function openRestores(parts: RestoresParts): Promise<Restores> {
   return {
     works,
     async start(request) {
-      const record = await works.begin(request.restore, async () => {
+      const begun = works.begin(request.restore, async () => {
         const checkpoint = await (await vault.open()).checkpoint(request.checkpoint)
+        parts.refuseWhileHalf(request.volumes.map(({ volume }) => volume))
         for (const one of request.volumes) {
           if (isBusy(one.volume)) throw busy(one.volume, 'another restore writes it')
           refuse(parts, checkpoint, one)
@@ -130,9 +135,10 @@ export async function openRestores(parts: RestoresParts): Promise<Restores> {
         }
         // In the step in which nobody had them open.
         reserve(fresh)
+        beginning.add(request)
         return fresh
       })
-      return record
+      return await begun.finally(() => beginning.delete(request))
     },
     reserve() {
       for (const record of works.list()) if (record.state === 'running') reserve(record)
