@@ -3,9 +3,9 @@ import { Load } from './world/load.ts'
 import { Operator, type OperationName } from './world/operator.ts'
 import { World } from './world/world.ts'
 
-/** A group that is in sync, with clients at work, and nothing broken. */
-export function calmWorld(seed: number) {
-  const world = new World(seed, { name: 'honest', staticShare: 0 })
+/** A group that is in sync, with clients at work, and nothing broken. `staticShare` 1: in mode static-priority. */
+export function calmWorld(seed: number, staticShare = 0) {
+  const world = new World(seed, { name: 'honest', staticShare })
   const operator = new Operator(world)
   const load = new Load(world)
   const until = (what: string, condition: () => boolean) => {

@@ -222,6 +222,7 @@ const REFUSALS = [
 /** What takes several rare things at once, and is judged only in a run of so many seeds. */
 const RARE_SEEDS_MIN = 20_000
 const RARE = [
+  'record adopted as solo',
   'refused rise WITNESS_WAITING',
   'failover refused late',
   'went back to what was left',

@@ -169,3 +169,48 @@ test('the end of a session, ordered by a witness that has forgotten it since, en
   }
   assert.ok(refused > 0, 'some of the orders arrived')
 })
+
+/** The preferred site goes on alone, cut off from everybody; meanwhile the witness is restored from some time before. */
+function restoredBesideAlone(seed: number) {
+  const lab = calmWorld(seed, 1)
+  const { world, operator, until, run, isolate } = lab
+  const { network, witness, timeline } = world
+  const alone = world.arbitration.preferred
+  const writer = world.site(alone)
+  const peer = world.peerOf(writer)
+  // Epochs that the restored database may lack.
+  while (witness.stored.epoch < 4 || witness.stored.writer !== alone) {
+    run('reverse')
+    timeline.runUntil(timeline.nowMs + 1_000)
+  }
+  until('following', () => world.agentAt(writer)?.status().phase === 'following')
+  isolate(alone, [peer.name, 'witness'])
+  const agent = world.agentAt(writer)
+  until('alone', () => agent?.session.gate.mode === 'unwitnessed' && agent.status().answering)
+  timeline.runUntil(timeline.nowMs + 1_000)
+  witness.kill()
+  assert.ok(witness.restore())
+  operator.forget()
+  witness.start()
+  const heal = (site: string) => {
+    network.heal(alone, site)
+    network.heal(site, alone)
+  }
+  return { ...lab, alone, peer, heal }
+}
+
+test('a witness restored from before what the preferred site went on alone under heals by itself, and never takes the group for in sync', () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const { world, until, alone, peer, heal } = restoredBesideAlone(seed)
+    const { witness } = world
+    const states: string[] = []
+    witness.onAdopt = ({ record }) => states.push(`${record.state} ${record.writer}`)
+    heal('witness')
+    // The site goes on meanwhile: what it may do does not hang on a witness that knows less.
+    until('trusted', () => witness.trusted)
+    assert.deepEqual(states, [`solo ${alone}`])
+    heal(peer.name)
+    until('in_sync', () => witness.stored.state === 'in_sync')
+    world.timeline.runUntil(world.timeline.nowMs + 1_000)
+  }
+})

@@ -126,14 +126,14 @@ export class Operator {
 
   /**
    * Vouches for a record in doubt, where that is true: the site that says nothing is off, and acted under nothing that is not known.
-   * When both have spoken there is nothing to state but which of two claims counts.
+   * When both have spoken there is nothing to state but which of two claims counts: everything else settles itself.
    */
   vouch(): void {
     const { witness } = this.#world
     const [off] = witness.awaits
     if (witness.trusted) return
     if (off === undefined) {
-      if (this.patient) witness.vouch()
+      if (this.patient && witness.disputed) witness.vouch()
       return
     }
     const site = this.#world.site(off)

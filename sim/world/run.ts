@@ -218,6 +218,7 @@ function heal(world: World, operator: Operator): void {
     if (!witness.trusted) {
       if (timeline.nowMs - since > DOUBT_MS) operator.vouch()
       if (timeline.nowMs - since <= HEALED_MS_MAX) continue
+      throw new Violation('liveness: both sites are there, and the record stays in doubt')
     }
     const { state, writer } = witness.stored
     const failed = world.sites.find((one) => one.failed)

@@ -164,6 +164,13 @@ export class WitnessHost {
     return [this.stored.writer, this.stored.replica].filter((site) => heard[site] === undefined)
   }
 
+  /** Both sites claim to write under one epoch. */
+  get disputed(): boolean {
+    const words = Object.values(JSON.parse(this.#heard) as Heard)
+    const writers = words.filter(({ role }) => role === 'writer')
+    return writers.length === 2 && writers[0]?.epoch === writers[1]?.epoch
+  }
+
   /** Highest epoch that the record or a site's word names. */
   get newestKnown(): number {
     const heard = JSON.parse(this.#heard) as Heard

@@ -87,6 +87,10 @@ export class World {
     this.witness.onAdopt = ({ record, from }, off) => {
       this.coverage.count(off === null ? 'record adopted' : 'record vouched for')
       if (record.epoch > from.epoch) this.coverage.count('record adopted from a later epoch')
+      const said = this.site(record.writer).epoch.value
+      if (said.unwitnessed && said.record.state === 'in_sync' && record.state === 'solo') {
+        this.coverage.count('record adopted as solo')
+      }
       this.log(() => `witness adopts epoch ${record.epoch} ${record.state} ${record.writer}`)
     }
     plan.witness?.(this.witness)
@@ -237,10 +241,10 @@ export class World {
 /** As the agent's host puts it into its report. */
 function wordOf({ role, stored }: Session): Word {
   const { epoch, state, writer, mode, preferred } = stored.record
-  const { unwitnessed } = stored
+  const { unwitnessed, promoted: presents } = stored
   const arbitration = { mode, preferred }
   if (role !== 'none') {
-    return { status: { epoch, state, role, unwitnessed, arbitration } as SessionStatus }
+    return { status: { epoch, state, role, unwitnessed, presents, arbitration } as SessionStatus }
   }
   return epoch === 0 ? {} : { ended: { session: 'session', epoch, writer } }
 }

@@ -58,6 +58,7 @@ export class StatusView {
       base_epoch: session.stored.baseEpoch,
       copy_sent_bytes: copying.sentBytes,
       unwitnessed: session.stored.unwitnessed,
+      presents: session.stored.promoted,
       arbitration: { mode: record.mode, preferred: record.preferred },
       out_of_touch_ms: session.stored.outOfTouchMs,
       kept: session.stored.kept,

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { closedRecord, type Ownership } from '#domain/ownership.ts'
+import type { OwnershipRow } from '#control/store/tables/sites.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
-import { adopt, type Heard, hears, leapOf, speaksOf } from './history.ts'
+import { adopt, doubtView, type Heard, hears, leapOf, speaksOf } from './history.ts'
 
 const record = (change: Partial<Ownership> = {}): Ownership => ({
   ...closedRecord('s', 'az1', 'az2', 'i'),
@@ -107,6 +108,82 @@ test('a record restored from before a change of its arbitration takes the presen
   ])
   assert.ok(typeof known === 'object')
   assert.deepEqual([known.epoch, known.mode, known.preferred], [5, 'static-priority', 'az1'])
+})
+
+test('what is known of in sync, and its writer has gone on alone from, is solo under the next epoch, whoever speaks first', () => {
+  const arbitration = { mode: 'static-priority', preferred: 'az1' } as const
+  const alone = { unwitnessed: true, presents: false, arbitration }
+  const writer: [string, SessionStatus] = ['az1', { ...said(20, 'in_sync', 'writer'), ...alone }]
+  const replica: [string, SessionStatus] = [
+    'az2',
+    { ...said(20, 'in_sync', 'replica'), arbitration },
+  ]
+  // The other way round in the restored record, or as it is: the database may have lost everything, or nothing.
+  const restored = [
+    record({ epoch: 18, writer: 'az2', replica: 'az1' }),
+    record({ epoch: 18 }),
+    record({ epoch: 20, ...arbitration }),
+  ]
+  for (const before of restored) {
+    for (const words of [
+      [writer, replica],
+      [replica, writer],
+    ]) {
+      const known = afterWords({ ...before, alone: { sequence: 1, bytes: 2, since: 3 } }, words)
+      assert.ok(typeof known === 'object')
+      assert.deepEqual(known, {
+        ...record({ ...arbitration, epoch: 21, state: 'solo', attempt: 'adopted-21' }),
+        lease: null,
+        alone: null,
+      })
+    }
+  }
+})
+
+test('a site that answers alone under a record that says so, or under one that is not the newest, changes nothing about it', () => {
+  const cases: [SessionStatus, SessionStatus, [number, string, string]][] = [
+    [said(20, 'solo', 'writer'), said(20, 'solo', 'replica'), [20, 'solo', 'az1']],
+    [said(20, 'resyncing', 'writer'), said(19, 'solo', 'replica'), [20, 'resyncing', 'az1']],
+    [said(20, 'in_sync', 'writer'), said(21, 'failed_over', 'writer'), [21, 'failed_over', 'az2']],
+    [said(20, 'in_sync', 'writer'), said(21, 'frozen', 'replica'), [21, 'frozen', 'az1']],
+  ]
+  for (const [one, other, expected] of cases) {
+    const known = afterWords(record(), [
+      ['az1', { ...one, unwitnessed: true, presents: false }],
+      ['az2', other],
+    ])
+    assert.ok(typeof known === 'object')
+    assert.deepEqual([known.epoch, known.state, known.writer], expected)
+  }
+})
+
+test('a site that broke the glass is waited for only while it presents its record, and so is one that does not say', () => {
+  const words = (presents: boolean | undefined): [string, SessionStatus][] => [
+    ['az1', said(4, 'in_sync', 'writer')],
+    [
+      'az2',
+      {
+        ...said(1_000_004, 'failed_over', 'writer'),
+        unwitnessed: true,
+        ...(presents === undefined ? {} : { presents }),
+      },
+    ],
+  ]
+  assert.equal(typeof afterWords(record(), words(true)), 'string')
+  assert.equal(typeof afterWords(record(), words(undefined)), 'string')
+  // The database has lost what was presented to it, and nobody repeats it.
+  const known = afterWords(record(), words(false))
+  assert.ok(typeof known === 'object')
+  assert.deepEqual([known.epoch, known.state, known.writer], [1_000_004, 'failed_over', 'az2'])
+})
+
+test('whom a record in doubt waits for', () => {
+  const row = { epoch: 4, writer: 'az1', replica: 'az2', history_mark: 'ahead:m' }
+  const awaits = (words: Heard) =>
+    doubtView({ ...row, heard: JSON.stringify(words) } as OwnershipRow, 'm')?.awaits
+  const said2 = { epoch: 9, state: 'in_sync', role: 'writer', unwitnessed: true } as const
+  assert.deepEqual(awaits({ az2: { ...said2, presents: true } }), ['az2'])
+  assert.deepEqual(awaits({ az2: { ...said2, presents: false } }), ['az1'])
 })
 
 test('a record restored from before a stop does not come to life again', () => {

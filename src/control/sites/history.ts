@@ -16,6 +16,9 @@ import type { EndedSession, Report, SessionStatus } from '#wire/site/witness.ts'
  *   doubt:MARK   the database may have lost its end: no word of any site is missing only when both have reported
  *   ahead:MARK   the database is complete, but a site acts under a higher epoch: after break-glass. It presents its record itself
  *                (`promoted`), which settles it; until then nothing is granted
+ *
+ * A site that goes on unwitnessed by static priority, or whose presented record the database has lost again, presents nothing: it asks under
+ * an epoch that the witness does not know, and is refused. Its word is all that there will be (`goesOnAlone`).
  */
 
 /** What each site said since the doubt began, by site. */
@@ -26,8 +29,10 @@ export interface HeardStatus {
   readonly epoch: number
   readonly state: string
   readonly role: SessionStatus['role'] | null
-  /** It acts without the witness's word, and will say so itself. */
+  /** It acts without the witness's word. */
   readonly unwitnessed?: boolean
+  /** It presents its record itself (`promoted`). Left out by a site that does not say. */
+  readonly presents?: boolean
   /** How the record that it acts under is arbitrated: the one that was lost may have been another. */
   readonly arbitration?: Pick<Ownership, 'mode' | 'preferred'>
 }
@@ -90,7 +95,7 @@ export function doubtView(row: OwnershipRow, mark: string): DoubtView | null {
   const heard = fromJson<Heard>(heardUnder(row, mark))
   const epochs = Object.values(heard).map(({ epoch }) => epoch)
   const ahead = Object.entries(heard)
-    .filter(([, said]) => said.unwitnessed === true && said.epoch > row.epoch)
+    .filter(([, said]) => presents(said) && said.epoch > row.epoch)
     .map(([site]) => site)
   const silent = [row.writer, row.replica].filter((site) => heard[site] === undefined)
   return {
@@ -122,6 +127,7 @@ export function hears(
           state: status.state,
           role: status.role,
           unwitnessed: status.unwitnessed,
+          ...(status.presents === undefined ? {} : { presents: status.presents }),
           ...(status.arbitration === undefined ? {} : { arbitration: status.arbitration }),
         }
   return { ...heard, [site]: said }
@@ -168,7 +174,7 @@ export function adopt(
   ) {
     return { kind: 'waiting', heard: toJson(heard) }
   }
-  const known = newest(record, heard, off)
+  const known = goesOnAlone(newest(record, heard, off), heard)
   // What was never opened has given nothing out that a site could take for an opening of another kind.
   const epoch = known.epoch === 0 ? 0 : known.epoch + leap
   return { kind: 'trusted', record: { ...known, epoch } }
@@ -176,7 +182,10 @@ export function adopt(
 
 /** A site that broke the glass says so with its own record, which tells more than its report. */
 const presentsItself = (record: Ownership, heard: Heard): boolean =>
-  Object.values(heard).some((said) => said.unwitnessed === true && said.epoch > record.epoch)
+  Object.values(heard).some((said) => presents(said) && said.epoch > record.epoch)
+
+const presents = (said: HeardStatus): boolean =>
+  said.unwitnessed === true && said.presents !== false
 
 /** Two sites that both claim to write under one epoch: two histories, which only an operator can choose between. */
 function contradictory(record: Ownership, heard: Heard): boolean {
@@ -209,6 +218,18 @@ function newest(record: Ownership, heard: Heard, off: string | undefined): Owner
     }
   }
   return result
+}
+
+/**
+ * In sync that is no more: its writer has gone on alone without the witness's word, and the other site lacks what it has answered since. Both
+ * know this epoch as one in sync, so it is the next one that says so. A writer that hears of it goes on where it is, under a lease.
+ */
+function goesOnAlone(record: Ownership, heard: Heard): Ownership {
+  const said = heard[record.writer]
+  const alone = said?.unwitnessed === true && said.role === 'writer' && said.epoch === record.epoch
+  if (record.state !== 'in_sync' || !alone) return record
+  const epoch = record.epoch + 1
+  return { ...record, epoch, state: 'solo', attempt: `adopted-${epoch}`, lease: null, alone: null }
 }
 
 const STATES = new Set<string>(['closed', ...Object.values(OWNERSHIP_MOVES).flat(), 'failed_over'])

@@ -141,6 +141,8 @@ export const SessionStatus = Type.Object({
   copy_sent_bytes: Type.Number(),
   /** This side answers without the witness's word (static priority, break-glass). */
   unwitnessed: Type.Boolean(),
+  /** It does so after break-glass, and presents its record to the witness itself. Left out by a side that does not say. */
+  presents: Type.Optional(Type.Boolean()),
   /** Of the record that this side acts under. Left out by a side that does not say. */
   arbitration: Type.Optional(
     Type.Object({
