@@ -49,9 +49,11 @@ export async function openCheckpointExports(
   parts: CheckpointExportsParts,
 ): Promise<CheckpointExports> {
   const { file, vault, exports, log } = parts
-  const text = await readTextIfPresent(file)
-  const noted = text === undefined ? [] : (JSON.parse(text) as Attached[])
-  const attached = new Map(noted.map((one) => [one.checkpoint, one]))
+  const attached = await notedIn(file, log)
+  /** Being detached: still noted, and not opened any more. */
+  const leaving = new Set<string>()
+  /** Changes wait for each other: a list must not be overwritten by an older one. */
+  let tail: Promise<unknown> = Promise.resolve()
 
   const find = (name: string) => {
     const [, checkpoint = '', volume] = NAME.exec(name) ?? []
@@ -59,13 +61,21 @@ export async function openCheckpointExports(
     return { one, volume: one?.volumes.find(({ id }) => id === volume) }
   }
 
-  const note = async (): Promise<void> => {
-    await writeFileWhole(file, `${JSON.stringify([...attached.values()])}\n`, 0o600)
+  function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = tail.then(work)
+    tail = result.catch(() => undefined)
+    return result
+  }
+
+  const note = async (list: Iterable<Attached>): Promise<void> => {
+    await writeFileWhole(file, `${JSON.stringify([...list])}\n`, 0o600)
   }
 
   exports.offer(PREFIX, (name) => {
     const { one, volume } = find(name)
-    if (one === undefined || volume === undefined) return 'no such checkpoint is attached here'
+    if (one === undefined || volume === undefined || leaving.has(one.checkpoint)) {
+      return 'no such checkpoint is attached here'
+    }
     const opening = vault.open().then((opened) => opened.checkpoint(one.checkpoint))
     return checkpointDevice(volume, opening, log)
   })
@@ -73,12 +83,15 @@ export async function openCheckpointExports(
   return {
     async attach(checkpoint, owner) {
       const { manifest } = await (await vault.open()).checkpoint(checkpoint)
-      if (!attached.has(checkpoint) && attached.size >= ATTACHED_MAX) {
-        throw new Fault(TOO_MANY_ATTACHED, `attaching checkpoint ${checkpoint}`)
-      }
       const volumes = manifest.volumes.map(({ id, sizeBytes }) => ({ id, sizeBytes }))
-      attached.set(checkpoint, { checkpoint, owner, volumes })
-      await note()
+      const one = { checkpoint, owner, volumes }
+      await inTurn(async () => {
+        if (!attached.has(checkpoint) && attached.size >= ATTACHED_MAX) {
+          throw new Fault(TOO_MANY_ATTACHED, `attaching checkpoint ${checkpoint}`)
+        }
+        await note(new Map([...attached, [checkpoint, one]]).values())
+        attached.set(checkpoint, one)
+      })
       return {
         exports: volumes.map(({ id, sizeBytes }) => ({
           name: nameOf(checkpoint, id),
@@ -88,15 +101,36 @@ export async function openCheckpointExports(
       }
     },
     async detach(checkpoint) {
-      const known = attached.get(checkpoint)
-      if (known === undefined) return
-      attached.delete(checkpoint)
-      await note()
-      for (const { id } of known.volumes) {
-        exports.remove(nameOf(checkpoint, id), 'the checkpoint was detached')
-      }
+      await inTurn(async () => {
+        const known = attached.get(checkpoint)
+        if (known === undefined) return
+        leaving.add(checkpoint)
+        try {
+          for (const { id } of known.volumes) {
+            exports.remove(nameOf(checkpoint, id), 'the checkpoint was detached')
+          }
+          await note([...attached.values()].filter((one) => one !== known))
+          // Not before: what cannot be noted is still attached, and whoever asked for the end of it asks again.
+          attached.delete(checkpoint)
+        } finally {
+          leaving.delete(checkpoint)
+        }
+      })
     },
     ownerOf: (name) => (name.startsWith(PREFIX) ? (find(name).one?.owner ?? '') : undefined),
+  }
+}
+
+/** A list that cannot be read attaches nothing, and does not keep the agent from its volumes; people attach again. */
+async function notedIn(file: string, log: Log): Promise<Map<string, Attached>> {
+  const text = await readTextIfPresent(file)
+  if (text === undefined) return new Map()
+  try {
+    const noted = JSON.parse(text) as Attached[]
+    return new Map(noted.map((one) => [one.checkpoint, one]))
+  } catch (error) {
+    log.error({ path: file, err: error }, 'the note of attached checkpoints cannot be read')
+    return new Map()
   }
 }
 
