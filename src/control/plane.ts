@@ -107,10 +107,7 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
     await witness.watchLeases()
     const regions = createRegionClient(config.regions, () => clock.bootMs())
     undo.push(() => regions.close())
-    const scripts =
-      config.recoveryScripts === undefined
-        ? undefined
-        : recoveryScripts(config.recoveryScripts, { clock, log, owner: newId() })
+    const scripts = recoveryScripts(config.recoveryScripts ?? null, { clock, log, owner: newId() })
     const services: OperationServices = {
       store,
       clock,
@@ -120,7 +117,7 @@ export async function startPlane(options: PlaneOptions): Promise<Plane> {
       witness,
       reports: openReportKey(join(config.dataDir, 'report-key.pem')),
       regions,
-      ...(scripts === undefined ? {} : { scripts }),
+      scripts,
     }
     const operations = createEngine({
       store,

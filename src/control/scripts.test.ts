@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, open, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
@@ -31,6 +31,7 @@ async function lab(t: TestContext) {
     let outcome: ScriptOutcome | null = null
     const environment = { HOLDFAST_SITE: 'az2' }
     const call = { project: MINE, name, key: name, environment, timeoutMs: 10_000, ...over }
+    assert.ok(by.reserve(call.key))
     await by.begin(call, async (one) => {
       outcome = one
     })
@@ -129,6 +130,7 @@ test('an outcome that could not be kept is tried to be kept again; a script that
   await write('quick', 'echo done')
   let tries = 0
   const call = { project: MINE, name: 'quick', key: 'q', environment: {}, timeoutMs: 10_000 }
+  assert.ok(scripts.reserve('q'))
   const work = scripts.begin(call, async () => {
     if (++tries === 1) throw new Error('the database is away')
   })
@@ -145,10 +147,43 @@ test('an outcome that could not be kept is tried to be kept again; a script that
   await begun(2)
   await scripts.stop()
   assert.equal(await stopped, null)
-  assert.equal(scripts.hasRoom(), false)
+  assert.equal(scripts.reserve('late'), false)
   for (const key of ['cut', 'stopped']) {
     assert.deepEqual(await processesWithArgument(`holdfast-recovery-${key}`), [])
   }
+})
+
+test('a script that cannot be run at all comes to an end that is kept', async (t) => {
+  const { scripts, write, directory, run } = await lab(t)
+  await write('busy', 'true')
+  // Open for writing: it may not be executed (ETXTBSY).
+  const file = await open(join(directory, MINE, 'busy'), 'r+')
+  const said = await run('busy')
+  await file.close()
+  assert.equal(said?.ok, false)
+  assert.match(said.reason ?? '', /could not be run: .*ETXTBSY/)
+  assert.equal(scripts.runs('busy'), false)
+  const none = recoveryScripts(null, {
+    clock: systemClock,
+    log: createLog('test', 'fatal'),
+    owner: 'other',
+  })
+  assert.match((await run('busy', {}, none))?.reason ?? '', /no directory of scripts/)
+})
+
+test('no more run at once than there are places, also of those that are about to begin', async (t) => {
+  const { scripts, write } = await lab(t)
+  const keys = Array.from({ length: 32 }, (_, index) => `place-${index}`)
+  for (const key of keys) assert.ok(scripts.reserve(key))
+  assert.deepEqual([scripts.reserve('place-0'), scripts.reserve('one-more')], [false, false])
+  scripts.release('place-1')
+  assert.ok(scripts.reserve('one-more'))
+  // One that is about to begin when everything stops does not begin.
+  await write('quick', 'true')
+  await scripts.stop()
+  const call = { project: MINE, name: 'quick', key: 'place-0', environment: {}, timeoutMs: 10_000 }
+  await scripts.begin(call, async () => assert.fail('it did not run'))
+  assert.equal(scripts.runs('place-0'), false)
 })
 
 test('a sign of life that stands still is noticed', async (t) => {

@@ -33,18 +33,22 @@ const KEEP_PAUSE_MS = 1_000
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 
+/** `directory` null: this control plane has none, and every script is unfit; of one that another control plane runs it knows all the same. */
 export function recoveryScripts(
-  directory: string,
+  directory: string | null,
   { clock, log, owner }: { readonly clock: Clock; readonly log: Log; readonly owner: string },
 ): RecoveryScripts {
   const running = new Map<
     string,
     { readonly cut: AbortController; readonly ended: Promise<void> }
   >()
+  /** Places of calls that are about to begin. */
+  const reserved = new Set<string>()
   const signs = new Map<string, { readonly sign: string; readonly sinceMs: number }>()
   let stopping = false
 
   async function unfit(project: string, name: string): Promise<string | null> {
+    if (directory === null) return NO_DIRECTORY
     if (!NAME.test(name)) return `${name} is no name of a script`
     assert(NAME.test(project), 'the id of a project is a name of a directory')
     const home = join(directory, project)
@@ -68,24 +72,27 @@ export function recoveryScripts(
   }
 
   async function run(call: ScriptCall, signal: AbortSignal): Promise<ScriptOutcome> {
+    if (directory === null) return failed(NO_DIRECTORY)
     const reason = await unfit(call.project, call.name)
-    if (reason !== null) return { ok: false, reason, output: '' }
+    if (reason !== null) return failed(reason)
     const mark = `holdfast-recovery-${call.key}`
     for (const facts of await processesWithArgument(mark)) {
       // The leader of its group: see below.
       signalProcess(-facts.pid, 'SIGKILL')
-      await killAndWait(clock, facts, LEFTOVER_MS)
+      if (!(await killAndWait(clock, facts, LEFTOVER_MS))) {
+        return failed(`what an earlier attempt left running (process ${facts.pid}) does not end`)
+      }
     }
     signal.throwIfAborted()
-    return await runOnce(call, mark, signal)
+    return await runOnce(join(directory, call.project), call, mark, signal)
   }
 
   async function runOnce(
-    { project, name, environment, timeoutMs }: ScriptCall,
+    home: string,
+    { name, environment, timeoutMs }: ScriptCall,
     mark: string,
     signal: AbortSignal,
   ): Promise<ScriptOutcome> {
-    const home = join(directory, project)
     const child = spawn(join(home, name), [mark], {
       cwd: home,
       env: { ...environment, PATH },
@@ -141,7 +148,13 @@ export function recoveryScripts(
     signal: AbortSignal,
     ended: (outcome: ScriptOutcome) => Promise<void>,
   ): Promise<void> {
-    const outcome = await run(call, signal)
+    const outcome = await run(call, signal).catch((error: unknown) => {
+      signal.throwIfAborted()
+      // Kept as its end: without one it would be begun again at every look.
+      log.error({ err: error, script: call.name }, 'a script could not be run')
+      const why = error instanceof Error ? error.message : String(error)
+      return failed(`it could not be run: ${why}`)
+    })
     for (;;) {
       try {
         return await ended(outcome)
@@ -155,8 +168,14 @@ export function recoveryScripts(
   return {
     owner,
     unfit,
-    runs: (key) => running.has(key),
-    hasRoom: () => !stopping && running.size < AT_ONCE,
+    runs: (key) => running.has(key) || reserved.has(key),
+    reserve(key) {
+      if (stopping || running.has(key) || reserved.has(key)) return false
+      if (running.size + reserved.size >= AT_ONCE) return false
+      reserved.add(key)
+      return true
+    },
+    release: (key) => void reserved.delete(key),
     quietMs(key, sign) {
       const known = signs.get(key)
       if (known?.sign === sign) return clock.bootMs() - known.sinceMs
@@ -166,7 +185,9 @@ export function recoveryScripts(
       return 0
     },
     async begin(call, ended) {
-      assert(!stopping && !running.has(call.key), 'a script is begun once, by whoever runs')
+      assert(reserved.delete(call.key), 'a place is reserved for a script before it begins')
+      // What was cut short in its first moment.
+      if (stopping) return
       const cut = new AbortController()
       const work = runAndKeep(call, cut.signal, ended)
         .catch((error: unknown) => {
@@ -185,6 +206,10 @@ export function recoveryScripts(
     },
   }
 }
+
+const NO_DIRECTORY = 'this control plane has no directory of scripts (recoveryScripts)'
+
+const failed = (reason: string): ScriptOutcome => ({ ok: false, reason, output: '' })
 
 /** Somebody besides root and this process's user can change it. */
 const isForeign = ({ uid, mode }: { readonly uid: number; readonly mode: number }): boolean =>

@@ -1,8 +1,21 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { DEAD_MS, decideScript, GIVE_UP_MS, type ScriptAttempt } from './recovery-script.ts'
+import {
+  ATTEMPTS_MAX,
+  DEAD_MS,
+  decideScript,
+  GIVE_UP_MS,
+  type ScriptAttempt,
+} from './recovery-script.ts'
 
-const facts = { phase: 'before', owner: 'me', runsHere: false, alone: false, quietMs: 0 } as const
+const facts = {
+  phase: 'before',
+  unwanted: false,
+  owner: 'me',
+  runsHere: false,
+  alone: false,
+  quietMs: 0,
+} as const
 const kept = (over: Partial<ScriptAttempt> = {}): ScriptAttempt => ({
   phase: 'before',
   attempt: 2,
@@ -32,6 +45,17 @@ test('a script is begun once, waited for while somebody is at it, and begun agai
   assert.equal(attemptOf(decideScript(kept(), { ...facts, alone: true })), 3)
   assert.equal(attemptOf(decideScript(kept(), { ...facts, quietMs: DEAD_MS - 1 })), 'wait')
   assert.equal(attemptOf(decideScript(kept(), { ...facts, quietMs: DEAD_MS })), 3)
+})
+
+test('a script is not begun without end, and not when its recovery has ended; what runs comes to its end', () => {
+  const mine = (attempt: number) => kept({ owner: 'me', attempt })
+  assert.equal(attemptOf(decideScript(mine(ATTEMPTS_MAX - 1), facts)), ATTEMPTS_MAX)
+  assert.equal(attemptOf(decideScript(mine(ATTEMPTS_MAX), facts)), 'exhausted')
+  const unwanted = { ...facts, unwanted: true }
+  for (const one of [null, mine(1)])
+    assert.equal(attemptOf(decideScript(one, unwanted)), 'unwanted')
+  assert.equal(attemptOf(decideScript(mine(1), { ...unwanted, runsHere: true })), 'wait')
+  assert.equal(attemptOf(decideScript(kept(), unwanted)), 'wait', 'another is at it')
 })
 
 test('an owner that cannot say that it is alive has ended its script before another begins it', () => {

@@ -23,8 +23,13 @@ export const GIVE_UP_MS = 8_000
 /** An owner that was silent for this long is dead, and its script is begun again. Longer than it takes to end one that was given up. */
 export const DEAD_MS = 15_000
 
+/** So often a script is begun. Whatever ends every process that runs it is not helped by another one. */
+export const ATTEMPTS_MAX = 10
+
 export interface ScriptFacts {
   readonly phase: ScriptAttempt['phase']
+  /** Its recovery was aborted, or another switch came after it: nothing more is begun, what runs comes to its end. */
+  readonly unwanted: boolean
   /** This process. */
   readonly owner: string
   /** This process is at it. */
@@ -39,15 +44,20 @@ export type ScriptTurn =
   | { readonly kind: 'wait' }
   /** Kept first. */
   | { readonly kind: 'begin'; readonly attempt: ScriptAttempt }
+  /** It was begun ATTEMPTS_MAX times and never came to an end that anybody could keep. */
+  | { readonly kind: 'exhausted' }
+  /** The recovery has ended, and nobody is at it. */
+  | { readonly kind: 'unwanted' }
 
 /** `kept`: the attempt that was begun last, and of which no end is known; null: there is none. */
 export function decideScript(kept: ScriptAttempt | null, facts: ScriptFacts): ScriptTurn {
-  const { phase, owner, runsHere, alone, quietMs } = facts
+  const { phase, unwanted, owner, runsHere, alone, quietMs } = facts
   if (runsHere) return { kind: 'wait' }
-  const begin = (attempt: number): ScriptTurn => ({
-    kind: 'begin',
-    attempt: { phase, attempt, owner, beat: 0 },
-  })
+  const begin = (attempt: number): ScriptTurn => {
+    if (unwanted) return { kind: 'unwanted' }
+    if (attempt > ATTEMPTS_MAX) return { kind: 'exhausted' }
+    return { kind: 'begin', attempt: { phase, attempt, owner, beat: 0 } }
+  }
   if (kept === null || kept.phase !== phase) return begin(1)
   const dead = kept.owner === owner || alone || quietMs >= DEAD_MS
   return dead ? begin(kept.attempt + 1) : { kind: 'wait' }

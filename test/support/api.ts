@@ -21,6 +21,7 @@ import { openSecretBox } from '#control/identity/secret-box.ts'
 import { operationKinds } from '#control/operations/definitions/list.ts'
 import { createEngine, type OperationEngine } from '#control/operations/engine.ts'
 import type { OperationServices } from '#control/operations/services.ts'
+import { recoveryScripts } from '#control/scripts.ts'
 import { seedResources } from '#control/resources/surroundings.ts'
 import { type AgentBook, createAgentBook } from '#control/sites/agents.ts'
 import type { SiteClient } from '#control/sites/client.ts'
@@ -134,6 +135,7 @@ export class ApiLab {
       witness,
       reports,
       sites: commands,
+      scripts: recoveryScripts(null, { clock, log, owner: 'test' }),
       ...(options.regions === undefined ? {} : { regions: options.regions }),
     }
     const operations = createEngine({

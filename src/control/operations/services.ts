@@ -21,8 +21,7 @@ export interface OperationServices {
   readonly reports: ReportSigner
   /** Left out: this control plane was told of no other region. */
   readonly regions?: RegionClient
-  /** Left out: this control plane has no directory of scripts. */
-  readonly scripts?: RecoveryScripts
+  readonly scripts: RecoveryScripts
 }
 
 /** The installation's own key for reports. The first use makes it. */
@@ -44,14 +43,16 @@ export interface RecoveryScripts {
   readonly owner: string
   /** Why the executable of this name cannot be run for the project, in words for people; null: it can. */
   unfit(project: string, name: string): Promise<string | null>
-  /** The call with this key has begun and its outcome is not kept yet. */
+  /** The call with this key has a place, or has begun and its outcome is not kept yet. */
   runs(key: string): boolean
-  /** False: as many run as may at once; ask again later. */
-  hasRoom(): boolean
+  /** Keeps a place for the call until `begin` or `release`. False: it has one, or as many run as may at once; ask again later. */
+  reserve(key: string): boolean
+  /** Gives back a place that nothing was begun in. */
+  release(key: string): void
   /** For how long this process has seen this sign of life of whoever runs the call, ms; 0 when it is new. */
   quietMs(key: string, sign: string): number
   /**
-   * Begins a script. One that an earlier process left running under the same key is ended first. `ended` is called with what became of it,
+   * Begins a script for which a place is reserved. One that an earlier process left running under the same key is ended first. `ended` is called with what became of it,
    * and again after a pause for as long as it rejects. It is not called for a script that was cut short by `end` or `stop`: nobody knows
    * how far that came. Resolves when all of that is over; never rejects.
    */

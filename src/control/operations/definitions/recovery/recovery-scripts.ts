@@ -8,7 +8,7 @@ import {
 } from '#control/resources/recovery.ts'
 import { fromJson, toJson } from '#control/store/json.ts'
 import type { RecoveryServerRow } from '#control/store/tables/recovery.ts'
-import { plannedOf, type ServerState } from '#domain/recovery-plan.ts'
+import { plannedOf, type RunState, type ServerState } from '#domain/recovery-plan.ts'
 import { BEAT_MS, decideScript, GIVE_UP_MS, type ScriptAttempt } from '#domain/recovery-script.ts'
 import { type StepContext, StepWaits } from '../../operation.ts'
 import type { RecoveryScripts, ScriptCall, ScriptOutcome } from '../../services.ts'
@@ -58,20 +58,26 @@ export async function scriptOutcome(
   const script = phase === 'before' ? planned.scriptBefore : planned.scriptAfter
   if (script === null) return null
   const { scripts } = ctx.services
-  if (scripts === undefined) {
-    const reason = 'this control plane has no directory of scripts (recoveryScripts)'
-    return { ok: false, reason, output: '' }
-  }
   const key = `${ctx.id}-${phase}`
   const last = row.script_attempt === null ? null : fromJson<ScriptAttempt>(row.script_attempt)
+  const state = stored.row.state as RunState
   const turn = decideScript(last, {
     phase,
+    unwanted: state === 'aborted' || state === 'superseded',
     owner: scripts.owner,
     runsHere: scripts.runs(key),
     alone: !store.shared,
     quietMs: last === null ? 0 : scripts.quietMs(key, `${last.owner} ${last.attempt} ${last.beat}`),
   })
-  if (turn.kind === 'begin' && scripts.hasRoom()) {
+  const attempts = last?.attempt ?? 0
+  if (turn.kind === 'exhausted') {
+    const reason = `it was begun ${attempts} times, and each time nobody knows how it ended`
+    return { ok: false, reason, output: '', attempts }
+  }
+  if (turn.kind === 'unwanted') {
+    return { ok: false, reason: `the recovery is ${state}`, output: '', attempts }
+  }
+  if (turn.kind === 'begin' && scripts.reserve(key)) {
     await begin(ctx, scripts, turn.attempt, stored, row, {
       project: stored.row.project,
       name: script.script,
@@ -92,14 +98,19 @@ async function begin(
 ): Promise<void> {
   const { store, log } = ctx.services
   const { phase } = attempt
-  const begun = await store.write(async (tx) => {
-    const row = await readRunServer(tx, seen.run, seen.instance)
-    // Somebody else was faster; what he began is looked at next time.
-    if (row === undefined || row.script_attempt !== seen.script_attempt) return false
-    await updateRunServer(tx, row, { script_attempt: toJson(attempt) })
-    return true
-  })
-  if (!begun || scripts.runs(call.key)) return
+  let begun = false
+  try {
+    begun = await store.write(async (tx) => {
+      const row = await readRunServer(tx, seen.run, seen.instance)
+      // Somebody else was faster; what he began is looked at next time.
+      if (row === undefined || row.script_attempt !== seen.script_attempt) return false
+      await updateRunServer(tx, row, { script_attempt: toJson(attempt) })
+      return true
+    })
+  } finally {
+    if (!begun) scripts.release(call.key)
+  }
+  if (!begun) return
   if (attempt.attempt > 1) log.warn({ script: call.name, attempt }, 'a script is run once more')
   const environment = {
     HOLDFAST_RUN: run.id,
