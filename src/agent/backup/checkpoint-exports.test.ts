@@ -5,13 +5,20 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
 import { createLog } from '#base/log.ts'
+import { Io, IO_ERRORS } from '#agent/nbd/device.ts'
 import { ExportTable } from '#agent/nbd/exports.ts'
+import { SlabPool } from '#agent/nbd/slab.ts'
 import { type CheckpointExports, openCheckpointExports } from './checkpoint-exports.ts'
 import type { RegionVault } from './region-vault.ts'
 
 const manifest = { volumes: [{ id: 'v', sizeBytes: 65_536 }] }
+let away = false
 const vault = {
-  open: async () => ({ checkpoint: async () => ({ manifest }) }),
+  async open() {
+    if (away) throw new Error('the store does not answer')
+    const read = async (_volume: string, _offset: number, length: number) => Buffer.alloc(length, 7)
+    return { checkpoint: async () => ({ manifest, read }) }
+  },
 } as unknown as RegionVault
 
 let directory = ''
@@ -60,6 +67,26 @@ test('what could not be noted is still attached, and is detached when it is aske
   await mkdir(directory)
   await attached.detach(id)
   assert.equal(isOpen(id), false)
+})
+
+test('a store that did not answer the first request is asked again by the next one', async () => {
+  const id = randomUUID()
+  await attached.attach(id, 'me')
+  const opened = exports.open(nameOf(id))
+  assert.ok(!('refusal' in opened))
+  const slab = new SlabPool({ slabBytes: 4096, idleCountMax: 1 }).take()
+  const read = () =>
+    new Promise<number>((resolve) => {
+      const io = new Io({ done: (_io, error) => resolve(error) })
+      Object.assign(io, { kind: 'read', offset: 0, length: 512, slab, at: 0 })
+      io.arm()
+      opened.device.submit([io], 1)
+    })
+  away = true
+  assert.equal(await read(), IO_ERRORS.EIO)
+  away = false
+  assert.equal(await read(), IO_ERRORS.ok)
+  assert.equal(slab.bytes[511], 7)
 })
 
 test('a list that cannot be read attaches nothing, and the agent starts', async () => {

@@ -76,8 +76,8 @@ export async function openCheckpointExports(
     if (one === undefined || volume === undefined || leaving.has(one.checkpoint)) {
       return 'no such checkpoint is attached here'
     }
-    const opening = vault.open().then((opened) => opened.checkpoint(one.checkpoint))
-    return checkpointDevice(volume, opening, log)
+    const open = async () => await (await vault.open()).checkpoint(one.checkpoint)
+    return checkpointDevice(volume, open, log)
   })
 
   return {
@@ -136,13 +136,21 @@ async function notedIn(file: string, log: Log): Promise<Map<string, Attached>> {
 
 function checkpointDevice(
   volume: { readonly id: string; readonly sizeBytes: number },
-  opening: Promise<Checkpoint>,
+  open: () => Promise<Checkpoint>,
   log: Log,
 ): Device {
-  // A failure shows in every request.
-  opening.catch(() => undefined)
   const { id, sizeBytes } = volume
+  let opening: Promise<Checkpoint> | undefined
   const units = new Map<number, Promise<Buffer>>()
+
+  /** Opened by the first request. A store that did not answer is asked again by the next one. */
+  function checkpoint(): Promise<Checkpoint> {
+    opening ??= open().catch((error: unknown) => {
+      opening = undefined
+      throw error
+    })
+    return opening
+  }
 
   function unit(index: number): Promise<Buffer> {
     const known = units.get(index)
@@ -156,7 +164,7 @@ function checkpointDevice(
 
   async function readUnit(index: number): Promise<Buffer> {
     const offset = index * UNIT_BYTES
-    return await (await opening).read(id, offset, Math.min(UNIT_BYTES, sizeBytes - offset))
+    return await (await checkpoint()).read(id, offset, Math.min(UNIT_BYTES, sizeBytes - offset))
   }
 
   async function read(io: Io): Promise<void> {
@@ -189,7 +197,7 @@ function checkpointDevice(
 
   async function carryOut(io: Io): Promise<IoError> {
     if (io.kind === 'read') await read(io)
-    else if (io.kind === 'extents') io.extents = await extentsOf(await opening, id, io)
+    else if (io.kind === 'extents') io.extents = await extentsOf(await checkpoint(), id, io)
     else if (io.kind !== 'flush') return IO_ERRORS.EPERM
     return IO_ERRORS.ok
   }
