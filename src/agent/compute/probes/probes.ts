@@ -46,7 +46,8 @@ export class Probes {
   /** What is known of it, at once; see watches.ts. `guest` throws when the server is no longer known. */
   watch(guest: () => Probed, probe: Probe): ProbeAnswer {
     const { definition, sinceMs } = guest()
-    return this.#watches.ask(keyOf(definition.server, sinceMs, probe), async () => {
+    const long = probe.kind === 'command' ? definition.server : null
+    return this.#watches.ask(keyOf(definition.server, sinceMs, probe), long, async () => {
       const now = guest()
       if (now.sinceMs !== sinceMs) throw new Error('the guest was started anew')
       try {

@@ -14,6 +14,10 @@ export const WATCH_KEPT_MS = 60_000
 export const WATCHES_MAX = 4_096
 /** Looks under way at a time: each may hold the answer of a guest, up to 1 MiB of console or of its agent. */
 const LOOKS_AT_ONCE = 32
+/** Those that may last for many seconds have places of their own: they keep no short one waiting, whose moment is measured. */
+const LONG_LOOKS_AT_ONCE = 32
+/** And of one guest: one that hangs on everything it is asked takes few of them from the guests of others. */
+const LONG_LOOKS_OF_ONE = 2
 
 interface Watch {
   answer: ProbeAnswer
@@ -25,6 +29,9 @@ interface Watch {
 export class Watches {
   readonly #clock: Clock
   readonly #turns = new Turns(LOOKS_AT_ONCE)
+  readonly #longTurns = new Turns(LONG_LOOKS_AT_ONCE)
+  /** Of guests with a long watch. */
+  readonly #guests = new Map<string, { readonly turns: Turns; watches: number }>()
   readonly #watches = new Map<string, Watch>()
   #closed = false
 
@@ -38,9 +45,9 @@ export class Watches {
 
   /**
    * What is known, at once. The first question begins the watch; `look` is called again and again, and rejects when there is nothing to look
-   * at any more.
+   * at any more. `long`: the guest of a look that may take many seconds; null: it is over in a moment.
    */
-  ask(key: string, look: () => Promise<ProbeAnswer>): ProbeAnswer {
+  ask(key: string, long: string | null, look: () => Promise<ProbeAnswer>): ProbeAnswer {
     this.#forget()
     const known = this.#watches.get(key)
     if (known !== undefined) {
@@ -55,7 +62,7 @@ export class Watches {
       end: new AbortController(),
     }
     this.#watches.set(key, watch)
-    void this.#follow(key, watch, look)
+    void this.#followIn(key, watch, long, look)
     return watch.answer
   }
 
@@ -65,15 +72,39 @@ export class Watches {
     this.#watches.clear()
   }
 
-  async #follow(key: string, watch: Watch, look: () => Promise<ProbeAnswer>): Promise<void> {
+  async #followIn(
+    key: string,
+    watch: Watch,
+    long: string | null,
+    look: () => Promise<ProbeAnswer>,
+  ): Promise<void> {
+    if (long === null) return await this.#follow(key, watch, [this.#turns], look)
+    const guest = this.#guests.get(long) ?? { turns: new Turns(LONG_LOOKS_OF_ONE), watches: 0 }
+    this.#guests.set(long, guest)
+    guest.watches++
+    // The guest's own first: who waits for that holds no place of the others.
+    await this.#follow(key, watch, [guest.turns, this.#longTurns], look)
+    if (--guest.watches === 0) this.#guests.delete(long)
+  }
+
+  async #follow(
+    key: string,
+    watch: Watch,
+    places: readonly Turns[],
+    look: () => Promise<ProbeAnswer>,
+  ): Promise<void> {
     const { signal } = watch.end
     try {
       while (!watch.answer.ok && !this.#isForgotten(watch)) {
-        await this.#turns.take(signal)
+        const taken: Turns[] = []
         try {
+          for (const turns of places) {
+            await turns.take(signal)
+            taken.push(turns)
+          }
           watch.answer = await look()
         } finally {
-          this.#turns.give()
+          for (const turns of taken) turns.give()
         }
         if (!watch.answer.ok) await sleep(this.#clock, AGAIN_MS, signal)
       }
