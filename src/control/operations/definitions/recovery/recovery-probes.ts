@@ -3,20 +3,17 @@ import { readRun, updateRunServer } from '#control/resources/recovery.ts'
 import { refusalCode } from '#control/sites/client.ts'
 import { fromJson, toJson } from '#control/store/json.ts'
 import { hasEnded, plannedOf, type RunState } from '#domain/recovery-plan.ts'
-import { type Probe, type ProbeAnswer, PROBE_MS_MAX } from '#wire/site/probes.ts'
+import type { Probe, ProbeAnswer } from '#wire/site/probes.ts'
 import { type StepContext, StepWaits } from '../../operation.ts'
 import { storedPlan } from './plan-format.ts'
 import type { ServerOfRun } from './recovery-scripts.ts'
 
-/* Whether a server that was started by a recovery is ready. A question is short, and between two of them the operation gives its place back;
- * what each probe saw last is in the server's row. */
+/* Whether a server that was started by a recovery is ready. The site looks by itself, for as long as it is asked, and says at once what it has
+ * seen: a command in a guest may take 20 s, and as many of those as there are places for operations would stop all others. Between two
+ * questions the operation gives its place back; what each probe saw last is in the server's row. */
 
-/** Longest wait of one question to an agent. The operation holds a place meanwhile. */
-const PROBE_WAIT_MS = 1_000
-/** A command in the guest is given the time that it takes, as in a drill: cut off, it would be begun again and again. */
-const askedMs = ({ kind }: Probe): number => (kind === 'command' ? PROBE_MS_MAX : PROBE_WAIT_MS)
-const PROBE_PAUSE_MS = 250
-const PROBE_ANSWER_MS = 5_000
+const PROBE_PAUSE_MS = 500
+const ANSWER_MS = 10_000
 
 export type Probed =
   | { readonly ok: true }
@@ -45,34 +42,36 @@ export async function askProbes(ctx: StepContext<ServerOfRun>): Promise<Probed> 
   const seen = fromJson<SeenProbe[]>(row.probes)
   for (const [index, { probe, timeoutMs }] of probes.entries()) {
     if (seen[index]?.ok === true) continue
-    const leftMs = () => timeoutMs - (clock.wallMs() - (row.started_at ?? 0))
-    // At least one look, also by a process that comes late; and a wall clock may have been set back.
-    const waitMs = Math.round(Math.min(askedMs(probe), Math.max(PROBE_WAIT_MS, leftMs())))
-    const answer = await ask(ctx, stored.row.site, row.server, probe, waitMs)
-    seen[index] = answer
-    await store.write((tx) => updateRunServer(tx, row, { probes: toJson(seen) }))
+    const leftMs = timeoutMs - (clock.wallMs() - (row.started_at ?? 0))
+    // At least one look of its own, also by a process that comes late.
+    const last = leftMs <= 0
+    const answer = await ask(ctx, stored.row.site, row.server, probe, last)
+    if (toJson(answer) !== toJson(seen[index] ?? null)) {
+      seen[index] = answer
+      await store.write((tx) => updateRunServer(tx, row, { probes: toJson(seen) }))
+    }
     if (answer.ok) continue
-    if (leftMs() > 0) throw new StepWaits(PROBE_PAUSE_MS)
+    if (!last) throw new StepWaits(PROBE_PAUSE_MS)
     const reason = `${probe.kind}: ${answer.detail}, ${timeoutMs / 1_000} s after the start`
     return { ok: false, code: 'PROBE_FAILED', reason }
   }
   return { ok: true }
 }
 
+/** `last`: the site is to look now, and not to tell what it saw before. */
 async function ask(
   ctx: StepContext<ServerOfRun>,
   site: string,
   server: string,
   probe: Probe,
-  waitMs: number,
+  last: boolean,
 ): Promise<SeenProbe> {
   const { sites } = ctx.services
   try {
-    const request = { server, probe, wait_ms: waitMs }
-    const timeoutMs = waitMs + PROBE_ANSWER_MS
+    const request = { server, probe, wait_ms: 0, watch: !last }
     const answer: ProbeAnswer = await sites.command(site, 'server.probe', request, {
       signal: ctx.signal,
-      timeoutMs,
+      timeoutMs: ANSWER_MS,
     })
     return answer
   } catch (error) {
