@@ -66,7 +66,9 @@ export interface BackupPart {
 /** Keeps clients out of what is half restored, from here on: before they can open anything. */
 export async function openBackupPart(parts: BackupPartParts): Promise<BackupPart> {
   const { directory, clock, log } = parts
-  if (parts.vault === undefined) return NO_PART
+  if (parts.vault === undefined) {
+    return { ...NO_PART, commands: withoutVault(join(directory, 'restores')) }
+  }
   await mkdir(directory, { recursive: true, mode: 0o700 })
   const place = parts.vault
   const vault = regionVault({ ...place, env: parts.env, clock, log })
@@ -123,8 +125,7 @@ async function removeStraySnapshots(
   }
 }
 
-const NO_PART: BackupPart = {
-  commands: withoutVault,
+const NO_PART: Omit<BackupPart, 'commands'> = {
   start: async () => undefined,
   refuseWhileRestoring: () => undefined,
   ownerOf: () => undefined,

@@ -150,3 +150,12 @@ test('a note that cannot be read is told and forgotten, the others stand', () =>
       ['a'],
     )
   }))
+
+test('what is being begun is cancelled, and not said to be unknown', () =>
+  withWorld(async (world) => {
+    const works = await world.open()
+    const begun = world.begin(works, 'a')
+    assert.equal((await works.cancel('a')).state, 'cancelled')
+    await begun
+    await assert.rejects(works.cancel('b'), (error) => isFault(error, WORK_UNKNOWN))
+  }))

@@ -176,8 +176,9 @@ export class Works<R extends WorkRecord> {
     return this.show(id)
   }
 
-  /** Settles when it has ended. */
+  /** Settles when it has ended. What is just being begun is waited for: nobody cancels what was said to be unknown a second time. Throws WORK_UNKNOWN. */
   async cancel(id: string): Promise<R> {
+    await this.#beginning.get(id)?.catch(() => undefined)
     const record = this.show(id)
     if (record.state !== 'running') return record
     const live = this.#live.get(id)

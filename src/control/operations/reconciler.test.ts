@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
-import { decide } from './reconciler.ts'
+import { Fault } from '#base/fault.ts'
+import { createLog } from '#base/log.ts'
+import { systemClock as clock } from '#base/system/clock.ts'
+import { addChore, listChores } from '#control/resources/surroundings.ts'
+import { SITE_REFUSED } from '#control/sites/client.ts'
+import { openStore } from '#control/store/open.ts'
+import { createReconciler, decide, type ReconcilerOptions } from './reconciler.ts'
 
 const member = (pair: string) => ({
   volume: `v-${pair}`,
@@ -46,4 +55,47 @@ test('an agent whose link stays down although its peer is heard is told the addr
   assert.deepEqual(decide(open, ['a'], cut, true), { kind: 'redial' })
   assert.equal(decide(open, ['a'], cut, false), null)
   assert.equal(decide({ state: 'failed_over', epoch: 5 }, ['a'], cut, true), null)
+})
+
+test('a chore ends when what it was to end is not there, and waits for what may come back', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'holdfast-chores-'))
+  const log = createLog('test', 'silent')
+  const store = await openStore({ url: `sqlite:${join(directory, 'state.db')}`, clock, log })
+  t.after(async () => {
+    await store.close()
+    rmSync(directory, { recursive: true, force: true })
+  })
+  const answers = [
+    ['backup.cancel', 'WORK_UNKNOWN'],
+    ['restore.cancel', 'WORK_UNKNOWN'],
+    ['backup.cancel', 'NO_VAULT'],
+    ['vault.detach', 'NO_VAULT'],
+    ['volume.delete', 'VOLUME_UNKNOWN'],
+    // A restore that such a site has noted goes on when its vault is back.
+    ['restore.cancel', 'NO_VAULT'],
+    ['volume.delete', 'VOLUME_BUSY'],
+  ] as const
+  await store.write(async (tx) => {
+    for (const [command, refusal] of answers) {
+      await addChore(tx, { site: 'az1', command, request: { refusal } }, 1)
+    }
+  })
+  const command = async (_site: string, _name: string, { refusal }: { refusal: string }) => {
+    throw new Fault(SITE_REFUSED, refusal, { refusal })
+  }
+  const reconciler = createReconciler({
+    store,
+    clock,
+    log,
+    siteNames: ['az1'],
+    sites: { command } as unknown as ReconcilerOptions['sites'],
+    agents: { heard: () => true } as unknown as ReconcilerOptions['agents'],
+    witness: {} as ReconcilerOptions['witness'],
+  })
+  await reconciler.round()
+  const left = await listChores(store.db, 'az1')
+  assert.deepEqual(
+    left.map((chore) => chore.command),
+    ['restore.cancel', 'volume.delete'],
+  )
 })

@@ -26,6 +26,7 @@ import { GROUP_TRANSIENT, type GroupStatus } from '#domain/protection-group.ts'
 import { PAIR_BUSY, type PairStatus } from '#domain/replication-pair.ts'
 import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
+import { diskChore } from './disk-chores.ts'
 import { isOfThisCopy, rebuildsOf } from './definitions/protection/copy-proof.ts'
 import { sessionMembers, toWire } from './definitions/protection/session.ts'
 import { followRecord } from './follow-record.ts'
@@ -258,12 +259,22 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   /** In order. One that is refused does not hold up the others: a disk cannot go before its session has been closed. */
   async function chores(site: string): Promise<void> {
     for (const chore of await listChores(store.db, site)) {
+      const fit = await store.read((db) => diskChore(db, chore))
+      if (fit === 'later') continue
+      if (fit === 'never') {
+        log.info(
+          { site, request: chore.request },
+          'a disk is not served: another site writes it, or a session',
+        )
+        await store.write((tx) => endChore(tx, chore.id))
+        continue
+      }
       try {
         const name = chore.command as CommandName
         await send(site, name, fromJson<CommandRequest<typeof name>>(chore.request))
       } catch (error) {
         const code = refusalCode(error)
-        if (code !== 'VOLUME_UNKNOWN' && code !== 'SESSION_UNKNOWN') {
+        if (!isNothingThere(code, chore.command)) {
           if (!isFault(error)) throw error
           if (error.message !== chore.last_error) {
             log.info({ err: error, site, chore: chore.command }, 'a chore has to wait')
@@ -329,6 +340,21 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     round,
   }
 }
+
+const NOTHING_THERE: ReadonlySet<string> = new Set([
+  'VOLUME_UNKNOWN',
+  'SESSION_UNKNOWN',
+  // It was never begun there, or ended long ago.
+  'WORK_UNKNOWN',
+])
+
+/**
+ * What a chore was to end is not there: it has nothing left to do. A site that has no vault (any more) backs nothing up and attaches nothing; but a restore that it
+ * has noted would write its volume when the vault is back.
+ */
+const isNothingThere = (code: string | null, command: string): boolean =>
+  code !== null &&
+  (NOTHING_THERE.has(code) || (code === 'NO_VAULT' && command !== 'restore.cancel'))
 
 type Action =
   | { readonly kind: 'open' }
