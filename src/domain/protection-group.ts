@@ -68,7 +68,8 @@ export const GROUP_MOVES: Record<GroupStatus, readonly GroupStatus[]> = {
   'error-stopping': ['stopping', 'updating', 'deleting'],
   reversing: ['protected', 'error-reversing'],
   'error-reversing': ['reversing', 'failing-over', 'deleting'],
-  'failing-over': ['failed-over', 'error-failing-over'],
+  // available: the failover of a paused group was given up before it was decided
+  'failing-over': ['failed-over', 'error-failing-over', 'available'],
   'failed-over': ['reprotecting', 'deleting'],
   'error-failing-over': ['failing-over', 'deleting'],
   reprotecting: ['protected', 'error-reprotecting'],

@@ -57,7 +57,8 @@ export const PAIR_MOVES: Record<PairStatus, readonly PairStatus[]> = {
   reversing: ['protected', 'error-reversing'],
   'error-reversing': ['detaching', 'deleting', ...MIRRORED],
   // error: a forced failover went without this pair, because its disk was never copied in full
-  'failing-over': ['failed-over', 'error-failing-over', 'error'],
+  // available: its group was paused, and stays so
+  'failing-over': ['failed-over', 'error-failing-over', 'error', 'available'],
   'error-failing-over': ['detaching', 'deleting', ...MIRRORED],
   reprotecting: ['protected', 'error-reprotecting'],
   'error-reprotecting': ['detaching', 'deleting', ...MIRRORED],

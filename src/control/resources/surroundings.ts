@@ -1,5 +1,5 @@
 import { newId } from '#base/ids.ts'
-import { toJson } from '#control/store/json.ts'
+import { fromJson, toJson } from '#control/store/json.ts'
 import type { Queries, Store, Transaction } from '#control/store/store.ts'
 import type { ActiveDomainRow, SiteChoreRow } from '#control/store/tables/resources.ts'
 import { type NetworkQuotaKind, QUOTAS, type QuotaKind } from '#domain/quota.ts'
@@ -190,6 +190,24 @@ export async function listChores(db: Db, site: string): Promise<SiteChoreRow[]> 
     .orderBy('ordinal')
     .orderBy('id')
     .execute()
+}
+
+/** Orders to serve one of these disks that the site has not carried out are withdrawn. */
+export async function endDiskChores(
+  tx: Transaction,
+  site: string,
+  volumes: readonly string[],
+): Promise<void> {
+  for (const chore of await listChores(tx, site)) {
+    const volume = servedBy(chore)
+    if (volume !== null && volumes.includes(volume)) await endChore(tx, chore.id)
+  }
+}
+
+/** The disk that a chore has its site serve; null: it is about something else. */
+export function servedBy(chore: Pick<SiteChoreRow, 'command' | 'request'>): string | null {
+  if (chore.command !== 'volume.serve') return null
+  return fromJson<{ volume: string }>(chore.request).volume
 }
 
 export async function endChore(tx: Transaction, id: string): Promise<void> {

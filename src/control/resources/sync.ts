@@ -49,3 +49,20 @@ export async function latestChanges(
   }
   return found
 }
+
+/** How the attempt ends that closes the record of a paused group again, whose failover was given up: that is no new pause. */
+export const CLOSED_AGAIN = '.again'
+
+/** Since when a group is paused whose production is `writer`, wall clock; null: never. */
+export async function latestPause(db: Db, session: string, writer: string): Promise<number | null> {
+  const row = await db
+    .selectFrom('ownership_changes')
+    .select((eb) => eb.fn.max('at').as('at'))
+    .where('session', '=', session)
+    .where('state', '=', 'closed')
+    .where('writer', '=', writer)
+    .where('attempt', 'not like', `%${CLOSED_AGAIN}`)
+    .executeTakeFirst()
+  const at = row?.at ?? null
+  return at === null ? null : Number(at)
+}

@@ -1,4 +1,4 @@
-import { fault, Fault } from '#base/fault.ts'
+import { fault, Fault, isFault } from '#base/fault.ts'
 import { newId } from '#base/ids.ts'
 import {
   drAz,
@@ -15,31 +15,43 @@ import {
   volumeAt,
 } from '#control/resources/groups.ts'
 import { insertSnapshot } from '#control/resources/snapshots.ts'
-import { addChore } from '#control/resources/surroundings.ts'
-import { latestChanges, readOwnership } from '#control/resources/sync.ts'
+import { addChore, endDiskChores } from '#control/resources/surroundings.ts'
+import { CLOSED_AGAIN, latestPause, readOwnership } from '#control/resources/sync.ts'
 import { readVolumes } from '#control/resources/volumes.ts'
+import { refusalCode, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
 import { toJson } from '#control/store/json.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import { describeGivenUp } from '#domain/failover.ts'
 import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
 import { followsGroup, PAIR_BUSY } from '#domain/replication-pair.ts'
-import { childrenStep, operation, step, type StepContext, StepWaits } from '../../operation.ts'
+import {
+  childrenStep,
+  type Failure,
+  operation,
+  step,
+  type StepContext,
+  StepWaits,
+} from '../../operation.ts'
 import { failed, settle, swapStation } from './group-settle.ts'
 import { GROUP_RESOURCE } from './groups.ts'
 import { type Outcome, type RequestServices, refused } from '../requests.ts'
-import { changeRecord, theGroup, unlessSilent } from './session.ts'
+import { changeRecord, endSession, theGroup, theRecord } from './session.ts'
 import { createSnapshot, SNAPSHOT_RESOURCE } from '../volumes/snapshots.ts'
 
 /* The failover of a consistency group that is paused: its DR disks are as they were when it was, at one moment for all of them, and become
  * production so. What production wrote since is given up, which takes the caller's word.
  *
  *   look_at_dr      the DR disks are there, whole, and nobody has been given them since
- *   fence           production, if it is heard, serves no longer
+ *   fence           production, if it can be told, serves no longer
  *   switch_record   open → failed over → closed: paused as before, with the other site as the one that writes      (witness)
  *   serve_dr        the DR disks are plain ones that clients may open; roles swap
- *   fence_late      production that was silent serves no longer once it is heard. Until then this waits, and with it every reprotection
+ *   fence_late      production serves no longer, said once more: it was silent, or an order to serve was on its way when it was fenced. Until it
+ *                   is heard this waits, and with it every reprotection
  *   keep            a snapshot of the old production, for what it wrote since the pause: reprotecting overwrites it
+ *
+ * Until the record names the other site nothing is decided: a failure leaves the group paused as it was, and production is opened again if it was
+ * told to refuse. From there on a failure is continued by repeating the command, and the DR disks may be in use already.
  *
  * There is no session before and none after, so no lease either: a paused production has none. That is why production that cannot be told makes
  * this a matter of force, as with any writer that nobody bounds.
@@ -54,10 +66,20 @@ export const DR_DISK_NOT_KEPT = fault({
   code: 'DR_DISK_NOT_KEPT',
   retry: 'never',
   text: 'A DR disk is not as it was when the group was paused.',
-  hint: 'It is gone, has failed, or has been in use since. Bring production back, and sync the group.',
+  hint: 'It is gone, has failed, or has been in use since. The group stays paused: bring production back, and sync the group.',
 })
 
 type Context = StepContext<PausedFailover>
+
+/** An old production is looked for this often. */
+const WAIT_MS = 5_000
+/** So often production that reports, but whose command address does not answer, is told to refuse before this goes on without. */
+const FENCE_TRIES = 5
+/** About 40 s: a lease of before the pause has ended then. */
+const SWITCH_TRIES = 40
+/** About 15 minutes. The switch is decided, and neither site serves: only a site that is down for longer ends it. */
+const SERVE_TRIES = 120
+
 type Db = Queries | Transaction
 
 export const failoverPausedGroup = operation<PausedFailover>('group.failover-paused', {
@@ -65,14 +87,22 @@ export const failoverPausedGroup = operation<PausedFailover>('group.failover-pau
   steps: [
     step('look_at_dr', { retry: { attemptsMax: 5 }, act: lookAtDr }),
     step('fence', {
-      act: async (ctx) => {
-        const site = productionAz(await groupOf(ctx))
-        return await unlessSilent(ctx, site, () => serveAt(ctx, site, 'standby'))
+      act: fence,
+    }),
+    step('switch_record', {
+      retry: { attemptsMax: SWITCH_TRIES, pauseMostMs: 1_000 },
+      act: switchRecord,
+      record: async (tx, ctx) => {
+        const group = await theGroup(tx, ctx.resourceId)
+        // Of a try that failed: they would open the old production again.
+        for (const site of [group.source_az, group.target_az]) {
+          await endDiskChores(tx, site, await disksAt(tx, group, site))
+        }
       },
     }),
-    step('switch_record', { retry: { attemptsMax: 40, pauseMostMs: 1_000 }, act: switchRecord }),
     step('serve_dr', {
-      act: async (ctx) => await serveAt(ctx, drAz(await groupOf(ctx)), 'standalone'),
+      retry: { attemptsMax: SERVE_TRIES },
+      act: async (ctx) => await serveAt(ctx, drAz(await groupOf(ctx))),
       record: async (tx, ctx) => {
         await swapStation(tx, ctx, 'waits')
         await settle(tx, ctx, 'failover', 'to')
@@ -80,10 +110,16 @@ export const failoverPausedGroup = operation<PausedFailover>('group.failover-pau
     }),
     step('fence_late', {
       act: async (ctx) => {
-        if (ctx.results['fence'] === true) return
         const old = drAz(await groupOf(ctx))
         if (!ctx.services.agents.heard(old)) throw new StepWaits(WAIT_MS)
-        await serveAt(ctx, old, 'standby')
+        try {
+          await refuseAt(ctx, old)
+        } catch (error) {
+          // Both sites would serve: this is not given up.
+          if (isFault(error) && error.kind.retry === 'never') throw error
+          ctx.services.log.warn({ err: error, site: old }, 'the old production is not fenced yet')
+          throw new StepWaits(WAIT_MS)
+        }
       },
     }),
     childrenStep('keep', {
@@ -104,13 +140,14 @@ export const failoverPausedGroup = operation<PausedFailover>('group.failover-pau
   ],
   failed: async (tx, ctx, failure) => {
     const group = await theGroup(tx, ctx.resourceId)
-    if (groupStatus(group) === 'failing-over') await unfence(tx, ctx, group)
-    await failed('failover')(tx, ctx, failure)
+    const undecided = groupStatus(group) === 'failing-over' && (await isUndecided(tx, group))
+    if (undecided && failure.step !== null && failure.step !== 'look_at_dr') {
+      await unfence(tx, ctx, group)
+    }
+    if (undecided && (await isClosed(tx, group))) await staysPaused(tx, ctx, group, failure)
+    else await failed('failover')(tx, ctx, failure)
   },
 })
-
-/** An old production is looked for this often. */
-const WAIT_MS = 5_000
 
 const groupOf = (ctx: Context) => theGroup(ctx.services.store.db, ctx.resourceId)
 
@@ -126,6 +163,8 @@ async function disksAt(db: Db, group: ProtectionGroupRow, site: string): Promise
 async function lookAtDr(ctx: Context): Promise<void> {
   const { store, sites } = ctx.services
   const group = await groupOf(ctx)
+  // A try that failed behind the switch may have opened some of them.
+  if ((await theRecord(ctx.services, group.id)).writer === drAz(group)) return
   for (const volume of await disksAt(store.db, group, drAz(group))) {
     const info = await sites.command(drAz(group), 'volume.show', { volume }, { signal: ctx.signal })
     if (info.failed === null && info.serving === 'standby') continue
@@ -133,16 +172,48 @@ async function lookAtDr(ctx: Context): Promise<void> {
   }
 }
 
-async function serveAt(
-  ctx: Context,
-  site: string,
-  serving: 'standalone' | 'standby',
-): Promise<void> {
+async function serveAt(ctx: Context, site: string): Promise<void> {
   const { store, sites } = ctx.services
   const group = await groupOf(ctx)
   for (const volume of await disksAt(store.db, group, site)) {
-    const reason = serving === 'standby' ? FENCED : ''
-    await sites.command(site, 'volume.serve', { volume, serving, reason }, { signal: ctx.signal })
+    const request = { volume, serving: 'standalone', reason: '' } as const
+    await sites.command(site, 'volume.serve', request, { signal: ctx.signal })
+  }
+}
+
+/** True: production serves no longer. False: it cannot be told. */
+async function fence(ctx: Context): Promise<boolean> {
+  const site = productionAz(await groupOf(ctx))
+  try {
+    await refuseAt(ctx, site)
+    return true
+  } catch (error) {
+    const away = isFault(error, SITE_UNREACHABLE) || isFault(error, SITE_NEVER_SEEN)
+    const heard = ctx.services.agents.heard(site)
+    if (!away || (heard && ctx.attempt < FENCE_TRIES)) throw error
+    ctx.services.log.warn({ site, operation: ctx.id }, 'fails over without fencing production')
+    return false
+  }
+}
+
+async function refuseAt(ctx: Context, site: string): Promise<void> {
+  const { store, sites } = ctx.services
+  const group = await groupOf(ctx)
+  for (const volume of await disksAt(store.db, group, site)) {
+    const request = { volume, serving: 'standby', reason: FENCED } as const
+    const refuse = () => sites.command(site, 'volume.serve', request, { signal: ctx.signal })
+    try {
+      await refuse()
+    } catch (error) {
+      const code = refusalCode(error)
+      // A storage that was made anew has nothing to serve.
+      if (code === 'VOLUME_UNKNOWN') continue
+      const { state } = await theRecord(ctx.services, group.id)
+      if (code !== 'VOLUME_BUSY' || state !== 'closed') throw error
+      // It has not heard of the pause.
+      await endSession(ctx, group.id, site)
+      await refuse()
+    }
   }
 }
 
@@ -158,9 +229,27 @@ async function switchRecord(ctx: Context): Promise<void> {
   }
   const done = (record: Ownership) => isHandedOver(record, to)
   let record: Ownership
-  do {
-    record = await changeRecord(ctx, ctx.resourceId, done, (now) => nextChange(now, to, by))
-  } while (!done(record))
+  try {
+    do {
+      record = await changeRecord(ctx, ctx.resourceId, done, (now) => nextChange(now, to, by))
+    } while (!done(record))
+  } catch (error) {
+    const last = ctx.attempt >= SWITCH_TRIES || (isFault(error) && error.kind.retry === 'never')
+    if (last) await closeAgain(ctx, to)
+    throw error
+  }
+}
+
+/** The group stays paused: what was opened for the switch is closed again, unless the switch is made. */
+async function closeAgain(ctx: Context, to: string): Promise<void> {
+  const done = ({ state, writer }: Ownership) => state === 'closed' || writer === to
+  try {
+    await changeRecord(ctx, ctx.resourceId, done, ({ epoch }) => {
+      return { kind: 'close', epoch, attempt: `${ctx.attemptId}${CLOSED_AGAIN}` }
+    })
+  } catch (error) {
+    ctx.services.log.warn({ err: error, group: ctx.resourceId }, 'a record was left open')
+  }
 }
 
 export const isHandedOver = ({ state, writer }: Ownership, to: string): boolean =>
@@ -210,14 +299,37 @@ async function insertKept(
   return id
 }
 
-/** It has not come to the switch, so production goes on: at the latest when its site is heard again. */
+const rowOf = async (tx: Transaction, group: ProtectionGroupRow) =>
+  (await readOwnership(tx, [group.id])).get(group.id)
+
+/** It has not come to the switch. */
+const isUndecided = async (tx: Transaction, group: ProtectionGroupRow) =>
+  (await rowOf(tx, group))?.writer === productionAz(group)
+
+const isClosed = async (tx: Transaction, group: ProtectionGroupRow) =>
+  (await rowOf(tx, group))?.state === 'closed'
+
+/** Production goes on: at the latest when its site is heard again. What the reconciler looks at before it says so is in disk-chores.ts. */
 async function unfence(tx: Transaction, ctx: Context, group: ProtectionGroupRow): Promise<void> {
   const site = productionAz(group)
-  const row = (await readOwnership(tx, [group.id])).get(group.id)
-  if (row?.writer !== site) return
   for (const volume of await disksAt(tx, group, site)) {
     const request = { volume, serving: 'standalone', reason: '' }
     await addChore(tx, { site, command: 'volume.serve', request }, ctx.services.clock.wallMs())
+  }
+}
+
+/** Paused as it was before, with the reason why it has not failed over. */
+async function staysPaused(
+  tx: Transaction,
+  ctx: Context,
+  group: ProtectionGroupRow,
+  { code }: Failure,
+): Promise<void> {
+  const now = ctx.services.clock.wallMs()
+  await moveGroup(tx, group.id, 'available', now)
+  await updateGroup(tx, group.id, { failure_detail: code }, now)
+  for (const pair of await pairsOfGroup(tx, group.id)) {
+    if (pairStatus(pair) === 'failing-over') await movePair(tx, pair.id, 'available', now)
   }
 }
 
@@ -265,7 +377,7 @@ export async function requestPausedFailover(
     if (pairs.some((pair) => PAIR_BUSY.has(pairStatus(pair)))) return refused('GROUP_BUSY_PAIRS')
     if (!equalAtPause(pairs)) return refused('GROUP_NOT_EQUAL')
     if (!agents.heard(drAz(group))) return refused('DR_SITE_SILENT')
-    const since = (await latestChanges(tx, [id])).get(id) ?? null
+    const since = await latestPause(tx, id, productionAz(group))
     if (!command.force) return { ...refused('FORCE_NEEDED'), pausedAt: since }
     const record = (await readOwnership(tx, [id])).get(id)
     const preferred = record?.mode === 'static-priority' && record.preferred === productionAz(group)
