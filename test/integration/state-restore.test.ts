@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
+import { arrangeArbitration } from '#control/operations/definitions/protection/arbitration.ts'
 import { backupState, restoreState } from '#control/store/backup.ts'
 import { readMeta } from '#control/store/meta.ts'
 import { Region } from '../support/region.ts'
@@ -19,6 +20,17 @@ async function write(site: string, name: string, text: string): Promise<void> {
   const client = await region.nbd(site, name)
   await client.write(4096, Buffer.from(text.padEnd(512)), { fua: true })
   await client.disconnect()
+}
+
+/** The control plane comes back with the state of `file`; `meanwhile` happens while there is none. */
+async function restore(file: string, meanwhile = async () => {}): Promise<void> {
+  await region.restartControl(async () => {
+    await meanwhile()
+    const database = join(region.directory, 'control', 'state.db')
+    for (const suffix of ['', '-wal', '-shm']) await rm(`${database}${suffix}`, { force: true })
+    const log = createLog('test', 'silent')
+    await restoreState({ url: `sqlite:${database}`, clock: systemClock, log }, file)
+  })
 }
 
 async function read(site: string, name: string): Promise<string> {
@@ -48,12 +60,7 @@ test('after a restore to before a switch the witness takes the truth over from t
   const truth = await region.plane.witness.record(group)
   assert.ok(truth !== null && truth.epoch > saved.epoch && truth.writer === 'az2')
 
-  await region.restartControl(async () => {
-    const database = join(region.directory, 'control', 'state.db')
-    for (const suffix of ['', '-wal', '-shm']) await rm(`${database}${suffix}`, { force: true })
-    const log = createLog('test', 'silent')
-    await restoreState({ url: `sqlite:${database}`, clock: systemClock, log }, file)
-  })
+  await restore(file)
   const { witness, store } = region.plane
   assert.notEqual((await readMeta(store.db)).incarnation, incarnation)
 
@@ -85,16 +92,42 @@ test('a backup from before the start of protection: the group is protected again
   await region.inSync(pair)
   await write('az1', pair, 'while protected')
 
-  await region.restartControl(async () => {
-    const database = join(region.directory, 'control', 'state.db')
-    for (const suffix of ['', '-wal', '-shm']) await rm(`${database}${suffix}`, { force: true })
-    const log = createLog('test', 'silent')
-    await restoreState({ url: `sqlite:${database}`, clock: systemClock, log }, file)
-  })
+  await restore(file)
   await region.until('it is protected', async () => {
     return (await region.show(group)).status === 'protected'
   })
   await region.inSync(pair)
   await region.act(group, 'reverse-server-group', { priority_station: 'target' })
   assert.equal(await read('az2', pair), 'while protected')
+})
+
+test('a preferred site that goes on alone is taken over as solo by a control plane that is restored meanwhile', async () => {
+  const volume = await region.volume('alone')
+  const group = await region.group('alone')
+  const pair = await region.pair(group, volume, 'alone')
+  await region.act(group, 'start-server-group')
+  await region.inSync(pair)
+  const file = join(region.directory, 'alone-backup')
+  await backupState(region.plane.store, file, systemClock)
+  const { witness, sites } = region.plane
+  const wanted = { mode: 'static-priority', preferred: 'az1' } as const
+  await arrangeArbitration({ witness, commands: sites, clock: systemClock }, group, wanted, 'test')
+  await region.inSync(pair)
+
+  await restore(file, async () => {
+    await region.stopSite('az2')
+    await write('az1', pair, 'alone')
+  })
+  await region.startSite('az2')
+  await region.inSync(pair)
+  const changes = await region.plane.store.db
+    .selectFrom('ownership_changes')
+    .select(['kind', 'state', 'writer'])
+    .where('session', '=', group)
+    .orderBy('epoch')
+    .execute()
+  const adopted = changes.find(({ kind }) => kind === 'adopt')
+  assert.deepEqual(adopted, { kind: 'adopt', state: 'solo', writer: 'az1' })
+  assert.equal((await region.plane.witness.record(group))?.mode, 'static-priority')
+  assert.equal(await read('az1', pair), 'alone')
 })
