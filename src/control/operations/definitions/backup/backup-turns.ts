@@ -12,16 +12,11 @@ import { StepWaits } from '../../operation.ts'
 
 const LOOK_AGAIN_MS = 5_000
 
-interface Disk {
-  readonly volume: string
-  readonly group: string | null
-}
-
 /** Of a backup that begins. Throws StepWaits while one of its disks, or who has it, is being restored. */
 export async function letRestoresEnd(
   tx: Transaction,
   resource: string,
-  disks: readonly Disk[],
+  volumes: readonly string[],
 ): Promise<void> {
   const begun = await tx
     .selectFrom('backup_logs')
@@ -31,7 +26,7 @@ export async function letRestoresEnd(
     .where('backup_logs.operation_type', '=', 'restore')
     .execute()
   if (begun.length === 0) return
-  const wanted = new Set([resource, ...(await touchedBy(tx, disks))])
+  const wanted = new Set([resource, ...(await touchedBy(tx, volumes))])
   const busy = begun.some((row) =>
     Object.entries(fromJson<Record<string, string>>(row.resources_status)).some(
       ([key, status]) => status === 'restoring' && wanted.has(key.slice(key.indexOf('#') + 1)),
@@ -40,8 +35,8 @@ export async function letRestoresEnd(
   if (busy) throw new StepWaits(LOOK_AGAIN_MS)
 }
 
-/** Of a restore that begins. Throws StepWaits while a backup that has begun reads one of its disks. */
-export async function letBackupsEnd(tx: Transaction, disks: readonly Disk[]): Promise<void> {
+/** Of a restore that begins. Throws StepWaits while a backup that has begun reads one of its volumes. */
+export async function letBackupsEnd(tx: Transaction, volumes: readonly string[]): Promise<void> {
   const begun = await tx
     .selectFrom('backup_logs')
     .innerJoin('checkpoint_items', 'checkpoint_items.checkpoint', 'backup_logs.checkpoint')
@@ -51,15 +46,23 @@ export async function letBackupsEnd(tx: Transaction, disks: readonly Disk[]): Pr
     .where('checkpoint_items.status', '=', 'protecting')
     .execute()
   if (begun.length === 0) return
-  const wanted = new Set(await touchedBy(tx, disks))
+  const wanted = new Set(await touchedBy(tx, volumes))
   if (begun.some(({ resource }) => wanted.has(resource))) throw new StepWaits(LOOK_AGAIN_MS)
 }
 
-/** The disks, their groups, and the servers that have them. */
-async function touchedBy(tx: Transaction, disks: readonly Disk[]): Promise<string[]> {
-  const found: string[] = []
-  for (const { volume, group } of disks) {
-    found.push(volume, ...(group === null ? [] : [group]))
+/** The volumes, the groups that they are protected in, whether or not a session runs, and the servers that have them. */
+async function touchedBy(tx: Transaction, volumes: readonly string[]): Promise<string[]> {
+  if (volumes.length === 0) return []
+  const groups = await tx
+    .selectFrom('volumes')
+    .innerJoin('replication_pairs', 'replication_pairs.id', 'volumes.pair')
+    .select('replication_pairs.group_id')
+    .distinct()
+    .where('volumes.id', 'in', [...volumes])
+    .execute()
+  const found: string[] = groups.map(({ group_id: group }) => group)
+  for (const volume of volumes) {
+    found.push(volume)
     for (const { server } of await serversOfVolume(tx, volume)) {
       found.push(server)
       const row = await readServer(tx, server)

@@ -91,7 +91,8 @@ export const backupServer = operation<BackupServer>('backup.server', {
         })
       },
       record: async (tx, ctx, { disks }) => {
-        await letRestoresEnd(tx, ctx.resourceId, disks)
+        const volumes = disks.map(({ volume }) => volume)
+        await letRestoresEnd(tx, ctx.resourceId, volumes)
         const now = ctx.services.clock.wallMs()
         const item = await readItem(tx, ctx.input.item)
         await updateItem(tx, ctx.input.item, { status: 'protecting' }, now)

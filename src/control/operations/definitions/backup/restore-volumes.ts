@@ -162,7 +162,8 @@ const about = (ctx: Context, server: string) => ({
 
 async function begin(tx: Transaction, ctx: Context): Promise<void> {
   const { input } = ctx
-  if (input.site === null) await letBackupsEnd(tx, await groupedDisks(tx, input))
+  const volumes = input.disks.map(({ volume }) => volume)
+  if (input.site === null) await letBackupsEnd(tx, volumes)
   const now = ctx.services.clock.wallMs()
   const item = await readItem(tx, input.item)
   await updateItem(tx, input.item, { status: 'restoring' }, now)
@@ -175,20 +176,6 @@ async function begin(tx: Transaction, ctx: Context): Promise<void> {
     restore: input.restore,
   }
   await beginLog(tx, ctx.id, entry, now)
-}
-
-async function groupedDisks(tx: Transaction, { disks }: RestoreVolumes) {
-  const ids = disks.map(({ volume }) => volume)
-  const groups = await tx
-    .selectFrom('volumes')
-    .innerJoin('replication_pairs', 'replication_pairs.id', 'volumes.pair')
-    .select(['volumes.id', 'replication_pairs.group_id'])
-    .where('volumes.id', 'in', ids)
-    .execute()
-  return ids.map((volume) => ({
-    volume,
-    group: groups.find(({ id }) => id === volume)?.group_id ?? null,
-  }))
 }
 
 async function placeHere(db: Queries | Transaction, volume: string) {

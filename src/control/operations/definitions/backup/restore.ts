@@ -41,7 +41,11 @@ export const restoreItem = operation<RestoreItem>('backup.restore', {
   steps: [
     step<RestoreItem>('begin', {
       record: async (tx, ctx) => {
-        await letBackupsEnd(tx, await serverDisks(tx, ctx.resourceId))
+        const disks = await serverDisks(tx, ctx.resourceId)
+        await letBackupsEnd(
+          tx,
+          disks.map(({ volume }) => volume),
+        )
         const now = ctx.services.clock.wallMs()
         const item = await readItem(tx, ctx.input.item)
         await updateItem(tx, ctx.input.item, { status: 'restoring' }, now)

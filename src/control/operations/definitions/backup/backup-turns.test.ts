@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { createLog } from '#base/log.ts'
+import { systemClock as clock } from '#base/system/clock.ts'
+import { GROUP_TYPE, insertCheckpoint, insertItem } from '#control/resources/checkpoints.ts'
+import { openStore } from '#control/store/open.ts'
+import {
+  disksOfPairs,
+  groupRow,
+  insertRows,
+  pairRow,
+} from '../../../../../test/support/group-rows.ts'
+import { StepWaits } from '../../operation.ts'
+import { checkpointRow, itemRow, nameOperation } from './backup-rows.ts'
+import { letBackupsEnd } from './backup-turns.ts'
+import { beginLog } from './backup-work.ts'
+
+/** A group with one pair, without a session, and a run of which items may have begun. */
+async function lab(t: TestContext) {
+  const directory = mkdtempSync(join(tmpdir(), 'holdfast-turns-'))
+  const log = createLog('test', 'silent')
+  const store = await openStore({ url: `sqlite:${join(directory, 'state.db')}`, clock, log })
+  t.after(async () => {
+    await store.close()
+    rmSync(directory, { recursive: true, force: true })
+  })
+  const group = groupRow('p')
+  const pair = pairRow(group, 1)
+  const volumes = disksOfPairs(group, [pair])
+  await insertRows(store, { protection_groups: [group], replication_pairs: [pair], volumes })
+  const plan = { id: 'plan', name: 'plan', provider_id: 'vault', resources: [] }
+  const checkpoint = checkpointRow({ project: 'p', provider: 'vault', plan, planId: null }, 1)
+  await store.write((tx) => insertCheckpoint(tx, checkpoint))
+
+  async function item(resource: string, operation: string): Promise<void> {
+    const row = itemRow(
+      {
+        checkpoint,
+        resource: { type: GROUP_TYPE, id: resource, name: 'one', az: 'az1' },
+        name: null,
+        description: null,
+        policy: null,
+        scheduled: false,
+        sizeMb: 1,
+        backupData: {},
+        address: null,
+      },
+      1,
+    )
+    await store.write(async (tx) => {
+      await insertItem(tx, row)
+      await nameOperation(tx, row.id, operation)
+    })
+  }
+  const begin = (operation: string) =>
+    store.write((tx) =>
+      beginLog(
+        tx,
+        operation,
+        { project: 'p', operation_type: 'protect', checkpoint: checkpoint.id },
+        1,
+      ),
+    )
+  return {
+    group,
+    item,
+    begin,
+    restores: () => store.write((tx) => letBackupsEnd(tx, [pair.source_volume])),
+  }
+}
+
+test('a restore waits for the backup of the group that its disk is in, although no session runs', async (t) => {
+  const { group, item, begin, restores } = await lab(t)
+  await item(group.id, 'own')
+  await restores()
+  await begin('own')
+  await assert.rejects(restores(), StepWaits)
+})
