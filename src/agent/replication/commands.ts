@@ -76,10 +76,16 @@ export class SessionCommands {
     }
     const joined = members.allJoined
     const left = session.role === 'none' ? members.leftBy(epoch, request.members) : NOTHING_LEFT
+    const asWriter = roleOf(record, session.settings.site) === 'writer'
+    if (ended && !asWriter && members.anyPlain(request.members)) {
+      // Before they are taken, so that a crash forgets nothing. Whatever the record says: one that was restored does not know of a failover
+      // without a session.
+      await core.process({ kind: 'served_plainly', now: core.now() })
+    }
     const changed = await members.take({
       members: request.members,
       peerLink: request.peer_link,
-      asWriter: roleOf(record, session.settings.site) === 'writer',
+      asWriter,
       left,
       onAdded: (member) => this.#added(member),
     })

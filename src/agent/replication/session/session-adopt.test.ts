@@ -80,6 +80,29 @@ describe('break-glass', () => {
   })
 })
 
+test('disks that were served plainly at the site that becomes the replica are kept, whatever its last record said', () => {
+  const opened = (plain: boolean, ended = record(3, 'closed', 'az2')) => {
+    const side = new AbleSide(stored({ record: ended, consistent: true }), null)
+    side.handle({ kind: 'start' })
+    const copied = record(ended.epoch + 1, 'resyncing', 'az2')
+    if (plain) side.handle({ kind: 'served_plainly' })
+    // The agent dies before it has opened the session.
+    const again = new AbleSide(side.session.stored, null)
+    again.handle({ kind: 'start' })
+    const { ackedAlone, divergent, consistent } = find(again.open(copied), 'persist').stored
+    const hello = replicaHello(copied, { role: 'writer' })
+    again.handle({ kind: 'link_up', hello, logFrom: null })
+    const begin = again.handle({ kind: 'message', message: { kind: 'copy_begin', sequence: 3 } })
+    const keeps = begin.some(({ kind }) => kind === 'keep_copy')
+    return { ackedAlone, divergent, consistent, keeps }
+  }
+  const own = { ackedAlone: true, divergent: true, consistent: false, keeps: true }
+  assert.deepEqual(opened(true), own)
+  const nothing = { ackedAlone: false, divergent: false, consistent: false, keeps: false }
+  assert.deepEqual(opened(false), nothing)
+  assert.deepEqual(opened(true, record(0, 'closed', 'az2')), nothing, 'the first session')
+})
+
 test('a site that loses its power while it is only becoming the writer lacks nothing; a writer of that state may', () => {
   for (const promoting of [true, false]) {
     const frozen = stored({ record: record(5, 'frozen'), consistent: true, promoting })

@@ -329,6 +329,16 @@ function reopens(s: SessionState, left: boolean): void {
   }
 }
 
+/**
+ * What the clients of plain volumes were told is on disk may be here and nowhere else, also where the record that ended the session named the other
+ * site as the one that writes: a resync keeps it. (A first session takes disks as its operator names them.)
+ */
+export function servedPlainly(s: SessionState): void {
+  if (s.role === 'none' && s.epoch > 0) {
+    s.settle({ consistent: false, divergent: true, ackedAlone: true, outOfTouchMs: null })
+  }
+}
+
 /** Since when the copy that a replica leaves at its end may lack what the writer answers; null: not known. */
 function leftBehindSince(s: SessionState, now: number): number | null {
   const { outOfTouchMs, record } = s.stored

@@ -119,6 +119,8 @@ export type SessionEvent =
       /** Volumes of this site still hold, untouched, the copy that this session left in them when it ended here (`end` with `copy`). */
       readonly left?: boolean
     }
+  /** The session is over here, and volumes that it is about to be opened with again are served plainly at this site. */
+  | { readonly kind: 'served_plainly'; readonly now: number }
   /** Members were added or grew. */
   | { readonly kind: 'members_changed'; readonly now: number }
   | { readonly kind: 'hold'; readonly now: number; readonly epoch: number; readonly holdMs: number }

@@ -4,7 +4,7 @@ import type { AckGate } from './ack-gate.ts'
 import type { Contact, Silence } from './contact.ts'
 import type { Lease } from './lease.ts'
 import type { Phase, Role } from './phases.ts'
-import { close, FROZEN, open, peerRecord, promote } from './session-adopt.ts'
+import { close, FROZEN, open, peerRecord, promote, servedPlainly } from './session-adopt.ts'
 import {
   catchUp,
   copyBegin,
@@ -230,6 +230,8 @@ export class Session {
         return this.#start(event.now)
       case 'open':
         return open(s, event)
+      case 'served_plainly':
+        return servedPlainly(s)
       case 'close':
         return close(s, event)
       case 'promote':
