@@ -79,3 +79,13 @@ test('a restore waits for the backup of the group that its disk is in, although 
   await begin('own')
   await assert.rejects(restores(), StepWaits)
 })
+
+test('a backup that stands in a queue is waited for by nobody, although another one of its run has begun', async (t) => {
+  const { group, item, begin, restores } = await lab(t)
+  await item('another', 'first')
+  await item(group.id, 'second')
+  await begin('first')
+  await restores()
+  await begin('second')
+  await assert.rejects(restores(), StepWaits)
+})

@@ -3,6 +3,7 @@ import { readServer, serversOfVolume } from '#control/resources/servers.ts'
 import { fromJson } from '#control/store/json.ts'
 import type { Transaction } from '#control/store/store.ts'
 import { StepWaits } from '../../operation.ts'
+import { ofOperation } from './backup-work.ts'
 
 /* Disks are not backed up while they are being written back, nor the other way round: what is half restored is nothing to keep.
  *
@@ -40,14 +41,16 @@ export async function letBackupsEnd(tx: Transaction, volumes: readonly string[])
   const begun = await tx
     .selectFrom('backup_logs')
     .innerJoin('checkpoint_items', 'checkpoint_items.checkpoint', 'backup_logs.checkpoint')
-    .select('checkpoint_items.resource')
+    .select(['checkpoint_items.resource', 'checkpoint_items.operation', 'backup_logs.extra_info'])
     .where('backup_logs.ended_at', 'is', null)
     .where('backup_logs.operation_type', '=', 'protect')
     .where('checkpoint_items.status', '=', 'protecting')
     .execute()
-  if (begun.length === 0) return
+  // All backups of a run have one checkpoint: what has begun is the one whose own log is open.
+  const own = begun.filter((one) => one.extra_info === ofOperation(one.operation))
+  if (own.length === 0) return
   const wanted = new Set(await touchedBy(tx, volumes))
-  if (begun.some(({ resource }) => wanted.has(resource))) throw new StepWaits(LOOK_AGAIN_MS)
+  if (own.some(({ resource }) => wanted.has(resource))) throw new StepWaits(LOOK_AGAIN_MS)
 }
 
 /** The volumes, the groups that they are protected in, whether or not a session runs, and the servers that have them. */

@@ -99,6 +99,9 @@ export const workCode = (error: unknown): string | null =>
 export type LogEntry = Pick<BackupLogRow, 'project' | 'operation_type' | 'checkpoint'> &
   Partial<Pick<BackupLogRow, 'plan' | 'provider' | 'restore' | 'schedule' | 'extra_info'>>
 
+/** What the log of an operation is found by. */
+export const ofOperation = (operation: string): string => toJson({ operation })
+
 /** At the beginning of what is logged; `endLog` with the same operation ends it. */
 export async function beginLog(
   tx: Transaction,
@@ -115,7 +118,7 @@ export async function beginLog(
       restore: null,
       schedule: null,
       ...entry,
-      extra_info: toJson({ operation }),
+      extra_info: ofOperation(operation),
       status: 'in_progress',
       started_at: nowMs,
       ended_at: null,
@@ -134,7 +137,7 @@ export async function endLog(
   await tx
     .updateTable('backup_logs')
     .set({ status, ended_at: nowMs, error_info: error?.slice(0, 1_000) ?? null })
-    .where('extra_info', '=', toJson({ operation }))
+    .where('extra_info', '=', ofOperation(operation))
     .where('ended_at', 'is', null)
     .execute()
 }
