@@ -6,6 +6,7 @@ import type { Transaction } from '#control/store/store.ts'
 import { newId } from '#base/ids.ts'
 import { toJson } from '#control/store/json.ts'
 import type { BackupLogRow } from '#control/store/tables/checkpoints.ts'
+import { SILENCE_MAX_MS } from '#domain/vault-orphan.ts'
 import type { StepContext } from '../../operation.ts'
 
 /* What backups, restores and copies have in common: each is named work at an agent, which goes on by itself, and is asked for again and
@@ -25,8 +26,6 @@ export const BACKUP_WORK_SILENT = fault({
 })
 
 const POLL_MS = 500
-/** Longer than the restart of a host. */
-const SILENCE_MAX_MS = 900_000
 /** How often progress is put into a row that lists show. */
 const SHOWN_EVERY_MS = 2_000
 

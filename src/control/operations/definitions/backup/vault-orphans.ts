@@ -71,7 +71,7 @@ async function unused(
 /** What is late is noted as such in the transaction in which it is seen to be no backup: after that it becomes none. */
 async function judge(
   { services }: StepContext<unknown>,
-  { checkpoint, labels }: VaultCheckpoint,
+  { checkpoint, labels, created_at: createdMs }: VaultCheckpoint,
 ): Promise<VaultVerdict> {
   const { store, clock } = services
   return await store.write(async (tx) => {
@@ -83,8 +83,15 @@ async function judge(
     const row = record === undefined ? undefined : await readAdmission(tx, record)
     const verdict = judgeUnused({
       nowMs: clock.wallMs(),
+      createdMs,
       item:
-        item === undefined ? null : { status: item.status, vaultCheckpoint: item.vault_checkpoint },
+        item === undefined
+          ? null
+          : {
+              status: item.status,
+              vaultCheckpoint: item.vault_checkpoint,
+              finishedMs: item.finished_at,
+            },
       ...(record === undefined
         ? {}
         : {
