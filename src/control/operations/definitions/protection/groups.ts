@@ -247,14 +247,18 @@ export interface StopGroup {
 function closeRecord(): Step<StopGroup> {
   return step<StopGroup, Closed>('close_record', {
     act: async (ctx) => {
-      const before = await theRecord(ctx.services, ctx.resourceId)
+      // Of the record that the witness closed, not of one that was read before: a drop may have come in between.
+      let inSync = false
       const record = await changeRecord(
         ctx,
         ctx.resourceId,
         ({ state }) => state === 'closed',
-        ({ epoch }) => ({ kind: 'close', epoch, attempt: ctx.attemptId }),
+        ({ epoch, state }) => {
+          inSync = state === 'in_sync'
+          return { kind: 'close', epoch, attempt: ctx.attemptId }
+        },
       )
-      return { record, inSync: before.state === 'in_sync' }
+      return { record, inSync }
     },
   })
 }
