@@ -224,6 +224,9 @@ async function baseOf(
     .where('replication_records.project', '=', item.project)
     .where('destination_region', '=', record.destination_region)
     .where('replication_records.status', '=', 'success')
+    // What the other region is known to have let go is not built on there, nor is what is being sent once more.
+    .where('replication_records.gone_at', 'is', null)
+    .where('replication_records.item', '!=', item.id)
     .where('checkpoint_items.resource', '=', item.resource)
     .where('checkpoint_items.taken_at', '<=', item.taken_at ?? 0)
     .orderBy('checkpoint_items.taken_at', 'desc')
