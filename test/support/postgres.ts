@@ -1,5 +1,5 @@
 import { execFile, spawn } from 'node:child_process'
-import { chownSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
@@ -19,7 +19,7 @@ export interface Postgres {
   readonly port: number
   /** Makes a database and returns its URL. */
   database(name: string): Promise<string>
-  /** Ends it as a power cut ends a process: SIGKILL to the server, its children follow. */
+  /** Ends it as a power cut ends a process: SIGKILL to the server and its children. */
   kill(): Promise<void>
   start(): Promise<void>
   /** Changes a setting of the running server. */
@@ -128,8 +128,14 @@ export async function startPostgres(): Promise<Postgres | { readonly missing: st
       }
     },
     async kill() {
+      const children = server?.pid === undefined ? [] : childrenOf(server.pid)
       server?.kill('SIGKILL')
       await ended
+      // Left to themselves they follow when they next wait for a client, and until then answer one.
+      for (const pid of children) killIfThere(pid)
+      while (children.some((pid) => existsSync(`/proc/${pid}`))) {
+        await new Promise((resolve) => setTimeout(resolve, 10))
+      }
     },
     async stop() {
       server?.kill('SIGINT')
@@ -139,6 +145,20 @@ export async function startPostgres(): Promise<Postgres | { readonly missing: st
   }
   await postgres.start()
   return postgres
+}
+
+const childrenOf = (pid: number): number[] =>
+  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+    .split(' ')
+    .filter((one) => one !== '')
+    .map(Number)
+
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // It has followed the server already.
+  }
 }
 
 function freePort(): Promise<number> {
