@@ -112,7 +112,7 @@ export async function settle(
     }
     if (error instanceof StepWaits) {
       const { pauseMs } = error
-      await engine.store.write((tx) => giveBack(tx, claim.token, engine.now() + pauseMs))
+      await engine.store.write((tx) => giveBack(tx, claim.token, engine.now() + pauseMs, true))
       return engine.wake(pauseMs)
     }
     const step = stepAt(claim.kind, row)

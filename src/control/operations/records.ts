@@ -231,14 +231,22 @@ export async function wakeOperations(
   }
 }
 
-/** Releases a claim as if it had not been made. Woken meanwhile, the operation is due at once. */
-export async function giveBack(tx: Transaction, token: string, runAt: number): Promise<void> {
+/**
+ * Releases a claim as if it had not been made. Woken meanwhile, the operation is due at once. `looked`: the step has come as far as to wait for
+ * others, so what it failed at before is over and counts no more.
+ */
+export async function giveBack(
+  tx: Transaction,
+  token: string,
+  runAt: number,
+  looked = false,
+): Promise<void> {
   await tx
     .updateTable('operations')
     .set((eb) => ({
       lease_owner: null,
       run_at: sql<number>`case when run_at = ${sql.lit(WOKEN)} then 0 else cast(${runAt} as bigint) end`,
-      attempts: eb('attempts', '-', 1),
+      attempts: looked ? 0 : eb('attempts', '-', 1),
     }))
     .where('lease_owner', '=', token)
     .execute()
