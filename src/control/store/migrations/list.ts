@@ -17,6 +17,7 @@ import { recoveryAttempts } from './0016-recovery-attempts.ts'
 import { shownReplications } from './0017-shown-replications.ts'
 import { backupWorks } from './0018-backup-works.ts'
 import { backupForms } from './0019-backup-forms.ts'
+import { operationKindsIndex } from './0020-operation-kinds.ts'
 import type { Migration } from './migration.ts'
 
 /* Migrations in the order in which they run. A released one is never edited: add another.
@@ -44,4 +45,5 @@ export const migrations: readonly Migration[] = [
   shownReplications,
   backupWorks,
   backupForms,
+  operationKindsIndex,
 ]

@@ -160,8 +160,8 @@ function waitsOf(
 // ---------------------------------------------------------------- measured
 
 const WAITING_STEPS: ReadonlySet<string> = new Set(['failover_record', 'open_dr', 'ask_consent'])
-/** Counted apart. */
-const SERVER_STEPS: ReadonlySet<string> = new Set(['start_servers'])
+/** Counted apart, or of others: a drill's turn is when enough others have been made. */
+const LEFT_OUT_STEPS: ReadonlySet<string> = new Set(['start_servers', 'turn'])
 
 const steadyOf = ({ waitingMs }: Sample): number => waitingMs
 
@@ -201,7 +201,7 @@ async function samplesOf(db: Db, kind: string, heard: boolean | null): Promise<r
       // A wall clock may have been set back meanwhile.
       const tookMs = Math.max(0, end_at - fromMs)
       if (WAITING_STEPS.has(name)) waitingMs += tookMs
-      else if (!SERVER_STEPS.has(name)) workingMs += tookMs
+      else if (!LEFT_OUT_STEPS.has(name)) workingMs += tookMs
       fromMs = end_at
     }
     const waits = (told.forecast ?? []).flatMap(({ name, ms, constantMs }) =>
