@@ -18,7 +18,7 @@ import { STORE_BUSY } from '#control/store/store.ts'
 import type { QuotaKind } from '#domain/quota.ts'
 import { ApiLab, type Reply } from '../support/api.ts'
 import { assertGo, SDRS_FLAT_JOB, SDRS_JOB } from '../support/go-types.ts'
-import { insertRows, instanceRow, volumeRow } from '../support/group-rows.ts'
+import { insertRows, instanceRow, pairRow, volumeRow } from '../support/group-rows.ts'
 import {
   NEVER,
   neverAsPage,
@@ -597,6 +597,15 @@ test('every refusal comes in its situation, with the published code and status a
     assertRefused(reply, code, `${code}: ${method} ${path} ${JSON.stringify(body)}`)
     await free()
   }
+})
+
+test('a group whose pairs are as many as one session has takes no instance with another disk', async () => {
+  const group = await world.group()
+  const pairs = Array.from({ length: 1_023 }, (_, at) => pairRow(group, at + 1))
+  await insertRows(lab.store, { replication_pairs: pairs })
+  const [method, path, body] = await newInstance({ server_group_id: group.id })
+  await insertRows(lab.store, { replication_pairs: [pairRow(group, 1_024)] })
+  assertRefused(await world.call(method, path, body), '1358', 'no place for its disk')
 })
 
 test('who calls, and a service that cannot answer, have their codes', async () => {

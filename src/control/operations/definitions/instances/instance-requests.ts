@@ -6,6 +6,7 @@ import {
   findGroup,
   groupStation,
   groupStatus,
+  pairsOfGroup,
   productionAz,
   readPair,
   updatePair,
@@ -33,7 +34,7 @@ import type {
 } from '#control/store/tables/servers.ts'
 import { batchName, INSTANCES_PER_GROUP, pairNameFor } from '#domain/protected-instance.ts'
 import { fits } from '#domain/quota.ts'
-import { GROUP_STATES_FOR_CREATE } from '#domain/replication-pair.ts'
+import { GROUP_STATES_FOR_CREATE, PAIRS_OF_GROUP_MAX } from '#domain/replication-pair.ts'
 import { ROOT_DEVICE } from '#domain/server-disks.ts'
 import type { Tag } from '#domain/tag.ts'
 import { allOrNothing } from '../all-or-nothing.ts'
@@ -298,8 +299,11 @@ async function judge(
   if ((await instancesOfGroup(tx, group.id)).length >= INSTANCES_PER_GROUP) {
     return refused('GROUP_FULL')
   }
-  const used = await quotaUsed(tx, project, 'replications')
   const more = disks.filter(({ volume }) => volume.pair === null).length
+  if ((await pairsOfGroup(tx, group.id)).length + more > PAIRS_OF_GROUP_MAX) {
+    return refused('GROUP_FULL')
+  }
+  const used = await quotaUsed(tx, project, 'replications')
   if (!fits(await quotaLimit(tx, project, 'replications'), used, more)) {
     return refused('QUOTA_PAIRS')
   }
