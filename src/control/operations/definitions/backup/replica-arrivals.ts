@@ -87,12 +87,18 @@ export async function registerReplica(
   }
   const refusal = await services.store.write(async (tx): Promise<RegistrationRefusal | null> => {
     if ((await readItem(tx, ids.item)) !== undefined) return null
-    const admission = await readAdmission(tx, record)
-    if (admission?.project !== project || admission.state === 'ended') return 'REPLICA_NOT_HERE'
-    // Others may have come in since this one was let in.
-    const { size_mb: sizeMb } = description
-    if (!(await roomFor(tx, project, { backups: 1, sizeMb }))) return 'BACKUPS_FULL'
+    const { size_mb, source_region } = description
     const now = services.clock.wallMs()
+    const admission = await readAdmission(tx, record)
+    if (admission === undefined) {
+      // Let in by a release that noted none, or before the state that this one has was saved. The labels of the vault say for whom: only a ticket of our agent sets them.
+      await admitRecord(tx, { record, project, source_region, size_mb, admitted_at: now })
+    } else if (admission.project !== project || admission.state === 'ended') {
+      return 'REPLICA_NOT_HERE'
+    }
+    // Others may have come in since this one was let in.
+    const sizeMb = size_mb
+    if (!(await roomFor(tx, project, { backups: 1, sizeMb }))) return 'BACKUPS_FULL'
     await insertCheckpoint(
       tx,
       checkpointOf(description, ids.checkpoint, project, services.provider, now),
