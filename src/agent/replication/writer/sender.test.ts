@@ -2,14 +2,15 @@ import assert from 'node:assert/strict'
 import { randomFillSync } from 'node:crypto'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
-import { test } from 'node:test'
+import { type TestContext, test } from 'node:test'
 import { connect, createServer, type TLSSocket } from 'node:tls'
 import { createAuthority, issueCertificate } from '#base/system/pki.ts'
 import { Sender, type SenderEvents } from './sender.ts'
 
 const KIB = 1024
 
-test('over an encrypted socket large and small frames arrive in the order in which they were written', async (t) => {
+/** An encrypted link: the writer's socket, and what arrives at the replica's. */
+async function encrypted(t: TestContext) {
   const now = Date.now()
   const authority = await createAuthority('test', now)
   const identity = { kind: 'agent', site: 'az1', agent: 'az1-agent' } as const
@@ -32,6 +33,11 @@ test('over an encrypted socket large and small frames arrive in the order in whi
   })
   const arrived: Buffer[] = []
   replica.on('data', (chunk: Buffer) => void arrived.push(chunk))
+  return { socket, replica, arrived }
+}
+
+test('over an encrypted socket large and small frames arrive in the order in which they were written', async (t) => {
+  const { socket, replica, arrived } = await encrypted(t)
   const ended = once(replica, 'end')
   const sender = new Sender(socket, {} as SenderEvents)
   sender.start(Buffer.alloc(0))
@@ -49,4 +55,22 @@ test('over an encrypted socket large and small frames arrive in the order in whi
   sender.end()
   await ended
   assert.ok(Buffer.concat(arrived).equals(Buffer.concat(frames)))
+})
+
+test('a large frame that comes first leaves although the answer to the hello is still in the socket, and so does what comes behind it', async (t) => {
+  const { socket, replica, arrived } = await encrypted(t)
+  const hello = Buffer.alloc(600, 1)
+  socket.write(hello)
+  assert.ok(socket.writableLength > 0, 'it has not left yet')
+  const sender = new Sender(socket, {} as SenderEvents)
+  const large = randomFillSync(Buffer.alloc(128 * KIB + 84))
+  const small = Buffer.alloc(28, 2)
+  sender.write(large)
+  sender.write(small)
+  const expected = Buffer.concat([hello, large, small])
+  const limit = AbortSignal.timeout(5_000)
+  const length = () => arrived.reduce((sum, { byteLength }) => sum + byteLength, 0)
+  while (length() < expected.length) await once(replica, 'data', { signal: limit })
+  assert.ok(Buffer.concat(arrived).equals(expected))
+  assert.equal(sender.backlogBytes, 0)
 })

@@ -51,7 +51,12 @@ export class Sender {
   #waitingBytes = 0
   /** The socket has a large one. */
   #large = false
-  readonly #written = (): void => this.#pump()
+  /** Writes of this sender that the socket has. Only their ends call for what waits: bytes of the handshake may lie before them. */
+  #handed = 0
+  readonly #written = (): void => {
+    this.#handed--
+    this.#pump()
+  }
 
   constructor(socket: Socket, events: SenderEvents) {
     this.#socket = socket
@@ -100,7 +105,7 @@ export class Sender {
   write(bytes: Buffer): void {
     if (!this.#open) return
     if (!this.#encrypted) return writeAtOnce(this.#socket, bytes)
-    const free = this.#socket.writableLength === 0
+    const free = this.#handed === 0
     if (this.#waiting.length === 0 && !this.#large && (free || bytes.length < LARGE_BYTES)) {
       return this.#hand(bytes)
     }
@@ -110,12 +115,13 @@ export class Sender {
 
   #hand(bytes: Buffer): void {
     this.#large = bytes.length >= LARGE_BYTES
+    this.#handed++
     this.#socket.write(bytes, this.#written)
   }
 
   /** Something has left the socket. */
   #pump(): void {
-    if (!this.#open || this.#socket.writableLength > 0) return
+    if (!this.#open || this.#handed > 0) return
     this.#large = false
     if (this.#waiting.length === 0) return
     this.#socket.cork()
