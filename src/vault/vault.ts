@@ -78,6 +78,8 @@ export interface Vault {
   readonly damaged: readonly Fault[]
   /** Ids of all checkpoints that are not being deleted, in order. */
   checkpointIds(): Promise<string[]>
+  /** Whether `checkpointIds` would tell this one: asked of two objects, however many there are. */
+  holds(id: string): Promise<boolean>
   /** All checkpoints that are not being deleted, oldest first. Those whose manifest is damaged are told, not listed. */
   checkpoints(damaged?: (fault: Fault) => void): Promise<Manifest[]>
   /** Throws CHECKPOINT_UNKNOWN or VAULT_DAMAGED. */
@@ -253,6 +255,11 @@ function createVault(
     store,
     damaged,
     checkpointIds,
+    async holds(id) {
+      const manifest = await store.stat(manifestKey(id))
+      if (manifest === undefined || manifest.bytes === 0) return false
+      return (await store.stat(forgottenKey(id))) === undefined
+    },
     async checkpoints(damagedManifest) {
       const ids = await checkpointIds()
       const all: Manifest[] = []

@@ -1,5 +1,6 @@
 /** Collections that are cut off between any two requests to the store, once and again. */
 import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
 import { cp } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -41,7 +42,11 @@ async function partlyUsed(directory: string): Promise<BackedUp[]> {
       }),
     )
   }
+  const ids = done.map(({ id }) => id)
+  const held = async () => await Promise.all([...ids, randomUUID()].map((id) => vault.holds(id)))
+  assert.deepEqual(await held(), [...ids.map(() => true), false])
   await vault.forget(done[0]?.id ?? '')
+  assert.deepEqual(await held(), [false, ...ids.slice(1).map(() => true), false])
   return done.slice(1)
 }
 

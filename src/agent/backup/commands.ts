@@ -137,8 +137,7 @@ async function list(
   vault: Vault,
   { checkpoint, after, ids, limit }: VaultListRequest,
 ): Promise<VaultList> {
-  const all = await vault.checkpointIds()
-  const asked = checkpoint === undefined ? all : all.filter((id) => id === checkpoint)
+  const asked = await idsOf(vault, checkpoint)
   const rest = asked.filter((id) => after === undefined || id > after)
   const page = rest.slice(0, limit)
   const more = rest.length > page.length
@@ -153,6 +152,11 @@ async function list(
     }
   }
   return { checkpoints, damaged, more }
+}
+
+async function idsOf(vault: Vault, checkpoint: string | undefined): Promise<string[]> {
+  if (checkpoint === undefined) return await vault.checkpointIds()
+  return (await vault.holds(checkpoint)) ? [checkpoint] : []
 }
 
 type Described =
