@@ -136,8 +136,9 @@ test('a copy that was out of touch before its session was closed lacks what came
   assert.equal(behind.outOfTouchMs, null, 'how long production had been alone is not known here')
 })
 
-test('a resync that begins notes since when the copy that it keeps falls behind', () => {
-  const behind = stored({ record: recordOf(5, 'resyncing', 'az2'), consistent: true, baseEpoch: 2 })
+/** A resync of a replica that took part in the rise of `baseEpoch`, with its consistent copy kept. */
+function resynced(baseEpoch: number) {
+  const behind = stored({ record: recordOf(5, 'resyncing', 'az2'), consistent: true, baseEpoch })
   const side = new AbleSide(behind, 10)
   side.handle({ kind: 'start' })
   side.tick()
@@ -145,7 +146,17 @@ test('a resync that begins notes since when the copy that it keeps falls behind'
   side.handle({ kind: 'link_up', hello, logFrom: null })
   const begin = { kind: 'message', message: { kind: 'copy_begin', sequence: 3 } }
   const { id } = find(side.handle(begin), 'keep_copy')
-  const kept = find(side.handle({ kind: 'kept', id, ok: true }), 'persist').stored
+  return { side, kept: find(side.handle({ kind: 'kept', id, ok: true }), 'persist').stored }
+}
+
+test('a resync that begins notes since when the copy that it keeps falls behind, if it was in step until then', () => {
+  for (const [why, base] of [
+    ['an older rise', 2],
+    ['a session that had ended', 0],
+  ] as const) {
+    assert.equal(resynced(base).kept.outOfTouchMs, null, why)
+  }
+  const { side, kept } = resynced(4)
   assert.equal(kept.outOfTouchMs, 1_001_000 + 400)
   side.handle({ kind: 'message', message: { kind: 'rise', epoch: 6, members: [1] } })
   const risen = { kind: 'epoch', record: recordOf(6, 'in_sync', 'az2') }

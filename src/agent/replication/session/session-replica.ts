@@ -81,8 +81,11 @@ function receive(
 ): void {
   // Whatever a loss of power took is not made good before the next rise, although the numbers are exact from here on.
   const exact = s.stored.exact && s.numbered
-  // From here on the kept copy falls behind; unless it has done so for longer.
-  const outOfTouchMs = s.stored.outOfTouchMs ?? (kept === null ? null : s.wallMs(now))
+  // From here on the kept copy falls behind, if this side was in step until the writer dropped it. Otherwise it has done so for longer: since a
+  // moment that was noted, or nobody knows since when.
+  const { baseEpoch, record } = s.stored
+  const inStep = baseEpoch > 0 && record.epoch === baseEpoch + 1
+  const outOfTouchMs = s.stored.outOfTouchMs ?? (kept !== null && inStep ? s.wallMs(now) : null)
   s.gate.applied(sequence)
   s.numbered = true
   s.persist({ consistent: false, clean: null, exact, kept, ackedAlone, outOfTouchMs })

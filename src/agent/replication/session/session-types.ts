@@ -48,7 +48,7 @@ export interface StoredSession {
   readonly offered: boolean
   /**
    * Replica: wall clock, ms, since when what is here (in a resync: what is kept) may lack what the writer answered: it has not been heard
-   * although the record says in_sync or solo, its session was closed, or a resync began. null: in touch, or not known.
+   * although the record says in_sync or solo, its session was closed in step, or a resync of a side in step began. null: in touch, or not known.
    */
   readonly outOfTouchMs: number | null
 }
