@@ -492,7 +492,9 @@ test('what was asked nothing has proved nothing', async () => {
 test('a drill whose site does not give anything back is given up by force, and cleaned up when the site is heard', async () => {
   const { disaster_recovery_drill_num: before } = await region.show(group)
   const id = await make()
-  const { store, operations } = region.plane
+  const { store, operations, sites } = region.plane
+  const volume =
+    lab.guestAt('az2', (await show(id)).drill_servers[0].drill_server_id)?.disks[1] ?? ''
   lab.sites.az2.refusing.set('server.remove', 1)
   const forced = await requestDrillDeletion(services(), PROJECT, id, true)
   assert.ok(forced.ok)
@@ -516,12 +518,31 @@ test('a drill whose site does not give anything back is given up by force, and c
   await end(another)
 
   const log = createLog('test', 'silent')
-  const clock = { ...systemClock, wallMs: () => systemClock.wallMs() + 61_000 }
-  await createDrillClock(services(), log).turn()
+  let afterMs = 0
+  const clock = { ...systemClock, wallMs: () => systemClock.wallMs() + afterMs }
+  const turn = () => createDrillClock({ ...services(), clock }, log).turn()
+  const statusNow = async () => (await findDrill(store.db, PROJECT, id))?.status
+  await turn()
   assert.equal((await reports(id)).length, 2, 'not at once again')
+  // The site is heard and keeps something: the first try says what, the next come every hour and say nothing new.
+  await sites.command('az2', 'snapshot.create', { snapshot: 'keeps', volumes: [volume] })
+  const failures = async () =>
+    (await operations.list({ resourceId: id, status: ['failed'] })).length
+  for (const [tries, next] of [61_000, 3_700_000].entries()) {
+    afterMs = next
+    await turn()
+    await region.until('it has failed', async () => (await failures()) > tries)
+    assert.equal(await statusNow(), 'error-deleting')
+    assert.equal((await reports(id)).length, 3)
+    afterMs = 61_000
+    await turn()
+    assert.equal(await statusNow(), 'error-deleting', 'no other try before an hour is over')
+  }
+  await sites.command('az2', 'snapshot.delete', { snapshot: 'keeps' })
+  afterMs = 2 * 3_700_000
   await region.until('it is cleaned up', async () => {
-    await createDrillClock({ ...services(), clock }, log).turn()
-    return (await reports(id)).length === 3
+    await turn()
+    return (await reports(id)).length === 4
   })
   assert.equal((await reports(id))[0]?.report.teardown?.verdict, 'clean')
   assert.equal(await findDrill(store.db, PROJECT, id), undefined)

@@ -33,7 +33,7 @@ const TURN_MS = 5_000
 export const MISSED_MS = 10 * 60_000
 /** Between two tries to clean up after a drill that left something behind. */
 const CLEAN_AGAIN_MS = 3_600_000
-/** And after one that was given up, once its site is heard. */
+/** And before the first of them, when it was given up and its site is heard. */
 const CLEAN_FORCED_MS = 60_000
 
 export interface DrillClock {
@@ -70,7 +70,11 @@ export function createDrillClock(services: RequestServices, log: Log): DrillCloc
 
   function isTimeToEnd({ status, updated_at, forced_at, az }: DrillRow): boolean {
     const restMs = clock.wallMs() - updated_at
-    if (forced_at !== null) return services.agents.heard(az) && restMs >= CLEAN_FORCED_MS
+    if (forced_at !== null) {
+      // Moved since: a try has failed at a site that was heard.
+      const rest = updated_at === forced_at ? CLEAN_FORCED_MS : CLEAN_AGAIN_MS
+      return services.agents.heard(az) && restMs >= rest
+    }
     return status !== 'error-deleting' || restMs >= CLEAN_AGAIN_MS
   }
 

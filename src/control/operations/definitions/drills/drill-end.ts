@@ -13,7 +13,7 @@ import { refusalCode } from '#control/sites/client.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { Teardown } from '#wire/reports/drill-report.ts'
 import { operation, step, type StepContext } from '../../operation.ts'
-import { writeReport } from './drill-reports.ts'
+import { endIsReported, writeReport } from './drill-reports.ts'
 import { stepTimes, theDrill } from './drill-steps.ts'
 import { raiseGeneration } from '../servers/server-definition.ts'
 
@@ -263,6 +263,8 @@ export const deleteDrill = operation<EndDrill>('drill.delete', {
     const change = { failure_detail: failure.message.slice(0, 500) }
     await moveDrill(tx, drill.id, 'error-deleting', change, now)
     const teardown = await teardownOf(tx, ctx, failure.message)
+    // One that was given up is tried again and again: every try is an operation, and only what is new is a report.
+    if (drill.forced_at !== null && (await endIsReported(tx, drill, teardown))) return
     await writeReport(tx, ctx.services, { drill, stage: 'ended', failure, teardown })
   },
 })

@@ -8,7 +8,7 @@ import {
 } from '#control/resources/drills.ts'
 import { productionAz, readGroup } from '#control/resources/groups.ts'
 import type { Transaction } from '#control/store/store.ts'
-import { fromJson } from '#control/store/json.ts'
+import { fromJson, toJson } from '#control/store/json.ts'
 import type { DrillRow } from '#control/store/tables/drills.ts'
 import { verdictOf } from '#domain/drill-run.ts'
 import type { DrillReport, DrillStep, ServerFinding, Teardown } from '#wire/reports/drill-report.ts'
@@ -94,6 +94,18 @@ export async function writeReport(
     const told = teardown?.verdict === 'not_clean' ? `${result}, not_clean` : result
     await noteScheduleResult(tx, drill.schedule, drill.id, told)
   }
+}
+
+/** The newest report of the drill says the same of its end. */
+export async function endIsReported(
+  tx: Transaction,
+  drill: DrillRow,
+  { verdict, reasons }: Teardown,
+): Promise<boolean> {
+  const row = await findReport(tx, drill.project, { drill: drill.id })
+  if (row === undefined) return false
+  const { teardown } = fromJson<SealedReport>(row.document).report
+  return teardown?.verdict === verdict && toJson(teardown.reasons) === toJson(reasons)
 }
 
 /** One that was given up may outlive its group; then its earlier report knows it. */
