@@ -348,6 +348,19 @@ test('a backup is read where it is until it is detached, and is not deleted mean
   await world.settled()
   world.sites.refusals.clear()
   assert.equal((await native('GET', `backups/${item.id}`)).body.backup.attachment, null)
+  // Nor does what is still to be cleaned up there take down what is attached afterwards.
+  const detaching = async () =>
+    await world.lab.store.db
+      .selectFrom('site_chores')
+      .select('request')
+      .where('command', '=', 'vault.detach')
+      .execute()
+  assert.equal((await detaching()).length, 1)
+  await accepted(`backups/${item.id}/attach`)
+  assert.deepEqual(await detaching(), [])
+  await world.settled()
+  await accepted(`backups/${item.id}/detach`)
+  await world.settled()
   await world.ok('DELETE', path)
   await world.settled()
 })

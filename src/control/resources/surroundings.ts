@@ -210,6 +210,19 @@ export function servedBy(chore: Pick<SiteChoreRow, 'command' | 'request'>): stri
   return fromJson<{ volume: string }>(chore.request).volume
 }
 
+/** Those with this very request, whatever became of them: it is not wanted any more. */
+export async function dropChores(
+  tx: Transaction,
+  { site, command, request }: Parameters<typeof addChore>[1],
+): Promise<void> {
+  await tx
+    .deleteFrom('site_chores')
+    .where('site', '=', site)
+    .where('command', '=', command)
+    .where('request', '=', toJson(request))
+    .execute()
+}
+
 export async function endChore(tx: Transaction, id: string): Promise<void> {
   await tx.deleteFrom('site_chores').where('id', '=', id).execute()
 }

@@ -4,7 +4,7 @@ import {
   type CheckpointAttachment,
 } from '#control/resources/checkpoint-attachments.ts'
 import { readItem, updateItem } from '#control/resources/checkpoints.ts'
-import { addChore } from '#control/resources/surroundings.ts'
+import { addChore, dropChores } from '#control/resources/surroundings.ts'
 import { toJson } from '#control/store/json.ts'
 import type { Transaction } from '#control/store/store.ts'
 import type { CheckpointItemRow } from '#control/store/tables/checkpoints.ts'
@@ -52,9 +52,7 @@ export const attachCheckpoint = operation<AttachCheckpoint>('backup.attach', {
     const checkpoint = (await readItem(tx, ctx.input.item))?.vault_checkpoint ?? null
     if (checkpoint !== null) {
       // What the agent may have noted all the same.
-      const request = { checkpoint }
-      const now = ctx.services.clock.wallMs()
-      await addChore(tx, { site: ctx.input.site, command: 'vault.detach', request }, now)
+      await addChore(tx, detachChore(ctx.input.site, checkpoint), ctx.services.clock.wallMs())
     }
     await note(tx, ctx, null)
   },
@@ -79,6 +77,9 @@ export const detachCheckpoint = operation<AttachCheckpoint>('backup.detach', {
     if (before !== null) await note(tx, ctx, { ...before, leaving: false })
   },
 })
+
+const detachChore = (site: string, checkpoint: string) =>
+  ({ site, command: 'vault.detach', request: { checkpoint } }) as const
 
 async function checkpointOf(ctx: Context): Promise<string> {
   const item = await readItem(ctx.services.store.db, ctx.input.item)
@@ -132,6 +133,8 @@ export async function requestAttach(
     if (!sites.includes(at)) return refused('SITE_UNKNOWN')
     const attachment = toJson({ site: at, exports: null, leaving: false })
     await updateItem(tx, item.id, { attachment }, clock.wallMs())
+    // What an earlier attempt that failed left to be done there would take this one down.
+    await dropChores(tx, detachChore(at, item.vault_checkpoint))
     const operation = await operations.submit(tx, attachCheckpoint, {
       project,
       resourceType: ATTACHMENT_RESOURCE,
