@@ -471,6 +471,42 @@ test('a drill follows the recovery plan, copies a disk that two servers share on
   assert.equal((await reports(id))[0]?.report.teardown?.asked.disks, 5)
 })
 
+test('a drill of an earlier release is ended with what its report has found', async () => {
+  const id = await make()
+  const { store } = region.plane
+  const ready = await findReport(store.db, PROJECT, { drill: id })
+  assert.ok(ready !== undefined)
+  // As those were: what was found stands in the report of version 1 alone.
+  const document = JSON.parse(ready.document)
+  document.version = 1
+  for (const server of document.report.servers) {
+    delete server.state
+    delete server.reason
+    for (const probe of server.probes) {
+      probe.after_request_ms = probe.after_begin_ms
+      delete probe.after_begin_ms
+    }
+  }
+  const keep = (text: string) =>
+    store.write(async (tx) => {
+      await tx.updateTable('drills').set({ findings: null }).where('id', '=', id).execute()
+      await tx
+        .updateTable('drill_reports')
+        .set({ document: text })
+        .where('ordinal', '=', ready.ordinal)
+        .execute()
+    })
+  await keep(JSON.stringify(document))
+  await end(id)
+  await keep(ready.document)
+  const [ended, made] = await reports(id)
+  assert.ok(ended?.version === 2 && made?.version === 2)
+  assert.deepEqual([ended.report.stage, ended.report.result], ['ended', 'passed'])
+  for (const part of ['moment', 'servers', 'recovery_time_ms', 'production_stall_ms'] as const) {
+    assert.deepEqual(ended.report[part], made.report[part], part)
+  }
+})
+
 test('what was asked nothing has proved nothing', async () => {
   const outcome = await requestDrill(services(), {
     project: PROJECT,

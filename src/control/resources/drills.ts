@@ -315,14 +315,15 @@ export async function listReports(
 export async function findReport(
   db: Db,
   project: string,
-  wanted: { readonly drill: string } | { readonly ordinal: number },
+  wanted: { readonly drill: string; readonly stage?: string } | { readonly ordinal: number },
 ): Promise<DrillReportRow | undefined> {
-  const query = db
+  let query = db
     .selectFrom('drill_reports')
     .selectAll()
     .where('project', '=', project)
     .orderBy('ordinal', 'desc')
     .limit(1)
+  if ('stage' in wanted) query = query.where('stage', '=', wanted.stage)
   return await ('drill' in wanted
     ? query.where('drill', '=', wanted.drill)
     : query.where('ordinal', '=', wanted.ordinal)

@@ -40,7 +40,8 @@ export async function writeReport(
   const before = await lastReport(tx)
   const group = await groupOf(tx, drill)
   const disks = await drillDisks(tx, drill.id)
-  const findings = parts.findings === undefined ? drillFindings(drill) : parts.findings
+  const kept = drillFindings(drill) ?? (stage === 'ended' ? await reported(tx, drill) : null)
+  const findings = parts.findings === undefined ? kept : parts.findings
   const servers = [...(findings?.servers ?? (await serverFindings(tx, drill)))]
   const now = clock.wallMs()
   const result = resultOf(findings, servers, stage)
@@ -95,6 +96,37 @@ export async function writeReport(
     await noteScheduleResult(tx, drill.schedule, drill.id, told)
   }
 }
+
+/** A drill of an earlier release has what it found in its report and nowhere else. Null: it was never ready. */
+async function reported(tx: Transaction, drill: DrillRow): Promise<DrillFindings | null> {
+  const row = await findReport(tx, drill.project, { drill: drill.id, stage: 'ready' })
+  if (row === undefined) return null
+  const sealed = fromJson<SealedReport>(row.document)
+  const { moment, production_stall_ms, data_age_ms, data_age_basis, steps } = sealed.report
+  if (moment === null || production_stall_ms === null) return null
+  return {
+    moment,
+    dataAgeMs: data_age_ms,
+    dataAgeBasis: data_age_basis,
+    stallMs: production_stall_ms,
+    steps,
+    plan: sealed.version === 2 ? sealed.report.plan : null,
+    servers: sealed.version === 2 ? sealed.report.servers : sealed.report.servers.map(ofVersion1),
+  }
+}
+
+/** There it began with its request, and a server was ready when everything that it was asked had succeeded. */
+const ofVersion1 = (server: Report1['servers'][number]): ServerFinding => ({
+  ...server,
+  state: server.probes.every(({ ok }) => ok) ? 'ready' : 'not_ready',
+  reason: null,
+  probes: server.probes.map(({ after_request_ms, ...probe }) => ({
+    ...probe,
+    after_begin_ms: after_request_ms,
+  })),
+})
+
+type Report1 = Extract<SealedReport, { readonly version: 1 }>['report']
 
 /** The newest report of the drill says the same of its end. */
 export async function endIsReported(
