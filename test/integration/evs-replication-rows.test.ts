@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
+import { Fault } from '#base/fault.ts'
 import { newId } from '#base/ids.ts'
 import { gatherPairs } from '#control/operations/definitions/protection/consistency-groups.ts'
 import { forgetSession } from '#control/operations/definitions/protection/forget-group.ts'
 import { retypeVolume } from '#control/operations/definitions/volumes/volumes.ts'
 import { imageId } from '#control/resources/images.ts'
+import { readShown, writeShown } from '#control/resources/shown-replications.ts'
 import { listChores } from '#control/resources/surroundings.ts'
 import { readMeta } from '#control/store/meta.ts'
+import { STORE_BUSY } from '#control/store/store.ts'
 import type { VolumeRow } from '#control/store/tables/resources.ts'
 import { ApiLab } from '../support/api.ts'
 import {
@@ -150,6 +153,31 @@ test('what sites say or no longer say changes the time of change with what is sh
   assert.deepEqual(heard[2]?.slice(0, 2), ['active', '0'])
   assert.ok(heard.every((one, at) => String(one[2]) > String(silent[at]?.[2])))
   await passed(['inactive', '2', null], heard)
+})
+
+test('how something was shown is written down while it exists, and shown also when it cannot be', async (t) => {
+  const made = await insertGroupsInSync(lab.store, project, { groups: 1, pairsPerGroup: 1 })
+  const [group] = made.groups
+  assert.ok(group !== undefined)
+  await lab.store.write((tx) =>
+    tx.updateTable('protection_groups').set({ form: 'evs' }).where('id', '=', group.id).execute(),
+  )
+  const [deleted, id] = [newId(), group.id]
+  const row = { shown: 'something', changed_at: 1 }
+  await lab.store.write((tx) =>
+    writeShown(
+      tx,
+      [deleted, id].map((id) => ({ id, ...row })),
+    ),
+  )
+  assert.deepEqual([...(await readShown(lab.store.db, [deleted, id])).keys()], [id])
+
+  const failing = t.mock.method(lab.store, 'write', async () => {
+    throw new Fault(STORE_BUSY, 'writing')
+  })
+  const shown = (await get(`${GROUPS()}/${id}`)) as unknown as Record<string, Shown>
+  assert.equal(shown['replication_consistency_group']?.['id'], id)
+  assert.ok(failing.mock.callCount() > 0)
 })
 
 test('pairs that were to come into a group that fails are what they were: paused, replicating, or set going again', async () => {

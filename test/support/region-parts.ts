@@ -198,6 +198,7 @@ export async function startRegionControl(options: RegionControlOptions): Promise
     witness,
     agentSilenceMs: config.agentSilenceMs,
     publicUrl: 'http://127.0.0.1',
+    log,
     commands: sites,
   }
   const sdrs = sdrsDialect(services, options)

@@ -21,15 +21,22 @@ export async function readShown(
   return found
 }
 
-/** Of two that look at once, the one that looked later is kept. */
+/** Of two that look at once, the one that looked later is kept. What was deleted since it was looked at is not written down again. */
 export async function writeShown(
   tx: Transaction,
   rows: readonly ShownReplicationRow[],
 ): Promise<void> {
   for (let at = 0; at < rows.length; at += 100) {
+    const part = rows.slice(at, at + 100)
+    const there = await existing(
+      tx,
+      part.map(({ id }) => id),
+    )
+    const kept = part.filter(({ id }) => there.has(id))
+    if (kept.length === 0) continue
     await tx
       .insertInto('shown_replications')
-      .values(rows.slice(at, at + 100))
+      .values(kept)
       .onConflict((conflict) =>
         conflict
           .column('id')
@@ -41,4 +48,10 @@ export async function writeShown(
       )
       .execute()
   }
+}
+
+async function existing(tx: Transaction, ids: readonly string[]): Promise<ReadonlySet<string>> {
+  const pairs = tx.selectFrom('replication_pairs').select('id').where('id', 'in', ids)
+  const groups = tx.selectFrom('protection_groups').select('id').where('id', 'in', ids)
+  return new Set([...(await pairs.execute()), ...(await groups.execute())].map(({ id }) => id))
 }

@@ -78,7 +78,8 @@ export const groupAccepted = (group: ProtectionGroupRow) => ({
 
 /**
  * The objects of the groups and of the pairs that `read` finds; the groups of the pairs are among them. A group is judged by all of its pairs, so they
- * all have to be there. `updated_at` is since when they are shown so; how they are shown is kept before anybody sees it.
+ * all have to be there. `updated_at` is since when they are shown so; how they are shown is kept before anybody sees it,
+ * if it can be written.
  */
 export async function replicationObjects(
   services: EvsServices,
@@ -102,7 +103,13 @@ export async function replicationObjects(
     return { ...object, updated_at: changedAt(createdMs, at) }
   }
   const objects = { pairs: seen.pairs.map(stamped), groups: seen.groups.map(stamped) }
-  if (kept.length > 0) await services.store.write((tx) => writeShown(tx, kept))
+  if (kept.length === 0) return objects
+  try {
+    await services.store.write((tx) => writeShown(tx, kept))
+  } catch (error) {
+    // Whoever looks next finds it changed then. That is no reason to show nothing.
+    services.log.warn({ err: error }, 'how replications were shown was not written down')
+  }
   return objects
 }
 

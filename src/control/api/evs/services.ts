@@ -1,4 +1,5 @@
 import type { RequestServices } from '#control/operations/definitions/requests.ts'
+import type { Log } from '#base/log.ts'
 import type { Witness } from '#control/sites/witness.ts'
 
 /** What the handlers of this dialect work with. */
@@ -7,4 +8,5 @@ export interface EvsServices extends RequestServices {
   readonly publicUrl: string
   /** The ownership records, for what an action would do. */
   readonly witness: Witness
+  readonly log: Log
 }
