@@ -202,7 +202,7 @@ class Backup {
       return
     }
     signal.throwIfAborted()
-    let unfit: unknown
+    let unfit: Fault | undefined
     const taken = await snapshots.take({
       id: backup,
       purpose: 'backup',
@@ -227,11 +227,12 @@ class Backup {
   }
 
   /** Why the volumes are no backup as they are at this moment; undefined: they are one. */
-  #unfit(): unknown {
+  #unfit(): Fault | undefined {
     const { refuseWhileHalf, statuses } = this.#parts
     try {
       refuseWhileHalf(this.#request.volumes)
     } catch (error) {
+      if (!isFault(error)) throw error
       return error
     }
     return unfitCopy(statuses(), this.#request)
