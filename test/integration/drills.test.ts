@@ -11,6 +11,7 @@ import {
   requestDrillDeletion,
 } from '#control/operations/definitions/drills/drill-requests.ts'
 import { createSchedule } from '#control/operations/definitions/drills/drill-schedules.ts'
+import { createDrill1, deleteDrill1 } from '#control/operations/definitions/drills/drills-of-old.ts'
 import {
   deleteFreePort,
   requestPort,
@@ -505,6 +506,28 @@ test('a drill of an earlier release is ended with what its report has found', as
   for (const part of ['moment', 'servers', 'recovery_time_ms', 'production_stall_ms'] as const) {
     assert.deepEqual(ended.report[part], made.report[part], part)
   }
+})
+
+test('a drill that an earlier release left under way comes to an honest end, and is deleted then', async () => {
+  const id = await make()
+  const { store, operations } = region.plane
+  for (const [kind, status, left] of [
+    [createDrill1, 'creating', 'error'],
+    [deleteDrill1, 'deleting', 'error-deleting'],
+  ] as const) {
+    const operation = await store.write(async (tx) => {
+      await tx.updateTable('drills').set({ status }).where('id', '=', id).execute()
+      const about = { project: PROJECT, resourceType: 'drill', resourceId: id }
+      return await operations.submit(tx, kind, { ...about, input: {}, entities: {} })
+    })
+    const { status: end, errorCode } = await operations.waitFor(operation)
+    assert.deepEqual([end, errorCode], ['failed', 'DRILL_OF_OLD'])
+    assert.equal((await findDrill(store.db, PROJECT, id))?.status, left)
+    const [last] = await reports(id)
+    assert.equal(last?.report.failure?.code, 'DRILL_OF_OLD')
+  }
+  await end(id)
+  assert.equal((await reports(id))[0]?.report.teardown?.verdict, 'clean')
 })
 
 test('what was asked nothing has proved nothing', async () => {

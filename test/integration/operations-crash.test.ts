@@ -338,6 +338,11 @@ test('every operation ends in its declared state, wherever the control plane is 
 
   const points = operationKinds
     .filter(({ name }) => !ELSEWHERE.test(name))
+    // Nobody submits those of earlier releases any more.
+    .filter(
+      ({ name, version }) =>
+        !operationKinds.some((later) => later.name === name && later.version > version),
+    )
     .flatMap(({ name, steps }) =>
       steps.flatMap((step) => [
         `${name} ${step.name} after-act`,

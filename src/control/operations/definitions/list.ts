@@ -6,6 +6,7 @@ import { attachCheckpoint, detachCheckpoint } from './backup/checkpoint-attachme
 import { deleteItem } from './backup/checkpoint-deletion.ts'
 import { deleteDrill } from './drills/drill-end.ts'
 import { createDrill } from './drills/drills.ts'
+import { createDrill1, deleteDrill1 } from './drills/drills-of-old.ts'
 import { failoverGroup } from './protection/failover.ts'
 import {
   createGroup,
@@ -75,6 +76,8 @@ export const operationKinds: readonly OperationKind<never>[] = [
   recoverServer,
   createDrill,
   deleteDrill,
+  createDrill1,
+  deleteDrill1,
   createPair,
   expandPair,
   deletePair,

@@ -191,6 +191,19 @@ async function stillThere(ctx: Context): Promise<string[]> {
 const resultOf = <T>(ctx: Context, name: string): T | undefined =>
   ctx.results[name] as T | undefined
 
+/** Of an end that nobody came to. */
+export const teardownUndone = async (
+  tx: Transaction,
+  operation: string,
+  reason: string,
+): Promise<Teardown> => ({
+  verdict: 'not_clean',
+  reasons: [reason.toWellFormed().slice(0, 1_000)],
+  forced: false,
+  asked: NOBODY_ASKED,
+  steps: [...(await stepTimes(tx, operation))],
+})
+
 async function teardownOf(
   tx: Transaction,
   ctx: Context,

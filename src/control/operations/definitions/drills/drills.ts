@@ -92,7 +92,8 @@ async function refuseUnstarted(ctx: DrillContext): Promise<void> {
   throw new Fault(DRILL_NOT_STARTED, `making drill ${ctx.resourceId}: ${reasons}`)
 }
 
-async function recordUnmade(
+/** What was being made and is not. `disks`: those whose copies are given up. */
+export async function recordUnmade(
   tx: Transaction,
   ctx: DrillContext,
   disks: readonly DrillDiskRow[],
