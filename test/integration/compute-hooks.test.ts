@@ -244,6 +244,11 @@ test('a call that takes too long is ended with its children; a guest in a sessio
       }
       const start = driver.start({ ...PLAIN, server: 's1' }).catch((error: unknown) => error)
       await until('both run', async () => existsSync(at('helper')) && (await pid('helper')) > 0)
+      // setsid gives way to it once the session is made.
+      await until(
+        'the guest has its session',
+        async () => (await readProcess(await pid('guest')))?.commandLine[0] === 'sleep',
+      )
       limits[0]?.()
       assert.match(String(await start), /took longer than 60000 ms/)
       assert.equal(await runs('guest'), true)
