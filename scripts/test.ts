@@ -22,11 +22,10 @@ const nodeTest = (concurrency: number, paths: string[]) => [
   ...paths,
 ]
 
-/** Files that judge how long something took, or that need both cores for what they show. */
-const TIMED = ['busy', 'demo', 'preflight', 'sdrs-wide', 'servers', 'torture', 'up-real'].map(
-  (name) => `test/integration/${name}.test.ts`,
+/** Files that wait more than they compute and judge states alone: a neighbour's load is no part of what they show. */
+const SHARING = files(
+  ...['operations-crash*', 'vault-*', 'csbs*'].map((name) => `test/integration/${name}.test.ts`),
 )
-const isNotTimed = (path: string) => !TIMED.includes(path)
 
 const stages: Record<string, () => string[]> = {
   types: () => [bin('tsc'), '--noEmit'],
@@ -34,10 +33,13 @@ const stages: Record<string, () => string[]> = {
   format: () => [bin('biome'), 'format', '.'],
   unit: () => nodeTest(2, files('src/**/*.test.ts', 'sim/**/*.test.ts', 'bench/**/*.test.ts')),
   code: () => nodeTest(2, files('test/*.test.ts', 'test/contracts/**/*.test.ts')),
-  // Real processes that mostly wait for one another: two files share the two cores there are.
-  integration: () => nodeTest(2, files('test/integration/**/*.test.ts').filter(isNotTimed)),
-  // A neighbour's load would be part of what these measure.
-  timed: () => nodeTest(1, TIMED),
+  sharing: () => nodeTest(2, SHARING),
+  // One file at a time: each starts real processes and measures time on the two cores there are.
+  integration: () =>
+    nodeTest(
+      1,
+      files('test/integration/**/*.test.ts').filter((path) => !SHARING.includes(path)),
+    ),
 }
 
 async function main(args: string[]): Promise<number> {
