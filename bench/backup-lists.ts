@@ -11,8 +11,9 @@ import { tmpdir } from 'node:os'
 import { newId } from '#base/ids.ts'
 import type { Store } from '#control/store/store.ts'
 import { ApiLab } from '../test/support/api.ts'
-import { disturbedOf, Lines, round, undisturbed, weighed } from './lib/lines.ts'
+import { Lines } from './lib/lines.ts'
 import { machineFacts } from './lib/machine.ts'
+import { measurePage } from './lib/pages.ts'
 
 const BACKUPS = 100_000
 const SERVERS = 1_000
@@ -67,41 +68,16 @@ export async function benchBackupLists(options: { readonly json: boolean }): Pro
       ['failed copies', `replication_records?limit=${PAGE}&status=fail`, PAGE],
     ] as const
     for (const [name, path, count] of cases) {
-      const ask = async () => {
-        const startMs = performance.now()
-        const url = `/v1/${project}/${path}`
-        const reply = await lab.app.inject({ method: 'GET', url, headers })
-        const ms = performance.now() - startMs
-        if (reply.statusCode !== 200) throw new Error(reply.body)
-        return { ms, body: reply.body }
-      }
-      const { body } = await ask()
-      const lists = JSON.parse(body) as Record<string, unknown>
-      const rows = Object.values(lists).find((value) => Array.isArray(value)) ?? []
-      if (count !== null && (rows as unknown[]).length !== count) {
-        throw new Error(`${name}: ${(rows as unknown[]).length} rows`)
-      }
-      const sample = await undisturbed(() =>
-        weighed([], async () => {
-          for (let i = 0; i < WARM_UP; i++) await ask()
-          const times: number[] = []
-          for (let i = 0; i < REQUESTS; i++) times.push((await ask()).ms)
-          return times.toSorted((a, b) => a - b)
-        }),
-      )
-      const at = (share: number) => sample.value[Math.ceil(REQUESTS * share) - 1] ?? Number.NaN
-      lines.show(
-        {
-          case: name,
-          figure: round(at(0.95), 1),
-          unit: 'ms',
-          bound: count === 1_000 ? null : BOUND_MS,
-          samples: 1,
-          disturbed: disturbedOf([sample]),
-          also: { median: round(at(0.5), 1), kib: Math.round(body.length / 1024) },
-        },
-        'most',
-      )
+      await measurePage(lab, lines, {
+        name,
+        url: `/v1/${project}/${path}`,
+        headers,
+        rows: count,
+        warmUp: WARM_UP,
+        requests: REQUESTS,
+        share: 0.95,
+        boundMs: count === 1_000 ? null : BOUND_MS,
+      })
     }
   } finally {
     await lab.stop()

@@ -12,8 +12,9 @@ import { findImageByName } from '#control/resources/images.ts'
 import type { Store } from '#control/store/store.ts'
 import { ApiLab } from '../test/support/api.ts'
 import { insertServers } from '../test/support/server-rows.ts'
-import { disturbedOf, Lines, round, undisturbed, weighed } from './lib/lines.ts'
+import { Lines } from './lib/lines.ts'
 import { machineFacts } from './lib/machine.ts'
+import { measurePage } from './lib/pages.ts'
 
 const SERVERS = 1_000
 const REQUESTS = 200
@@ -38,38 +39,16 @@ export async function benchLists(options: { readonly json: boolean }): Promise<v
       ['protected instances', `/v1/${project}/protected-instances`, SERVERS],
       ['protected instances, 50 of them', `/v1/${project}/protected-instances?limit=50`, 50],
     ] as const) {
-      const ask = async () => {
-        const startMs = performance.now()
-        const reply = await lab.app.inject({ method: 'GET', url: path, headers })
-        const ms = performance.now() - startMs
-        if (reply.statusCode !== 200) throw new Error(reply.body)
-        return { ms, body: reply.body }
-      }
-      const { body } = await ask()
-      const lists = JSON.parse(body) as Record<string, unknown>
-      const rows = (lists['servers'] ?? lists['protected_instances']) as unknown[]
-      if (rows.length !== count) throw new Error(`${rows.length} rows`)
-      const sample = await undisturbed(() =>
-        weighed([], async () => {
-          for (let i = 0; i < WARM_UP; i++) await ask()
-          const times: number[] = []
-          for (let i = 0; i < REQUESTS; i++) times.push((await ask()).ms)
-          return times.toSorted((a, b) => a - b)
-        }),
-      )
-      const at = (share: number) => sample.value[Math.ceil(REQUESTS * share) - 1] ?? Number.NaN
-      lines.show(
-        {
-          case: name,
-          figure: round(at(0.99), 1),
-          unit: 'ms',
-          bound: BOUND_MS,
-          samples: 1,
-          disturbed: disturbedOf([sample]),
-          also: { median: round(at(0.5), 1), kib: Math.round(body.length / 1024) },
-        },
-        'most',
-      )
+      await measurePage(lab, lines, {
+        name,
+        url: path,
+        headers,
+        rows: count,
+        warmUp: WARM_UP,
+        requests: REQUESTS,
+        share: 0.99,
+        boundMs: BOUND_MS,
+      })
     }
   } finally {
     await lab.stop()

@@ -1,4 +1,4 @@
-import type { Store } from '#control/store/store.ts'
+import type { Store, Transaction } from '#control/store/store.ts'
 
 /* What was done with backups is remembered for a while, and then forgotten: operation logs, restores, verifications, and copies that failed or whose
  * source is gone. A record of a copy that is there stays as long as its source does: it says that nothing has to be sent again. */
@@ -12,9 +12,9 @@ const AT_ONCE = 500
 export async function forgetBackupHistory(store: Store, nowMs: number): Promise<number> {
   const before = nowMs - HISTORY_MS
   let gone = 0
-  for (const forget of [oldLogs, oldRestores, oldVerifications, oldRecords]) {
+  for (const forgetOld of [oldLogs, oldRestores, oldVerifications, oldRecords]) {
     for (;;) {
-      const count = await forget(store, before)
+      const count = await store.write((tx) => forgetOld(tx, before))
       gone += count
       if (count < AT_ONCE) break
     }
@@ -22,68 +22,52 @@ export async function forgetBackupHistory(store: Store, nowMs: number): Promise<
   return gone
 }
 
-async function oldLogs(store: Store, before: number): Promise<number> {
-  return await store.write(async (tx) => {
-    const rows = await tx
-      .selectFrom('backup_logs')
-      .select('id')
-      .where('ended_at', '<', before)
-      .limit(AT_ONCE)
-      .execute()
-    const ids = rows.map(({ id }) => id)
-    if (ids.length > 0) await tx.deleteFrom('backup_logs').where('id', 'in', ids).execute()
-    return ids.length
-  })
+async function oldLogs(tx: Transaction, before: number): Promise<number> {
+  return await forget(
+    tx,
+    'backup_logs',
+    tx.selectFrom('backup_logs').select('id').where('ended_at', '<', before),
+  )
 }
 
-async function oldRestores(store: Store, before: number): Promise<number> {
-  return await store.write(async (tx) => {
-    const rows = await tx
-      .selectFrom('restores')
-      .select('id')
-      .where('status', 'in', ['success', 'fail'])
-      .where('updated_at', '<', before)
-      .limit(AT_ONCE)
-      .execute()
-    const ids = rows.map(({ id }) => id)
-    if (ids.length > 0) await tx.deleteFrom('restores').where('id', 'in', ids).execute()
-    return ids.length
-  })
+async function oldRestores(tx: Transaction, before: number): Promise<number> {
+  return await forget(tx, 'restores', ended(tx, 'restores', before))
 }
 
-async function oldVerifications(store: Store, before: number): Promise<number> {
-  return await store.write(async (tx) => {
-    const rows = await tx
-      .selectFrom('verifications')
-      .select('id')
-      .where('status', 'in', ['success', 'fail'])
-      .where('updated_at', '<', before)
-      .limit(AT_ONCE)
-      .execute()
-    const ids = rows.map(({ id }) => id)
-    if (ids.length > 0) await tx.deleteFrom('verifications').where('id', 'in', ids).execute()
-    return ids.length
-  })
+async function oldVerifications(tx: Transaction, before: number): Promise<number> {
+  return await forget(tx, 'verifications', ended(tx, 'verifications', before))
 }
 
-async function oldRecords(store: Store, before: number): Promise<number> {
-  return await store.write(async (tx) => {
-    const rows = await tx
-      .selectFrom('replication_records')
-      .leftJoin('checkpoint_items', 'checkpoint_items.id', 'replication_records.item')
-      .select('replication_records.id')
-      .where('replication_records.status', 'in', ['success', 'fail', 'skip'])
-      .where('replication_records.updated_at', '<', before)
-      .where((eb) =>
-        eb.or([
-          eb('replication_records.status', '<>', 'success'),
-          eb('checkpoint_items.id', 'is', null),
-        ]),
-      )
-      .limit(AT_ONCE)
-      .execute()
-    const ids = rows.map(({ id }) => id)
-    if (ids.length > 0) await tx.deleteFrom('replication_records').where('id', 'in', ids).execute()
-    return ids.length
-  })
+const ended = (tx: Transaction, table: 'restores' | 'verifications', before: number) =>
+  tx
+    .selectFrom(table)
+    .select('id')
+    .where('status', 'in', ['success', 'fail'])
+    .where('updated_at', '<', before)
+
+async function oldRecords(tx: Transaction, before: number): Promise<number> {
+  const old = tx
+    .selectFrom('replication_records')
+    .leftJoin('checkpoint_items', 'checkpoint_items.id', 'replication_records.item')
+    .select('replication_records.id')
+    .where('replication_records.status', 'in', ['success', 'fail', 'skip'])
+    .where('replication_records.updated_at', '<', before)
+    .where((eb) =>
+      eb.or([
+        eb('replication_records.status', '<>', 'success'),
+        eb('checkpoint_items.id', 'is', null),
+      ]),
+    )
+  return await forget(tx, 'replication_records', old)
+}
+
+/** Deletes the first of the rows that `old` finds in `table`. Answers how many went. */
+async function forget(
+  tx: Transaction,
+  table: 'backup_logs' | 'restores' | 'verifications' | 'replication_records',
+  old: { limit(rows: number): { execute(): Promise<{ id: string }[]> } },
+): Promise<number> {
+  const ids = (await old.limit(AT_ONCE).execute()).map(({ id }) => id)
+  if (ids.length > 0) await tx.deleteFrom(table).where('id', 'in', ids).execute()
+  return ids.length
 }

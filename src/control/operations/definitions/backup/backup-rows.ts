@@ -16,8 +16,8 @@ import type { ServerRow } from '#control/store/tables/servers.ts'
 import { findFlavor } from '#domain/flavor.ts'
 import { fits, UNLIMITED } from '#domain/quota.ts'
 import { backupServer, SERVER_BACKUP_RESOURCE } from './backup.ts'
-import { type ServerDisk, serverDisks } from './backup-source.ts'
-import { runningServer } from './backup-target.ts'
+import { serverDisks } from './backup-source.ts'
+import { type DiskNow, runningServer } from './backup-target.ts'
 import type { RequestServices } from '../requests.ts'
 
 /* Rows of backups that are about to be made, the operations that make them, and whether there is room for them. */
@@ -150,7 +150,7 @@ export function itemRow(of: NewItem, now: number): CheckpointItemRow {
 }
 
 /** In the form that the API shows it: numbers are numbers there, and everything else is text. */
-function backupData(server: ServerRow, disks: readonly ServerDisk[], address: string | null) {
+function backupData(server: ServerRow, disks: readonly DiskNow[], address: string | null) {
   const flavor = findFlavor(server.flavor)
   return {
     __openstack_region_name: server.az,

@@ -6,7 +6,7 @@ import { readVolumes } from '#control/resources/volumes.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { VolumeRow } from '#control/store/tables/resources.ts'
 import type { ServerDiskRow, ServerRow } from '#control/store/tables/servers.ts'
-import { runningServer } from './backup-target.ts'
+import { type DiskNow, runningServer } from './backup-target.ts'
 
 /* Where a server's disks are read for a backup, and where they are written by a restore. */
 
@@ -19,29 +19,14 @@ export const BACKUP_SERVER_GONE = fault({
   hint: 'Nothing was backed up. Take it out of the policy.',
 })
 
-export interface ServerDisk {
-  readonly volume: string
-  /** Its name in the vault: the same whichever site the server runs at. */
-  readonly kept: string
-  readonly name: string | null
-  readonly sizeGb: number
-  /** The server boots from it. */
-  readonly system: boolean
-  readonly shared: boolean
-  /** Its replication pair while it is in a session; null: written on its own. */
-  readonly pair: string | null
-  /** Of that pair. */
-  readonly group: string | null
-}
-
 /** Disks that the guest has, in the order of their devices. */
-export async function serverDisks(db: Db, server: string): Promise<ServerDisk[]> {
+export async function serverDisks(db: Db, server: string): Promise<DiskNow[]> {
   const disks = ((await disksOf(db, [server])).get(server) ?? []).filter(isIn)
   const volumes = await readVolumes(
     db,
     disks.map(({ volume }) => volume),
   )
-  const found: ServerDisk[] = []
+  const found: DiskNow[] = []
   for (const disk of disks) {
     const volume = volumes.get(disk.volume)
     if (volume !== undefined) found.push(await described(db, disk, volume))
@@ -51,7 +36,7 @@ export async function serverDisks(db: Db, server: string): Promise<ServerDisk[]>
 
 const isIn = ({ state }: ServerDiskRow): boolean => state === 'attached'
 
-async function described(db: Db, disk: ServerDiskRow, volume: VolumeRow): Promise<ServerDisk> {
+async function described(db: Db, disk: ServerDiskRow, volume: VolumeRow): Promise<DiskNow> {
   const pair =
     volume.pair === null
       ? undefined
@@ -85,7 +70,7 @@ export interface BackupSource {
 
 export interface BackupSources {
   readonly server: ServerRow
-  readonly disks: readonly ServerDisk[]
+  readonly disks: readonly DiskNow[]
   /** In the order of preference. */
   readonly sources: readonly BackupSource[]
 }
@@ -111,7 +96,7 @@ export async function backupSources(db: Db, serverId: string): Promise<BackupSou
 async function otherSide(
   db: Db,
   server: ServerRow,
-  disks: readonly ServerDisk[],
+  disks: readonly DiskNow[],
 ): Promise<Omit<BackupSource, 'names'> | null> {
   const [first] = disks
   const id = first?.group ?? null

@@ -70,20 +70,24 @@ export async function placeOf(db: Db, volume: VolumeRow): Promise<Place | null> 
     : { site, volume: there, pair: pair.in_session === 1 ? pair.id : null }
 }
 
-/** As in backup-source.ts, of a group's own disks. */
-export interface GroupDisk {
+/** A disk that is backed up, as it is just now. */
+export interface DiskNow {
   readonly volume: string
+  /** Its name in the vault: the same whichever site writes it. */
   readonly kept: string
   readonly name: string | null
   readonly sizeGb: number
+  /** A server boots from it. */
   readonly system: boolean
   readonly shared: boolean
+  /** Its replication pair while it is in a session; null: written on its own. */
   readonly pair: string | null
+  /** Of that pair, or the group whose disks are asked for. */
   readonly group: string | null
 }
 
 export interface GroupSources {
-  readonly disks: readonly GroupDisk[]
+  readonly disks: readonly DiskNow[]
   readonly sources: readonly {
     readonly site: string
     readonly volumes: readonly string[]
@@ -106,7 +110,7 @@ export async function groupSources(
   const volumes = pairs.map((pair) => volumeAt(group, pair, site))
   const rows = await readVolumes(db, volumes)
   const names = pairs.map(({ source_volume }) => source_volume)
-  const disks = pairs.flatMap((pair): GroupDisk[] => {
+  const disks = pairs.flatMap((pair): DiskNow[] => {
     const row = rows.get(volumeAt(group, pair, site))
     if (row === undefined) return []
     return [

@@ -23,13 +23,8 @@ import type { Queries, Transaction } from '#control/store/store.ts'
 import type { DiskBackupRow } from '#control/store/tables/checkpoints.ts'
 import type { BackupInfo } from '#wire/site/backups.ts'
 import { childrenStep, operation, step, type StepContext } from '../../operation.ts'
-import {
-  type BackupSource,
-  backupSources,
-  type BackupSources,
-  type ServerDisk,
-} from './backup-source.ts'
-import { groupSources } from './backup-target.ts'
+import { type BackupSource, backupSources, type BackupSources } from './backup-source.ts'
+import { type DiskNow, groupSources } from './backup-target.ts'
 import { letRestoresEnd } from './backup-turns.ts'
 import { BACKUP_WORK_SILENT, beginLog, endLog, followWork, workCode } from './backup-work.ts'
 import { sweepPolicy } from './retention.ts'
@@ -62,7 +57,7 @@ export interface BackupServer {
 
 interface Chosen {
   /** `kept` is not there in what an older release stored. */
-  readonly disks: readonly (Omit<ServerDisk, 'kept'> & { readonly kept?: string })[]
+  readonly disks: readonly (Omit<DiskNow, 'kept'> & { readonly kept?: string })[]
   readonly sources: readonly BackupSource[]
   readonly parent: string | null
 }

@@ -26,8 +26,8 @@ import {
 } from '#domain/checkpoint.ts'
 import { SERVER_BACKUP_RESOURCE } from './backup.ts'
 import type { BackupServices } from './backup-rows.ts'
-import { type ServerDisk, serverDisks } from './backup-source.ts'
-import { isSameServer, runningServer } from './backup-target.ts'
+import { serverDisks } from './backup-source.ts'
+import { type DiskNow, isSameServer, runningServer } from './backup-target.ts'
 import { type Outcome, refused } from '../requests.ts'
 import { type RestoreItem, restoreItem } from './restore.ts'
 
@@ -100,7 +100,7 @@ export async function checkRestore(
 }
 
 /** The disks that a server has of those that are in a backup; after a switch they are their counterparts at the other site. */
-export const originsOf = (backups: readonly DiskBackupRow[], disks: readonly ServerDisk[]) =>
+export const originsOf = (backups: readonly DiskBackupRow[], disks: readonly DiskNow[]) =>
   backups.map(({ id, volume }) => ({
     backup: id,
     volume: disks.find((disk) => disk.kept === volume)?.volume ?? volume,

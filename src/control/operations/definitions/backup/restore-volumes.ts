@@ -11,8 +11,8 @@ import type { RestoreInfo } from '#wire/site/backups.ts'
 import { childrenStep, operation, step, type StepContext } from '../../operation.ts'
 import { placeOf } from './backup-target.ts'
 import { letBackupsEnd } from './backup-turns.ts'
-import { beginLog, endLog, followWork } from './backup-work.ts'
-import { RESTORE_TARGET_GONE, workOf } from './restore.ts'
+import { beginLog, endLog } from './backup-work.ts'
+import { RESTORE_TARGET_GONE, workOf, writeBack } from './restore-work.ts'
 import { startServer, stopServer } from '../servers/servers.ts'
 import { limitVolume } from '../volumes/volumes.ts'
 import { VOLUME_RESOURCE } from '../volumes/volume-requests.ts'
@@ -184,24 +184,7 @@ async function placeHere(db: Queries | Transaction, volume: string) {
 }
 
 async function write(ctx: Context): Promise<RestoreInfo> {
-  const { services, input, signal } = ctx
-  const { site, checkpoint, volumes, rate } = await targetOf(ctx)
-  return await followWork(
-    ctx,
-    `restoring backup ${input.item} at ${site}`,
-    () =>
-      services.sites.command(
-        site,
-        'restore.start',
-        { restore: workOf(ctx), checkpoint, volumes, rate_bytes: rate },
-        { signal },
-      ),
-    async (progress) => {
-      await services.store.write((tx) =>
-        updateItem(tx, input.item, { progress }, services.clock.wallMs()),
-      )
-    },
-  )
+  return await writeBack(ctx, `restoring backup ${ctx.input.item}`, await targetOf(ctx))
 }
 
 /** Found anew at each try: a group may have been switched since. Throws RESTORE_TARGET_GONE. */
@@ -211,7 +194,7 @@ async function targetOf(ctx: Context) {
     const gone = () => new Fault(RESTORE_TARGET_GONE, `restoring backup ${input.item}`)
     const checkpoint = (await readItem(db, input.item))?.vault_checkpoint ?? null
     if (checkpoint === null) throw gone()
-    const rate = await rateOf(db, 'restore', input.rateBytes)
+    const rate_bytes = await rateOf(db, 'restore', input.rateBytes)
     if (input.site !== null) {
       const volumes = input.disks.map(({ name, volume }) => ({
         name,
@@ -219,7 +202,7 @@ async function targetOf(ctx: Context) {
         pair: null,
         blank: true,
       }))
-      return { site: input.site, checkpoint, volumes, rate }
+      return { site: input.site, checkpoint, volumes, rate_bytes }
     }
     const rows = await readVolumes(
       db,
@@ -236,6 +219,6 @@ async function targetOf(ctx: Context) {
     }
     const [site, ...others] = sites
     if (site === undefined || others.length > 0) throw gone()
-    return { site, checkpoint, volumes, rate }
+    return { site, checkpoint, volumes, rate_bytes }
   })
 }

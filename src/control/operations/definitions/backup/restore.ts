@@ -1,4 +1,4 @@
-import { Fault, fault } from '#base/fault.ts'
+import { Fault } from '#base/fault.ts'
 import { rateOf } from '#control/resources/backup-rates.ts'
 import { readItem, SERVER_TYPE, updateItem } from '#control/resources/checkpoints.ts'
 import { readRestore, settleRestore } from '#control/resources/restores.ts'
@@ -9,18 +9,12 @@ import type { RestoreInfo } from '#wire/site/backups.ts'
 import { childrenStep, operation, step, type StepContext } from '../../operation.ts'
 import { serverDisks } from './backup-source.ts'
 import { letBackupsEnd } from './backup-turns.ts'
-import { beginLog, endLog, followWork } from './backup-work.ts'
+import { beginLog, endLog } from './backup-work.ts'
+import { RESTORE_TARGET_GONE, workOf, writeBack } from './restore-work.ts'
 import { startServer, stopServer } from '../servers/servers.ts'
 
 /* A backup is written back to the disks of a server: the server is switched off, the site writes and checks every block, and the
  * server is switched on when that was wished for. Whatever happens, the backup is available again afterwards. */
-
-export const RESTORE_TARGET_GONE = fault({
-  code: 'RESTORE_TARGET_GONE',
-  retry: 'never',
-  text: 'The server, one of its disks, or the backup went away before it was written.',
-  hint: 'Nothing was changed. Attach the disks again, or choose others.',
-})
 
 export interface RestoreItem {
   readonly restore: string
@@ -130,30 +124,11 @@ const about = (server: ServerRow) => ({
   entities: { server_id: server.id, name: server.name },
 })
 
-/** An operation's id with the hyphens of a UUID: a restore of several items is several works. */
-export const workOf = ({ id }: Pick<Context, 'id'>): string =>
-  [id.slice(0, 8), id.slice(8, 12), id.slice(12, 16), id.slice(16, 20), id.slice(20)].join('-')
-
 async function write(ctx: Context): Promise<RestoreInfo> {
-  const { services, input, resourceId, signal } = ctx
-  const { site, checkpoint, volumes } = await targetOf(ctx)
+  const { services, input } = ctx
+  const target = await targetOf(ctx)
   const rate = await rateOf(services.store.db, 'restore', input.rateBytes ?? 0)
-  return await followWork(
-    ctx,
-    `restoring server ${resourceId} at ${site}`,
-    () =>
-      services.sites.command(
-        site,
-        'restore.start',
-        { restore: workOf(ctx), checkpoint, volumes, rate_bytes: rate },
-        { signal },
-      ),
-    async (progress) => {
-      await services.store.write((tx) =>
-        updateItem(tx, input.item, { progress }, services.clock.wallMs()),
-      )
-    },
-  )
+  return await writeBack(ctx, `restoring server ${ctx.resourceId}`, { ...target, rate_bytes: rate })
 }
 
 async function targetOf(ctx: Context) {

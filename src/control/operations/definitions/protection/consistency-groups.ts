@@ -30,7 +30,7 @@ import { forgetGroup } from './forget-group.ts'
 import { failed, settle } from './group-settle.ts'
 import { GROUP_RESOURCE, stopGroup } from './groups.ts'
 import { insertLoneGroup, startApart } from './lone-pairs.ts'
-import { theGroup } from './session.ts'
+import { registerGroup, theGroup } from './session.ts'
 
 /* How pairs that work alone come together in a group with one order of writes, and part again.
  *
@@ -69,14 +69,7 @@ export interface GatherPairs {
 export const gatherPairs = operation<GatherPairs>('group.gather', {
   version: 1,
   steps: [
-    step('register', {
-      record: async (tx, ctx) => {
-        const group = await theGroup(tx, ctx.resourceId)
-        const { source_az: writer, target_az: replica } = group
-        const { arbitration } = ctx.input
-        await ctx.services.witness.register(tx, group.id, writer, replica, arbitration)
-      },
-    }),
+    step('register', { record: registerGroup }),
     bothSites(),
     pauseNewcomers(),
     childrenStep('gather', {

@@ -32,6 +32,7 @@ import {
   established,
   HOLD_NOT_DRAINED,
   openAt,
+  registerGroup,
   theGroup,
   theRecord,
   unlessSilent,
@@ -65,10 +66,7 @@ export const createGroup: OperationKind<CreateGroup> = operation('group.create',
   steps: [
     step('register', {
       record: async (tx, ctx) => {
-        const group = await theGroup(tx, ctx.resourceId)
-        const { source_az: writer, target_az: replica } = group
-        const { arbitration } = ctx.input
-        await ctx.services.witness.register(tx, group.id, writer, replica, arbitration)
+        await registerGroup(tx, ctx)
         await settle(tx, ctx, 'create', 'to')
       },
     }),

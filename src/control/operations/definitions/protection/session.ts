@@ -5,6 +5,7 @@ import { pairsOfGroup, readGroup } from '#control/resources/groups.ts'
 import { readVolumes } from '#control/resources/volumes.ts'
 import type { CommandOptions } from '#control/sites/client.ts'
 import { refusalCode, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
+import type { Arbitration } from '#control/sites/witness.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
@@ -88,6 +89,15 @@ export async function theGroup(db: Db, id: string): Promise<ProtectionGroupRow> 
   const group = await readGroup(db, id)
   assert(group !== undefined, 'a group with an operation exists')
   return group
+}
+
+/** A new group of the operation gets its record: its source is the writer. */
+export async function registerGroup(
+  tx: Transaction,
+  ctx: StepContext<{ readonly arbitration?: Arbitration }>,
+): Promise<void> {
+  const { id, source_az: writer, target_az: replica } = await theGroup(tx, ctx.resourceId)
+  await ctx.services.witness.register(tx, id, writer, replica, ctx.input.arbitration)
 }
 
 export const toWire = (record: Ownership): OwnershipRecord => ({
