@@ -116,7 +116,10 @@ async function oneRound(
     return (await lab.ok<{ report: Report }>(200, 'GET', `${path}/report`)).report
   })
   const { production_stall_ms, steps, moment, result, teardown } = drill.value
-  if (result !== 'passed' || teardown.verdict !== 'clean') throw new Error('the drill failed')
+  // Without a server nothing is proved, and that is the best result of such a drill.
+  if (result !== 'nothing_proved' || teardown.verdict !== 'clean') {
+    throw new Error(`the drill ended as ${result}, its teardown as ${teardown.verdict}`)
+  }
   return {
     quiet: quiet.half,
     drill: drill.half,
