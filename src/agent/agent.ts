@@ -143,6 +143,10 @@ export async function startAgent(
     volumes,
     exports,
     statuses: () => sessions.statuses(),
+    refuseWhileHalf(ids) {
+      images.fills.refuseWhileFilling(ids)
+      backups.refuseWhileRestoring(ids)
+    },
   })
   const backups = await openBackupPart({
     directory: backupDirectory,
@@ -389,8 +393,6 @@ function handlerOf(handlers: Handlers): CommandHandler {
       case 'volume.rebuild':
         return await sessions.rebuild(as<typeof name>(request))
       case 'snapshot.create':
-        fills.refuseWhileFilling(as<typeof name>(request).volumes)
-        backups.refuseWhileRestoring(alone(as<typeof name>(request).volumes))
         return await snapshots.create(as<typeof name>(request))
       case 'snapshot.list':
         return snapshots.list(as<typeof name>(request))

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
-import { type FaultKind, isFault } from '#base/fault.ts'
+import { Fault, type FaultKind, isFault } from '#base/fault.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { type Divergences, openDivergences } from '#agent/divergence/divergences.ts'
@@ -31,6 +31,7 @@ let snapshots: Snapshots
 let divergences: Divergences
 let exports: ExportTable
 let statuses: SessionStatus[]
+let half: (ids: readonly string[]) => void
 let commands: SnapshotCommands
 let clones: CloneCommands
 
@@ -45,7 +46,14 @@ beforeEach(async () => {
   divergences = await openDivergences({ directory, snapshots, volumes, clock, log })
   exports = new ExportTable()
   statuses = []
-  commands = snapshotCommands({ snapshots, volumes, exports, statuses: () => statuses })
+  half = () => undefined
+  commands = snapshotCommands({
+    snapshots,
+    volumes,
+    exports,
+    statuses: () => statuses,
+    refuseWhileHalf: (ids) => half(ids),
+  })
   const plain = volumeCommands(volumes, exports)
   clones = cloneCommands({ snapshots, volumes, plain, clock })
   await volumes.create('plain', SIZE, { mode: 'standalone' }, 'mine')
@@ -127,6 +135,29 @@ test('the moment of a snapshot is the number of the session, and a torn replica 
   await assert.rejects(torn, is(NOT_CONSISTENT))
   const unknown = commands.create({ snapshot: 'four', volumes: ['plain', 'none'] })
   await assert.rejects(unknown, is(VOLUME_UNKNOWN))
+})
+
+test('a restore or a resync that begins while a snapshot is being taken leaves none', async () => {
+  let looks = 0
+  // Nothing at the request, something at the moment.
+  half = (ids) => {
+    assert.deepEqual(ids, ['plain'])
+    if (++looks === 2) throw new Fault(VOLUME_BUSY, 'it is being restored')
+  }
+  const request = { snapshot: 'snap', volumes: ['plain'] }
+  await assert.rejects(commands.create(request), is(VOLUME_BUSY))
+  looks = 0
+  half = () => {
+    if (++looks === 1) statuses = [session('replica', true)]
+    else statuses = [session('replica', false)]
+  }
+  await assert.rejects(commands.create(request), is(NOT_CONSISTENT))
+  assert.equal(looks, 2)
+  assert.deepEqual(snapshots.list(), [])
+  // Asked again when it is over, it is taken as if nothing had been.
+  half = () => undefined
+  statuses = []
+  assert.equal((await commands.create(request)).info.state, 'ready')
 })
 
 test('what a session serves is not rolled back, and its kept copies are no snapshots of users', async () => {

@@ -14,7 +14,8 @@ import { forgetLeftCopy, type VolumeStore } from '#agent/volumes/volume-store.ts
 /* Snapshots of the volumes of this site that users take, or drills.
  *
  * A snapshot of volumes that a session serves notes the session's number at its moment. At a replica it is one of a prefix of the group's
- * writes, and therefore refused while the replica is none.
+ * writes, and therefore refused while the replica is none. What is half written is no snapshot either. Both are looked at when it is asked for, and
+ * again at its moment: flushing ahead takes a while, and a restore or a resync may have begun meanwhile.
  *
  * A rollback changes blocks behind the back of whoever replicates the volume, so it is refused while a session has one of them. Clients of plain
  * volumes are disconnected first and find the old content when they come back. When it cannot be done, they stay refused until it is repeated.
@@ -34,10 +35,12 @@ export interface SnapshotCommandsParts {
   readonly volumes: VolumeStore
   readonly exports: ExportTable
   readonly statuses: () => readonly SessionStatus[]
+  /** Throws while one of the volumes is half written: it is filled, or restored from a backup. */
+  readonly refuseWhileHalf: (volumes: readonly string[]) => void
 }
 
 export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands {
-  const { snapshots, volumes, exports, statuses } = parts
+  const { snapshots, volumes, exports, statuses, refuseWhileHalf } = parts
 
   /** The snapshot of this id, if commands may name it: kept copies and divergence records are the sessions' own. */
   function own(id: string): Snapshot | undefined {
@@ -47,6 +50,14 @@ export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands
 
   const sessionsOf = (ids: readonly string[]): SessionStatus[] =>
     statuses().filter(({ members }) => members.some(({ volume }) => ids.includes(volume)))
+
+  function refuseUnfit(ids: readonly string[]): void {
+    refuseWhileHalf(ids)
+    const torn = sessionsOf(ids).find((one) => one.role !== 'writer' && !one.consistent)
+    if (torn !== undefined) {
+      throw new Fault(NOT_CONSISTENT, `snapshot of volumes of session ${torn.session}`)
+    }
+  }
 
   const rolling = new Set<string>()
 
@@ -68,16 +79,14 @@ export function snapshotCommands(parts: SnapshotCommandsParts): SnapshotCommands
       for (const id of ids) {
         if (volumes.record(id) === undefined) throw new Fault(VOLUME_UNKNOWN, `volume ${id}`)
       }
-      const torn = sessionsOf(ids).find((one) => one.role !== 'writer' && !one.consistent)
-      if (torn !== undefined) {
-        throw new Fault(NOT_CONSISTENT, `snapshot of volumes of session ${torn.session}`)
-      }
+      refuseUnfit(ids)
       let moments: SnapshotMoment[] = []
       const taken = await snapshots.take({
         id: snapshot,
         purpose,
         volumes: ids,
         atMoment: () => {
+          refuseUnfit(ids)
           moments = sessionsOf(ids).map(({ session, epoch, sequence }) => ({
             session,
             epoch,

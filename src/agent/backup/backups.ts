@@ -202,22 +202,17 @@ class Backup {
       return
     }
     signal.throwIfAborted()
-    let unfit: Fault | undefined
     const taken = await snapshots.take({
       id: backup,
       purpose: 'backup',
       volumes: this.#request.volumes,
       atMoment: () => {
-        unfit = this.#unfit()
+        this.#refuseUnfit()
         for (const id of this.#request.volumes) {
           tracking.begin(id, volumes.record(id)?.sizeBytes ?? 0, backup)
         }
       },
     })
-    if (unfit !== undefined) {
-      await snapshots.delete(backup)
-      throw unfit
-    }
     await this.#keepChanges()
     await this.#running.persist({
       takenMs: taken.takenMs,
@@ -226,16 +221,12 @@ class Backup {
     })
   }
 
-  /** Why the volumes are no backup as they are at this moment; undefined: they are one. */
-  #unfit(): Fault | undefined {
+  /** Throws when the volumes are no backup as they are at this moment. */
+  #refuseUnfit(): void {
     const { refuseWhileHalf, statuses } = this.#parts
-    try {
-      refuseWhileHalf(this.#request.volumes)
-    } catch (error) {
-      if (!isFault(error)) throw error
-      return error
-    }
-    return unfitCopy(statuses(), this.#request)
+    refuseWhileHalf(this.#request.volumes)
+    const unfit = unfitCopy(statuses(), this.#request)
+    if (unfit !== undefined) throw unfit
   }
 
   /** The segments die with the process; the backup does not. */

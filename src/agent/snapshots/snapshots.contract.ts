@@ -169,6 +169,27 @@ export function snapshotsContract(
         assert.ok(stamps.has(stamp))
     })
 
+    test('a moment that is refused leaves no snapshot, and lets the writers go on', async () => {
+      const one = await volume('v1')
+      await guardedWrite(one, 0, Buffer.alloc(BLOCK, 1))
+      const no = new Error('not now')
+      const refused = world.snapshots.take({
+        id: 's1',
+        purpose: 'user',
+        volumes: ['v1', 'v2'],
+        atMoment: () => {
+          throw no
+        },
+      })
+      await assert.rejects(refused, no)
+      await guardedWrite(one, 0, Buffer.alloc(BLOCK, 2))
+      assert.deepEqual(world.snapshots.list(), [])
+      await world.restart()
+      assert.deepEqual(world.snapshots.list(), [])
+      await take('s1', ['v1', 'v2'])
+      assert.equal((await snapshotContent('s1', 'v1'))[0], 2)
+    })
+
     test('a rollback brings the volumes back, also those that have grown, and keeps other snapshots', async () => {
       const one = await volume('v1')
       await guardedWrite(one, 0, Buffer.alloc(4 * BLOCK, 1))

@@ -83,8 +83,8 @@ export interface TakeSnapshot {
   readonly id: string
   readonly purpose: SnapshotPurpose
   readonly volumes: readonly string[]
-  /** Called synchronously at the moment of the snapshot: every write before it is in, none after it. For noting sequence numbers.
-   *  Not called when the snapshot exists already. */
+  /** Called synchronously at the moment of the snapshot: every write before it is in, none after it. For noting sequence numbers, and for a last look:
+   *  when it throws, nothing is taken, and `take` rejects with that. Not called when the snapshot exists already. */
   readonly atMoment?: () => void
 }
 
