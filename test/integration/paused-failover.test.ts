@@ -10,6 +10,12 @@ import { readGroup, readPair } from '#control/resources/groups.ts'
 import { addChore, listChores } from '#control/resources/surroundings.ts'
 import { CLOSED_AGAIN, latestPause, readOwnership } from '#control/resources/sync.ts'
 import { SITE_REFUSED, SITE_UNREACHABLE } from '#control/sites/client.ts'
+import {
+  closedRecord,
+  decideOwnership,
+  type Ownership,
+  type OwnershipRequest,
+} from '#domain/ownership.ts'
 import { openStore } from '#control/store/open.ts'
 import type { OwnershipRow } from '#control/store/tables/sites.ts'
 import { disksOfPairs, groupRow, insertRows, ownershipRow, pairRow } from '../support/group-rows.ts'
@@ -21,10 +27,23 @@ import {
   type PausedFailover,
 } from '#control/operations/definitions/protection/paused-failover.ts'
 
+const TIME = {
+  bootMs: 100_000,
+  waitUntilBootMs: 0,
+  historyTrusted: true,
+  leaseMs: 8_000,
+  driftMs: 500,
+  incarnation: 'one',
+}
+
 type Serving = 'standalone' | 'standby' | 'unknown' | 'session' | 'away'
 
-/** A paused group with one pair, of which a failover is under way; its production is az1. */
-async function lab(t: TestContext, over: Partial<OwnershipRow> = {}) {
+/** A paused group with one pair, of which a failover is under way; its production is az1. `more`: DR disks of further pairs. */
+async function lab(
+  t: TestContext,
+  over: Partial<OwnershipRow> = {},
+  more: readonly (Serving | 'failed')[] = [],
+) {
   const directory = mkdtempSync(join(tmpdir(), 'holdfast-paused-'))
   const clock = { ...systemClock, wallMs: () => 1_000 }
   const log = createLog('test', 'silent')
@@ -34,11 +53,14 @@ async function lab(t: TestContext, over: Partial<OwnershipRow> = {}) {
     rmSync(directory, { recursive: true, force: true })
   })
   const group = groupRow('p', { form: 'evs', status: 'failing-over' })
-  const pair = pairRow(group, 1, { status: 'failing-over', progress: 100, added_epoch: 1 })
+  const member = (number: number) =>
+    pairRow(group, number, { status: 'failing-over', progress: 100, added_epoch: 1 })
+  const pair = member(1)
+  const pairs = [pair, ...more.map((_, index) => member(index + 2))]
   await insertRows(store, {
     protection_groups: [group],
-    replication_pairs: [pair],
-    volumes: disksOfPairs(group, [pair]),
+    replication_pairs: pairs,
+    volumes: disksOfPairs(group, pairs),
   })
   const record = { ...ownershipRow(group, 'mark', 'closed'), ...over }
   await store.write((tx) => tx.insertInto('ownership').values(record).execute())
@@ -46,8 +68,13 @@ async function lab(t: TestContext, over: Partial<OwnershipRow> = {}) {
   const disks: Record<string, Serving> = { az1: 'standalone', az2: 'standby' }
   const heard = new Set(['az1', 'az2'])
   const said: string[] = []
+  const changes: string[] = []
   const refusal = (code: string) => new Fault(SITE_REFUSED, code, { refusal: code })
-  const command = async (site: string, name: string, request: { serving?: Serving }) => {
+  type Request = { serving?: Serving; volume?: string }
+  const command = async (site: string, name: string, request: Request) => {
+    const own = more[pairs.findIndex((one) => one.target_volume === request.volume) - 1]
+    if (own === 'unknown') throw refusal('VOLUME_UNKNOWN')
+    if (own !== undefined) return { failed: own === 'failed' ? 'EIO' : null, serving: own }
     said.push([site, name, request.serving].filter(Boolean).join(' '))
     if (disks[site] === 'away') throw new Fault(SITE_UNREACHABLE, site)
     if (disks[site] === 'unknown') throw refusal('VOLUME_UNKNOWN')
@@ -66,6 +93,19 @@ async function lab(t: TestContext, over: Partial<OwnershipRow> = {}) {
     agents: { heard: (site: string) => heard.has(site) } as OperationServices['agents'],
     witness: {
       record: async (id: string) => (await readOwnership(store.db, [id])).get(id) ?? null,
+      change: async (id: string, request: OwnershipRequest) => {
+        const now = (await readOwnership(store.db, [id])).get(id)
+        assert.ok(now)
+        const full = { ...closedRecord(id, now.writer, now.replica, 'one'), epoch: now.epoch }
+        const before = { ...full, state: now.state as Ownership['state'] }
+        const answer = decideOwnership(before, request, TIME)
+        assert.ok(answer.ok, 'the witness agrees')
+        const { state, writer, replica, epoch, attempt } = answer.record
+        changes.push(`${state} ${writer} ${attempt}`)
+        const set = { state, writer, replica, epoch }
+        await store.write((tx) => tx.updateTable('ownership').set(set).execute())
+        return answer.record
+      },
     } as unknown as OperationServices['witness'],
   } as OperationServices
   const contextOf = (more: Partial<StepContext<PausedFailover>>) =>
@@ -92,10 +132,12 @@ async function lab(t: TestContext, over: Partial<OwnershipRow> = {}) {
     disks,
     heard,
     said,
+    changes,
+    pairs,
     act: async (name: string, more: Partial<StepContext<PausedFailover>> = {}) =>
       await stepOf(name).act(contextOf(more)),
-    recordStep: (name: string) =>
-      store.write((tx) => stepOf(name).record(tx, contextOf({}), undefined)),
+    recordStep: (name: string, result?: unknown) =>
+      store.write((tx) => stepOf(name).record(tx, contextOf({}), result)),
     fail: (step: string) =>
       store.write((tx) =>
         failoverPausedGroup.failed(tx, contextOf({}), { code: 'WHY', message: '', step }, () =>
@@ -175,6 +217,53 @@ test('DR disks must be as they were, but for those that a try behind the switch 
   const decided = await lab(t, { writer: 'az2', replica: 'az1' })
   decided.disks['az2'] = 'standalone'
   await decided.act('look_at_dr')
+})
+
+const SWITCHED = { writer: 'az2', replica: 'az1' }
+
+test('a DR disk that was lost behind the switch is left behind with its pair, and the others serve', async (t) => {
+  const { store, act, recordStep, pairs, disks, group, shown } = await lab(t, SWITCHED, [
+    'unknown',
+    'failed',
+  ])
+  const lost = [pairs[1]?.id, pairs[2]?.id]
+  assert.deepEqual(await act('serve_dr'), lost)
+  assert.equal(disks['az2'], 'standalone')
+  await recordStep('serve_dr', lost)
+  assert.deepEqual((await shown()).slice(0, 2), ['failed-over', 'failed-over'])
+  for (const id of lost) {
+    const row = await readPair(store.db, id ?? '')
+    assert.deepEqual([row?.status, row?.failure_detail], ['error', 'DR_DISK_LOST'])
+  }
+  assert.equal((await readGroup(store.db, group.id))?.station, 'target')
+})
+
+test('a failover that loses all its DR disks behind the switch gives the record back and stays paused', async (t) => {
+  const { act, fail, disks, changes, shown, chores, said } = await lab(t, SWITCHED, ['unknown'])
+  disks['az2'] = 'unknown'
+  await assert.rejects(act('serve_dr'), { code: 'DR_DISKS_LOST' })
+  assert.deepEqual(changes, [
+    'resyncing az2 attempt.back.open',
+    'failed_over az1 attempt.back.failover',
+    `closed az1 attempt.back${CLOSED_AGAIN}`,
+  ])
+  await fail('serve_dr')
+  assert.deepEqual(await shown(), ['available', 'available', 'WHY'])
+  assert.equal((await chores()).length, 2, 'production is opened again')
+  // A try that died on the way back finds the disks there again, and serves none of them.
+  disks['az2'] = 'standby'
+  said.length = 0
+  await assert.rejects(act('serve_dr'), { code: 'DR_DISKS_LOST' })
+  assert.deepEqual(said, [])
+})
+
+test('a failover that died on its way back to production is ended by its repetition', async (t) => {
+  const { act, fail, disks, changes, shown } = await lab(t, { state: 'failed_over' })
+  disks['az2'] = 'unknown'
+  await assert.rejects(act('look_at_dr'), { code: 'DR_DISK_NOT_KEPT' })
+  assert.deepEqual(changes, [`closed az1 attempt${CLOSED_AGAIN}`])
+  await fail('look_at_dr')
+  assert.deepEqual(await shown(), ['available', 'available', 'WHY'])
 })
 
 test('production is fenced also when its disks are gone, or when it has not heard of the pause', async (t) => {

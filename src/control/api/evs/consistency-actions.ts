@@ -3,7 +3,7 @@ import { requestGroupCommand } from '#control/operations/definitions/protection/
 import {
   isPaused,
   requestPausedFailover,
-} from '#control/operations/definitions/protection/paused-failover.ts'
+} from '#control/operations/definitions/protection/paused-failover-requests.ts'
 import { preflight } from '#control/operations/definitions/recovery/preflight.ts'
 import {
   type Growth,

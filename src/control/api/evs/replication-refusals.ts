@@ -1,6 +1,6 @@
 import { unreachable } from '#base/assert.ts'
 import type { GroupRequestRefusal } from '#control/operations/definitions/protection/group-requests.ts'
-import type { PausedFailoverRefusal } from '#control/operations/definitions/protection/paused-failover.ts'
+import type { PausedFailoverRefusal } from '#control/operations/definitions/protection/paused-failover-requests.ts'
 import type { PreflightRefusal } from '#control/operations/definitions/recovery/preflight.ts'
 import type {
   ConsistencyGroupChangeRefusal,

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { closedRecord, decideOwnership, type Ownership } from '#domain/ownership.ts'
-import { equalAtPause, isHandedOver, nextChange } from './paused-failover.ts'
+import { equalAtPause } from './paused-failover-requests.ts'
+import { isHandedOver, nextChange } from './paused-failover.ts'
 
 const TIME = {
   bootMs: 100_000,

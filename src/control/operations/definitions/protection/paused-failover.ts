@@ -2,8 +2,6 @@ import { fault, Fault, isFault } from '#base/fault.ts'
 import { newId } from '#base/ids.ts'
 import {
   drAz,
-  findGroup,
-  groupForm,
   groupStatus,
   moveGroup,
   movePair,
@@ -16,15 +14,13 @@ import {
 } from '#control/resources/groups.ts'
 import { insertSnapshot } from '#control/resources/snapshots.ts'
 import { addChore, endDiskChores } from '#control/resources/surroundings.ts'
-import { CLOSED_AGAIN, latestPause, readOwnership } from '#control/resources/sync.ts'
+import { CLOSED_AGAIN, readOwnership } from '#control/resources/sync.ts'
 import { readVolumes } from '#control/resources/volumes.ts'
 import { refusalCode, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
 import { toJson } from '#control/store/json.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
-import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
-import { describeGivenUp } from '#domain/failover.ts'
+import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
 import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
-import { followsGroup, PAIR_BUSY } from '#domain/replication-pair.ts'
 import {
   childrenStep,
   type Failure,
@@ -34,8 +30,6 @@ import {
   StepWaits,
 } from '../../operation.ts'
 import { failed, settle, swapStation } from './group-settle.ts'
-import { GROUP_RESOURCE } from './groups.ts'
-import { type Outcome, type RequestServices, refused } from '../requests.ts'
 import { changeRecord, endSession, theGroup, theRecord } from './session.ts'
 import { createSnapshot, SNAPSHOT_RESOURCE } from '../volumes/snapshots.ts'
 
@@ -45,7 +39,8 @@ import { createSnapshot, SNAPSHOT_RESOURCE } from '../volumes/snapshots.ts'
  *   look_at_dr      the DR disks are there, whole, and nobody has been given them since
  *   fence           production, if it can be told, serves no longer
  *   switch_record   open → failed over → closed: paused as before, with the other site as the one that writes      (witness)
- *   serve_dr        the DR disks are plain ones that clients may open; roles swap
+ *   serve_dr        the DR disks are plain ones that clients may open; roles swap. One that was lost since it was looked at is left behind, with its
+ *                   pair in error; when none is left production gets the record back, and the group stays paused
  *   fence_late      production serves no longer, said once more: it was silent, or an order to serve was on its way when it was fenced. Until it
  *                   is heard this waits, and with it every reprotection
  *   keep            a snapshot of the old production, for what it wrote since the pause: reprotecting overwrites it
@@ -67,6 +62,19 @@ export const DR_DISK_NOT_KEPT = fault({
   retry: 'never',
   text: 'A DR disk is not as it was when the group was paused.',
   hint: 'It is gone, has failed, or has been in use since. The group stays paused: bring production back, and sync the group.',
+})
+
+export const DR_DISKS_LOST = fault({
+  code: 'DR_DISKS_LOST',
+  retry: 'never',
+  text: 'The DR disks were lost while the paused group failed over: there is nothing to serve.',
+  hint: 'The group stays paused, and production is opened again as soon as its site is heard. Bring the disks of the DR site back and sync the group; or remove its pairs, and pair the disks of production anew.',
+})
+export const DR_DISK_LOST = fault({
+  code: 'DR_DISK_LOST',
+  retry: 'never',
+  text: 'The DR disk of the pair was lost while its paused group failed over: the group went without it.',
+  hint: 'What the pair had is on its old production disk, which nothing overwrites. Delete the pair to open that disk again; a pair of a consistency group has to be removed from it first.',
 })
 
 type Context = StepContext<PausedFailover>
@@ -100,10 +108,16 @@ export const failoverPausedGroup = operation<PausedFailover>('group.failover-pau
         }
       },
     }),
-    step('serve_dr', {
+    step<PausedFailover, readonly string[]>('serve_dr', {
       retry: { attemptsMax: SERVE_TRIES },
-      act: async (ctx) => await serveAt(ctx, drAz(await groupOf(ctx))),
-      record: async (tx, ctx) => {
+      act: serveDr,
+      entities: (_, lost) => (lost.length === 0 ? {} : { pairs_lost: lost }),
+      record: async (tx, ctx, lost) => {
+        const now = ctx.services.clock.wallMs()
+        for (const pair of lost) {
+          await movePair(tx, pair, 'error', now)
+          await updatePair(tx, pair, { failure_detail: DR_DISK_LOST.code }, now)
+        }
         await swapStation(tx, ctx, 'waits')
         await settle(tx, ctx, 'failover', 'to')
       },
@@ -152,7 +166,7 @@ export const failoverPausedGroup = operation<PausedFailover>('group.failover-pau
 const groupOf = (ctx: Context) => theGroup(ctx.services.store.db, ctx.resourceId)
 
 /** Its pairs with two disks, which go along. */
-async function membersOf(db: Db, group: string) {
+export async function membersOf(db: Db, group: string) {
   return (await pairsOfGroup(db, group)).filter((pair) => pairStatus(pair) !== 'error')
 }
 
@@ -161,23 +175,71 @@ async function disksAt(db: Db, group: ProtectionGroupRow, site: string): Promise
 }
 
 async function lookAtDr(ctx: Context): Promise<void> {
-  const { store, sites } = ctx.services
+  const { store } = ctx.services
   const group = await groupOf(ctx)
   // A try that failed behind the switch may have opened some of them.
   if ((await theRecord(ctx.services, group.id)).writer === drAz(group)) return
   for (const volume of await disksAt(store.db, group, drAz(group))) {
-    const info = await sites.command(drAz(group), 'volume.show', { volume }, { signal: ctx.signal })
-    if (info.failed === null && info.serving === 'standby') continue
+    if (await isKept(ctx, drAz(group), volume)) continue
+    // An earlier try may have died on its way back to production.
+    await closeAgain(ctx, drAz(group))
     throw new Fault(DR_DISK_NOT_KEPT, `failing over disk ${volume}`)
   }
 }
 
-async function serveAt(ctx: Context, site: string): Promise<void> {
-  const { store, sites } = ctx.services
+async function isKept(ctx: Context, site: string, volume: string): Promise<boolean> {
+  const { sites } = ctx.services
+  try {
+    const info = await sites.command(site, 'volume.show', { volume }, { signal: ctx.signal })
+    return info.failed === null && info.serving === 'standby'
+  } catch (error) {
+    if (isLost(error)) return false
+    throw error
+  }
+}
+
+const isLost = (error: unknown): boolean => {
+  const code = refusalCode(error)
+  return code === 'VOLUME_UNKNOWN' || code === 'VOLUME_FAILED'
+}
+
+/**
+ * Returns the pairs whose DR disks were lost: the others serve without them, as with a forced failover that leaves fragments behind. A record that
+ * is on its way back to production stays on it, whatever is found later.
+ */
+async function serveDr(ctx: Context): Promise<readonly string[]> {
+  const { services } = ctx
   const group = await groupOf(ctx)
-  for (const volume of await disksAt(store.db, group, site)) {
-    const request = { volume, serving: 'standalone', reason: '' } as const
-    await sites.command(site, 'volume.serve', request, { signal: ctx.signal })
+  const [old, to] = [productionAz(group), drAz(group)]
+  const members = await membersOf(services.store.db, group.id)
+  const record = await theRecord(services, group.id)
+  if (isHandedOver(record, to)) {
+    const lost: string[] = []
+    for (const pair of members) {
+      if (!(await serveDisk(ctx, to, volumeAt(group, pair, to)))) lost.push(pair.id)
+    }
+    if (lost.length < members.length) {
+      if (lost.length > 0) {
+        services.log.warn({ group: group.id, pairs: lost }, 'a failover goes without lost DR disks')
+      }
+      return lost
+    }
+  }
+  const attempt = `${ctx.attemptId}.back`
+  await handOver(ctx, old, { attempt, consent: true, preferredOff: false }, CLOSED_AGAIN)
+  throw new Fault(DR_DISKS_LOST, `failing over group ${group.id}`)
+}
+
+/** False: the site has no such disk any more, or only a failed one. */
+async function serveDisk(ctx: Context, site: string, volume: string): Promise<boolean> {
+  const request = { volume, serving: 'standalone', reason: '' } as const
+  try {
+    const options = { signal: ctx.signal }
+    const info = await ctx.services.sites.command(site, 'volume.serve', request, options)
+    return info.failed === null
+  } catch (error) {
+    if (isLost(error)) return false
+    throw error
   }
 }
 
@@ -219,25 +281,30 @@ async function refuseAt(ctx: Context, site: string): Promise<void> {
 
 const FENCED = 'its group has failed over to the other site'
 
-/** Whatever of the three changes an interrupted try has made is found made. */
 async function switchRecord(ctx: Context): Promise<void> {
   const to = drAz(await groupOf(ctx))
-  const by = {
-    attempt: ctx.attemptId,
-    consent: ctx.results['fence'] === true,
-    preferredOff: ctx.input.preferredOff === true,
-  }
-  const done = (record: Ownership) => isHandedOver(record, to)
-  let record: Ownership
   try {
-    do {
-      record = await changeRecord(ctx, ctx.resourceId, done, (now) => nextChange(now, to, by))
-    } while (!done(record))
+    await handOver(ctx, to, {
+      attempt: ctx.attemptId,
+      consent: ctx.results['fence'] === true,
+      preferredOff: ctx.input.preferredOff === true,
+    })
   } catch (error) {
     const last = ctx.attempt >= SWITCH_TRIES || (isFault(error) && error.kind.retry === 'never')
     if (last) await closeAgain(ctx, to)
     throw error
   }
+}
+
+/** Whatever of the three changes an interrupted try has made is found made. `closing`: how the attempt of the last one ends. */
+async function handOver(ctx: Context, to: string, by: Switch, closing?: string): Promise<void> {
+  const done = (record: Ownership) => isHandedOver(record, to)
+  let record: Ownership
+  do {
+    record = await changeRecord(ctx, ctx.resourceId, done, (now) =>
+      nextChange(now, to, by, closing),
+    )
+  } while (!done(record))
 }
 
 /** The group stays paused: what was opened for the switch is closed again, unless the switch is made. */
@@ -255,14 +322,20 @@ async function closeAgain(ctx: Context, to: string): Promise<void> {
 export const isHandedOver = ({ state, writer }: Ownership, to: string): boolean =>
   state === 'closed' && writer === to
 
-/** `consent`: production has been told, and serves no longer. */
+interface Switch {
+  readonly attempt: string
+  /** The site that wrote until now has been told, and serves no longer. */
+  readonly consent: boolean
+  readonly preferredOff: boolean
+}
+
 export function nextChange(
   { epoch, state, writer }: Ownership,
   to: string,
-  by: { readonly attempt: string; readonly consent: boolean; readonly preferredOff: boolean },
+  { attempt, consent, preferredOff }: Switch,
+  closing = '.close',
 ): OwnershipRequest {
-  const { attempt, consent, preferredOff } = by
-  if (writer === to) return { kind: 'close', epoch, attempt: `${attempt}.close` }
+  if (writer === to) return { kind: 'close', epoch, attempt: `${attempt}${closing}` }
   if (state === 'closed') {
     return { kind: 'open', epoch, attempt: `${attempt}.open`, writer, replica: to }
   }
@@ -331,80 +404,4 @@ async function staysPaused(
   for (const pair of await pairsOfGroup(tx, group.id)) {
     if (pairStatus(pair) === 'failing-over') await movePair(tx, pair.id, 'available', now)
   }
-}
-
-// ---------------------------------------------------------------- request
-
-export type PausedFailoverRefusal =
-  | 'GROUP_UNKNOWN'
-  | 'GROUP_STATE'
-  | 'GROUP_WITHOUT_PAIRS'
-  | 'GROUP_BUSY_PAIRS'
-  | 'GROUP_NOT_EQUAL'
-  | 'FORCE_NEEDED'
-  | 'PREFERRED_MAY_RUN'
-  | 'DR_SITE_SILENT'
-
-/** A group that is paused: no session, and none being made. Also one whose failover out of that state has failed. */
-export async function isPaused(db: Db, group: ProtectionGroupRow): Promise<boolean> {
-  if (groupForm(group) !== 'evs') return false
-  const row = (await readOwnership(db, [group.id])).get(group.id)
-  if (row === undefined || row.epoch === 0) return false
-  const paused = groupStatus(group) === 'available' || groupStatus(group) === 'error-updating'
-  if (paused) return row.state === 'closed'
-  if (groupStatus(group) !== 'error-failing-over') return false
-  return (await pairsOfGroup(db, group.id)).every((pair) => pair.in_session === 0)
-}
-
-/** All of them were in the session that was ended, equal then: what their DR disks hold is of one moment. */
-export const equalAtPause = (
-  pairs: readonly Pick<ReplicationPairRow, 'progress' | 'added_epoch'>[],
-): boolean => pairs.every(({ progress, added_epoch }) => progress === 100 && added_epoch > 0)
-
-export async function requestPausedFailover(
-  services: RequestServices,
-  project: string,
-  id: string,
-  command: { readonly force: boolean; readonly preferredOff: boolean },
-): Promise<Outcome<object, PausedFailoverRefusal> & { readonly pausedAt?: number | null }> {
-  const { store, operations, clock, agents } = services
-  return await store.write(async (tx) => {
-    const group = await findGroup(tx, project, id, 'evs')
-    if (group === undefined) return refused('GROUP_UNKNOWN')
-    if (!(await isPaused(tx, group))) return refused('GROUP_STATE')
-    const pairs = await membersOf(tx, id)
-    if (pairs.length === 0) return refused('GROUP_WITHOUT_PAIRS')
-    if (pairs.some((pair) => PAIR_BUSY.has(pairStatus(pair)))) return refused('GROUP_BUSY_PAIRS')
-    if (!equalAtPause(pairs)) return refused('GROUP_NOT_EQUAL')
-    if (!agents.heard(drAz(group))) return refused('DR_SITE_SILENT')
-    const since = await latestPause(tx, id, productionAz(group))
-    if (!command.force) return { ...refused('FORCE_NEEDED'), pausedAt: since }
-    const record = (await readOwnership(tx, [id])).get(id)
-    const preferred = record?.mode === 'static-priority' && record.preferred === productionAz(group)
-    if (preferred && !command.preferredOff && !agents.heard(productionAz(group))) {
-      return refused('PREFERRED_MAY_RUN')
-    }
-    const now = clock.wallMs()
-    await moveGroup(tx, id, 'failing-over', now)
-    await updateGroup(tx, id, { failure_detail: null }, now)
-    for (const pair of pairs) {
-      if (!followsGroup(pairStatus(pair))) continue
-      await movePair(tx, pair.id, 'failing-over', now)
-      await updatePair(tx, pair.id, { blank_epoch: null }, now)
-    }
-    const lost = { kind: 'unknown', bytes: null, since } as const
-    await operations.submit(tx, failoverPausedGroup, {
-      project,
-      resourceType: GROUP_RESOURCE,
-      resourceId: id,
-      input: { preferredOff: command.preferredOff },
-      entities: {
-        server_group_id: id,
-        name: group.name,
-        given_up: lost,
-        given_up_at_least: describeGivenUp(lost),
-      },
-    })
-    return { ok: true }
-  })
 }

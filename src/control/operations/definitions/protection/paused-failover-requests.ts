@@ -1,0 +1,100 @@
+import {
+  drAz,
+  findGroup,
+  groupForm,
+  groupStatus,
+  moveGroup,
+  movePair,
+  pairsOfGroup,
+  pairStatus,
+  productionAz,
+  updateGroup,
+  updatePair,
+} from '#control/resources/groups.ts'
+import { latestPause, readOwnership } from '#control/resources/sync.ts'
+import type { Queries, Transaction } from '#control/store/store.ts'
+import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
+import { describeGivenUp } from '#domain/failover.ts'
+import { followsGroup, PAIR_BUSY } from '#domain/replication-pair.ts'
+import { type Outcome, type RequestServices, refused } from '../requests.ts'
+import { GROUP_RESOURCE } from './groups.ts'
+import { failoverPausedGroup, membersOf } from './paused-failover.ts'
+
+/* The request for the failover of a paused group, of whichever API: judged, written down and submitted in one transaction. */
+
+export type PausedFailoverRefusal =
+  | 'GROUP_UNKNOWN'
+  | 'GROUP_STATE'
+  | 'GROUP_WITHOUT_PAIRS'
+  | 'GROUP_BUSY_PAIRS'
+  | 'GROUP_NOT_EQUAL'
+  | 'FORCE_NEEDED'
+  | 'PREFERRED_MAY_RUN'
+  | 'DR_SITE_SILENT'
+
+/** A group that is paused: no session, and none being made. Also one whose failover out of that state has failed. */
+export async function isPaused(
+  db: Queries | Transaction,
+  group: ProtectionGroupRow,
+): Promise<boolean> {
+  if (groupForm(group) !== 'evs') return false
+  const row = (await readOwnership(db, [group.id])).get(group.id)
+  if (row === undefined || row.epoch === 0) return false
+  const paused = groupStatus(group) === 'available' || groupStatus(group) === 'error-updating'
+  if (paused) return row.state === 'closed'
+  if (groupStatus(group) !== 'error-failing-over') return false
+  return (await pairsOfGroup(db, group.id)).every((pair) => pair.in_session === 0)
+}
+
+/** All of them were in the session that was ended, equal then: what their DR disks hold is of one moment. */
+export const equalAtPause = (
+  pairs: readonly Pick<ReplicationPairRow, 'progress' | 'added_epoch'>[],
+): boolean => pairs.every(({ progress, added_epoch }) => progress === 100 && added_epoch > 0)
+
+export async function requestPausedFailover(
+  services: RequestServices,
+  project: string,
+  id: string,
+  command: { readonly force: boolean; readonly preferredOff: boolean },
+): Promise<Outcome<object, PausedFailoverRefusal> & { readonly pausedAt?: number | null }> {
+  const { store, operations, clock, agents } = services
+  return await store.write(async (tx) => {
+    const group = await findGroup(tx, project, id, 'evs')
+    if (group === undefined) return refused('GROUP_UNKNOWN')
+    if (!(await isPaused(tx, group))) return refused('GROUP_STATE')
+    const pairs = await membersOf(tx, id)
+    if (pairs.length === 0) return refused('GROUP_WITHOUT_PAIRS')
+    if (pairs.some((pair) => PAIR_BUSY.has(pairStatus(pair)))) return refused('GROUP_BUSY_PAIRS')
+    if (!equalAtPause(pairs)) return refused('GROUP_NOT_EQUAL')
+    if (!agents.heard(drAz(group))) return refused('DR_SITE_SILENT')
+    const since = await latestPause(tx, id, productionAz(group))
+    if (!command.force) return { ...refused('FORCE_NEEDED'), pausedAt: since }
+    const record = (await readOwnership(tx, [id])).get(id)
+    const preferred = record?.mode === 'static-priority' && record.preferred === productionAz(group)
+    if (preferred && !command.preferredOff && !agents.heard(productionAz(group))) {
+      return refused('PREFERRED_MAY_RUN')
+    }
+    const now = clock.wallMs()
+    await moveGroup(tx, id, 'failing-over', now)
+    await updateGroup(tx, id, { failure_detail: null }, now)
+    for (const pair of pairs) {
+      if (!followsGroup(pairStatus(pair))) continue
+      await movePair(tx, pair.id, 'failing-over', now)
+      await updatePair(tx, pair.id, { blank_epoch: null }, now)
+    }
+    const lost = { kind: 'unknown', bytes: null, since } as const
+    await operations.submit(tx, failoverPausedGroup, {
+      project,
+      resourceType: GROUP_RESOURCE,
+      resourceId: id,
+      input: { preferredOff: command.preferredOff },
+      entities: {
+        server_group_id: id,
+        name: group.name,
+        given_up: lost,
+        given_up_at_least: describeGivenUp(lost),
+      },
+    })
+    return { ok: true }
+  })
+}
