@@ -1,14 +1,8 @@
-import {
-  readPublicKeys,
-  chainProblems,
-  openReport,
-  type AnyReport as DrillReport,
-  type SealedReport,
-} from '#wire/reports/sealed.ts'
+import type { AnyReport as DrillReport, SealedReport } from '#wire/reports/sealed.ts'
 import type { Probe } from '#wire/site/probes.ts'
 import type { ApiSession } from './api.ts'
 
-/* Holdfast's own interface to drills, their reports and schedules, and the check of a report with nothing but a public key. */
+/* Holdfast's own interface to drills, their reports and schedules. A report is checked in drill-reports.ts. */
 
 export type { DrillReport, Probe, SealedReport }
 
@@ -112,38 +106,6 @@ export const downloadReport = (
 
 export const reportKey = (api: ApiSession): Promise<{ key: string; public_key: string }> =>
   api.get('/api/v1/drill-reports/key')
-
-export interface CheckedReport {
-  readonly file: string
-  /** null: it is what one of the keys signed. */
-  readonly problem: string | null
-  /** Only of one without a problem. */
-  readonly sealed: SealedReport | null
-}
-
-/** Whether the files are reports that one of the keys (PEM) signed, unchanged, and each follows the one before it. */
-export function checkReports(
-  files: readonly { readonly file: string; readonly bytes: Uint8Array }[],
-  pem: string,
-): { readonly reports: readonly CheckedReport[]; readonly chain: readonly string[] } {
-  const keys = readPublicKeys(pem)
-  const reports = files.map(({ file, bytes }): CheckedReport => {
-    const opened = openReport(Buffer.from(bytes), keys)
-    return opened.ok
-      ? { file, problem: null, sealed: opened.sealed }
-      : { file, problem: opened.problem, sealed: null }
-  })
-  return { reports, chain: chainProblems(reports.flatMap(({ sealed }) => sealed ?? [])) }
-}
-
-/** How many keys a PEM text holds; 0 when it holds none that can be used. */
-export function keysIn(pem: string): number {
-  try {
-    return readPublicKeys(pem).length
-  } catch {
-    return 0 // not a public key, or none of Ed25519
-  }
-}
 
 // ---------------------------------------------------------------- schedules
 

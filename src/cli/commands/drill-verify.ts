@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import { type Command, Option } from 'commander'
 import { Fault, fault } from '#base/fault.ts'
-import { checkReports, type CheckedReport, keysIn, reportKey } from '#client/drills.ts'
+import type { CheckedReport } from '#client/drill-reports.ts'
+import { reportKey } from '#client/drills.ts'
 import type { CommandContext } from '../context.ts'
 import { openSession, type SessionFlags } from '../session.ts'
 import { NO_CREDENTIALS, usageError } from '../usage.ts'
@@ -36,6 +37,7 @@ export function drillVerifyCommand(parent: Command, context: CommandContext): vo
   command.action(async (files: string[]) => {
     const flags = command.opts<Flags>()
     const output = context.output(command)
+    const { checkReports } = await import('#client/drill-reports.ts')
     const pem = await trustedKeys(context, flags)
     const names = [...(flags.previous ?? []), ...files]
     const found = await Promise.all(
@@ -55,6 +57,7 @@ async function trustedKeys({ env }: CommandContext, flags: Flags): Promise<strin
   const file = flags.key ?? env['HOLDFAST_REPORT_KEY']
   if (file !== undefined) {
     const pem = await readFile(file, 'utf8')
+    const { keysIn } = await import('#client/drill-reports.ts')
     if (keysIn(pem) === 0) throw usageError(`${file} holds no Ed25519 public key in PEM`)
     return pem
   }
