@@ -1,6 +1,7 @@
-import { closeSync, fdatasyncSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, fdatasyncSync, openSync } from 'node:fs'
 import { crc32c } from '@node-rs/crc32'
 import { assert } from '#base/assert.ts'
+import { readWholeSync, writeWholeSync } from '#base/system/whole-io.ts'
 import { mapShared, type SharedMemory } from '#base/system/shared-memory.ts'
 
 /* The run file: number of the last write applied (replica) or given out (writer), exact across the death of the process.
@@ -52,8 +53,13 @@ export class RunFile {
     this.#fd = openSync(path, 'r+')
     // Real bytes behind what is there, because a store into a hole on a full disk would kill the process.
     const page = Buffer.alloc(FILE_BYTES)
-    readSync(this.#fd, page, 0, FILE_BYTES, 0)
-    writeSync(this.#fd, page, 0, FILE_BYTES, 0)
+    try {
+      readWholeSync(this.#fd, page, 0)
+      writeWholeSync(this.#fd, page, 0)
+    } catch (error) {
+      closeSync(this.#fd)
+      throw error
+    }
     const found = decodeRun(page, bootId)
     this.known = found?.number ?? null
     this.#next = found?.slot === 0 ? 2 : 0
@@ -76,7 +82,7 @@ export class RunFile {
     this.store(number)
     this.store(number)
     const head = encodeRunHead(this.#bootId)
-    writeSync(this.#fd, head, 0, head.length, 0)
+    writeWholeSync(this.#fd, head, 0)
   }
 
   /** Hot path. Only after `begin`, or when `known` was not null; numbers do not fall. */
@@ -87,7 +93,7 @@ export class RunFile {
     numbers[at + 1] = -1 - number
     this.#next = at ^ 2
     if (this.#mapped !== null) return
-    writeSync(this.#fd, new Uint8Array(numbers.buffer, at * 8, 16), 0, 16, NUMBERS_AT + at * 8)
+    writeWholeSync(this.#fd, new Uint8Array(numbers.buffer, at * 8, 16), NUMBERS_AT + at * 8)
   }
 
   /** The file no longer counts: the number is not exact any more. */
@@ -97,7 +103,7 @@ export class RunFile {
   }
 
   #dropHead(): void {
-    writeSync(this.#fd, Buffer.alloc(NUMBERS_AT), 0, NUMBERS_AT, 0)
+    writeWholeSync(this.#fd, Buffer.alloc(NUMBERS_AT), 0)
   }
 
   close(): void {

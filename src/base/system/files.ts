@@ -8,7 +8,8 @@ import { Fault, fault } from '../fault.ts'
 
 /**
  * Replaces `path` by `content`: a reader sees the old file or the new one, also after power loss. The mode
- * holds from the first byte on, so a secret is never readable in between.
+ * holds from the first byte on, so a secret is never readable in between. Rejects with a system error; the old file is there then, or (the
+ * directory could not be synced) the new one, and nothing else.
  */
 export async function writeFileWhole(
   path: string,
@@ -18,15 +19,21 @@ export async function writeFileWhole(
   const directory = dirname(path)
   const temporary = join(directory, `.${basename(path)}.${process.pid}.new`)
   await rm(temporary, { force: true })
-  const file = await open(temporary, 'wx', mode)
   try {
-    await file.writeFile(content)
-    await file.chmod(mode)
-    await file.sync()
-  } finally {
-    await file.close()
+    const file = await open(temporary, 'wx', mode)
+    try {
+      await file.writeFile(content)
+      await file.chmod(mode)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(temporary, path)
+  } catch (error) {
+    // What did not become the file would only take space, on a disk that may have none. The next attempt writes another one.
+    await rm(temporary, { force: true }).catch(() => undefined)
+    throw error
   }
-  await rename(temporary, path)
   const handle = await open(directory, 'r')
   try {
     await handle.sync()

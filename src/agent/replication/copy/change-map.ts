@@ -1,8 +1,8 @@
-import { closeSync, fdatasyncSync, openSync, readSync, writeSync, fstatSync } from 'node:fs'
+import { closeSync, fdatasyncSync, openSync, writeSync, fstatSync } from 'node:fs'
 import { crc32c } from '@node-rs/crc32'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
-import { hasCode } from '#base/system/files.ts'
+import { hasNoRoom, readWholeSync, writeWholeSync } from '#base/system/whole-io.ts'
 import { mapShared, type SharedMemory } from '#base/system/shared-memory.ts'
 import { BLOCK_BYTES } from '#wire/link/frame.ts'
 import { VOLUME_NO_SPACE } from '#agent/volumes/faults.ts'
@@ -120,7 +120,7 @@ export class ChangeMap {
   #begin({ sizeBytes, bootId, fresh }: ChangeMapOptions): void {
     const begins = fresh && fstatSync(this.#fd).size === 0
     const page = Buffer.alloc(HEAD_BYTES)
-    readSync(this.#fd, page, 0, HEAD_BYTES, 0)
+    readWholeSync(this.#fd, page, 0)
     const head = decodeChangeHead(page)
     const whole = head !== null && fstatSync(this.#fd).size >= fileBytes(head.sizeBytes)
     if (begins) this.#state = 'exact'
@@ -128,7 +128,7 @@ export class ChangeMap {
     else this.#state = head.bootId === bootId ? 'exact' : 'other_boot'
     this.#base = begins ? 0 : (head?.base ?? 0)
     // Before the file is filled up: or a shortened one would look whole at the next start.
-    if (this.#state === 'damaged') writeSync(this.#fd, Buffer.alloc(HEAD_BYTES), 0, HEAD_BYTES, 0)
+    if (this.#state === 'damaged') writeWholeSync(this.#fd, Buffer.alloc(HEAD_BYTES), 0)
     this.#fit(Math.max(sizeBytes, whole ? head.sizeBytes : 0))
     // A map of another boot keeps its header: only `clear` makes it count again.
     if (this.#state === 'exact') this.#writeHead()
@@ -221,14 +221,16 @@ export class ChangeMap {
     for (let at = fstatSync(this.#fd).size; at < bytes; ) {
       at += writeSync(this.#fd, ZEROES, 0, Math.min(ZEROES.length, bytes - at), at)
     }
+    const stored = new Uint8Array(bytes - HEAD_BYTES)
+    // Also where it is mapped: there a page that cannot be read kills the process, here it is an error.
+    readWholeSync(this.#fd, stored, HEAD_BYTES)
     const shared = this.#mayMap ? mapShared(this.#fd, bytes) : null
     const old = this.#bits
     if (shared !== null) {
       this.#mappings.push(shared)
       this.#bits = new Uint8Array(shared.bytes, HEAD_BYTES)
     } else {
-      this.#bits = new Uint8Array(bytes - HEAD_BYTES)
-      readSync(this.#fd, this.#bits, 0, this.#bits.length, HEAD_BYTES)
+      this.#bits = stored
       if (this.#mapped) this.#bits.set(old)
     }
     this.#mapped = shared !== null
@@ -243,14 +245,11 @@ export class ChangeMap {
       sizeBytes: this.#sizeBytes,
     }
     const head = encodeChangeHead({ bootId, base, sizeBytes })
-    const put = writeSync(this.#fd, head, 0, head.length, 0)
-    assert(put === head.length, 'a page that is there takes its header whole')
+    writeWholeSync(this.#fd, head, 0)
   }
 
   #writeBits(): void {
-    for (let at = 0; at < this.#bits.length; ) {
-      at += writeSync(this.#fd, this.#bits, at, this.#bits.length - at, HEAD_BYTES + at)
-    }
+    writeWholeSync(this.#fd, this.#bits, HEAD_BYTES)
   }
 }
 
@@ -259,7 +258,7 @@ function needsRoom<T>(path: string, work: () => T): T {
   try {
     return work()
   } catch (error) {
-    if (!hasCode(error, 'ENOSPC') && !hasCode(error, 'EDQUOT')) throw error
+    if (!hasNoRoom(error)) throw error
     throw new Fault(VOLUME_NO_SPACE, `making room for ${path}`, {}, error)
   }
 }

@@ -3,6 +3,7 @@ import { crc32c } from '@node-rs/crc32'
 import Type from 'typebox'
 import { Value } from 'typebox/value'
 import { assert } from '#base/assert.ts'
+import { hasNoRoom, readWhole, writeWhole } from '#base/system/whole-io.ts'
 import { OwnershipRecord } from '#wire/site/witness.ts'
 import type { StoredSession } from './session.ts'
 
@@ -13,7 +14,7 @@ import type { StoredSession } from './session.ts'
  *
  * A write goes into the slot that does not hold the newest state, and is synced before anything is done under it. A write
  * torn by power loss therefore damages only the slot that was about to become newest, and nothing has been done under it.
- * Both slots damaged means that the disk lost data: the session does not start by itself.
+ * Both slots damaged, or one that was written and is empty, means that the disk lost data: the session does not start by itself.
  */
 
 const SLOT_BYTES = 4096
@@ -85,7 +86,7 @@ export class EpochFile {
   #slot: number
   /** What was found; null in a new file. */
   readonly found: StoredSession | null
-  /** The file has content, and none of it is valid. */
+  /** The file has content, and none of it is valid; or a part of it is gone. */
   readonly damaged: boolean
 
   private constructor(file: FileHandle, slots: readonly [Buffer, Buffer]) {
@@ -95,17 +96,29 @@ export class EpochFile {
     this.#slot = newest !== null && newest === a ? 0 : 1
     this.#generation = newest?.generation ?? 0
     this.found = newest?.stored ?? null
-    // Before the very first write has completed nothing was done under this file, so a single torn slot A is a new file.
-    this.damaged = newest === null && slots[1].some((byte) => byte !== 0)
+    const other = newest === null || newest === a ? slots[1] : slots[0]
+    const empty = other.every((byte) => byte === 0)
+    // Before the very first write has completed nothing was done under this file, so a single torn slot A is a new file. From the second
+    // on both slots were written: an empty one beside it was lost, and may have been the newest.
+    this.damaged = newest === null ? !empty : empty && newest.generation > 1
   }
 
-  /** Opens or creates `path`. The caller has made its directory, and syncs that after creation. */
+  /** Opens or creates `path`. The caller has made its directory, and syncs that after creation. Rejects with a system error: no space, or a disk
+   *  that cannot read it. */
   static async open(path: string): Promise<EpochFile> {
     const file = await open(path, 'a+', 0o600)
     await file.close()
     const handle = await open(path, 'r+')
     const content = Buffer.alloc(2 * SLOT_BYTES)
-    await handle.read(content, 0, content.length, 0)
+    try {
+      // A slot that cannot be read is not an empty one: the other may be older.
+      const found = await readWhole(handle, content, 0)
+      // Room for both slots from the beginning on: what a session decides later must not wait for space.
+      if (found < content.length) await makeRoom(handle, content.subarray(found), found)
+    } catch (error) {
+      await handle.close()
+      throw error
+    }
     return new EpochFile(handle, [content.subarray(0, SLOT_BYTES), content.subarray(SLOT_BYTES)])
   }
 
@@ -114,7 +127,7 @@ export class EpochFile {
     const generation = this.#generation + 1
     const slot = this.#slot === 0 ? 1 : 0
     const bytes = encodeEpochSlot(stored, generation)
-    await this.#file.write(bytes, 0, bytes.length, slot * SLOT_BYTES)
+    await writeWhole(this.#file, bytes, slot * SLOT_BYTES)
     await this.#file.sync()
     this.#generation = generation
     this.#slot = slot
@@ -122,5 +135,14 @@ export class EpochFile {
 
   close(): Promise<void> {
     return this.#file.close()
+  }
+}
+
+/** A session that is there already starts on a full disk too. */
+async function makeRoom(file: FileHandle, zeroes: Buffer, position: number): Promise<void> {
+  try {
+    await writeWhole(file, zeroes, position)
+  } catch (error) {
+    if (position === 0 || !hasNoRoom(error)) throw error
   }
 }

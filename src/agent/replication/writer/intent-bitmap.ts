@@ -1,7 +1,8 @@
-import { fdatasync, writeSync } from 'node:fs'
+import { fdatasync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { crc32c } from '@node-rs/crc32'
+import { readWhole, writeWholeSync } from '#base/system/whole-io.ts'
 import { REGION_BYTES, regionCount } from '../copy/regions.ts'
 
 /* The intent bitmap of one member at its writer: which 4 MiB regions may differ between the sites, or may not be durable on
@@ -17,8 +18,8 @@ import { REGION_BYTES, regionCount } from '../copy/regions.ts'
  *         24   bits of 32,576 regions, least significant bit first
  *
  * A page is written into the slot with the older generation. A write torn by power loss damages only a slot whose bits were
- * not relied on yet: the touch waits for the sync. Both slots damaged, or a file that is too short for its volume: every
- * region of that page counts as set.
+ * not relied on yet: the touch waits for the sync. But a slot that lost a bit by itself looks the same, and may have been the newer one. So a slot
+ * that is neither valid nor empty, no valid slot, or a file that is too short for its volume: every region of that page counts as set.
  *
  * Clearing: a bit that is cleared in memory may stay set on disk, which is harmless; so the page goes to disk with the
  * next set, or with the next clearing round.
@@ -67,6 +68,9 @@ export function decodeIntentPage(
   }
 }
 
+/** Never written. */
+const isEmpty = (buf: Buffer): boolean => buf.every((byte) => byte === 0)
+
 const pageChecksum = (buf: Buffer): number =>
   crc32c(buf.subarray(HEAD_BYTES), crc32c(buf.subarray(0, 20)))
 
@@ -103,18 +107,34 @@ export class IntentBitmap {
     const { size } = await created.stat()
     await created.close()
     const file = await open(path, 'r+')
+    try {
+      return await IntentBitmap.#load(file, sizeBytes, fresh, size)
+    } catch (error) {
+      await file.close()
+      throw error
+    }
+  }
+
+  static async #load(
+    file: FileHandle,
+    sizeBytes: number,
+    fresh: boolean,
+    size: number,
+  ): Promise<IntentBitmap> {
     const regions = regionCount(sizeBytes)
     const pages: Page[] = []
     for (let page = 0; page * REGIONS_PER_PAGE < regions; page++) {
       const slots = [0, 1].map((slot) => ({ slot, buf: Buffer.alloc(PAGE_BYTES) }))
       for (const { slot, buf } of slots) {
-        await file.read(buf, 0, PAGE_BYTES, (2 * page + slot) * PAGE_BYTES)
+        await readWhole(file, buf, (2 * page + slot) * PAGE_BYTES)
       }
       const [a = null, b = null] = slots.map(({ buf }) => decodeIntentPage(buf, page))
       const useA = a !== null && (b === null || a.generation > b.generation)
       const found = useA ? a : b
       const bits = found?.bits ?? new Uint8Array(PAGE_BYTES - HEAD_BYTES)
-      if (found === null && !(fresh && size === 0)) bits.fill(0xff)
+      // A slot that is damaged may have been the newer one.
+      const damaged = slots.some(({ slot, buf }) => (slot === 0 ? a : b) === null && !isEmpty(buf))
+      if (damaged || (found === null && !(fresh && size === 0))) bits.fill(0xff)
       pages.push({ bits, generation: found?.generation ?? 0, slot: useA ? 0 : 1 })
     }
     const bitmap = new IntentBitmap(file, pages, regions)
@@ -189,10 +209,12 @@ export class IntentBitmap {
       })
       return this.#saving
     }
-    this.#saveNext ??= this.#saving.then(() => {
+    const again = () => {
       this.#saveNext = undefined
       return this.save()
-    })
+    }
+    // Also when this one fails: the next writes everything again that it was to write.
+    this.#saveNext ??= this.#saving.then(again, again)
     return this.#saveNext
   }
 
@@ -210,13 +232,18 @@ export class IntentBitmap {
     })
     try {
       // Into the page cache at once: a client waits, and a trip to the pool costs more than the write.
-      for (const { at, buf } of writes) writeSync(this.#file.fd, buf, 0, PAGE_BYTES, at)
+      for (const { at, buf } of writes) writeWholeSync(this.#file.fd, buf, at)
       if (writes.length > 0) {
         this.syncs++
         await fdatasyncInPool(this.#file.fd)
       }
     } catch (error) {
-      for (const number of pages) this.#unsaved.add(number)
+      for (const number of pages) {
+        this.#unsaved.add(number)
+        // The other slot is what the disk is known to hold: the next attempt does not go over that one.
+        const page = this.#pages[number] as Page
+        page.slot = page.slot === 0 ? 1 : 0
+      }
       throw error
     }
     for (const region of pending) this.#pending.delete(region)
