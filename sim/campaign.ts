@@ -256,6 +256,8 @@ const EVENTS = [
   'kept restored',
   'kept taken',
   'kept what was left',
+  'torn copy keeps',
+  'torn copy leaves',
   'link refused UNWITNESSED',
   'move promoted from failed_over',
   'out of touch noted',

@@ -416,6 +416,34 @@ export const PLANTS: readonly Plant[] = [
     leavesUnflushed: true,
   },
   {
+    name: 'torn-copy-taken-for-whole',
+    about: 'A copy that went through a loss of power is kept and left as one of one moment.',
+    foundWithin: 100,
+    faults: ['power-loss', 'power-loss-both', 'slow-fsync'],
+    session: (session) =>
+      wrapHandle(session, (event, handle) =>
+        handle(event).map((effect) =>
+          effect.kind === 'persist'
+            ? { ...effect, stored: { ...effect.stored, torn: false } }
+            : effect,
+        ),
+      ),
+  },
+  {
+    name: 'torn-copy-left-as-whole',
+    about: 'A stop forgets that the copy which it leaves went through a loss of power.',
+    foundWithin: 1_200,
+    faults: ['power-loss', 'power-loss-both', 'slow-fsync'],
+    session: (session) =>
+      wrapHandle(session, (event, handle) =>
+        handle(event).map((effect) =>
+          effect.kind === 'persist' && effect.stored.record.state === 'closed'
+            ? { ...effect, stored: { ...effect.stored, torn: false } }
+            : effect,
+        ),
+      ),
+  },
+  {
     name: 'divergence-dropped',
     about: 'What a demoted writer had acknowledged alone is overwritten and let go.',
     foundWithin: 200,

@@ -94,7 +94,7 @@ export class Agent {
     this.link = new Link(this)
     this.clients = new ClientPath(this)
     this.process.onDeath.push(() => this.clients.failAll())
-    this.feed(() => ({ kind: 'start', now: this.now() }))
+    this.feed(() => ({ kind: 'start', now: this.now(), over: !site.joined }))
     this.#tick()
     this.link.startBeating()
   }
@@ -371,7 +371,7 @@ export class Agent {
     const leave = (left: boolean) => {
       site.plain = serving
       site.left = left
-      world.observer.ended(site)
+      world.observer.copies.ended(site)
       site.forget(this.session.stored.record.epoch)
       this.clients.end()
       this.#ended = true
@@ -444,7 +444,7 @@ export class Agent {
         if (site.disk.current[block] !== value) site.disk.write(block, value)
       })
       site.disk.syncDone(site.disk.syncMark())
-      world.observer.restored(site)
+      world.observer.copies.restored(site, id)
     })
   }
 

@@ -1,6 +1,7 @@
 import { ALONE } from '#domain/ownership.ts'
 import type { Agent } from './agent.ts'
 import type { ClientIo } from './client-path.ts'
+import { Copies } from './copies.ts'
 import type { Site } from './site.ts'
 import { Violation } from './truth.ts'
 import type { World } from './world.ts'
@@ -18,12 +19,7 @@ export class Observer {
   readonly #powerLost = new Set<string>()
   /** Sites whose power was lost since they last began to serve. */
   readonly #cutSince = new Set<string>()
-  /** Sites that hold some state of the group, or have one kept: a resync may not destroy it. */
-  readonly #usable = new Set<string>()
-  /** What sites hold of a session that ended there, while nobody has written over it; and whose kept copy it became. */
-  readonly #left = new Map<string, { readonly image: Int32Array; kept: string | null }>()
-  /** Sites whose volumes are in the middle of a resync. */
-  readonly #overwritten = new Set<string>()
+  readonly copies: Copies
   /** Break-glass: the site that an operator made the writer, and the epoch it jumped to, until the other one is fenced. */
   #glass: { readonly site: string; readonly epoch: number; began: boolean } | null = null
   /** Epochs that were made by break-glass. */
@@ -32,6 +28,7 @@ export class Observer {
 
   constructor(world: World) {
     this.#world = world
+    this.copies = new Copies(world.coverage, world.truth)
   }
 
   /** The process of `site` begins: it, or the power, may have gone right after break-glass was written. */
@@ -45,11 +42,6 @@ export class Observer {
     // Before the writer made itself equal to the replica again: a plain disk is left, with what a plain disk keeps over a loss of power.
     this.#world.coverage.count('closed before the reconcile')
     this.#world.truth.settleForFlushed()
-  }
-
-  /** That it is consistent was written just before the end of its process: everything that it speaks of had been made durable first. */
-  wasConsistent(site: Site): void {
-    this.#overwritten.delete(site.name)
   }
 
   believe(condition: boolean, belief: string): void {
@@ -215,12 +207,7 @@ export class Observer {
     // Nobody has compared before it became the truth.
     if (site.disk.rot.size > 0) this.#world.coverage.count('rot taken over')
     site.disk.rot.clear()
-    if (this.#overwritten.has(site.name) && this.#usable.has(site.name)) {
-      throw new Violation(`promise 5: ${site.name} begins to serve the middle of a resync`)
-    }
-    this.#usable.add(site.name)
-    this.#overwritten.delete(site.name)
-    this.#left.delete(site.name)
+    this.copies.begins(site)
     // Beside a site that was made the writer by break-glass nobody writes what counts.
     if (this.#split(agent)) return
     let lossy = this.#cutSince.delete(site.name)
@@ -244,14 +231,7 @@ export class Observer {
   afterApply(agent: Agent): void {
     const { site, session } = agent
     if (session.stored.consistent) return this.#claims(agent)
-    this.#world.truth.disturbed(site.name)
-    this.#overwritten.add(site.name)
-    if (!this.#usable.has(site.name)) return
-    // What the side itself has persisted says where to go back to, whatever happens to its process now.
-    const { kept } = site.epoch.value
-    if (kept === null || !site.kept.has(kept)) {
-      throw new Violation(`promise 5: ${site.name} is overwritten, and no consistent copy is kept`)
-    }
+    this.copies.overwritten(site)
   }
 
   afterPersist(agent: Agent): void {
@@ -274,53 +254,8 @@ export class Observer {
   keeps(agent: Agent, id: string): void {
     const { site, session } = agent
     const { consistent, divergent } = session.stored
-    if (consistent && !divergent && site.joined && session.hello(site.intent.any).clean) {
-      this.#world.truth.consistent(site.name, site.disk.current)
-    }
-    const left = this.#left.get(site.name)
-    if (left?.kept === null) {
-      this.#isLeft(site, 'keeps')
-      left.kept = id
-      this.#world.coverage.count('kept what was left')
-    } else if (left !== undefined) this.#left.delete(site.name)
-    site.kept.set(id, site.disk.current.slice())
-  }
-
-  /** What an ended session left at `site` is all there. */
-  #isLeft(site: Site, does: string): void {
-    const image = this.#left.get(site.name)?.image
-    const block = image?.findIndex((value, at) => value !== site.disk.current[at]) ?? -1
-    if (block < 0) return
-    throw new Violation(
-      `promise 5: ${site.name} ${does} what its session left there, but block ${block} holds ${site.disk.current[block]} instead of ${image?.[block]}`,
-    )
-  }
-
-  /** The volumes of `site` are what was kept. */
-  restored(site: Site): void {
-    const { kept } = site.epoch.value
-    if (kept !== null && this.#left.get(site.name)?.kept === kept) {
-      this.#isLeft(site, 'goes back to')
-      this.#world.coverage.count('went back to what was left')
-    }
-    this.#overwritten.delete(site.name)
-    this.#world.truth.disturbed(site.name)
-  }
-
-  /** The session of `site` has ended. What is left there counts when it is noted as its copy; the next session keeps it before it is overwritten. */
-  ended(site: Site): void {
-    if (!site.left) {
-      this.#usable.delete(site.name)
-      this.#left.delete(site.name)
-    } else if (site.joined) {
-      this.#left.set(site.name, { image: site.disk.current.slice(), kept: null })
-      // The middle of a resync is nothing to leave.
-      if (this.#overwritten.has(site.name)) {
-        throw new Violation(`promise 5: ${site.name} leaves the middle of a resync as its copy`)
-      }
-      this.#usable.add(site.name)
-    }
-    this.#overwritten.delete(site.name)
+    const clean = site.joined && session.hello(site.intent.any).clean
+    this.copies.keeps(site, id, consistent && !divergent && clean)
   }
 
   #noticesGlass(site: Site): void {
@@ -343,8 +278,7 @@ export class Observer {
     if (agent.site.failed || !agent.site.joined) return
     if (agent.status().consistent && !agent.session.stored.divergent) {
       this.#world.truth.consistent(agent.site.name, agent.site.disk.current)
-      this.#usable.add(agent.site.name)
-      this.#overwritten.delete(agent.site.name)
+      this.copies.claimed(agent.site)
     }
   }
 
@@ -364,14 +298,9 @@ export class Observer {
     this.#world.killAgent(site)
     const before = site.disk.current.slice()
     site.losePower(this.#world.random)
-    if (before.some((value, block) => value !== site.disk.current[block])) {
-      truth.disturbed(site.name)
-    }
+    const changed = before.some((value, block) => value !== site.disk.current[block])
     truth.lost(site.name, site.disk.current)
-    const { kept } = site.epoch.value
-    const left = this.#left.get(site.name)
-    if (left?.kept === null) this.#isLeft(site, 'comes back without')
-    else if (kept === null || !site.kept.has(kept)) this.#usable.delete(site.name)
+    this.copies.lostPower(site, changed)
     this.#powerLost.add(site.name)
     this.#cutSince.add(site.name)
     if (!held) return
@@ -440,15 +369,12 @@ export class Observer {
   rebuilds(site: Site): void {
     site.joined = false
     this.replaceDisk(site)
-    this.#overwritten.delete(site.name)
+    this.copies.blank(site)
   }
 
   #nothingLeft(site: Site): void {
-    this.#world.truth.disturbed(site.name)
     this.#world.truth.lost(site.name, site.disk.current)
-    this.#usable.delete(site.name)
-    this.#left.delete(site.name)
-    site.left = false
+    this.copies.nothing(site)
   }
 
   wasPowerLost(site: Site): boolean {

@@ -132,7 +132,7 @@ export class World {
     agent.process.kill()
     const before = site.epoch.value
     site.epoch.interrupted(this.random)
-    if (!before.consistent && site.epoch.value.consistent) this.observer.wasConsistent(site)
+    if (!before.consistent && site.epoch.value.consistent) this.observer.copies.wasConsistent(site)
   }
 
   newSession(site: Site, known: number | null, now: number): Session {

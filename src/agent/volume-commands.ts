@@ -59,6 +59,7 @@ export function volumeCommands(volumes: VolumeStore, exports: ExportTable): Volu
 
   async function info(record: VolumeRecord): Promise<VolumeInfo> {
     const volume = record.failed === null ? await volumes.open(record.id) : undefined
+    const left = record.serving.mode === 'standby' ? record.serving.left : undefined
     return {
       volume: record.id,
       size_bytes: record.sizeBytes,
@@ -66,6 +67,7 @@ export function volumeCommands(volumes: VolumeStore, exports: ExportTable): Volu
       allocated_bytes: (await volume?.allocatedBytes()) ?? 0,
       failed: record.failed,
       connections: exports.connectionCount(record.id),
+      ...(left?.torn === true ? { torn: true } : {}),
     }
   }
 

@@ -15,7 +15,7 @@ import { type Members, saveRound } from './members.ts'
 import { assemble } from './parts.ts'
 import { rebuildCopy } from './copy/rebuild.ts'
 import type { ReplicaEnd } from './replica/replica-end.ts'
-import type { ServedNames, ServingAfter } from './served-names.ts'
+import type { ServedNames } from './served-names.ts'
 import { SessionFiles } from './session/session-files.ts'
 import type { Session, SessionMessage } from './session/session.ts'
 import type { StatusView } from './status-view.ts'
@@ -124,7 +124,9 @@ export class SessionRuntime {
 
   /** Goes on where the last process was. */
   start(): Promise<void> {
-    return this.#core.handle({ kind: 'start', now: this.#core.now() })
+    // Of a session whose end was carried out only the epoch file is left.
+    const over = this.session.role === 'none' && [...this.#members.values()].length === 0
+    return this.#core.handle({ kind: 'start', now: this.#core.now(), over })
   }
 
   // -- effects --------------------------------------------------------------------------------------------------------
@@ -142,7 +144,7 @@ export class SessionRuntime {
       case 'refuse':
         return this.#refuse(effect.reason)
       case 'end':
-        return this.#end(effect.serving, effect.copy)
+        return this.#end(effect)
       case 'input':
         this.#writer?.setInput(effect.open && !this.#core.closing)
         return
@@ -296,7 +298,7 @@ export class SessionRuntime {
   }
 
   /** The session is over: its volumes go on without it, and only its last epoch stays. */
-  async #end(serving: ServingAfter, copy: boolean): Promise<void> {
+  async #end({ serving, copy, torn }: Extract<WorldEffect, { kind: 'end' }>): Promise<void> {
     this.#replicaEnd.stopDialling()
     this.#copying.stop()
     this.#hangUp(true)
@@ -304,7 +306,8 @@ export class SessionRuntime {
     else this.#writer?.becomePlain()
     // From here on whoever loses power loses nothing of the copy.
     const { session, epoch } = this.session.stored.record
-    const left = copy && (await this.#members.flushOrNot()) ? { session, epoch } : undefined
+    const note = { session, epoch, ...(torn ? { torn } : {}) }
+    const left = copy && (await this.#members.flushOrNot()) ? note : undefined
     for (const member of this.#members.values()) {
       const whole = member.stored.joined ? left : undefined
       await this.#names.leave(member, serving, 'the session of this volume has ended', whole)

@@ -30,7 +30,7 @@ export class StatusView {
   show(): SessionStatus {
     const { core, copying, verifying, writerEnd, replicaEnd } = this.#parts
     const { session } = core
-    const { record, consistent } = session.stored
+    const { record, consistent, torn } = session.stored
     const now = core.now()
     const silence =
       session.role === 'writer'
@@ -49,7 +49,8 @@ export class StatusView {
       peer_silence_ms: silence === null ? null : Math.round(silence),
       sequence: session.gate.sequence,
       acknowledged: session.gate.acknowledged,
-      consistent,
+      consistent: consistent && !torn,
+      ...(torn ? { torn } : {}),
       held_ms: this.#heldSinceMs === null ? null : Math.round(now - this.#heldSinceMs),
       peer_busy: this.#parts.writerEnd.peerBusy || this.#parts.replicaEnd.peerBusy,
       progress: copying.progress ?? (record.state === 'resyncing' ? 0 : 100),

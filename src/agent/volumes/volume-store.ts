@@ -13,6 +13,8 @@ export interface LeftCopy {
   readonly session: string
   /** Of the record that ended it. */
   readonly epoch: number
+  /** That copy went through a loss of power before, and nobody has compared it since: of what was not flushed each block may be of another moment. */
+  readonly torn?: boolean
 }
 
 /** What the clients of a volume may do, at whichever site and in whatever role it is served. */

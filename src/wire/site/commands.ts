@@ -64,6 +64,9 @@ export const VolumeInfo = Type.Object({
   allocated_bytes: Type.Number(),
   failed: Type.Union([Type.String(), Type.Null()]),
   connections: Type.Integer(),
+  /** standby: the session that ended here left a copy in it that went through a loss of power and was not compared since: of what was not flushed
+   *  each block may be of another moment. Left out: not so. */
+  torn: Type.Optional(Type.Boolean()),
 })
 export type VolumeInfo = Static<typeof VolumeInfo>
 
@@ -366,11 +369,18 @@ export const COMMANDS = {
   ),
   /**
    * Read-only exports `checkpoint/ID/VOLUME` straight from the vault, over TLS for certificates of `owner` only; kept over restarts of the agent until they are
-   * detached, or the checkpoint is forgotten. The same again: no change. Refused: CHECKPOINT_UNKNOWN.
+   * detached, or the checkpoint is forgotten. The same again: no change. `attachment`: on whose behalf, chosen by the caller; a checkpoint stays attached while
+   * one of them is left. Refused: CHECKPOINT_UNKNOWN, TOO_MANY_ATTACHED, ATTACHMENT_ENDED (this one was detached before it came).
    */
-  'vault.attach': command(Type.Object({ checkpoint: Uuid, owner: Id }), VaultAttachment),
-  /** Drops their connections. Not attached: no change. */
-  'vault.detach': command(Type.Object({ checkpoint: Uuid }), Empty),
+  'vault.attach': command(
+    Type.Object({ checkpoint: Uuid, owner: Id, attachment: Type.Optional(Uuid) }),
+    VaultAttachment,
+  ),
+  /** Ends this attachment, left out: all of them. The last one drops the connections. Not attached: no change. */
+  'vault.detach': command(
+    Type.Object({ checkpoint: Uuid, attachment: Type.Optional(Uuid) }),
+    Empty,
+  ),
   'vault.collect': command(Type.Object({ collect: Uuid }), CollectInfo),
   'vault.verify': command(VaultVerifyRequest, VaultVerifyInfo),
 } as const

@@ -118,8 +118,11 @@ export const SessionStatus = Type.Object({
   sequence: Type.Number(),
   /** Writer: last sequence number that the replica acknowledged. */
   acknowledged: Type.Number(),
-  /** This side's volumes are a prefix of the group's writes (false in the middle of a copy). */
+  /** This side's volumes are a prefix of the group's writes (false in the middle of a copy, and when it is `torn`). */
   consistent: Type.Boolean(),
+  /** Replica: what it holds, or keeps for the time of a resync, went through a loss of power, and nobody has compared it since: what was flushed is
+   *  there, of the rest each block may be of another moment. Left out: not so. */
+  torn: Type.Optional(Type.Boolean()),
   /** Milliseconds for which acknowledgements have been held; null when they flow. */
   held_ms: Type.Union([Type.Number(), Type.Null()]),
   /** The peer does not answer on the link, but its process is heard (see docs/architecture/replication.md, "Alive but busy"). */

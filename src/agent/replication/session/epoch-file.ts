@@ -45,6 +45,8 @@ const Stored = Type.Object({
   /** Absent in files that were written before there was such a note. */
   offered: Type.Optional(Type.Boolean()),
   outOfTouchMs: Type.Union([Type.Number(), Type.Null()]),
+  /** Absent in files that were written before there was such a note. */
+  torn: Type.Optional(Type.Boolean()),
 })
 
 /** One slot: header, JSON, zeroes. */
@@ -72,7 +74,10 @@ export function decodeEpochSlot(slot: Buffer): EpochSlot | null {
   if (slot.readUInt32BE(20) !== checksum(slot, length)) return null
   const value: unknown = JSON.parse(slot.toString('utf8', HEADER_BYTES, HEADER_BYTES + length))
   if (!Value.Check(Stored, value)) return null
-  return { stored: { offered: false, ...value }, generation: Number(slot.readBigUInt64BE(8)) }
+  return {
+    stored: { offered: false, torn: false, ...value },
+    generation: Number(slot.readBigUInt64BE(8)),
+  }
 }
 
 function checksum(slot: Buffer, length: number): number {

@@ -167,6 +167,7 @@ function becomeWriter(
     promoting: waitsOut,
     whole: record.state !== 'in_sync' || s.numbered,
     outOfTouchMs: null,
+    torn: false,
     ...(before === 'none' && { baseEpoch: 0, priorBase: 0, exact: true }),
     // What it answered alone before is the truth again, unless it was overwritten since.
     ackedAlone: kept !== null && !restores && s.stored.ackedAlone,
@@ -321,11 +322,12 @@ export function open(s: SessionState, event: Extract<SessionEvent, { kind: 'open
  * that it left: a resync keeps it before it is overwritten, and a failover in its middle goes back to it. Persisted with the record.
  */
 function reopens(s: SessionState, left: boolean): void {
-  const { consistent, divergent, outOfTouchMs } = s.stored
+  const { consistent, divergent, outOfTouchMs, torn } = s.stored
   s.stored = {
     ...s.stored,
     consistent: left && consistent && !divergent,
     outOfTouchMs: left ? outOfTouchMs : null,
+    torn: left && torn,
   }
 }
 
@@ -335,13 +337,15 @@ function reopens(s: SessionState, left: boolean): void {
  */
 export function servedPlainly(s: SessionState): void {
   if (s.role === 'none' && s.epoch > 0) {
-    s.settle({ consistent: false, divergent: true, ackedAlone: true, outOfTouchMs: null })
+    const written = { consistent: false, divergent: true, ackedAlone: true }
+    s.settle({ ...written, outOfTouchMs: null, torn: false })
   }
 }
 
 /** Since when the copy that a replica leaves at its end may lack what the writer answers; null: not known. */
 function leftBehindSince(s: SessionState, now: number): number | null {
-  const { outOfTouchMs, record } = s.stored
+  const { outOfTouchMs, record, torn } = s.stored
+  if (torn) return null
   if (outOfTouchMs !== null) return outOfTouchMs
   return record.state === 'in_sync' ? s.wallMs(now) : null
 }

@@ -92,7 +92,7 @@ test('what a session leaves at the other site is a copy of the group, unless it 
 test('a session that is opened again keeps what it left before the resync overwrites it, and goes back to it when the source dies', () => {
   const { file } = ended(following)
   const side = new AbleSide(file, null)
-  side.handle({ kind: 'start' })
+  side.handle({ kind: 'start', over: true })
   const again = recordOf(7, 'resyncing', 'az2')
   const open = { kind: 'open', record: again, force: false, joined: false }
   const opened = find(side.handle({ ...open, left: true }), 'persist').stored
@@ -164,4 +164,46 @@ test('a resync that begins notes since when the copy that it keeps falls behind,
     find(side.handle({ kind: 'message', message: risen }), 'persist').stored.outOfTouchMs,
     null,
   )
+})
+
+test('a copy that lost its power before the stop is left and kept as what it is, until a resync has made it whole', () => {
+  const inSync = stored({ record: recordOf(2, 'in_sync', 'az2'), consistent: true, baseEpoch: 2 })
+  const closed = recordOf(3, 'closed', 'az2')
+  const stopped = (known: number | null, from = inSync) => {
+    const side = new AbleSide(from, known)
+    side.handle({ kind: 'start' })
+    side.tick()
+    const end = find(side.handle({ kind: 'close', record: closed }), 'end')
+    const { torn, consistent, outOfTouchMs } = side.session.stored
+    return { side, end, kept: { torn, consistent, since: outOfTouchMs !== null } }
+  }
+  const whole = { torn: false, consistent: true, since: true }
+  assert.deepEqual(stopped(9).kept, whole, 'a process that died has lost nothing')
+  assert.deepEqual(stopped(null, { ...inSync, clean: 9 }).kept, whole, 'stopped cleanly')
+  const { side, end, kept } = stopped(null)
+  assert.deepEqual(kept, { torn: true, consistent: true, since: false })
+  assert.deepEqual(end, { kind: 'end', serving: 'standby', copy: true, torn: true })
+
+  // Opened again, it is a copy to go back to, of which nobody says since when it lacks anything.
+  const again = new AbleSide(side.session.stored, null)
+  const opened = recordOf(4, 'resyncing', 'az2')
+  again.handle({ kind: 'open', record: opened, force: false, joined: false, left: true })
+  const hello = replicaHello(opened, { role: 'writer' })
+  again.handle({ kind: 'link_up', hello, logFrom: null })
+  again.tick()
+  const begin = again.handle({ kind: 'message', message: { kind: 'copy_begin', sequence: 1 } })
+  again.handle({ kind: 'kept', id: find(begin, 'keep_copy').id, ok: true })
+  assert.equal(again.session.stored.torn, true)
+  assert.equal(again.session.stored.outOfTouchMs, null)
+  again.handle({ kind: 'message', message: { kind: 'rise', epoch: 5, members: [1] } })
+  assert.equal(again.session.stored.torn, false)
+})
+
+test('a stop whose copy was not durable yet when the power went leaves a torn one; one that was carried out is what it was', () => {
+  const ended = stored({ record: recordOf(3, 'closed', 'az2'), consistent: true })
+  const started = (over: boolean) => {
+    const side = new AbleSide(ended, null)
+    return find(side.handle({ kind: 'start', over }), 'end').torn
+  }
+  assert.deepEqual([started(false), started(true)], [true, false])
 })

@@ -51,6 +51,7 @@ export function unopened(session: string): StoredSession {
     wanted: null,
     offered: false,
     outOfTouchMs: null,
+    torn: false,
   }
 }
 

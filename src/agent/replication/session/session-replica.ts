@@ -83,9 +83,11 @@ function receive(
   const exact = s.stored.exact && s.numbered
   // From here on the kept copy falls behind, if this side was in step until the writer dropped it. Otherwise it has done so for longer: since a
   // moment that was noted, or nobody knows since when.
-  const { baseEpoch, record } = s.stored
+  const { baseEpoch, record, torn } = s.stored
   const inStep = baseEpoch > 0 && record.epoch === baseEpoch + 1
-  const outOfTouchMs = s.stored.outOfTouchMs ?? (kept !== null && inStep ? s.wallMs(now) : null)
+  const since = s.stored.outOfTouchMs ?? (kept !== null && inStep ? s.wallMs(now) : null)
+  // Of one that lost its power nobody knows: what it lacks may be older than that.
+  const outOfTouchMs = torn ? null : since
   s.gate.applied(sequence)
   s.numbered = true
   s.persist({ consistent: false, clean: null, exact, kept, ackedAlone, outOfTouchMs })
@@ -99,7 +101,7 @@ export function readyToRise(s: SessionState, epoch: number, members: readonly nu
   if (epoch !== s.epoch + 1) return
   s.do({ kind: 'make_durable' })
   s.do({ kind: 'mark_joined', members })
-  s.persist({ consistent: true, divergent: false, exact: true })
+  s.persist({ consistent: true, divergent: false, exact: true, torn: false })
   s.do({ kind: 'send', message: { kind: 'risen', epoch } })
 }
 

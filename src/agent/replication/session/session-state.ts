@@ -189,8 +189,9 @@ export class SessionState {
     } else this.dropKept(false)
     this.served = false
     const here = this.stored.record.writer === this.settings.site
-    if (here) this.do({ kind: 'end', serving: 'standalone', copy: false })
-    else this.do({ kind: 'end', serving: 'standby', copy: this.holdsState })
+    const { torn } = this.stored
+    if (here) this.do({ kind: 'end', serving: 'standalone', copy: false, torn: false })
+    else this.do({ kind: 'end', serving: 'standby', copy: this.holdsState, torn })
     if (this.phase !== 'closed') this.move('closed')
   }
 }

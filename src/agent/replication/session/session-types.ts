@@ -51,6 +51,12 @@ export interface StoredSession {
    * although the record says in_sync or solo, its session was closed in step, or a resync of a side in step began. null: in touch, or not known.
    */
   readonly outOfTouchMs: number | null
+  /**
+   * What this side holds of the group (its volumes; in a resync, what is kept of them) went through a loss of power with writes that were not durable yet,
+   * and nobody has compared it since: what was flushed is there, of the rest each block may be of another moment. It is not thrown away,
+   * and not taken for a prefix.
+   */
+  readonly torn: boolean
 }
 
 export interface Arbitration {
@@ -105,8 +111,8 @@ export type SessionMessage =
   | { readonly kind: 'epoch_accepted'; readonly epoch: number }
 
 export type SessionEvent =
-  /** Once, after construction. */
-  | { readonly kind: 'start'; readonly now: number }
+  /** Once, after construction. `over`: the session has ended here, and its `end` was carried out. */
+  | { readonly kind: 'start'; readonly now: number; readonly over?: boolean }
   /** `joined`: every member's first copy has reached this site in full. */
   | {
       readonly kind: 'open'
@@ -192,9 +198,14 @@ export type SessionEffect =
   /**
    * The session is over: volumes are served plainly, without dropping connections, or refuse. `copy`: what they hold is a state of the group.
    * It is made durable and noted with each of them that was joined, before they refuse under the end; whoever changes one of them takes
-   * that note away first. Where it cannot be made durable nothing is noted.
+   * that note away first. Where it cannot be made durable nothing is noted. `torn`: so is that, with the note.
    */
-  | { readonly kind: 'end'; readonly serving: 'standalone' | 'standby'; readonly copy: boolean }
+  | {
+      readonly kind: 'end'
+      readonly serving: 'standalone' | 'standby'
+      readonly copy: boolean
+      readonly torn: boolean
+    }
   /** Whether new writes are numbered, or wait. */
   | { readonly kind: 'input'; readonly open: boolean }
   /** Look at the gate: more may be answered now. */

@@ -227,7 +227,7 @@ export class Session {
     const s = this.#state
     switch (event.kind) {
       case 'start':
-        return this.#start(event.now)
+        return this.#start(event)
       case 'open':
         return open(s, event)
       case 'served_plainly':
@@ -279,10 +279,13 @@ export class Session {
     }
   }
 
-  #start(now: number): void {
+  #start({ now, over }: Extract<SessionEvent, { kind: 'start' }>): void {
     const s = this.#state
-    const { record, clean, divergent, promoting } = s.stored
+    const { record, clean, consistent, divergent, promoting } = s.stored
     if (s.epoch === 0) return
+    // A writer that lost its power is `divergent` when it is one no more, and what a resync keeps was made durable with its name.
+    const copy = s.role !== 'writer' && over !== true && consistent && !divergent
+    if (!s.sameBoot && clean === null && copy) s.settle({ torn: true })
     // A loss of power takes the change map, and what a replica applied, unless a clean stop left nothing to take.
     const prefix = record.state === 'solo' && s.role === 'replica' && !divergent
     const intact = clean !== null && (record.state === 'in_sync' || prefix)

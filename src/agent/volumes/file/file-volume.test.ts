@@ -114,7 +114,7 @@ test('a limit is kept through restarts, growth and changes of serving, and an ol
 })
 
 test('what an ended session left in a volume is known after a restart, until the volume is served or changed in another way', async () => {
-  const left = { session: 's', epoch: 7 }
+  const left = { session: 's', epoch: 7, torn: true }
   const standby = { mode: 'standby', reason: 'ended' } as const
   await store.create(ID, MIB, standalone)
   await store.setServing(ID, { ...standby, left })

@@ -81,9 +81,9 @@ function decodeServing(value: unknown): Serving | undefined {
 /** One that cannot be read is none. */
 function decodeLeft(value: unknown): LeftCopy | undefined {
   if (!isRecord(value)) return undefined
-  const { session, epoch } = value
+  const { session, epoch, torn } = value
   if (typeof session !== 'string' || !Number.isSafeInteger(epoch)) return undefined
-  return { session, epoch: Number(epoch) }
+  return { session, epoch: Number(epoch), ...(torn === true ? { torn } : {}) }
 }
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
