@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { addChore } from '#control/resources/surroundings.ts'
 import type { Reply } from '../support/api.ts'
 import { BackupWorld, PROVIDER } from '../support/backup-world.ts'
 import {
@@ -348,19 +349,28 @@ test('a backup is read where it is until it is detached, and is not deleted mean
   await world.settled()
   world.sites.refusals.clear()
   assert.equal((await native('GET', `backups/${item.id}`)).body.backup.attachment, null)
-  // Nor does what is still to be cleaned up there take down what is attached afterwards.
+  // What is still to be cleaned up there ends the attempt that failed, and not what is attached afterwards.
   const detaching = async () =>
     await world.lab.store.db
       .selectFrom('site_chores')
       .select('request')
       .where('command', '=', 'vault.detach')
       .execute()
-  assert.equal((await detaching()).length, 1)
+  const attempt = () => world.sites.of('vault.attach').at(-1)?.request.attachment
+  const failed = { checkpoint: world.sites.of('vault.attach').at(-1)?.request.checkpoint }
+  const left = [{ request: JSON.stringify({ ...failed, attachment: attempt() }) }]
+  assert.deepEqual(await detaching(), left)
+  // An older release left no name, and what has none ends whatever is there.
+  await world.lab.store.write((tx) =>
+    addChore(tx, { site: 'az1', command: 'vault.detach', request: failed }, 1),
+  )
   await accepted(`backups/${item.id}/attach`)
-  assert.deepEqual(await detaching(), [])
+  assert.deepEqual(await detaching(), left)
   await world.settled()
+  assert.ok(!left[0]?.request.includes(attempt() ?? ''))
   await accepted(`backups/${item.id}/detach`)
   await world.settled()
+  assert.equal(world.sites.of('vault.detach').at(-1)?.request.attachment, attempt())
   await world.ok('DELETE', path)
   await world.settled()
 })

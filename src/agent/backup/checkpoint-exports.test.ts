@@ -4,11 +4,13 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
+import { isFault } from '#base/fault.ts'
 import { createLog } from '#base/log.ts'
 import { Io, IO_ERRORS } from '#agent/nbd/device.ts'
 import { ExportTable } from '#agent/nbd/exports.ts'
 import { SlabPool } from '#agent/nbd/slab.ts'
 import { type CheckpointExports, openCheckpointExports } from './checkpoint-exports.ts'
+import { ATTACHMENT_ENDED } from './faults.ts'
 import type { RegionVault } from './region-vault.ts'
 
 const manifest = { volumes: [{ id: 'v', sizeBytes: 65_536 }] }
@@ -56,6 +58,41 @@ test('what was attached and detached by many at once is so after a restart', asy
       gone.map(() => false),
     )
   }
+})
+
+test('the end of an attachment that was given up takes nothing from the one that came after it, whichever is heard first', async () => {
+  const id = randomUUID()
+  const [first, second, third] = [randomUUID(), randomUUID(), randomUUID()]
+  // Its answer was lost; the next one is made before its end is heard.
+  await attached.attach(id, 'me', first)
+  await attached.attach(id, 'me', second)
+  await start()
+  await attached.detach(id, first)
+  await attached.detach(id, first)
+  assert.equal(isOpen(id), true)
+  await start()
+  await attached.detach(id, second)
+  assert.equal(isOpen(id), false)
+  // It comes about after its end was heard: a store that took its time.
+  await assert.rejects(attached.attach(id, 'me', second), (error) =>
+    isFault(error, ATTACHMENT_ENDED),
+  )
+  assert.equal(isOpen(id), false)
+  await attached.attach(id, 'me', third)
+  await attached.detach(id, second)
+  assert.equal(isOpen(id), true)
+  await attached.detach(id)
+  assert.equal(isOpen(id), false)
+})
+
+test('what an older release noted is ended by whoever detaches it', async () => {
+  const id = randomUUID()
+  const volumes = [{ id: 'v', sizeBytes: 65_536 }]
+  await writeFile(file, JSON.stringify([{ checkpoint: id, owner: 'me', volumes }]))
+  await start()
+  assert.equal(isOpen(id), true)
+  await attached.detach(id, randomUUID())
+  assert.equal(isOpen(id), false)
 })
 
 test('what could not be noted is still attached, and is detached when it is asked for again', async () => {

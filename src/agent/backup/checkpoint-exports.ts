@@ -6,11 +6,15 @@ import type { VaultAttachment } from '#wire/site/backups.ts'
 import type { Extent } from '#agent/volumes/volume.ts'
 import { type Device, type Io, IO_ERRORS, type IoError } from '#agent/nbd/device.ts'
 import type { ExportTable } from '#agent/nbd/exports.ts'
-import { TOO_MANY_ATTACHED } from './faults.ts'
+import { ATTACHMENT_ENDED, TOO_MANY_ATTACHED } from './faults.ts'
 import type { RegionVault } from './region-vault.ts'
 
 /* Checkpoints over NBD: `checkpoint/ID/VOLUME`, read-only, straight from the vault. Attached first, so that name, size and owner are known when a client asks;
- * what is attached is noted, and holds over restarts of the agent. */
+ * what is attached is noted, and holds over restarts of the agent.
+ *
+ * Requests come late: a connection breaks, the store answers after a minute, the end of an attempt that was given up is asked for again until it is heard. So each
+ * attachment has an id of its caller's, and a checkpoint is exported while one of them is left. The end of an earlier one takes nothing from a later one, and
+ * what comes after its own end does not come about. */
 
 const PREFIX = 'checkpoint/'
 const NAME = /^checkpoint\/([0-9a-f-]{36})\/([0-9a-zA-Z-]{1,64})$/
@@ -21,16 +25,22 @@ const EXTENTS_COUNT_MAX = 4096
 /** What is read from the vault at a time, and so many of them are kept per export: clients read in small pieces. */
 const UNIT_BYTES = 256 * 1024
 const UNITS_KEPT = 32
+/** Ends that are remembered, the oldest is forgotten first: a request is late by minutes. Not over a restart, which no request outlives. */
+const ENDED_KEPT = 1024
 
 interface Attached {
   readonly checkpoint: string
   readonly owner: string
+  /** On whose behalf. Not there in what an older release noted. */
+  readonly attachments?: readonly string[]
   readonly volumes: readonly { readonly id: string; readonly sizeBytes: number }[]
 }
 
 export interface CheckpointExports {
-  attach(checkpoint: string, owner: string): Promise<VaultAttachment>
-  detach(checkpoint: string): Promise<void>
+  /** `attachment`: undefined for callers of an older release. Faults: TOO_MANY_ATTACHED, ATTACHMENT_ENDED, those of the vault. */
+  attach(checkpoint: string, owner: string, attachment?: string): Promise<VaultAttachment>
+  /** `attachment`: undefined: all of them. */
+  detach(checkpoint: string, attachment?: string): Promise<void>
   /** Whose certificates may open an export; undefined: it is none of these. */
   ownerOf(exportName: string): string | undefined
 }
@@ -52,6 +62,7 @@ export async function openCheckpointExports(
   const attached = await notedIn(file, log)
   /** Being detached: still noted, and not opened any more. */
   const leaving = new Set<string>()
+  const ended = new Set<string>()
   /** Changes wait for each other: a list must not be overwritten by an older one. */
   let tail: Promise<unknown> = Promise.resolve()
 
@@ -71,6 +82,11 @@ export async function openCheckpointExports(
     await writeFileWhole(file, `${JSON.stringify([...list])}\n`, 0o600)
   }
 
+  function rememberEnd(attachment: string): void {
+    ended.add(attachment)
+    if (ended.size > ENDED_KEPT) ended.delete(ended.values().next().value as string)
+  }
+
   exports.offer(PREFIX, (name) => {
     const { one, volume } = find(name)
     if (one === undefined || volume === undefined || leaving.has(one.checkpoint)) {
@@ -81,14 +97,21 @@ export async function openCheckpointExports(
   })
 
   return {
-    async attach(checkpoint, owner) {
+    async attach(checkpoint, owner, attachment) {
       const { manifest } = await (await vault.open()).checkpoint(checkpoint)
       const volumes = manifest.volumes.map(({ id, sizeBytes }) => ({ id, sizeBytes }))
-      const one = { checkpoint, owner, volumes }
       await inTurn(async () => {
-        if (!attached.has(checkpoint) && attached.size >= ATTACHED_MAX) {
-          throw new Fault(TOO_MANY_ATTACHED, `attaching checkpoint ${checkpoint}`)
+        const doing = `attaching checkpoint ${checkpoint}`
+        if (attachment !== undefined && ended.has(attachment)) {
+          throw new Fault(ATTACHMENT_ENDED, doing, { attachment })
         }
+        const known = attached.get(checkpoint)
+        if (known === undefined && attached.size >= ATTACHED_MAX) {
+          throw new Fault(TOO_MANY_ATTACHED, doing)
+        }
+        const attachments = new Set(known?.attachments)
+        if (attachment !== undefined) attachments.add(attachment)
+        const one = { checkpoint, owner, attachments: [...attachments], volumes }
         await note(new Map([...attached, [checkpoint, one]]).values())
         attached.set(checkpoint, one)
       })
@@ -100,10 +123,21 @@ export async function openCheckpointExports(
         })),
       }
     },
-    async detach(checkpoint) {
+    async detach(checkpoint, attachment) {
       await inTurn(async () => {
+        if (attachment !== undefined) rememberEnd(attachment)
         const known = attached.get(checkpoint)
         if (known === undefined) return
+        const left =
+          attachment === undefined
+            ? []
+            : (known.attachments ?? []).filter((other) => other !== attachment)
+        if (left.length > 0) {
+          const one = { ...known, attachments: left }
+          await note(new Map([...attached, [checkpoint, one]]).values())
+          attached.set(checkpoint, one)
+          return
+        }
         leaving.add(checkpoint)
         try {
           for (const { id } of known.volumes) {

@@ -101,12 +101,14 @@ export function backupCommands(parts: BackupCommandsParts): BackupCommands {
           return { locked_until: await (await vault.open()).lock(checkpoint, until) }
         }
         case 'vault.attach': {
-          const { checkpoint, owner } = as<typeof name>(request)
-          return await attached.attach(checkpoint, owner)
+          const { checkpoint, owner, attachment } = as<typeof name>(request)
+          return await attached.attach(checkpoint, owner, attachment)
         }
-        case 'vault.detach':
-          await attached.detach(as<typeof name>(request).checkpoint)
+        case 'vault.detach': {
+          const { checkpoint, attachment } = as<typeof name>(request)
+          await attached.detach(checkpoint, attachment)
           return {}
+        }
         case 'vault.collect': {
           const { collect } = as<typeof name>(request)
           return collectInfo(await collects.begin(collect, () => newCollect(collect, clock)), clock)

@@ -49,6 +49,13 @@ export const TOO_MANY_ATTACHED = fault({
   hint: 'Detach one first.',
 })
 
+export const ATTACHMENT_ENDED = fault({
+  code: 'ATTACHMENT_ENDED',
+  retry: 'never',
+  text: 'This attachment of a checkpoint was ended before it came about.',
+  hint: 'Attach the backup again.',
+})
+
 export const NO_REPLICA_DOOR = fault({
   code: 'NO_REPLICA_DOOR',
   retry: 'never',

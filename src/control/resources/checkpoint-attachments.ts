@@ -3,6 +3,8 @@ import type { CheckpointItemRow } from '#control/store/tables/checkpoints.ts'
 
 /** Where a backup is offered over NBD. Kept as JSON with the backup. */
 export interface CheckpointAttachment {
+  /** Its name at the site's agent; left out by an older release. */
+  readonly id?: string
   /** The site whose agent offers it. */
   readonly site: string
   /** null: it is being attached. */

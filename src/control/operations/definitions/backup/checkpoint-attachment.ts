@@ -1,4 +1,5 @@
 import { Fault, fault } from '#base/fault.ts'
+import { newId } from '#base/ids.ts'
 import {
   attachmentOf,
   type CheckpointAttachment,
@@ -15,7 +16,9 @@ import { type Outcome, type RequestServices, refused } from '../requests.ts'
 import { ownerOf } from '../protection/session.ts'
 
 /* Instant access: the disks of a backup are read over NBD straight from the vault, and nothing is written back first. They are exports of one site's agent,
- * read-only, for the project alone, until they are detached. A backup that is attached is not deleted, by people or by policies. */
+ * read-only, for the project alone, until they are detached. A backup that is attached is not deleted, by people or by policies.
+ *
+ * Each attachment has an id, under which the site ends it: what one that failed left to be cleaned up there may be heard long after the next one was made. */
 
 export const ATTACHMENT_RESOURCE = 'backup-attachment'
 
@@ -29,6 +32,8 @@ export const CHECKPOINT_GONE = fault({
 export interface AttachCheckpoint {
   readonly item: string
   readonly site: string
+  /** Left out by an older release. */
+  readonly attachment?: string
 }
 
 type Context = StepContext<AttachCheckpoint>
@@ -41,18 +46,25 @@ export const attachCheckpoint = operation<AttachCheckpoint>('backup.attach', {
         await ctx.services.sites.command(
           ctx.input.site,
           'vault.attach',
-          { checkpoint: await checkpointOf(ctx), owner: ownerOf(ctx) },
+          { checkpoint: await checkpointOf(ctx), owner: ownerOf(ctx), ...named(ctx.input) },
           { signal: ctx.signal },
         ),
       record: (tx, ctx, { exports }) =>
-        note(tx, ctx, { site: ctx.input.site, exports, leaving: false }),
+        note(tx, ctx, {
+          ...(ctx.input.attachment === undefined ? {} : { id: ctx.input.attachment }),
+          site: ctx.input.site,
+          exports,
+          leaving: false,
+        }),
     }),
   ],
   failed: async (tx, ctx) => {
     const checkpoint = (await readItem(tx, ctx.input.item))?.vault_checkpoint ?? null
     if (checkpoint !== null) {
       // What the agent may have noted all the same.
-      await addChore(tx, detachChore(ctx.input.site, checkpoint), ctx.services.clock.wallMs())
+      const { site } = ctx.input
+      const request = { checkpoint, ...named(ctx.input) }
+      await addChore(tx, { site, command: 'vault.detach', request }, ctx.services.clock.wallMs())
     }
     await note(tx, ctx, null)
   },
@@ -63,7 +75,7 @@ export const detachCheckpoint = operation<AttachCheckpoint>('backup.detach', {
   steps: [
     step<AttachCheckpoint>('detach', {
       act: async (ctx) => {
-        const request = { checkpoint: await checkpointOf(ctx) }
+        const request = { checkpoint: await checkpointOf(ctx), ...named(ctx.input) }
         await ctx.services.sites.command(ctx.input.site, 'vault.detach', request, {
           signal: ctx.signal,
         })
@@ -78,8 +90,7 @@ export const detachCheckpoint = operation<AttachCheckpoint>('backup.detach', {
   },
 })
 
-const detachChore = (site: string, checkpoint: string) =>
-  ({ site, command: 'vault.detach', request: { checkpoint } }) as const
+const named = ({ attachment }: AttachCheckpoint) => (attachment === undefined ? {} : { attachment })
 
 async function checkpointOf(ctx: Context): Promise<string> {
   const item = await readItem(ctx.services.store.db, ctx.input.item)
@@ -131,15 +142,17 @@ export async function requestAttach(
     const home = sites.includes(item.resource_az) ? item.resource_az : (sites[0] ?? '')
     const at = site ?? home
     if (!sites.includes(at)) return refused('SITE_UNKNOWN')
-    const attachment = toJson({ site: at, exports: null, leaving: false })
+    const attempt = newId()
+    const attachment = toJson({ id: attempt, site: at, exports: null, leaving: false })
     await updateItem(tx, item.id, { attachment }, clock.wallMs())
-    // What an earlier attempt that failed left to be done there would take this one down.
-    await dropChores(tx, detachChore(at, item.vault_checkpoint))
+    // What an older release left to be done there names no attachment: it would take this one down.
+    const nameless = { checkpoint: item.vault_checkpoint }
+    await dropChores(tx, { site: at, command: 'vault.detach', request: nameless })
     const operation = await operations.submit(tx, attachCheckpoint, {
       project,
       resourceType: ATTACHMENT_RESOURCE,
       resourceId: item.id,
-      input: { item: item.id, site: at },
+      input: { item: item.id, site: at, attachment: attempt },
       entities: { checkpoint_item_id: item.id },
     })
     return { ok: true, item: { ...item, attachment }, operation }
@@ -162,7 +175,11 @@ export async function requestDetach(
       project,
       resourceType: ATTACHMENT_RESOURCE,
       resourceId: item.id,
-      input: { item: item.id, site: before.site },
+      input: {
+        item: item.id,
+        site: before.site,
+        ...(before.id === undefined ? {} : { attachment: before.id }),
+      },
       entities: { checkpoint_item_id: item.id },
     })
     return { ok: true, item: { ...item, attachment }, operation }
