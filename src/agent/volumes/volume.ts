@@ -40,8 +40,9 @@ export interface Volume {
    *  to the disk, off the loop. Nothing is durable by it, and what fails is told by the flush. */
   writeBehind(): void
   /** Call when a flush is expected and there is time until it comes: what is dirty, if it is little, is given to the disk by the loop itself. As
-   *  with `writeBehind`, nothing is durable by it. */
-  prepareFlush(): void
+   *  with `writeBehind`, nothing is durable by it. `wholly`: nothing more is expected to be written until then, and what little is dirty is made durable
+   *  off the loop; a flush that finds nothing changed since waits for that, if it is not over yet, and hears of its failure. */
+  prepareFlush(wholly: boolean): void
   /** Writes `buf[bufOffset, bufOffset + length)` at byte `offset`, all of it or a Fault (then the range is undefined). */
   writeSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void
   /** Reads at once when everything is in the page cache and the range is short, else returns false and has read nothing

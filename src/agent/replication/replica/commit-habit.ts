@@ -1,10 +1,13 @@
 /* Whether what is written to one volume is flushed soon afterwards, a little at a time, and from far enough away that the disk can be at it meanwhile.
  *
- *     write ─► acknowledgement ─► given to the disk ............... FLUSH ─► fdatasync finds it there
+ *     write ─► acknowledgement ─► made durable ..................... FLUSH ─► answered
  *                                       └ the acknowledgement travels to the client, and the client's flush back ┘
  *
  * A log of transactions looks like this. Where the client is near, the flush is here before anything can be done for it, and the work would only
  * take the processor from it; so it is done when the last flush came that much later than what it was for.
+ *
+ * A client that writes more than once for each flush would find its disk busy with the first write when it asks for the last: what it writes is only
+ * given to the disk, and made durable by the flush.
  */
 
 /** A flush that comes sooner has not left time to prepare it. */
@@ -14,19 +17,29 @@ const LATEST_MS = 200
 /** More is a batch: the disk takes longer for it than the way there and back, and it may be overwritten before it is flushed. */
 const COMMIT_BYTES_MAX = 64 * 1024
 
+/** What comes after a write: nothing that is known of; more writes and then a flush; a flush. */
+export type Expected = 'nothing' | 'more' | 'flush'
+
 export class CommitHabit {
   #wroteMs = Number.NEGATIVE_INFINITY
-  #commits = false
+  /** Arrivals of writes since the last flush. */
+  #arrivals = 0
+  /** What the last flush told: of how many arrivals a commit is made; 0: there are no commits. */
+  #usual = 0
 
-  /** Something was written. True: a flush is expected, and there is time until it comes. */
-  wrote(nowMs: number): boolean {
+  /** Something was written by all that arrived together. */
+  wrote(nowMs: number): Expected {
     this.#wroteMs = nowMs
-    return this.#commits
+    this.#arrivals++
+    if (this.#usual === 0) return 'nothing'
+    return this.#usual === 1 && this.#arrivals === 1 ? 'flush' : 'more'
   }
 
-  /** A flush came, for `dirtyBytes` that were written since the one before. */
+  /** A flush came, for `dirtyBytes` that were written since the one before and are not durable yet. */
   flushed(nowMs: number, dirtyBytes: number): void {
     const afterMs = nowMs - this.#wroteMs
-    this.#commits = dirtyBytes <= COMMIT_BYTES_MAX && afterMs >= SOONEST_MS && afterMs <= LATEST_MS
+    const commits = dirtyBytes <= COMMIT_BYTES_MAX && afterMs >= SOONEST_MS && afterMs <= LATEST_MS
+    this.#usual = commits ? this.#arrivals : 0
+    this.#arrivals = 0
   }
 }

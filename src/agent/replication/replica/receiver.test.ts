@@ -26,7 +26,8 @@ class TestVolume {
   syncFault: Fault | undefined
   guarded: Promise<void> | null = null
   dirtyBytes = 0
-  prepared = 0
+  /** For each call, whether wholly. */
+  readonly prepared: boolean[] = []
 
   guard(): Promise<void> | null {
     return this.guarded
@@ -37,8 +38,8 @@ class TestVolume {
     this.bytes.set(buf.subarray(bufOffset, bufOffset + length), offset)
   }
 
-  prepareFlush(): void {
-    this.prepared++
+  prepareFlush(wholly: boolean): void {
+    this.prepared.push(wholly)
   }
 
   flush(): Promise<void> {
@@ -206,7 +207,7 @@ describe('the receiver', () => {
     })
   }
 
-  test('a write is given to the disk when the last one was flushed a journey later', async (t) => {
+  test('a write is made durable when the last one was flushed a journey later, and one flushed in its own piece tells nothing', async (t) => {
     let nowMs = 0
     const { volume, writer, answers } = await world(t, () => nowMs)
     const said = async (bytes: Buffer) => {
@@ -217,12 +218,22 @@ describe('the receiver', () => {
     await said(write(1))
     nowMs += 2
     await said(flush(1))
-    assert.equal(volume.prepared, 0)
+    assert.deepEqual(volume.prepared, [])
     await said(write(2))
-    assert.equal(volume.prepared, 1)
+    assert.deepEqual(volume.prepared, [true])
+    nowMs += 2
     await said(flush(2))
-    await said(write(3))
-    assert.equal(volume.prepared, 1, 'the last flush came at once')
+    const count = answers.length
+    writer.write(Buffer.concat([write(3), flush(3)]))
+    await until(() => answers.length === count + 2)
+    assert.deepEqual(volume.prepared, [true], 'its flush is here already')
+    await said(write(4))
+    assert.deepEqual(volume.prepared, [true, true])
+    await said(write(5))
+    assert.deepEqual(volume.prepared, [true, true, false], 'one write more than the last time')
+    await said(flush(5))
+    await said(write(6))
+    assert.equal(volume.prepared.length, 3, 'the last flush came at once')
   })
 
   test('a question about bytes that the volume does not have is answered, and asks nothing of it', async (t) => {

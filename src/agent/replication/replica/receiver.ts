@@ -193,9 +193,11 @@ export class Receiver {
   #written(): void {
     const index = this.#writtenTo
     this.#writtenTo = null
-    if (index === null || !this.#habitOf(index).wrote(this.heardMs)) return
+    if (index === null) return
+    const expected = this.#habitOf(index).wrote(this.heardMs)
+    if (expected === 'nothing') return
     const volume = this.#parts.volume(index)
-    if (volume !== undefined && volume !== 'removed') volume.prepareFlush()
+    if (volume !== undefined && volume !== 'removed') volume.prepareFlush(expected === 'flush')
   }
 
   #habitOf(index: number): CommitHabit {
@@ -356,7 +358,9 @@ export class Receiver {
         return this.#send(ack(ACK.ECHO, STATUS.OK, id))
       case FRAME.FLUSH:
         return this.#answer(ACK.FLUSHED, id, index, async (volume) => {
-          this.#habitOf(index).flushed(this.heardMs, volume.dirtyBytes)
+          // What came with its write, and flushes it now, says nothing of writes that a flush follows.
+          if (this.#writtenTo === index) this.#writtenTo = null
+          else this.#habitOf(index).flushed(this.heardMs, volume.dirtyBytes)
           await volume.flush()
           return undefined
         })

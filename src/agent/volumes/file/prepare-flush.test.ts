@@ -10,7 +10,9 @@ const KIB = 1024
 
 async function made(t: TestContext) {
   const directory = await mkdtemp(join(tmpdir(), 'holdfast-prepare-'))
-  const { fd } = await open(join(directory, 'data'), 'w+')
+  const file = await open(join(directory, 'data'), 'w+')
+  await file.truncate(1024 * KIB)
+  const { fd } = file
   const given: number[] = []
   const volume = new FileVolume({
     id: 'v',
@@ -30,15 +32,15 @@ async function made(t: TestContext) {
 
 test('what little is dirty is given to the disk once, and again only after more was written', async (t) => {
   const { volume, given, write } = await made(t)
-  volume.prepareFlush()
+  volume.prepareFlush(false)
   assert.equal(given.length, 0, 'nothing is dirty')
   write(4 * KIB)
-  volume.prepareFlush()
-  volume.prepareFlush()
+  volume.prepareFlush(false)
+  volume.prepareFlush(false)
   await volume.flush()
   assert.equal(given.length, 1)
   write(4 * KIB)
-  volume.prepareFlush()
+  volume.prepareFlush(false)
   write(4 * KIB)
   await volume.flush()
   assert.equal(given.length, 3)
@@ -47,10 +49,24 @@ test('what little is dirty is given to the disk once, and again only after more 
 test('much is not given to the disk by the loop, and nothing of a volume that has failed', async (t) => {
   const { volume, given, write } = await made(t)
   write(65 * KIB)
-  volume.prepareFlush()
+  volume.prepareFlush(false)
   await volume.flush()
   write(4 * KIB)
   volume.fail('its disk')
-  volume.prepareFlush()
+  volume.prepareFlush(false)
   assert.equal(given.length, 0)
+})
+
+test('what little is dirty is made durable by the first preparation, and the flush waits for that instead of giving the disk anything', async (t) => {
+  const { volume, given, write } = await made(t)
+  write(4 * KIB)
+  volume.prepareFlush(true)
+  assert.equal(volume.dirtyBytes, 0, 'the sync has begun')
+  assert.equal(given.length, 1)
+  volume.prepareFlush(true)
+  await volume.flush()
+  assert.equal(given.length, 1)
+  write(65 * KIB)
+  volume.prepareFlush(true)
+  assert.equal(volume.dirtyBytes, 65 * KIB, 'much is left to the flush')
 })

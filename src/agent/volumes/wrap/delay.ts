@@ -26,7 +26,7 @@ export function delayedVolume(inner: Volume, clock: Clock, delays: Delays): Volu
       return inner.dirtyBytes
     },
     writeBehind: () => inner.writeBehind(),
-    prepareFlush: () => inner.prepareFlush(),
+    prepareFlush: (wholly) => inner.prepareFlush(wholly),
     guard: (offset, length) => inner.guard(offset, length),
     attachGuard: (guard) => inner.attachGuard(guard),
     changesEnded: () => inner.changesEnded(),

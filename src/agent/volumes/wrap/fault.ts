@@ -28,7 +28,7 @@ export function faultyVolume(inner: Volume, plan: FaultPlan): Volume {
       return inner.dirtyBytes
     },
     writeBehind: () => inner.writeBehind(),
-    prepareFlush: () => inner.prepareFlush(),
+    prepareFlush: (wholly) => inner.prepareFlush(wholly),
     guard: (offset, length) => inner.guard(offset, length),
     attachGuard: (guard) => inner.attachGuard(guard),
     changesEnded: () => inner.changesEnded(),
