@@ -10,14 +10,14 @@ export const VOLUME_FAILED = fault({
 export const VOLUME_READ_ERROR = fault({
   code: 'VOLUME_READ_ERROR',
   retry: 'later',
-  text: 'The disk could not read a range of the volume.',
+  text: 'The disk could not read the volume, or a range of it.',
   hint: 'Look at the kernel log of the site. The other site still has the data.',
 })
 
 export const VOLUME_NO_SPACE = fault({
   code: 'VOLUME_NO_SPACE',
   retry: 'later',
-  text: 'The file system of the site is full; the write was not carried out.',
+  text: 'The file system of the site is full, or has no files of that size; the change was not carried out.',
   hint: 'Free space at the site. Nothing that was acknowledged is lost.',
 })
 

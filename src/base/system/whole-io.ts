@@ -19,10 +19,16 @@ export function readWholeSync(fd: number, buf: Uint8Array, position: number): nu
   return done
 }
 
-/** Writes all of `buf` at byte `position`. Throws a system error; what lies there is undefined then. */
-export function writeWholeSync(fd: number, buf: Uint8Array, position: number): void {
-  for (let done = 0; done < buf.length; ) {
-    done += writeSync(fd, buf, done, buf.length - done, position + done)
+/** Writes `buf[start, start + length)`, all of it unless it says otherwise, at byte `position`. Throws a system error; what lies there is undefined then. */
+export function writeWholeSync(
+  fd: number,
+  buf: Uint8Array,
+  position: number,
+  start = 0,
+  length = buf.length,
+): void {
+  for (let done = 0; done < length; ) {
+    done += writeSync(fd, buf, start + done, length - done, position + done)
   }
 }
 

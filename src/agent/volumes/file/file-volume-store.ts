@@ -6,8 +6,15 @@ import { Fault } from '#base/fault.ts'
 import { hasCode, lockFile, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
 import { cannotClone, cloneFile } from '#base/system/clone.ts'
 import { type FileRanges, systemFileRanges } from '#base/system/libc.ts'
+import { hasNoRoom } from '#base/system/whole-io.ts'
 import type { Log } from '#base/log.ts'
-import { SIZE_MISMATCH, VOLUME_FAILED, VOLUME_NO_SPACE, VOLUME_UNKNOWN } from '../faults.ts'
+import {
+  SIZE_MISMATCH,
+  VOLUME_FAILED,
+  VOLUME_NO_SPACE,
+  VOLUME_READ_ERROR,
+  VOLUME_UNKNOWN,
+} from '../faults.ts'
 import type { ChangeWatcher, Volume } from '../volume.ts'
 import type {
   Serving,
@@ -34,7 +41,7 @@ import { decodeMeta, encodeMeta } from './meta.ts'
  *
  * A volume exists exactly when DIR/ID does. Both kinds of leftovers are removed at the next opening. A folder without readable
  * meta.json is damage, not a leftover: the store refuses to open, because starting without it would look like a volume
- * that was never there.
+ * that was never there. A data file that is gone or too short is not as bad: that copy is failed, and the others are served.
  */
 
 export interface FileVolumeStoreOptions {
@@ -174,7 +181,7 @@ class FileVolumeStore implements VolumeStore {
     this.#entries.set(id, entry)
     return this.#inTurn(entry, async () => {
       try {
-        await this.#makeFiles(record, fill)
+        await needsRoom(`creating volume ${id}`, () => this.#makeFiles(record, fill))
         return record
       } catch (error) {
         this.#entries.delete(id)
@@ -185,6 +192,20 @@ class FileVolumeStore implements VolumeStore {
 
   async #makeFiles(record: VolumeRecord, fill: VolumeFiller | undefined): Promise<void> {
     const fresh = join(this.#directory, `.new-${record.id}`)
+    try {
+      await this.#publish(fresh, record, fill)
+    } catch (error) {
+      // A disk that does not even let it go: the next start sweeps it away.
+      await rm(fresh, { recursive: true, force: true }).catch(noop)
+      throw error
+    }
+  }
+
+  async #publish(
+    fresh: string,
+    record: VolumeRecord,
+    fill: VolumeFiller | undefined,
+  ): Promise<void> {
     await rm(fresh, { recursive: true, force: true })
     await mkdir(fresh, { mode: 0o700 })
     const data = await open(join(fresh, 'data'), 'wx', 0o600)
@@ -201,18 +222,18 @@ class FileVolumeStore implements VolumeStore {
         flush: () => data.datasync(),
       })
       await data.sync()
-    } catch (error) {
-      await rm(fresh, { recursive: true, force: true })
-      if (hasCode(error, 'ENOSPC') || hasCode(error, 'EDQUOT')) {
-        throw new Fault(VOLUME_NO_SPACE, `creating volume ${record.id}`, {}, error)
-      }
-      throw error
     } finally {
       await data.close()
     }
     await writeFileWhole(join(fresh, 'meta.json'), encodeMeta(record), 0o600)
     await rename(fresh, this.#path(record.id))
-    await syncDirectory(this.#directory)
+    try {
+      await syncDirectory(this.#directory)
+    } catch (error) {
+      // Nobody is told of it, so it is not to be there, nor in the way of the next attempt.
+      await rename(this.#path(record.id), fresh)
+      throw error
+    }
   }
 
   async open(id: string): Promise<Volume> {
@@ -230,13 +251,17 @@ class FileVolumeStore implements VolumeStore {
     this.#entry(id)
     const path = this.#path(id, 'data')
     // Longer than the record says: a crash in the middle of an extension, which counts only once the record is written.
-    const found = (await stat(path)).size
+    const found = await sizeOf(path)
     let reason = failed
-    if (found < sizeBytes && reason === null) {
-      reason = `the data file has ${found} bytes, the volume ${sizeBytes}`
+    if (reason === null && (found ?? 0) < sizeBytes) {
+      reason =
+        found === undefined
+          ? 'the data file is gone'
+          : `the data file has ${found} bytes, the volume ${sizeBytes}`
       this.#persistFailure(entry, reason)
     }
-    const fd = openSync(path, 'r+')
+    // A failed volume does no I/O, but for being asked what space it takes.
+    const fd = openData(id, found === undefined ? '/dev/null' : path)
     entry.volume = new FileVolume({
       id,
       fd,
@@ -289,7 +314,8 @@ class FileVolumeStore implements VolumeStore {
       entry.volume = undefined
       const gone = join(this.#directory, `.gone-${id}`)
       await rm(gone, { recursive: true, force: true })
-      await rename(this.#path(id), gone)
+      // Somebody may have done so before: then nothing is left to be deleted.
+      await renameIfPresent(this.#path(id), gone)
       this.#entries.delete(id)
       this.#watcher?.deleted(id)
       await syncDirectory(this.#directory)
@@ -358,7 +384,10 @@ class FileVolumeStore implements VolumeStore {
   }
 
   async #replace(entry: Entry, changed: VolumeRecord): Promise<VolumeRecord> {
-    await writeFileWhole(this.#path(changed.id, 'meta.json'), encodeMeta(changed), 0o600)
+    const path = this.#path(changed.id, 'meta.json')
+    await needsRoom(`recording volume ${changed.id}`, () =>
+      writeFileWhole(path, encodeMeta(changed), 0o600),
+    )
     entry.record = { ...changed, failed: entry.record.failed }
     return entry.record
   }
@@ -408,6 +437,44 @@ function sameSize(record: VolumeRecord, sizeBytes: number): VolumeRecord {
   if (record.sizeBytes === sizeBytes) return record
   const detail = { size_bytes: record.sizeBytes, asked_bytes: sizeBytes }
   throw new Fault(SIZE_MISMATCH, `creating volume ${record.id}`, detail)
+}
+
+const noop = () => undefined
+
+/** A disk that is full is worth a repeat. */
+async function needsRoom<T>(doing: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    if (!hasNoRoom(error)) throw error
+    throw new Fault(VOLUME_NO_SPACE, doing, {}, error)
+  }
+}
+
+/** undefined: there is no such file. */
+async function sizeOf(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined
+    throw new Fault(VOLUME_READ_ERROR, `looking at ${path}`, {}, error)
+  }
+}
+
+function openData(id: string, path: string): number {
+  try {
+    return openSync(path, 'r+')
+  } catch (error) {
+    throw new Fault(VOLUME_READ_ERROR, `opening volume ${id}`, { path }, error)
+  }
+}
+
+async function renameIfPresent(from: string, to: string): Promise<void> {
+  try {
+    await rename(from, to)
+  } catch (error) {
+    if (!hasCode(error, 'ENOENT')) throw error
+  }
 }
 
 async function syncDirectory(path: string): Promise<void> {

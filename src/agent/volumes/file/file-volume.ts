@@ -3,18 +3,18 @@ import {
   close,
   fdatasync,
   fstat,
+  fstatSync,
   fsync,
   ftruncate,
   read,
   readSync,
-  writeSync,
 } from 'node:fs'
 import { promisify } from 'node:util'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
-import { hasCode } from '#base/system/files.ts'
 import { cloneFile } from '#base/system/clone.ts'
 import type { FileRanges } from '#base/system/libc.ts'
+import { hasNoRoom, writeWholeSync } from '#base/system/whole-io.ts'
 import { VOLUME_CLOSED, VOLUME_FAILED, VOLUME_NO_SPACE, VOLUME_READ_ERROR } from '../faults.ts'
 import {
   type ChangeWatch,
@@ -23,15 +23,24 @@ import {
   type VolumeGuard,
   ZERO_SYNC_BYTES_MAX,
 } from '../volume.ts'
-import { SharedSyncs } from './shared-syncs.ts'
+import { extentAt, isUnsupported } from './file-extents.ts'
 
 /* A volume on one sparse file.
  *
  * Holes come from fallocate; where the file system has none, zeroes are written and everything counts as data.
- * Flushes share fdatasyncs (shared-syncs.ts).
+ * Flushes share fdatasyncs: while one runs, all newcomers wait for the next one together.
+ *
+ *     flush A ──► [ fdatasync 1 ─────────────► ] ──► A
+ *        flush B, C come here ──► wait ──────► [ fdatasync 2 ─────► ] ──► B, C
+ *
+ * B may not use fdatasync 1, which may have passed B's pages already.
  *
  * An fdatasync runs in the thread pool, and waking a thread takes about as long as a fast disk takes for a page. So when little
- * is dirty the disk gets it from the loop while the thread wakes up, or when the flush is expected (`prepareFlush`): a third less for a small commit.
+ * is dirty the disk gets it from the loop at once, or when the flush is expected (`prepareFlush`), and the fdatasync finds it on its way: a third less
+ * for a small commit.
+ *
+ * A file that somebody has removed or cut off under us would go on taking writes, and lose them all when the agent ends, or show zeroes. So each flush
+ * looks whether it is still there in its whole length, before it says that anything is durable, and a read behind its end fails the volume.
  */
 
 const fdatasyncInPool = promisify(fdatasync)
@@ -59,6 +68,7 @@ const EARLY_WRITEBACK_BYTES_MAX = 64 * 1024
 /** Dirty bytes between two beginnings of `writeBehind`. */
 const WRITE_BEHIND_BYTES = 8 * 1024 * 1024
 const ZEROES = Buffer.alloc(ZERO_SYNC_BYTES_MAX)
+const CUT_OFF = 'the data file is shorter than the volume'
 
 export interface FileVolumeParts {
   readonly id: string
@@ -90,7 +100,8 @@ export class FileVolume implements Volume {
   /** Of these, what `writeBehind` and `prepareFlush` have given to the disk. */
   #behindBytes = 0
   #writingBehind = false
-  readonly #syncs = new SharedSyncs(() => this.#sync())
+  #syncing: Promise<void> | undefined
+  #syncNext: Promise<void> | undefined
   #guard: VolumeGuard | null = null
   /** Steps of `zero` in the thread pool. */
   #changing = 0
@@ -131,10 +142,9 @@ export class FileVolume implements Volume {
     })
   }
 
-  prepareFlush(wholly: boolean): void {
-    if (this.#refusal() !== undefined || this.#dirtyBytes === 0) return
-    if (!wholly) this.#giveToDisk()
-    else if (this.#dirtyBytes <= EARLY_WRITEBACK_BYTES_MAX) this.#syncs.ahead()
+  prepareFlush(): void {
+    if (this.#refusal() !== undefined) return
+    this.#giveToDisk()
   }
 
   /** What little is dirty and has not been given to the disk. */
@@ -160,13 +170,10 @@ export class FileVolume implements Volume {
 
   writeSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void {
     this.#check(offset, length)
-    this.#changes(offset, length)
+    this.#watch?.changed(offset, length)
     this.#dirtyBytes += length
-    let done = 0
     try {
-      while (done < length) {
-        done += writeSync(this.#fd, buf, bufOffset + done, length - done, offset + done)
-      }
+      writeWholeSync(this.#fd, buf, offset, bufOffset, length)
     } catch (error) {
       throw this.#writeFault(error, 'writing', offset)
     }
@@ -178,10 +185,11 @@ export class FileVolume implements Volume {
     try {
       while (done < length) {
         const got = readSync(this.#fd, buf, bufOffset + done, length - done, offset + done)
-        if (got === 0) throw new Error('the data file is shorter than the volume')
+        if (got === 0) throw this.#fail(CUT_OFF, undefined)
         done += got
       }
     } catch (error) {
+      if (error instanceof Fault) throw error
       throw new Fault(VOLUME_READ_ERROR, `reading volume ${this.id}`, { offset }, error)
     }
   }
@@ -230,10 +238,8 @@ export class FileVolume implements Volume {
       if (error === null && got === length) done(this.#refusal() ?? null)
       else if (error === null && got > 0) {
         this.readThen(buf, bufOffset + got, length - got, offset + got, done)
-      } else {
-        const cause = error ?? new Error('the data file is shorter than the volume')
-        done(new Fault(VOLUME_READ_ERROR, `reading volume ${this.id}`, { offset }, cause))
-      }
+      } else if (error === null) done(this.#refusal() ?? this.#fail(CUT_OFF, undefined))
+      else done(new Fault(VOLUME_READ_ERROR, `reading volume ${this.id}`, { offset }, error))
     })
   }
 
@@ -242,7 +248,7 @@ export class FileVolume implements Volume {
     assert(length <= ZERO_SYNC_BYTES_MAX, 'long ranges are zeroed off the loop')
     if (length === 0) return
     if (this.#holes) {
-      this.#changes(offset, length)
+      this.#watch?.changed(offset, length)
       try {
         if (mayUnmap) this.#ranges.punchHoleSync(this.#fd, offset, length)
         else this.#ranges.zeroRangeSync(this.#fd, offset, length)
@@ -277,7 +283,7 @@ export class FileVolume implements Volume {
         await nextTurn()
         continue
       }
-      this.#changes(at, step)
+      this.#watch?.changed(at, step)
       this.#running++
       this.#changing++
       try {
@@ -288,7 +294,6 @@ export class FileVolume implements Volume {
         if (!isUnsupported(error)) throw this.#writeFault(error, 'zeroing', at)
         this.#holes = false
       } finally {
-        this.#syncs.changed()
         this.#changed()
         this.#leave()
       }
@@ -304,27 +309,29 @@ export class FileVolume implements Volume {
     if (--this.#changing === 0) for (const wake of this.#unchanging.splice(0)) wake()
   }
 
-  /** Is being changed in this step, or in one that begins with it. */
-  #changes(offset: number, length: number): void {
-    this.#syncs.changed()
-    this.#watch?.changed(offset, length)
-  }
-
   flush(): Promise<void> {
-    return this.#syncs.flush()
+    if (this.#syncing === undefined) {
+      this.#syncing = this.#sync().finally(() => (this.#syncing = undefined))
+      return this.#syncing
+    }
+    // A failed fdatasync marks the volume, so the next one refuses: waiting for it whatever its outcome is right.
+    this.#syncNext ??= this.#syncing.then(noop, noop).then(() => {
+      this.#syncNext = undefined
+      return this.flush()
+    })
+    return this.#syncNext
   }
 
   async #sync(): Promise<void> {
     const refusal = this.#refusal()
     if (refusal !== undefined) throw refusal
+    this.#checkFile()
     this.#running++
-    const synced = fdatasyncInPool(this.#fd)
-    // Behind it: a thread that is awake at once does not wait until the loop is through with this.
     this.#giveToDisk()
     this.#dirtyBytes = 0
     this.#behindBytes = 0
     try {
-      await synced
+      await fdatasyncInPool(this.#fd)
     } catch (error) {
       // Whatever the number says: pages were thrown away, and nobody will be told again.
       throw this.#fail(`fdatasync failed: ${String(error)}`, error)
@@ -342,6 +349,8 @@ export class FileVolume implements Volume {
     countMax = Number.POSITIVE_INFINITY,
   ): Promise<readonly Extent[]> {
     this.#check(offset, length)
+    // Behind its end a file that was cut off looks like one hole.
+    this.#checkFile()
     const end = offset + length
     const found: Extent[] = []
     let inTurn = 0
@@ -361,28 +370,32 @@ export class FileVolume implements Volume {
   #extentAt(offset: number, end: number): Extent {
     if (!this.#holes) return { offset, length: end - offset, hole: false }
     try {
-      const data = this.#ranges.seekData(this.#fd, offset) ?? end
-      if (data > offset) return { offset, length: Math.min(data, end) - offset, hole: true }
-      const hole = this.#ranges.seekHole(this.#fd, offset)
-      return { offset, length: Math.min(hole, end) - offset, hole: false }
+      return extentAt(this.#ranges, this.#fd, offset, end)
     } catch (error) {
-      if (!isUnsupported(error)) {
-        throw new Fault(VOLUME_READ_ERROR, `mapping volume ${this.id}`, { offset }, error)
-      }
-      return { offset, length: end - offset, hole: false }
+      throw new Fault(VOLUME_READ_ERROR, `mapping volume ${this.id}`, { offset }, error)
     }
   }
 
-  /** For the store, which must also record the new size. */
+  /** Throws VOLUME_FAILED when the file has no name any more, or is shorter than the volume. Costs a microsecond. */
+  #checkFile(): void {
+    const { nlink, size } = fstatSync(this.#fd)
+    if (nlink === 0) throw this.#fail('the data file was removed', undefined)
+    if (size < this.#sizeBytes) throw this.#fail(CUT_OFF, undefined)
+  }
+
+  /** For the store, which must also record the new size. Faults: VOLUME_NO_SPACE (then nothing has changed), VOLUME_FAILED. */
   async extend(newSizeBytes: number): Promise<void> {
     this.#check(0, 0)
     if (newSizeBytes <= this.#sizeBytes) return
     this.#running++
     try {
-      await ftruncateInPool(this.#fd, newSizeBytes)
-      await fsyncInPool(this.#fd)
-    } catch (error) {
-      throw this.#writeFault(error, 'extending', this.#sizeBytes)
+      await ftruncateInPool(this.#fd, newSizeBytes).catch((error: unknown) => {
+        throw this.#writeFault(error, 'extending', this.#sizeBytes)
+      })
+      // As of every sync: whatever the number says, pages were thrown away.
+      await fsyncInPool(this.#fd).catch((error: unknown) => {
+        throw this.#fail(`fsync failed: ${String(error)}`, error)
+      })
     } finally {
       this.#leave()
     }
@@ -422,12 +435,11 @@ export class FileVolume implements Volume {
 
   async cloneFrom(fd: number, length: number): Promise<void> {
     this.#check(0, length)
-    this.#changes(0, length)
+    this.#watch?.changed(0, length)
     this.#running++
     try {
       await cloneFile(this.#fd, fd, length)
     } finally {
-      this.#syncs.changed()
       this.#leave()
     }
   }
@@ -470,7 +482,7 @@ export class FileVolume implements Volume {
 
   #writeFault(error: unknown, doing: string, offset: number): Fault {
     if (error instanceof Fault) return error
-    if (hasCode(error, 'ENOSPC') || hasCode(error, 'EDQUOT')) {
+    if (hasNoRoom(error)) {
       return new Fault(VOLUME_NO_SPACE, `${doing} volume ${this.id}`, { offset }, error)
     }
     return this.#fail(`${doing} at ${offset} failed: ${String(error)}`, error)
@@ -485,6 +497,5 @@ export class FileVolume implements Volume {
   }
 }
 
+const noop = () => {}
 const nextTurn = () => new Promise<void>((resolve) => setImmediate(resolve))
-const isUnsupported = (error: unknown): boolean =>
-  hasCode(error, 'EOPNOTSUPP') || hasCode(error, 'ENOTSUP') || hasCode(error, 'ENOSYS')
