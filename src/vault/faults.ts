@@ -57,6 +57,27 @@ export const VAULT_STORE_FAILED = fault({
   hint: 'Look at the cause: network, permissions, space.',
 })
 
+export const VAULT_STORE_REFUSED = fault({
+  code: 'VAULT_STORE_REFUSED',
+  retry: 'later',
+  text: 'The store of the vault refuses this to whoever asks with this access key.',
+  hint: 'Check the key, whether it has ended, its rights on the bucket, and the clock of this machine.',
+})
+
+export const VAULT_STORE_UNFIT = fault({
+  code: 'VAULT_STORE_UNFIT',
+  retry: 'never',
+  text: 'A vault would not be safe there, so nothing was stored.',
+  hint: 'Use a server that honours conditional puts. A bucket that keeps versions needs object lock without default retention, and HOLDFAST_S3_OBJECT_LOCK=1.',
+})
+
+export const OBJECT_RETAINED = fault({
+  code: 'OBJECT_RETAINED',
+  retry: 'later',
+  text: 'The store keeps the object until its retention ends, whoever asks.',
+  hint: 'Nothing needs to be done: a later collection deletes it.',
+})
+
 export const CHECKPOINT_UNKNOWN = fault({
   code: 'CHECKPOINT_UNKNOWN',
   retry: 'never',

@@ -25,6 +25,15 @@ export interface PutOptions {
   readonly ifAbsent?: boolean
 }
 
+/** An object that is being put in parts, or was by somebody who is gone. */
+export interface Upload {
+  readonly key: ObjectKey
+  /** By the store's clock, in ms since 1970. */
+  readonly startedMs: number
+  /** Whoever is still at it fails with its put. */
+  abort(): Promise<void>
+}
+
 export interface ObjectStore {
   /** For messages: a path or an address without secrets. */
   readonly name: string
@@ -40,10 +49,12 @@ export interface ObjectStore {
   stat(key: ObjectKey): Promise<ObjectStat | undefined>
   /** In no order. `prefix` ends with '/' or is empty. */
   list(prefix: string): AsyncIterable<ListedObject>
-  /** An object that is absent already is fine. */
+  /** An object that is absent already is fine. Throws OBJECT_RETAINED. */
   delete(key: ObjectKey): Promise<void>
   /** Where the store itself can keep an object from being deleted or overwritten until a time, whoever asks. */
   readonly retain?: (key: ObjectKey, untilMs: number) => Promise<void>
+  /** Where objects are put in parts: those that are not whole. */
+  readonly uploads?: () => Promise<readonly Upload[]>
   close(): void
 }
 

@@ -27,14 +27,25 @@ export async function openStore(
   const { createS3Store } = await import('./s3/s3-store.ts')
   const endpoint = env['AWS_ENDPOINT_URL_S3'] ?? env['AWS_ENDPOINT_URL']
   const sessionToken = env['AWS_SESSION_TOKEN']
-  return createS3Store({
-    bucket: match[1] ?? '',
-    prefix: (match[2] ?? '').replace(/\/+$/, ''),
-    region: env['AWS_REGION'] ?? env['AWS_DEFAULT_REGION'] ?? 'us-east-1',
-    accessKeyId,
-    secretAccessKey,
-    ...(endpoint === undefined ? {} : { endpoint }),
-    ...(sessionToken === undefined ? {} : { sessionToken }),
-    objectLock: env['HOLDFAST_S3_OBJECT_LOCK'] === '1',
-  })
+  const store = createS3Store(
+    {
+      bucket: match[1] ?? '',
+      prefix: (match[2] ?? '').replace(/\/+$/, ''),
+      region: env['AWS_REGION'] ?? env['AWS_DEFAULT_REGION'] ?? 'us-east-1',
+      accessKeyId,
+      secretAccessKey,
+      ...(endpoint === undefined ? {} : { endpoint }),
+      ...(sessionToken === undefined ? {} : { sessionToken }),
+      objectLock: env['HOLDFAST_S3_OBJECT_LOCK'] === '1',
+    },
+    { clock },
+  )
+  if (options.create !== true) return store
+  try {
+    await store.check()
+  } catch (error) {
+    store.close()
+    throw error
+  }
+  return store
 }

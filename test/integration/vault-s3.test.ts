@@ -11,6 +11,8 @@ import {
   ListObjectVersionsCommand,
   S3Client,
 } from '@aws-sdk/client-s3'
+import { systemClock } from '#base/system/clock.ts'
+import type { S3Address } from '#vault/s3/requests.ts'
 import { createS3Store } from '#vault/s3/s3-store.ts'
 import { storeContract } from '#vault/store.contract.ts'
 import { openVault } from '#vault/vault.ts'
@@ -49,17 +51,25 @@ if (reason !== undefined) {
     await rm(directory, { recursive: true, force: true })
   })
   await client.send(new CreateBucketCommand({ Bucket: 'vaults' }))
+  await client.send(new CreateBucketCommand({ Bucket: 'locked', ObjectLockEnabledForBucket: true }))
   let count = 0
-  const store = (prefix = `p${count++}`, more: { bucket?: string; objectLock?: boolean } = {}) =>
-    createS3Store({
-      bucket: 'vaults',
-      prefix,
-      region: 'us-east-1',
-      endpoint: server.endpoint,
-      ...credentials,
-      ...more,
-    })
+  const store = (prefix = `p${count++}`, more: Partial<S3Address> = {}) =>
+    createS3Store(
+      {
+        bucket: 'vaults',
+        prefix,
+        region: 'us-east-1',
+        endpoint: server.endpoint,
+        ...credentials,
+        ...more,
+      },
+      { clock: systemClock },
+    )
   storeContract('S3', async () => store())
+  storeContract('S3 in parts', async () => store(undefined, { partsAbove: 1024 * 1024 }))
+  storeContract('S3 with object lock', async () =>
+    store(undefined, { bucket: 'locked', objectLock: true }),
+  )
 
   test('a vault in S3 takes backups, deletions and collections, and restores byte for byte', async () => {
     const vault = await newVault(store('life'))
@@ -78,9 +88,6 @@ if (reason !== undefined) {
   })
 
   test('with object lock, not even the owner of the bucket can delete what a locked checkpoint needs', async () => {
-    await client.send(
-      new CreateBucketCommand({ Bucket: 'locked', ObjectLockEnabledForBucket: true }),
-    )
     const vault = await newVault(store('v', { bucket: 'locked', objectLock: true }))
     const done = await backUp(vault, makeImage(20 * BLOCK, randomFrom(32)))
     await vault.lock(done.id, Date.now() + 3_600_000)
