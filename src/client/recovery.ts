@@ -100,6 +100,17 @@ export async function listRecoveries(
   return (await api.get<{ recoveries: readonly Recovery[] }>(path)).recoveries
 }
 
+/** Of a group of any API, paused or not. Returns the operation. */
+export async function failOverAnyGroup(
+  api: ApiSession,
+  group: string,
+  said: { readonly force: boolean; readonly preferredOff: boolean },
+): Promise<string> {
+  const body = { force: said.force, preferred_off: said.preferredOff }
+  return (await api.post<{ operation_id: string }>(`${groupPath(group)}/failover`, body))
+    .operation_id
+}
+
 /** The operation of the recovery. */
 export async function recoverGroup(api: ApiSession, group: string): Promise<string> {
   return (await api.post<{ operation: string }>(`${groupPath(group)}/recover`, {})).operation

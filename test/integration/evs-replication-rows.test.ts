@@ -59,6 +59,9 @@ const post = async (url: string, body: unknown, status: number) => {
   return reply.body as { readonly error?: { readonly code: string; readonly message: string } }
 }
 
+const native = (method: 'GET' | 'POST', path: string, body?: object) =>
+  lab.call({ method, url: `/api/v1/${path}`, headers: { 'x-auth-token': token }, body })
+
 test('what keeps a disk from growing by itself keeps it from growing in its group', async () => {
   const paused = groupRow(project, { form: 'evs', name: 'grows' })
   const [a, b] = [pairRow(paused, 1), pairRow(paused, 2)]
@@ -368,9 +371,11 @@ test('a type that a site did not take is taken back, but not from one disk of a 
 
 test('a group whose update failed is as paused as before: it is synced, or fails over by force', async () => {
   const { history_mark } = await readMeta(lab.store.db)
-  for (const [value, status] of [
-    [{ 'os-sync-replication-consistency-group': null }, 'starting'],
-    [{ 'os-failover-replication-consistency-group': { force: true } }, 'failing-over'],
+  const force = { 'os-failover-replication-consistency-group': { force: true } }
+  for (const [value, status, over] of [
+    [force, 'failing-over', 'own'],
+    [{ 'os-sync-replication-consistency-group': null }, 'starting', 'evs'],
+    [force, 'failing-over', 'evs'],
   ] as const) {
     const group = groupRow(project, { form: 'evs', name: 'stuck', status: 'error-updating' })
     const pair = pairRow(group, 1, { progress: 100, added_epoch: 2, never_replicated: 0 })
@@ -385,8 +390,24 @@ test('a group whose update failed is as paused as before: it is synced, or fails
         .values(ownershipRow(group, history_mark, 'closed'))
         .execute(),
     )
+    const own = (body: object) => native('POST', `groups/${group.id}/failover`, body)
+    const ahead = async (force: boolean) =>
+      (await native('GET', `groups/${group.id}/preflight?action=failover&force=${force}`)).body
+        .preflight
     await lab.agents.receive(reportOf('az2', []))
-    await post(`${GROUPS()}/${group.id}/action`, value, 200)
+    if (over === 'own') {
+      // Over our own interface too: the same checks, in the words of its preflight.
+      const refused = await own({})
+      assert.deepEqual([refused.status, refused.body.error.code], [409, 'FORCE_NEEDED'])
+      const { accepted, needs, blockers } = await ahead(false)
+      assert.deepEqual([accepted, needs, blockers[0].code], [false, ['force'], 'FORCE_NEEDED'])
+      assert.equal((await ahead(true)).accepted, true)
+      assert.equal((await native('POST', `groups/${newId()}/failover`, {})).status, 404)
+      const { status: answered, body } = await own({ force: true })
+      assert.equal(answered, 202)
+      const { kind } = (await native('GET', `operations/${body.operation_id}`)).body.operation
+      assert.equal(kind, 'group.failover-paused')
+    } else await post(`${GROUPS()}/${group.id}/action`, value, 200)
     const query = lab.store.db.selectFrom('protection_groups').select('status')
     const row = await query.where('id', '=', group.id).executeTakeFirstOrThrow()
     assert.equal(row.status, status)

@@ -33,6 +33,7 @@ import { columns, type Output } from '../output.ts'
 import { apiAction, apiLeaf } from '../session.ts'
 import { usageError } from '../usage.ts'
 import { groupAutomaticCommands } from './group-automatic.ts'
+import { failOverOtherGroup } from './group-failover.ts'
 import { followSwitch, groupRecoveryCommands } from './group-recovery.ts'
 import { groupVerifyCommand } from './group-verify.ts'
 import {
@@ -123,6 +124,7 @@ export function groupCommand(command: Command, context: CommandContext): void {
     output.result({ ...group, detail }, [...table([group]), '', ...detailLines(detail)])
   })
 
+  /** `act` returns the job to follow; null: it has followed it itself. */
   const change = <Flags = object>(
     name: GroupAction,
     about: string,
@@ -131,7 +133,7 @@ export function groupCommand(command: Command, context: CommandContext): void {
       group: string,
       output: Output,
       flags: JobFlags & Flags,
-    ) => Promise<string>,
+    ) => Promise<string | null>,
     extend: (one: Command) => Command = (one) => one,
   ) => {
     const one = extend(jobOptions(leaf(name).description(about).argument('<group>')))
@@ -142,6 +144,7 @@ export function groupCommand(command: Command, context: CommandContext): void {
       async (api, output, flags, id = '') => {
         if (flags.dryRun === true) return await rehearse(api, output, id, name, flags)
         const job = await act(api, id, output, flags)
+        if (job === null) return
         const ended = await followJob(api, output, job, flags, `${name} ${id}`)
         if (ended !== undefined && FORETOLD.has(name)) {
           const told = await listForecasts(api, id, FORETOLD_AMONG)
@@ -172,16 +175,21 @@ export function groupCommand(command: Command, context: CommandContext): void {
   change<Statements>(
     'failover',
     'the production site is lost: make the DR site writable',
-    async (api, id, output, { force = false, preferredSiteIsOff: preferredOff = false }) => {
+    async (api, id, output, flags) => {
+      const { force = false, preferredSiteIsOff: preferredOff = false } = flags
       const found = await preflightGroup(api, id, 'failover', { force, preferredOff })
       for (const line of preflightLines(found)) output.say(line)
+      if ((await showGroupDetail(api, id)).form !== 'sdrs') {
+        await failOverOtherGroup(api, output, id, flags, { force, preferredOff })
+        return null
+      }
       return await failOverGroup(api, id, force, preferredOff)
     },
     (one) =>
       one
         .option(
           '--force',
-          'also to a side that is not known to hold every write: writes may be lost',
+          'also to a side that is not known to hold every write, or whose group is paused: writes may be lost',
         )
         .option(
           '--preferred-site-is-off',

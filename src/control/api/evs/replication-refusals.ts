@@ -193,7 +193,7 @@ export function pausedFailoverRefusal(
       return conflict(
         `The group is paused: everything that production wrote since ${since} would be given up. Sync it; or, to accept the loss, send ${FORCE}.`,
       )
-    case 'PREFERRED_MAY_RUN':
+    case 'GROUP_PREFERRED_MAY_RUN':
       return groupActionRefusal('GROUP_PREFERRED_MAY_RUN', 'failover')
     case 'DR_SITE_SILENT':
       return groupActionRefusal('DR_SITE_SILENT', 'failover')

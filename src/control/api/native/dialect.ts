@@ -8,6 +8,7 @@ import { errorBody, NATIVE_COMMON, refusalOfFault } from './errors.ts'
 import { arbitrationRoutes } from './arbitration.ts'
 import { automaticFailoverRoutes } from './automatic-failover.ts'
 import { divergenceRoutes } from './divergences.ts'
+import { failoverRoutes } from './failover.ts'
 import { groupRoutes } from './groups.ts'
 import { healthRoutes } from './health.ts'
 import { identityRoutes } from './identity.ts'
@@ -43,6 +44,7 @@ export function nativeDialect(services: NativeServices): Dialect {
         groupRoutes(api, services)
         arbitrationRoutes(api, services)
         preflightRoutes(api, services)
+        failoverRoutes(api, services)
         recoveryRoutes(api, services)
         automaticFailoverRoutes(api, services)
         verifyRoutes(api, services)

@@ -12,6 +12,7 @@ import {
   updatePair,
 } from '#control/resources/groups.ts'
 import { latestPause, readOwnership } from '#control/resources/sync.ts'
+import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import { describeGivenUp } from '#domain/failover.ts'
@@ -29,7 +30,7 @@ export type PausedFailoverRefusal =
   | 'GROUP_BUSY_PAIRS'
   | 'GROUP_NOT_EQUAL'
   | 'FORCE_NEEDED'
-  | 'PREFERRED_MAY_RUN'
+  | 'GROUP_PREFERRED_MAY_RUN'
   | 'DR_SITE_SILENT'
 
 /** A group that is paused: no session, and none being made. Also one whose failover out of that state has failed. */
@@ -51,39 +52,68 @@ export const equalAtPause = (
   pairs: readonly Pick<ReplicationPairRow, 'progress' | 'added_epoch'>[],
 ): boolean => pairs.every(({ progress, added_epoch }) => progress === 100 && added_epoch > 0)
 
+interface Command {
+  readonly force: boolean
+  readonly preferredOff: boolean
+}
+
+interface Judged {
+  /** Null: it would be accepted. */
+  readonly refusal: Exclude<PausedFailoverRefusal, 'GROUP_UNKNOWN'> | null
+  /** Since when everything would be given up, wall clock, ms; null: not known. */
+  readonly pausedAt: number | null
+}
+
+export async function judgePausedFailover(
+  db: Queries | Transaction,
+  agents: AgentRegistry,
+  group: ProtectionGroupRow,
+  command: Command,
+): Promise<Judged> {
+  const production = productionAz(group)
+  const pausedAt = await latestPause(db, group.id, production)
+  const no = (refusal: Judged['refusal']): Judged => ({ refusal, pausedAt })
+  if (!(await isPaused(db, group))) return no('GROUP_STATE')
+  const pairs = await membersOf(db, group.id)
+  if (pairs.length === 0) return no('GROUP_WITHOUT_PAIRS')
+  if (pairs.some((pair) => PAIR_BUSY.has(pairStatus(pair)))) return no('GROUP_BUSY_PAIRS')
+  if (!equalAtPause(pairs)) return no('GROUP_NOT_EQUAL')
+  if (!agents.heard(drAz(group))) return no('DR_SITE_SILENT')
+  if (!command.force) return no('FORCE_NEEDED')
+  const record = (await readOwnership(db, [group.id])).get(group.id)
+  const preferred = record?.mode === 'static-priority' && record.preferred === production
+  if (preferred && !command.preferredOff && !agents.heard(production)) {
+    return no('GROUP_PREFERRED_MAY_RUN')
+  }
+  return no(null)
+}
+
 export async function requestPausedFailover(
   services: RequestServices,
   project: string,
   id: string,
-  command: { readonly force: boolean; readonly preferredOff: boolean },
-): Promise<Outcome<object, PausedFailoverRefusal> & { readonly pausedAt?: number | null }> {
+  command: Command,
+): Promise<
+  Outcome<{ readonly operation: string }, PausedFailoverRefusal> & {
+    readonly pausedAt?: number | null
+  }
+> {
   const { store, operations, clock, agents } = services
   return await store.write(async (tx) => {
     const group = await findGroup(tx, project, id, 'evs')
     if (group === undefined) return refused('GROUP_UNKNOWN')
-    if (!(await isPaused(tx, group))) return refused('GROUP_STATE')
-    const pairs = await membersOf(tx, id)
-    if (pairs.length === 0) return refused('GROUP_WITHOUT_PAIRS')
-    if (pairs.some((pair) => PAIR_BUSY.has(pairStatus(pair)))) return refused('GROUP_BUSY_PAIRS')
-    if (!equalAtPause(pairs)) return refused('GROUP_NOT_EQUAL')
-    if (!agents.heard(drAz(group))) return refused('DR_SITE_SILENT')
-    const since = await latestPause(tx, id, productionAz(group))
-    if (!command.force) return { ...refused('FORCE_NEEDED'), pausedAt: since }
-    const record = (await readOwnership(tx, [id])).get(id)
-    const preferred = record?.mode === 'static-priority' && record.preferred === productionAz(group)
-    if (preferred && !command.preferredOff && !agents.heard(productionAz(group))) {
-      return refused('PREFERRED_MAY_RUN')
-    }
+    const { refusal, pausedAt } = await judgePausedFailover(tx, agents, group, command)
+    if (refusal !== null) return { ...refused(refusal), pausedAt }
     const now = clock.wallMs()
     await moveGroup(tx, id, 'failing-over', now)
     await updateGroup(tx, id, { failure_detail: null }, now)
-    for (const pair of pairs) {
+    for (const pair of await membersOf(tx, id)) {
       if (!followsGroup(pairStatus(pair))) continue
       await movePair(tx, pair.id, 'failing-over', now)
       await updatePair(tx, pair.id, { blank_epoch: null }, now)
     }
-    const lost = { kind: 'unknown', bytes: null, since } as const
-    await operations.submit(tx, failoverPausedGroup, {
+    const lost = { kind: 'unknown', bytes: null, since: pausedAt } as const
+    const operation = await operations.submit(tx, failoverPausedGroup, {
       project,
       resourceType: GROUP_RESOURCE,
       resourceId: id,
@@ -95,6 +125,6 @@ export async function requestPausedFailover(
         given_up_at_least: describeGivenUp(lost),
       },
     })
-    return { ok: true }
+    return { ok: true, operation }
   })
 }

@@ -12,7 +12,8 @@ import {
 import type { RecoveryScripts } from '../../services.ts'
 import { DrillRefused, planDrill } from '../drills/drill-decision.ts'
 import { forecastOf } from './forecast.ts'
-import { type Preflight, type PreflightServices, preflight } from './preflight.ts'
+import { type Preflight, type PreflightServices, preflight, preflightPaused } from './preflight.ts'
+import { isPaused } from '../protection/paused-failover-requests.ts'
 import { serverFindings } from './preflight-servers.ts'
 import { type Finding, finding, type PreflightCode } from './preflight-words.ts'
 import { groupFacts } from '../protection/sync-views.ts'
@@ -60,7 +61,11 @@ export async function preflightReport(
 ): Promise<PreflightReport> {
   const { store, agents, witness } = services
   const command = commandOf(group, action, statements)
-  const judged = await preflight(services, group, command)
+  const paused =
+    action === 'failover' && (await store.read((db) => isPaused(db, group)))
+      ? await preflightPaused(services, group, statements)
+      : null
+  const judged = paused ?? (await preflight(services, group, command))
   const found: Preflight =
     action === 'drill'
       ? { ...judged, refusal: null, needs: [], givenUp: null, freezes: false }
@@ -242,8 +247,9 @@ function lossOf(
   const ms = givenUp.since === null ? null : Math.max(0, Math.round(clock.wallMs() - givenUp.since))
   const production = agents.session(group.id, productionAz(group))?.status
   const dr = agents.session(group.id, drAz(group))?.status
-  // A kept copy is older than what the DR side has applied since.
-  const counted = production !== undefined && dr !== undefined && drCopy !== 'kept'
+  // A kept copy is older than what the DR side has applied since, and one that lost its power lacks some of what it has counted.
+  const there = dr !== undefined && drCopy !== 'kept' && dr.torn !== true
+  const counted = production !== undefined && there
   const writes = counted ? Math.max(0, production.sequence - dr.sequence) : null
   return { bytes: givenUp.bytes, writes, ms, text }
 }
@@ -262,6 +268,7 @@ function stepsOf(
       : `The servers at ${dr} may be started.`
   switch (action) {
     case 'failover':
+      if (found.paused) return pausedSteps(production, dr, productionHeard)
       return [
         ...(found.leavesBehind.length > 0
           ? ['Pairs that were never copied in full leave the group.']
@@ -319,6 +326,15 @@ function stepsOf(
       ]
   }
 }
+
+const pausedSteps = (production: string, dr: string, heard: boolean): string[] => [
+  heard
+    ? `${production} is told to serve the disks no longer.`
+    : `${production} is silent: it is told as soon as it is heard.`,
+  `The witness gives the right to write to ${dr}; there is no replication, as before.`,
+  `${dr} serves its disks, by their own ids, as they were when the group was paused.`,
+  `A snapshot keeps what the disks at ${production} hold, as soon as that site is heard; reprotecting waits for it.`,
+]
 
 const COPY_WORDS: Readonly<Record<Preflight['copy'], string>> = {
   none: 'What changed since both sites were equal is copied.',

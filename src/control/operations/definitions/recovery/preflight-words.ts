@@ -1,6 +1,7 @@
 import type { GroupRefusal } from '#domain/protection-group.ts'
 import type { CreateDrillRefusal } from '../drills/drill-decision.ts'
 import { DRILL_WORDS } from '../drills/drill-words.ts'
+import type { PausedFailoverRefusal } from '../protection/paused-failover-requests.ts'
 import type { PreflightRefusal } from './preflight.ts'
 
 /* What a preflight says about each code, and what to do about it. */
@@ -12,7 +13,12 @@ export interface Finding {
   readonly action: string
 }
 
-export type PreflightCode = GroupRefusal | PreflightRefusal | CreateDrillRefusal | 'GROUP_BUSY'
+export type PreflightCode =
+  | GroupRefusal
+  | PreflightRefusal
+  | PausedFailoverRefusal
+  | CreateDrillRefusal
+  | 'GROUP_BUSY'
 
 export const finding = (code: PreflightCode): Finding => ({ code, ...WORDS[code] })
 
@@ -94,6 +100,15 @@ const WORDS: Readonly<Record<PreflightCode, Omit<Finding, 'code'>>> = {
   DR_SIDE_NOT_IN_SYNC: {
     message: 'Some disks of the group were never copied to the DR side in full.',
     action: 'Wait for their first copy, or leave them behind with force.',
+  },
+  GROUP_NOT_EQUAL: {
+    message:
+      'The group was paused before both sides were equal, or pairs came into it since: its DR disks are of no one moment.',
+    action: 'Bring production back, and sync the group.',
+  },
+  FORCE_NEEDED: {
+    message: 'The group is paused: everything that production wrote since would be given up.',
+    action: 'Sync the group; or accept the loss with force.',
   },
   RECORD_IN_DOUBT: {
     message: 'The witness grants nothing for the group until its record is settled.',

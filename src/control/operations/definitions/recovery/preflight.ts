@@ -16,7 +16,11 @@ import {
   type GroupRefusal,
 } from '#domain/protection-group.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
-import { notCopied, rebuildsOf } from '../protection/copy-proof.ts'
+import { drWord, notCopied, rebuildsOf } from '../protection/copy-proof.ts'
+import {
+  judgePausedFailover,
+  type PausedFailoverRefusal,
+} from '../protection/paused-failover-requests.ts'
 import { groupFacts, type SyncSources } from '../protection/sync-views.ts'
 
 /* What an action on a group would do, before it is asked for. It changes nothing and asks no agent: it is as old as the last reports, and
@@ -34,7 +38,7 @@ export type CopyForecast = 'none' | 'delta' | 'first' | 'full' | 'unknown'
 
 export interface Preflight {
   /** Null: the action would be accepted as asked. */
-  readonly refusal: GroupRefusal | PreflightRefusal | null
+  readonly refusal: GroupRefusal | PreflightRefusal | PausedFailoverRefusal | null
   /** Members of the request with which a failover would be accepted. */
   readonly needs: readonly ('force' | 'preferred_off')[]
   /** Failover only. */
@@ -46,6 +50,8 @@ export interface Preflight {
   /** Failover only: what the DR side said of its copy; null: nothing was heard from it. */
   readonly drCopy: 'consistent' | 'kept' | 'inconsistent' | 'failed' | null
   readonly copy: CopyForecast
+  /** Failover only: the group is paused, see `preflightPaused`. */
+  readonly paused: boolean
 }
 
 export type PreflightRefusal =
@@ -60,7 +66,7 @@ export async function preflight(
   services: PreflightServices,
   group: ProtectionGroupRow,
   command: Exclude<GroupCommand, { readonly kind: 'rename' }>,
-): Promise<Preflight> {
+): Promise<Preflight & { readonly refusal: GroupRefusal | PreflightRefusal | null }> {
   const { store, witness, agents } = services
   const { facts, pairs } = await store.read((db) => groupFacts(db, services, group))
   const record = await witness.record(group.id)
@@ -78,7 +84,8 @@ export async function preflight(
     leavesBehind: [],
     drCopy: copyAt(dr),
     copy,
-  }
+    paused: false,
+  } as const
   if (command.kind !== 'failover' || record === null) return base
   const leavesBehind = await neverCopied(services, group, record, pairs)
   const stops = stopsFailover(services, group, dr, pairs, leavesBehind, command.force)
@@ -86,9 +93,37 @@ export async function preflight(
     ...base,
     refusal: base.refusal ?? stops ?? ((await inDoubt(store, group.id)) ? 'RECORD_IN_DOUBT' : null),
     needs: needsOf(facts, leavesBehind),
-    givenUp: givenUp(record, dr?.out_of_touch_ms ?? null),
+    givenUp: givenUp(record, drWord(dr ?? undefined)),
     freezes: freezesFirst(record, drAz(group), command.force),
     leavesBehind,
+  }
+}
+
+/** Of the failover of a group that is paused (`isPaused`): there is no session, and nothing to ask one. */
+export async function preflightPaused(
+  { store, agents }: PreflightServices,
+  group: ProtectionGroupRow,
+  command: { readonly force: boolean; readonly preferredOff: boolean },
+): Promise<Preflight> {
+  const judge = (by: typeof command) =>
+    store.read((db) => judgePausedFailover(db, agents, group, by))
+  const { refusal, pausedAt } = await judge(command)
+  const forced = (await judge({ force: true, preferredOff: false })).refusal
+  const doubt = (await inDoubt(store, group.id)) ? 'RECORD_IN_DOUBT' : null
+  return {
+    refusal: refusal ?? doubt,
+    needs:
+      forced === 'GROUP_PREFERRED_MAY_RUN'
+        ? ['force', 'preferred_off']
+        : forced === null
+          ? ['force']
+          : [],
+    givenUp: { kind: 'unknown', bytes: null, since: pausedAt },
+    freezes: false,
+    leavesBehind: [],
+    drCopy: null,
+    copy: 'none',
+    paused: true,
   }
 }
 

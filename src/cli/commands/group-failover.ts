@@ -1,0 +1,45 @@
+import { Fault } from '#base/fault.ts'
+import { systemClock } from '#base/system/clock.ts'
+import type { ApiSession } from '#client/api.ts'
+import { JOB_FAILED } from '#client/faults.ts'
+import { type OperationState, showOperation } from '#client/protection.ts'
+import { failOverAnyGroup } from '#client/recovery.ts'
+import { waitFor } from '#client/sdrs.ts'
+import { type JobFlags, limitOf } from '../jobs.ts'
+import type { Output } from '../output.ts'
+
+/* `holdfast group failover` of a group that the volume API manages: over our own interface, whose operation it follows. */
+
+/** What a paused group's failover does behind the switch, for as long as the old production is silent. */
+const BEHIND: ReadonlySet<string> = new Set(['fence_late', 'keep'])
+const GOES_ON =
+  'the DR site serves the disks by their own ids; the old production is told, and what it wrote since the pause is kept, as soon as its site is heard'
+const ENDED: ReadonlySet<string> = new Set(['succeeded', 'failed', 'cancelled'])
+
+export async function failOverOtherGroup(
+  api: ApiSession,
+  output: Output,
+  group: string,
+  flags: JobFlags,
+  said: { readonly force: boolean; readonly preferredOff: boolean },
+): Promise<void> {
+  const operation = await failOverAnyGroup(api, group, said)
+  const what = `failover ${group}`
+  if (!flags.wait) {
+    return output.result({ operation_id: operation }, `${what}: operation ${operation}`)
+  }
+  output.say(`${what}: operation ${operation}, waiting for the switch`)
+  const isOver = ({ status, step }: OperationState) => ENDED.has(status) || BEHIND.has(step ?? '')
+  const seen = await waitFor(
+    `operation ${operation}`,
+    () => showOperation(api, operation),
+    isOver,
+    { clock: systemClock, limitMs: limitOf(flags) },
+  )
+  if (seen.status === 'failed' || seen.status === 'cancelled') {
+    const reason = `${seen.error_code ?? seen.status} ${seen.fail_reason ?? ''}`.trim()
+    throw new Fault(JOB_FAILED, `operation ${operation} (${seen.kind}): ${reason}`, { operation })
+  }
+  output.result(seen, `${what}: done`)
+  if (seen.status !== 'succeeded') output.say(GOES_ON)
+}
