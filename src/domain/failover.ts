@@ -31,13 +31,25 @@ export interface GivenUp {
 
 const NOTHING: GivenUp = { kind: 'nothing', bytes: null, since: null }
 
-/** `outOfTouchMs`: the DR side's own note, wall clock, since when it has not heard the writer; null: in touch, or not asked. */
-export function givenUp(record: Record, outOfTouchMs: number | null): GivenUp {
+/** What the DR side says of its own copy. */
+export interface DrWord {
+  /** Wall clock, ms: since when it may lack what production answered; null: in touch, or not known. */
+  readonly outOfTouchMs: number | null
+  /** It went through a loss of power, and nobody has compared it since: what it lacks may be older than anything that was noted. */
+  readonly torn: boolean
+  /** It was in step with production in this session before: what it lacks is what production has written alone since. */
+  readonly risen: boolean
+}
+
+/** `dr`: null when it was not asked, or does not answer. */
+export function givenUp(record: Record, dr: DrWord | null): GivenUp {
+  const outOfTouchMs = dr?.outOfTouchMs ?? null
   switch (record.state) {
     case 'closed':
     case 'failed_over':
       return NOTHING
     case 'in_sync':
+      if (dr?.torn === true) return { kind: 'unknown', bytes: null, since: null }
       // By the witness's word the writer cannot have answered alone; a preferred site needs no such word.
       if (!unbounded(record) || outOfTouchMs === null) return NOTHING
       return { kind: 'unknown', bytes: null, since: outOfTouchMs }
@@ -45,12 +57,22 @@ export function givenUp(record: Record, outOfTouchMs: number | null): GivenUp {
     case 'resyncing':
     case 'frozen': {
       const { alone } = record
-      if (alone === null) return { kind: 'unknown', bytes: null, since: outOfTouchMs }
-      // Either clock may be the one that is behind: the earlier time is the safe one to show.
-      const since = Math.min(alone.since, outOfTouchMs ?? alone.since)
+      const since = missingSince(alone?.since ?? null, dr)
+      // That production has said nothing of is not nothing: right after a restart it has only begun to count.
+      if (alone === null || alone.bytes === 0) return { kind: 'unknown', bytes: null, since }
       return { kind: 'at_least', bytes: alone.bytes, since }
     }
   }
+}
+
+/** The time of which both sites' words are true; null: neither says. */
+function missingSince(aloneMs: number | null, dr: DrWord | null): number | null {
+  if (dr === null) return aloneMs
+  if (dr.torn) return null
+  // Either clock may be the one that is behind: the earlier time is the safe one to show.
+  if (dr.outOfTouchMs !== null) return Math.min(dr.outOfTouchMs, aloneMs ?? dr.outOfTouchMs)
+  // A copy of before this session lacks what was written before production began to count.
+  return dr.risen ? aloneMs : null
 }
 
 /** One sentence for people. */
@@ -62,6 +84,6 @@ export function describeGivenUp({ kind, bytes, since }: GivenUp): string {
     case 'at_least':
       return `At least ${bytes ?? 0} bytes that production wrote alone${from}.`
     case 'unknown':
-      return `Whatever production acknowledged alone${from}; how much that is only production knows.`
+      return `Whatever production acknowledged${from} that the DR side does not hold; how much that is only production knows.`
   }
 }

@@ -122,9 +122,10 @@ function agentLines({ site, agent, control_reached, sessions }: LocalSessions): 
   ]
 }
 
-function copyOf({ role, consistent, kept, unfit }: SessionStatus): string {
+function copyOf({ role, consistent, torn, kept, unfit }: SessionStatus): string {
   if (unfit !== null) return unfit
   if (role === 'fenced') return 'fenced'
+  if (torn === true) return kept === null ? 'lost power' : 'in a resync, kept what lost power'
   if (kept !== null) return 'in a resync, last consistent copy kept'
   return consistent ? 'consistent' : 'incomplete'
 }
@@ -203,7 +204,8 @@ function warnings(said: LocalSessions, status: SessionStatus): string[] {
   return lines
 }
 
-function lossLines({ out_of_touch_ms: since, kept, consistent, unfit }: SessionStatus): string[] {
+function lossLines(status: SessionStatus): string[] {
+  const { out_of_touch_ms: since, kept, consistent, torn, unfit } = status
   const lines: string[] = []
   if (since === null) {
     lines.push('Given up: whatever the other site acknowledged after its last word to this one.')
@@ -217,8 +219,13 @@ function lossLines({ out_of_touch_ms: since, kept, consistent, unfit }: SessionS
     lines.push(
       'A resync was under way: this site goes back to the consistent copy that it kept when the resync began.',
     )
-  } else if (!consistent) {
+  } else if (!consistent && torn !== true) {
     lines.push('This site holds no consistent copy: the agent will refuse.')
+  }
+  if (torn === true) {
+    lines.push(
+      'This host lost its power since it was in step: what was flushed is there, of what was written last before that each block may be of another moment.',
+    )
   }
   if (unfit !== null) lines.push(`This site's own copy is not usable: ${unfit}.`)
   return lines

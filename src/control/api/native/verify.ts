@@ -241,7 +241,9 @@ export function verifyRoutes(app: Api, services: NativeServices): void {
       const there = agents.session(group.id, drAz(group))?.status
       const copy = there?.members.find((one) => one.pair === pair.id)
       // The agent has the last word; this answers at once what it would answer a little later.
-      if (!force && there?.consistent === true && there.unfit === null && copy?.joined === true) {
+      // A torn one is all that there is as well, as long as nothing better has come.
+      const holds = there?.consistent === true || there?.torn === true
+      if (!force && holds && there.unfit === null && copy?.joined === true) {
         throw refuse(
           409,
           'COPY_IS_GOOD',

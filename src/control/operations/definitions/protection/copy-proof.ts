@@ -1,5 +1,7 @@
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { OperationStatus } from '#control/store/tables/operations.ts'
+import type { DrWord } from '#domain/failover.ts'
+import type { SessionStatus } from '#wire/site/witness.ts'
 import { rebuildPair } from './rebuild.ts'
 
 /* Which DR disks were ever copied in full: a failover goes without the others, and a preflight says which those are.
@@ -91,4 +93,12 @@ export async function rebuildsOf(
   return new Map(
     rows.map(({ resource_id, status, end_at }) => [resource_id, { status, endAt: end_at }]),
   )
+}
+
+/** What the DR side says of the copy that it would go on with; `undefined`: it says nothing. */
+export function drWord(status: SessionStatus | undefined): DrWord | null {
+  if (status === undefined) return null
+  const { out_of_touch_ms: outOfTouchMs, torn = false, base_epoch: base } = status
+  // A side that does not say which rise was its last is of a release that kept no copy over a stop.
+  return { outOfTouchMs, torn, risen: base !== 0 }
 }

@@ -14,7 +14,7 @@ import { describeGivenUp, freezesFirst, type GivenUp, givenUp } from '#domain/fa
 import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
 import { type OperationKind, operation, step, type StepContext } from '../../operation.ts'
-import { notCopied, rebuildsOf } from './copy-proof.ts'
+import { drWord, notCopied, rebuildsOf } from './copy-proof.ts'
 import { foretell } from '../recovery/forecast.ts'
 import { failed, settle, swapStation } from './group-settle.ts'
 import { defineServers, fenceServers, startServers } from '../instances/instance-switch.ts'
@@ -221,8 +221,8 @@ async function freeze(ctx: StepContext<Failover>): Promise<Frozen> {
     before.state === 'frozen'
       ? await stateBefore(services.store, group.id, before.epoch)
       : before.state
-  const outOfTouchMs = (await drNotes(ctx, group)) ?? null
-  const lost = givenUp({ ...before, state: from }, outOfTouchMs)
+  const dr = drWord(await statusAt(ctx, group.id, drAz(group)))
+  const lost = givenUp({ ...before, state: from }, dr)
   if (lost.kind !== 'nothing' && !input.force) {
     throw new Fault(DR_SIDE_NOT_IN_SYNC, `failing over group ${group.id}`)
   }
@@ -243,7 +243,7 @@ async function freeze(ctx: StepContext<Failover>): Promise<Frozen> {
   if (record.state !== 'frozen') return nothing
   // The writer may have said more until it was frozen, and have gone on alone since it was looked at.
   const state = await stateBefore(services.store, group.id, record.epoch)
-  return { from: state, epoch: record.epoch, givenUp: givenUp({ ...record, state }, outOfTouchMs) }
+  return { from: state, epoch: record.epoch, givenUp: givenUp({ ...record, state }, dr) }
 }
 
 /** Out of which state the record was frozen. */
@@ -261,14 +261,6 @@ async function stateBefore(
     .executeTakeFirst()
   // A history that does not reach back proves nothing about what was acknowledged alone.
   return (row?.state ?? 'frozen') as Ownership['state']
-}
-
-/** Since when the DR side has been without word of production. */
-async function drNotes(
-  ctx: StepContext<Failover>,
-  group: ProtectionGroupRow,
-): Promise<number | null | undefined> {
-  return (await statusAt(ctx, group.id, drAz(group)))?.out_of_touch_ms
 }
 
 /** Without force the preferred site must say itself, now, that it has acknowledged nothing alone. */

@@ -20,6 +20,7 @@ import { refusalCode, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/c
 import { toJson } from '#control/store/json.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow } from '#control/store/tables/resources.ts'
+import { describeGivenUp } from '#domain/failover.ts'
 import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
 import {
   childrenStep,
@@ -93,7 +94,11 @@ type Db = Queries | Transaction
 export const failoverPausedGroup = operation<PausedFailover>('group.failover-paused', {
   version: 1,
   steps: [
-    step('look_at_dr', { retry: { attemptsMax: 5 }, act: lookAtDr }),
+    step<PausedFailover, boolean>('look_at_dr', {
+      retry: { attemptsMax: 5 },
+      act: lookAtDr,
+      entities: (_, torn) => (torn ? lossSince(null) : {}),
+    }),
     step('fence', {
       act: fence,
     }),
@@ -163,6 +168,12 @@ export const failoverPausedGroup = operation<PausedFailover>('group.failover-pau
   },
 })
 
+/** For the answer: what production acknowledged since; null: nobody knows since when, one of the DR disks went through a loss of power. */
+export function lossSince(since: number | null) {
+  const lost = { kind: 'unknown', bytes: null, since } as const
+  return { given_up: lost, given_up_at_least: describeGivenUp(lost) }
+}
+
 const groupOf = (ctx: Context) => theGroup(ctx.services.store.db, ctx.resourceId)
 
 /** Its pairs with two disks, which go along. */
@@ -174,26 +185,37 @@ async function disksAt(db: Db, group: ProtectionGroupRow, site: string): Promise
   return (await membersOf(db, group.id)).map((pair) => volumeAt(group, pair, site))
 }
 
-async function lookAtDr(ctx: Context): Promise<void> {
+/** Returns whether one of them went through a loss of power before the pause: since when it lacks anything nobody knows then. */
+async function lookAtDr(ctx: Context): Promise<boolean> {
   const { store } = ctx.services
   const group = await groupOf(ctx)
   // A try that failed behind the switch may have opened some of them.
-  if ((await theRecord(ctx.services, group.id)).writer === drAz(group)) return
+  if ((await theRecord(ctx.services, group.id)).writer === drAz(group)) return false
+  let torn = false
   for (const volume of await disksAt(store.db, group, drAz(group))) {
-    if (await isKept(ctx, drAz(group), volume)) continue
+    const kept = await keptAs(ctx, drAz(group), volume)
+    torn ||= kept === 'torn'
+    if (kept !== null) continue
     // An earlier try may have died on its way back to production.
     await closeAgain(ctx, drAz(group))
     throw new Fault(DR_DISK_NOT_KEPT, `failing over disk ${volume}`)
   }
+  return torn
 }
 
-async function isKept(ctx: Context, site: string, volume: string): Promise<boolean> {
+/** As it was at the pause: null if it is not. */
+async function keptAs(
+  ctx: Context,
+  site: string,
+  volume: string,
+): Promise<'whole' | 'torn' | null> {
   const { sites } = ctx.services
   try {
     const info = await sites.command(site, 'volume.show', { volume }, { signal: ctx.signal })
-    return info.failed === null && info.serving === 'standby'
+    if (info.failed !== null || info.serving !== 'standby') return null
+    return info.torn === true ? 'torn' : 'whole'
   } catch (error) {
-    if (isLost(error)) return false
+    if (isLost(error)) return null
     throw error
   }
 }
