@@ -20,6 +20,7 @@ const SERVERS = 1_000
 const REQUESTS = 200
 const WARM_UP = 20
 const BOUND_MS = 50
+const PROTECTABLES = 'protectables/OS::Nova::Server/instances'
 
 export async function benchLists(options: { readonly json: boolean }): Promise<void> {
   const lines = new Lines(options.json, machineFacts(tmpdir()))
@@ -36,6 +37,8 @@ export async function benchLists(options: { readonly json: boolean }): Promise<v
       ['servers, names', `/v2.1/${project}/servers`, SERVERS],
       ['cloudservers, 1000 on a page', `/v1/${project}/cloudservers/detail?limit=1000`, SERVERS],
       ['cloudservers, 25 on a page', `/v1/${project}/cloudservers/detail`, 25],
+      ['what can be backed up', `/v1/${project}/${PROTECTABLES}`, SERVERS],
+      ['what can be backed up, 50 on a page', `/v1/${project}/${PROTECTABLES}?limit=50`, 50],
       ['protected instances', `/v1/${project}/protected-instances`, SERVERS],
       ['protected instances, 50 of them', `/v1/${project}/protected-instances?limit=50`, 50],
     ] as const) {

@@ -9,6 +9,7 @@ import type {
   RestoreRow,
   VerificationRow,
 } from '#control/store/tables/checkpoints.ts'
+import type { ServerRow } from '#control/store/tables/servers.ts'
 import { type Columns, rowsOfPage, type SqlPage } from './sql-pages.ts'
 
 /* Lists of what surrounds backups, of one project each. The database filters, orders and cuts them. */
@@ -167,4 +168,50 @@ export async function listSchedules(
     if (value !== undefined) query = query.where(column, '=', value)
   }
   return await rowsOfPage(query, SCHEDULE_COLUMNS, page)
+}
+
+const SERVER_COLUMNS: Columns<ServerRow, ListKey> = {
+  ...nameless<ServerRow>(),
+  name: [sql.ref('name'), (row) => row.name],
+}
+
+/** Servers that could be backed up. */
+export async function listProtectables(
+  db: Queries,
+  project: string,
+  { status }: Filters<'status'>,
+  page: SqlPage<ServerRow, ListKey>,
+): Promise<ServerRow[]> {
+  let query = db.selectFrom('servers').selectAll().where('project', '=', project)
+  if (status !== undefined) query = query.where('status', '=', status)
+  return await rowsOfPage(query, SERVER_COLUMNS, page)
+}
+
+/** Both engines limit the number of parameters of a statement. */
+const IDS_PER_QUERY = 500
+
+export interface ProtectableDisk {
+  readonly server: string
+  readonly volume: string
+  readonly name: string | null
+}
+
+/** The disks that guests have, of these servers, in the order of their devices. */
+export async function protectableDisks(
+  db: Queries,
+  servers: readonly string[],
+): Promise<ReadonlyMap<string, readonly ProtectableDisk[]>> {
+  const found: ProtectableDisk[] = []
+  for (let from = 0; from < servers.length; from += IDS_PER_QUERY) {
+    const rows = await db
+      .selectFrom('server_disks')
+      .innerJoin('volumes', 'volumes.id', 'server_disks.volume')
+      .select(['server_disks.server', 'server_disks.volume', 'volumes.name'])
+      .where('server_disks.server', 'in', servers.slice(from, from + IDS_PER_QUERY))
+      .where('server_disks.state', '=', 'attached')
+      .orderBy('server_disks.device')
+      .execute()
+    found.push(...rows)
+  }
+  return Map.groupBy(found, ({ server }) => server)
 }

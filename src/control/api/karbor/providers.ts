@@ -1,13 +1,13 @@
 import Type from 'typebox'
 import { SERVER_TYPE } from '#control/resources/checkpoints.ts'
 import { portsOf } from '#control/resources/networks.ts'
-import { findServer, listServers } from '#control/resources/servers.ts'
-import { serverDisks } from '#control/operations/definitions/backup/backup-source.ts'
+import { findServer } from '#control/resources/servers.ts'
+import { listProtectables, protectableDisks } from '#control/resources/backup-lists.ts'
 import type { ServerRow } from '#control/store/tables/servers.ts'
 import type { Queries } from '#control/store/store.ts'
 import { invalid, refuse, refuseAs } from '../backup/errors.ts'
 import { isAnyUuid } from '../backup/input.ts'
-import { linksOf, one, pageFrom, pageOfRows, type Query } from '../backup/lists.ts'
+import { afterMarker, linksOf, one, pageFrom, pageOfRows, type Query } from '../backup/lists.ts'
 import { type BackupApiServices, PROVIDER_ID } from '../backup/services.ts'
 import type { Api } from '../http/dialect.ts'
 import { originOf, projectOf } from '../http/request.ts'
@@ -100,16 +100,13 @@ export function providerRoutes(app: Api, services: BackupApiServices): void {
       checkType(request.params.protectable_type)
       const query = request.query as Query
       const page = pageFrom(query, KARBOR_KEYS)
-      const status = one(query, 'status')
+      const project = projectOf(request)
       return await store.read(async (db) => {
-        const rows = (await listServers(db, projectOf(request))).filter(
-          (row) => status === undefined || row.status === status,
-        )
-        const shown = pageOfRows(rows, page, (row, key) => row[key])
-        const instances = []
-        for (const row of shown) instances.push(await instanceObject(db, row))
+        const after = await afterMarker(page, project, (id) => findServer(db, project, id))
+        const filters = { status: one(query, 'status') }
+        const shown = await listProtectables(db, project, filters, { ...page, after })
         const links = linksOf('instances', request.url, originOf(request, services), page, shown)
-        return { instances, ...links }
+        return { instances: await instanceObjects(db, shown), ...links }
       })
     },
   )
@@ -125,7 +122,8 @@ export function providerRoutes(app: Api, services: BackupApiServices): void {
           ? await findServer(db, projectOf(request), id.toLowerCase())
           : undefined
         if (row === undefined) throw refuseAs(404, 'CSBS.6000')
-        return { instance: await instanceObject(db, row) }
+        const [instance] = await instanceObjects(db, [row])
+        return { instance }
       })
     },
   )
@@ -135,19 +133,24 @@ function checkType(type: string): void {
   if (type !== SERVER_TYPE) throw refuse('CSBS.6003')
 }
 
-async function instanceObject(db: Queries, row: ServerRow) {
-  const [port] = (await portsOf(db, [row.id])).get(row.id) ?? []
-  const disks = await serverDisks(db, row.id)
-  return {
+/** Of servers of one project, in their order, by as many queries for a thousand as for one. */
+async function instanceObjects(db: Queries, rows: readonly ServerRow[]) {
+  const ids = rows.map(({ id }) => id)
+  const ports = await portsOf(db, ids)
+  const disks = await protectableDisks(db, ids)
+  return rows.map((row) => ({
     id: row.id,
     type: SERVER_TYPE,
     name: row.name,
-    extra_info: { availability_zone: row.az, private_ip: port?.address ?? '' },
-    dependent_resources: disks.map((disk) => ({
-      id: disk.volume,
+    extra_info: {
+      availability_zone: row.az,
+      private_ip: ports.get(row.id)?.[0]?.address ?? '',
+    },
+    dependent_resources: (disks.get(row.id) ?? []).map(({ volume, name }) => ({
+      id: volume,
       type: VOLUME_TYPE,
-      name: disk.name ?? '',
+      name: name ?? '',
       extra_info: { availability_zone: row.az },
     })),
-  }
+  }))
 }
