@@ -505,6 +505,11 @@ test('lists are paged by marker, offset and limit, and filtered', async () => {
   assert.equal(await count(`name=${item.name.slice(2, 8).toUpperCase()}&resource_id=${id(0)}`), 2)
   assert.equal(await count('name=_%25'), 0)
   assert.equal(await count('end_time=2020-01-01T00:00:00'), 0)
+  const renamed = { resource_name: 'Übung 1' }
+  await world.lab.store.write(async (tx) => {
+    await tx.updateTable('checkpoint_items').set(renamed).where('id', '=', item.id).execute()
+  })
+  assert.equal(await count(`resource_name=${encodeURIComponent('Übu')}`), 1)
   assert.equal(await count('policy_id=&status=available&az=az1&unknown=x'), all.length - 1)
   await refusals([
     ['CSBS.9001', 400, 'GET', 'checkpoint_items?limit=0'],
@@ -560,6 +565,15 @@ test('a policy answers text when it is written and what it is when it is read, a
   assert.equal(after.scheduled_operations[0].trigger.properties.pattern, rule)
   assert.equal(after.status, 'suspended')
   assert.equal(after.description, 'changed')
+
+  // Who names one number takes nothing else away: slots that were left out would let go what they kept.
+  const one = { id: operation.id, operation_definition: { max_backups: 5 } }
+  await world.ok('PUT', `policies/${before.id}`, { policy: { scheduled_operations: [one] } })
+  const [kept] = (await world.ok('GET', `policies/${before.id}`)).policy.scheduled_operations
+  const { plan_id: _, provider_id: __, ...members } = kept.operation_definition
+  assert.deepEqual(members, { ...definition, max_backups: 5 })
+  assert.equal(kept.enabled, false)
+  assert.equal(kept.trigger.properties.pattern, rule)
 })
 
 test('the forms of the ancestor: plans, triggers, scheduled operations, quotas, services, verifications', async () => {
@@ -706,7 +720,20 @@ test('the forms of the ancestor: plans, triggers, scheduled operations, quotas, 
   ])
   const { instance } = await world.ok('GET', `protectables/OS::Nova::Server/instances/${id(7)}`)
   assert.equal(instance.dependent_resources[0].id, servers[7]?.volume)
-  await world.ok('GET', 'protectables/OS::Nova::Server/instances')
+  const instances = 'protectables/OS::Nova::Server/instances'
+  const all = (await world.ok('GET', `${instances}?sort=name:asc`)).instances as { id: string }[]
+  assert.equal(all.length, servers.length)
+  assert.deepEqual(
+    all.find((one) => one.id === id(7)),
+    instance,
+  )
+  const second = `${instances}?sort=name:asc&limit=2&marker=${all[1]?.id}`
+  const page = await world.ok('GET', second)
+  assert.deepEqual(page.instances, all.slice(2, 4))
+  assert.match(page.instances_links[0].href, new RegExp(`marker=${all[3]?.id}$`))
+  assert.deepEqual((await world.ok('GET', `${second}&offset=1`)).instances, all.slice(3, 5))
+  assert.deepEqual((await world.ok('GET', `${instances}?status=building`)).instances.length, 2)
+  await refusals([['CSBS.9001', 400, 'GET', `${instances}?marker=${newId()}`]])
   await world.ok('GET', 'protectables/OS::Nova::Server')
   await world.ok('GET', 'protectables')
   await world.ok('GET', `providers/${PROVIDER}`)

@@ -258,6 +258,25 @@ test('a copy that was deleted in its region is sent again when somebody asks for
   assert.notEqual(made.destination_checkpoint_item_id, copy)
   assert.equal((await other.item(made.destination_checkpoint_item_id)).status, 'available')
   await world.ok('DELETE', `policies/${policy.id}`)
+
+  // The ancestor copies what its own plans made as well; to the other form they are no policies.
+  const resources = [{ id: server?.id, type: 'OS::Nova::Server', name: 'one' }]
+  const { plan } = await world.ok('POST', 'plans', {
+    plan: { name: 'plan', provider_id: PROVIDER, parameters: {}, resources },
+  })
+  const ofPlan = { copy: { plan_id: plan.id, parameters: { 'OS::Nova::Server': to } } }
+  assert.equal((await world.call('POST', `${path}/action`, ofPlan)).status, 400)
+  await world.report()
+  await world.ok('POST', path, { checkpoint: { plan_id: plan.id } })
+  await world.settled()
+  const asPolicy = { replication: { ...to, policy_id: plan.id } }
+  assert.equal((await world.call('POST', `${path}/replicate`, asPolicy)).status, 404)
+  const { copy: last } = await world.ok('POST', `${path}/action`, ofPlan)
+  await world.settled()
+  assert.equal(last.checkpoint_id.length, 1)
+  const done = (await world.ok('GET', `${path}/${last.checkpoint_id[0]}`)).checkpoint
+  assert.equal(done.status, 'finished')
+  await world.ok('DELETE', `plans/${plan.id}`)
 })
 
 test('what a replication operation keeps is kept in the other region, whatever becomes of the sources', async () => {

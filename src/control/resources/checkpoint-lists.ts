@@ -107,8 +107,9 @@ function conditionsOf(filter: ItemFilter): Expression<SqlBool>[] {
   }
   const like = (column: string, part: string | undefined) => {
     if (part === undefined) return
-    const pattern = `%${part.toLowerCase().replaceAll(/[\\%_]/g, '\\$&')}%`
-    found.push(sql`lower(${sql.ref(column)}) like ${pattern} escape '\\'`)
+    const pattern = `%${part.replaceAll(/[\\%_]/g, '\\$&')}%`
+    // Both by the database: what it takes for the small letter of an umlaut differs.
+    found.push(sql`lower(${sql.ref(column)}) like lower(cast(${pattern} as text)) escape '\\'`)
   }
   equal('project', filter.project)
   equal('status', filter.status)

@@ -154,6 +154,7 @@ export function checkpointRoutes(app: Api, services: BackupApiServices): void {
         policy: plan,
         provider,
         scheduled: false,
+        anyPlan: true,
       })
       if (!outcome.ok) throw replicationRefused(outcome.refusal)
       const ids = outcome.chosen.map(({ item }) => item)

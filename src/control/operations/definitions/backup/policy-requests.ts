@@ -1,5 +1,6 @@
 import { newId } from '#base/ids.ts'
 import {
+  definitionOf,
   deletePlanRows,
   findPlan,
   insertPlan,
@@ -226,7 +227,7 @@ export interface ScheduleChange {
   readonly name?: string
   readonly description?: string | null
   readonly enabled?: boolean
-  /** Takes the place of the old one as a whole. */
+  /** Members that are left out keep their values: a client that names one number must not take away what keeps other backups. */
   readonly definition?: OperationDefinition
   readonly pattern?: string
 }
@@ -280,8 +281,13 @@ function scheduleRefusal(
   if (row === undefined) return 'SCHEDULE_UNKNOWN'
   if (change.pattern !== undefined && !backupRecurrence(change.pattern).ok) return 'PATTERN'
   if (change.definition === undefined) return null
-  return definitionRefusal(services, change.definition, row.operation_type)
+  return definitionRefusal(services, merged(row, change.definition), row.operation_type)
 }
+
+const merged = (row: BackupScheduleRow, change: OperationDefinition): OperationDefinition => ({
+  ...definitionOf(row),
+  ...change,
+})
 
 /** The anchor stays. What the schedule waits for is found anew, so nothing that lies behind is made up for. */
 async function changeSchedule(
@@ -306,7 +312,7 @@ async function changeSchedule(
       ...(name === undefined ? {} : { name }),
       ...(description === undefined ? {} : { description }),
       ...(enabled === undefined ? {} : { enabled: bit(enabled) }),
-      ...(definition === undefined ? {} : { definition: toJson(definition) }),
+      ...(definition === undefined ? {} : { definition: toJson(merged(row, definition)) }),
       ...(again && trigger !== undefined ? { next_at: firstInstant(trigger, now) } : {}),
     },
     now,

@@ -61,6 +61,8 @@ export interface PolicyReplication extends Destination {
   readonly provider: string
   /** Only marks who asked. */
   readonly scheduled: boolean
+  /** True: a plan of the ancestor will do as well as a policy. Default false. */
+  readonly anyPlan?: boolean
 }
 
 export type PolicyReplicationRefusal =
@@ -90,7 +92,7 @@ export async function beginPolicyReplication(
   request: PolicyReplication,
 ): Promise<Outcome<{ readonly chosen: readonly ChosenItem[] }, PolicyReplicationRefusal>> {
   const { sourceProject: project, policy, region } = request
-  const plan = await findPlan(tx, project, policy, 'policy')
+  const plan = await findPlan(tx, project, policy, request.anyPlan === true ? undefined : 'policy')
   if (plan === undefined) return refused('POLICY_UNKNOWN')
   if (plan.provider !== request.provider) return refused('PROVIDER_OTHER')
   if (!services.destinations.includes(region)) return refused('REGION_OTHER')
