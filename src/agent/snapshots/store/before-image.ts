@@ -29,6 +29,9 @@ import {
  * relied on that one unless all of it is there. So at the next opening the blocks of the last batch are read and compared with their checksums: all
  * of them are held, or none, because then the volume still has them. What lies behind is cut off.
  *
+ * A record that does not check in front of a head that does is no torn one: the disk has changed what it held. What stood behind it is not known, the volume
+ * may have lost it, and so the image is worth nothing. Of a sealed map nothing is ever torn.
+ *
  * A batch that failed (no space) is overwritten by the next one. Where that one is shorter, records of the failed one stay behind it: they have no
  * head, and so are not read.
  */
@@ -86,17 +89,38 @@ export class BeforeImage {
     paths: ImagePaths,
     expected: MapState,
   ): Promise<BeforeImage | { readonly problem: string }> {
+    const opened: StoreFile[] = []
+    try {
+      const found = await BeforeImage.#load(disk, paths, expected, opened)
+      if (!(found instanceof BeforeImage)) await settleAll(opened.map((file) => file.close()))
+      return found
+    } catch (error) {
+      await Promise.allSettled(opened.map((file) => file.close()))
+      throw error
+    }
+  }
+
+  static async #load(
+    disk: StoreDisk,
+    paths: ImagePaths,
+    expected: MapState,
+    opened: StoreFile[],
+  ): Promise<BeforeImage | { readonly problem: string }> {
     const map = await disk.open(paths.map, 'existing')
+    opened.push(map)
     const head = Buffer.alloc(MAP_HEADER_BYTES)
     await map.read(head, 0)
     const header = decodeMapHeader(head)
     if (header?.state !== expected || header.blockBytes !== SNAPSHOT_BLOCK_BYTES) {
-      await map.close()
       return { problem: header === null ? 'its map is damaged' : `its map says ${header.state}` }
     }
     const data = await disk.open(paths.data, 'existing')
+    opened.push(data)
     const table = new BlockTable(header.sizeBytes, header.blockBytes)
-    const { sure, last } = await loadBatches(map, table)
+    const { sure, last, stoppedAt } = await loadBatches(map, table)
+    if (stoppedAt !== null && (expected === 'sealed' || (await isVouchedFor(map, stoppedAt)))) {
+      return { problem: `record ${stoppedAt} of its map is damaged` }
+    }
     const whole = await isThere(data, last, table)
     if (whole) hold(table, last)
     // A batch has its head and its records.
@@ -237,6 +261,8 @@ interface Batches {
   readonly sure: number
   /** Records of the last batch, without its head; empty when there is none or it is torn. */
   readonly last: readonly MapRecord[]
+  /** Place of the first record that says nothing where it stands; null: the map was read to its end. */
+  readonly stoppedAt: number | null
 }
 
 async function loadBatches(map: StoreFile, table: BlockTable): Promise<Batches> {
@@ -253,7 +279,7 @@ async function loadBatches(map: StoreFile, table: BlockTable): Promise<Batches> 
       const record = decodeMapRecord(step, i * MAP_RECORD_BYTES, records)
       const inside = batch.length < count
       if (record === null || (record.kind === 'batch') === inside || !fits(record, table)) {
-        return { sure, last: inside ? [] : batch }
+        return { sure, last: inside ? [] : batch, stoppedAt: records }
       }
       if (inside) batch.push(record)
       else {
@@ -264,7 +290,24 @@ async function loadBatches(map: StoreFile, table: BlockTable): Promise<Batches> 
       }
       records++
     }
-    if (whole < RECORDS_PER_STEP) return { sure, last: batch.length < count ? [] : batch }
+    if (whole < RECORDS_PER_STEP) {
+      const torn = batch.length < count
+      return { sure, last: torn ? [] : batch, stoppedAt: torn ? records : null }
+    }
+  }
+}
+
+/** Whether a head that checks lies at `from` or behind: it was written when everything before it was durable. */
+async function isVouchedFor(map: StoreFile, from: number): Promise<boolean> {
+  const step = Buffer.alloc(RECORDS_PER_STEP * MAP_RECORD_BYTES)
+  for (let records = from; ; records += RECORDS_PER_STEP) {
+    const got = await map.read(step, MAP_HEADER_BYTES + records * MAP_RECORD_BYTES)
+    const whole = Math.floor(got / MAP_RECORD_BYTES)
+    for (let i = 0; i < whole; i++) {
+      const record = decodeMapRecord(step, i * MAP_RECORD_BYTES, records + i)
+      if (record?.kind === 'batch') return true
+    }
+    if (whole < RECORDS_PER_STEP) return false
   }
 }
 

@@ -212,7 +212,11 @@ async function rehearse(seed: number, lying: string | undefined): Promise<Outcom
     const cache = afterPowerLoss(world.events, cut, random)
     const after: World = { events: [], cache, random, lying: undefined }
     const found = await BeforeImage.open(memoryDisk(after), PATHS, 'following')
-    assert.ok(found instanceof BeforeImage, 'the map is whole enough to be read')
+    if (!(found instanceof BeforeImage)) {
+      // A batch that is vouched for and not there: only a sync that was not done leaves that.
+      wrong++
+      continue
+    }
     const view = imageView({ image: found, live: memoryVolume(after), refusal: () => undefined })
     try {
       if (!(await contentOf(view)).equals(wanted)) wrong++
