@@ -4,6 +4,7 @@ import { isFault } from '#base/fault.ts'
 import { ApiSession, type Fetch, type FetchInit } from './api.ts'
 import { parseCredentials } from './credentials.ts'
 import { API_REFUSED, API_UNAUTHORIZED, API_UNREACHABLE, JOB_FAILED, TIMED_OUT } from './faults.ts'
+import { allPages } from './pages.ts'
 import { type SdrsJob, waitForJob } from './sdrs.ts'
 
 const LOGIN = {
@@ -72,6 +73,24 @@ test('a token that has ended is replaced once; a second refusal is final', async
   refusals = 2
   await assert.rejects(new ApiSession(LOGIN, fetch).get('/x'), (error) =>
     isFault(error, API_UNAUTHORIZED),
+  )
+})
+
+test('a list is read page by page to its end', async () => {
+  const all = Array.from({ length: 2_000 }, (_, index) => ({ id: `i${index}` }))
+  const { fetch, calls } = fake(({ path }) => {
+    const query = new URL(path, 'http://x').searchParams
+    const at = all.findIndex(({ id }) => id === query.get('marker')) + 1
+    return { status: 200, body: { things: all.slice(at, at + Number(query.get('limit'))) } }
+  })
+  const filter = [
+    ['group', 'a b'],
+    ['plan', undefined],
+  ] as const
+  assert.deepEqual(await allPages(new ApiSession(LOGIN, fetch), '/things', 'things', filter), all)
+  assert.deepEqual(
+    calls.slice(1).map(({ path }) => path),
+    ['', '&marker=i999', '&marker=i1999'].map((end) => `/things?limit=1000&group=a+b${end}`),
   )
 })
 

@@ -2,6 +2,7 @@ import { Fault } from '#base/fault.ts'
 import type { ApiSession } from './api.ts'
 import { JOB_FAILED } from './faults.ts'
 import { waitFor, type WaitOptions } from './sdrs.ts'
+import { allPages } from './pages.ts'
 
 /* Backups, policies, restores and copies, over the interface of the backup service. */
 
@@ -103,26 +104,13 @@ export interface BackupFilter {
 
 /** Newest first, all pages. */
 export async function listBackups(api: ApiSession, filter: BackupFilter): Promise<Backup[]> {
-  const found: Backup[] = []
-  const wanted = [
+  return await allPages(api, '/v1/{project}/checkpoint_items', 'checkpoint_items', [
     ['resource_id', filter.server],
     ['policy_id', filter.policy],
     ['status', filter.status],
     ['checkpoint_id', filter.checkpoint],
-  ] as const
-  const query = new URLSearchParams({ limit: String(PAGE) })
-  for (const [name, value] of wanted) if (value !== undefined) query.set(name, value)
-  for (;;) {
-    const path = `/v1/{project}/checkpoint_items?${query.toString()}`
-    const page = (await api.get<{ checkpoint_items: Backup[] }>(path)).checkpoint_items
-    found.push(...page)
-    const last = page.at(-1)
-    if (last === undefined || page.length < PAGE) return found
-    query.set('marker', last.id)
-  }
+  ])
 }
-
-const PAGE = 1_000
 
 export async function showBackup(api: ApiSession, backup: string): Promise<Backup> {
   const path = `/v1/{project}/checkpoint_items/${id(backup)}`
@@ -307,9 +295,7 @@ const ENDED = new Set(['success', 'fail', 'skip'])
 // ---------------------------------------------------------------- checkpoints
 
 export async function listCheckpoints(api: ApiSession, plan?: string): Promise<Checkpoint[]> {
-  const query = plan === undefined ? '' : `?plan_id=${id(plan)}`
-  const path = `${PROVIDER_PATH}/checkpoints${query}`
-  return (await api.get<{ checkpoints: Checkpoint[] }>(path)).checkpoints
+  return await allPages(api, `${PROVIDER_PATH}/checkpoints`, 'checkpoints', [['plan_id', plan]])
 }
 
 export async function showCheckpoint(api: ApiSession, checkpoint: string): Promise<Checkpoint> {
@@ -324,7 +310,7 @@ export async function deleteCheckpoint(api: ApiSession, checkpoint: string): Pro
 // ---------------------------------------------------------------- policies
 
 export async function listPolicies(api: ApiSession): Promise<Policy[]> {
-  return (await api.get<{ policies: Policy[] }>('/v1/{project}/policies')).policies
+  return await allPages(api, '/v1/{project}/policies', 'policies')
 }
 
 export async function showPolicy(api: ApiSession, policy: string): Promise<Policy> {

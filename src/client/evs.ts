@@ -1,4 +1,5 @@
 import type { ApiSession } from './api.ts'
+import { allPages } from './pages.ts'
 
 /* Volumes over the EVS v2 (Cinder) interface: what the commands and the demo need of it. */
 
@@ -30,8 +31,7 @@ export async function showVolume(api: ApiSession, id: string): Promise<EvsVolume
 }
 
 export async function listVolumes(api: ApiSession): Promise<readonly EvsVolume[]> {
-  const { volumes } = await api.get<{ volumes: EvsVolume[] }>('/v2/{project}/volumes/detail')
-  return volumes
+  return await allPages(api, '/v2/{project}/volumes/detail', 'volumes')
 }
 
 export async function extendVolume(api: ApiSession, id: string, sizeGib: number): Promise<void> {

@@ -1,4 +1,5 @@
 import type { ApiSession } from './api.ts'
+import { allPages } from './pages.ts'
 
 /* Protected instances over the SDRS v1 interface: what the commands and the demo need of it. */
 
@@ -36,11 +37,7 @@ export async function listInstances(
   api: ApiSession,
   group?: string,
 ): Promise<readonly SdrsInstance[]> {
-  const query = group === undefined ? '' : `?server_group_id=${id(group)}`
-  const { protected_instances } = await api.get<{ protected_instances: SdrsInstance[] }>(
-    INSTANCES + query,
-  )
-  return protected_instances
+  return await allPages(api, INSTANCES, 'protected_instances', [['server_group_id', group]])
 }
 
 export async function showInstance(api: ApiSession, instance: string): Promise<SdrsInstance> {

@@ -90,15 +90,28 @@ export async function deletePlan(api: ApiSession, group: string): Promise<void> 
   await api.delete(`${groupPath(group)}/recovery-plan`)
 }
 
-/** Newest first. */
-export async function listRecoveries(
+export interface RecoveryPage {
+  readonly recoveries: readonly Recovery[]
+  /** There are older ones: the marker of the next page. */
+  readonly next_marker: string | null
+}
+
+/** Newest first; `marker`: only those older than this recovery. */
+export const pageOfRecoveries = (
   api: ApiSession,
   group: string,
   limit: number,
-): Promise<readonly Recovery[]> {
-  const path = `${groupPath(group)}/recovery?limit=${limit}`
-  return (await api.get<{ recoveries: readonly Recovery[] }>(path)).recoveries
+  marker?: string,
+): Promise<RecoveryPage> => {
+  const behind = marker === undefined ? '' : `&marker=${encodeURIComponent(marker)}`
+  return api.get<RecoveryPage>(`${groupPath(group)}/recovery?limit=${limit}${behind}`)
 }
+
+export const listRecoveries = async (
+  api: ApiSession,
+  group: string,
+  limit: number,
+): Promise<readonly Recovery[]> => (await pageOfRecoveries(api, group, limit)).recoveries
 
 /** Of a group of any API, paused or not. Returns the operation. */
 export async function failOverAnyGroup(

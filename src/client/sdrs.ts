@@ -2,6 +2,7 @@ import { type Clock, sleep } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
 import type { ApiSession } from './api.ts'
 import { API_UNREACHABLE, JOB_FAILED, TIMED_OUT } from './faults.ts'
+import { allPages } from './pages.ts'
 
 /* Protection groups, pairs and jobs over the SDRS v1 interface: what the commands and the demo need of it. */
 
@@ -90,10 +91,7 @@ export async function createGroup(api: ApiSession, spec: GroupSpec): Promise<str
 }
 
 export async function listGroups(api: ApiSession): Promise<readonly SdrsGroup[]> {
-  const { server_groups } = await api.get<{ server_groups: SdrsGroup[] }>(
-    '/v1/{project}/server-groups',
-  )
-  return server_groups
+  return await allPages(api, '/v1/{project}/server-groups', 'server_groups')
 }
 
 export async function showGroup(api: ApiSession, group: string): Promise<SdrsGroup> {
@@ -153,11 +151,8 @@ export async function createPair(
 }
 
 export async function listPairs(api: ApiSession, group?: string): Promise<readonly SdrsPair[]> {
-  const query = group === undefined ? '' : `?server_group_id=${id(group)}`
-  const { replications } = await api.get<{ replications: SdrsPair[] }>(
-    `/v1/{project}/replications${query}`,
-  )
-  return replications
+  const filter = [['server_group_id', group]] as const
+  return await allPages(api, '/v1/{project}/replications', 'replications', filter)
 }
 
 export async function showPair(api: ApiSession, pair: string): Promise<SdrsPair> {

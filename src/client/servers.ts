@@ -1,4 +1,5 @@
 import type { ApiSession } from './api.ts'
+import { allPages } from './pages.ts'
 
 /* Servers over the Nova v2.1 interface, and the images and networks that they are made of: what the commands and the demo need of it. */
 
@@ -62,7 +63,7 @@ export async function showServer(api: ApiSession, server: string): Promise<NovaS
 }
 
 export async function listServers(api: ApiSession): Promise<readonly NovaServer[]> {
-  return (await api.get<{ servers: NovaServer[] }>(`${SERVERS}/detail`)).servers
+  return await allPages(api, `${SERVERS}/detail`, 'servers')
 }
 
 export async function deleteServer(api: ApiSession, server: string): Promise<void> {
@@ -142,7 +143,7 @@ export interface GlanceImage {
 }
 
 export async function listImages(api: ApiSession): Promise<readonly GlanceImage[]> {
-  return (await api.get<{ images: GlanceImage[] }>('/image/v2/images')).images
+  return await allPages(api, '/image/v2/images', 'images')
 }
 
 export async function listNetworks(

@@ -8,6 +8,7 @@ import {
   commandRecovery,
   deletePlan,
   listRecoveries,
+  pageOfRecoveries,
   type Recovery,
   recoverGroup,
   setPlan,
@@ -69,12 +70,24 @@ export function groupRecoveryCommands(command: Command, context: CommandContext)
   const list = apiLeaf(context, command, 'recovery')
     .description('show how the servers of a group came back after its last switch')
     .argument('<group>')
-    .option('--limit <number>', 'so many recoveries, newest first', '1')
-  apiAction<{ limit: string }>(context, list, async (api, output, flags, group = '') => {
-    const found = await listRecoveries(api, group, positiveInteger('--limit', flags.limit, 100))
-    const lines = found.flatMap((one, index) => [...(index > 0 ? [''] : []), ...recoveryLines(one)])
-    output.result({ recoveries: found }, lines.length > 0 ? lines : 'no recovery so far')
-  })
+    .option('--limit <number>', 'so many recoveries, newest first; at most 100', '1')
+    .option('--marker <recovery>', 'only those older than this one')
+  apiAction<{ limit: string; marker?: string }>(
+    context,
+    list,
+    async (api, output, { limit, marker }, group = '') => {
+      const most = positiveInteger('--limit', limit, 100)
+      const found = await pageOfRecoveries(api, group, most, marker)
+      const { recoveries, next_marker: next } = found
+      const lines = recoveries.flatMap((one, index) => [
+        ...(index > 0 ? [''] : []),
+        ...recoveryLines(one),
+      ])
+      const older = next === null ? [] : ['', `older ones: --marker ${next}`]
+      const none = marker === undefined ? 'no recovery so far' : 'no older recovery'
+      output.result(found, lines.length > 0 ? [...lines, ...older] : none)
+    },
+  )
 
   const begin = (
     name: string,
