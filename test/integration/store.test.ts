@@ -13,6 +13,7 @@ import { openStore } from '#control/store/open.ts'
 import type { Store } from '#control/store/store.ts'
 import { storeContract } from '#control/store/store.contract.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
+import { smallDisk } from '../support/small-disk.ts'
 
 const log = createLog('test', 'silent')
 
@@ -219,6 +220,40 @@ test('the first disk error ends all writing, and what was acknowledged before is
     .select((eb) => eb.fn.countAll<number>().as('n'))
     .executeTakeFirstOrThrow()
   assert.equal(n, acknowledged)
+})
+
+const small = await smallDisk(8 * 1024)
+if (typeof small !== 'string') after(() => small.end())
+
+test('a full disk refuses changes and nothing else, and is over when there is space', {
+  skip: typeof small === 'string' ? small : false,
+}, async (t) => {
+  assert.ok(typeof small !== 'string')
+  const filler = join(small.directory, 'filler')
+  const url = `sqlite:${small.directory}/state.db`
+  // Room for the log of one larger write.
+  writeFileSync(filler, Buffer.alloc(512 * 1024, 1))
+  const store = await openStore(options(url))
+  t.after(() => store.close())
+  let failures = 0
+  store.onFailure(() => failures++)
+  const common = { project: null, source: null, target: null, result: 0, actor: 't', at: 0 }
+  const row = (id: string) => ({ ...common, id, action: 'x', detail: 'x'.repeat(4000) })
+  const write = (id: string) =>
+    store.write((tx) => tx.insertInto('audit').values(row(id)).execute())
+  const count = async () => (await store.db.selectFrom('audit').select('id').execute()).length
+  let acknowledged = 0
+  const full = async () => {
+    for (;;) await write(String(acknowledged)).then(() => acknowledged++)
+  }
+  await assert.rejects(full(), { code: 'STORE_FULL' })
+  await assert.rejects(write('again'), { code: 'STORE_FULL' })
+  assert.ok(acknowledged > 10)
+  assert.equal(await count(), acknowledged)
+  rmSync(filler)
+  await write('later')
+  assert.equal(await count(), acknowledged + 1)
+  assert.equal(failures, 0)
 })
 
 test('a database that must exist and does not is refused and not made', async (t) => {

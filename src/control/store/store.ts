@@ -82,6 +82,12 @@ export const STORE_BUSY = fault({
   text: 'The state database gave no chance to write: others held it, or collided with this change every time.',
   hint: 'Repeat. If it stays, look for a long transaction in another process on the same database.',
 })
+export const STORE_FULL = fault({
+  code: 'STORE_FULL',
+  retry: 'later',
+  text: 'The disk of the state database is full; nothing of the change was made.',
+  hint: 'Make space on the file system of the database. Everything goes on by itself then.',
+})
 export const STORE_FAILED = fault({
   code: 'STORE_FAILED',
   retry: 'never',

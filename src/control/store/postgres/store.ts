@@ -11,6 +11,7 @@ import {
   outsideWrites,
   registerAfterCommit,
   STORE_BUSY,
+  STORE_FULL,
   STORE_UNREACHABLE,
   type Store,
   takesOneReader,
@@ -21,6 +22,8 @@ import {
 
 const WRITERS = 8
 const READERS = 8
+/** SQLSTATE of a server without space. */
+const DISK_FULL = '53100'
 /** Collisions in a row before a write is refused with STORE_BUSY. */
 const ATTEMPTS_MAX = 20
 const RETRY_MS = 5
@@ -166,6 +169,7 @@ const codeOf = (error: unknown): string =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
 
 function translate(error: unknown): unknown {
+  if (codeOf(error) === DISK_FULL) return new Fault(STORE_FULL, 'writing', {}, error)
   const lost = error instanceof Error && /terminated|timeout exceeded/i.test(error.message)
   return lost || UNREACHABLE.test(codeOf(error))
     ? new Fault(STORE_UNREACHABLE, 'talking to PostgreSQL', {}, error)

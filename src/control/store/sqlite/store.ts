@@ -11,6 +11,7 @@ import {
   registerAfterCommit,
   STORE_BUSY,
   STORE_FAILED,
+  STORE_FULL,
   STORE_IN_USE,
   type Store,
   takesOneReader,
@@ -23,6 +24,9 @@ import { sqliteDialect } from './dialect.ts'
  * A failed fdatasync is told once: the kernel then takes the pages for written, and a later commit that "succeeds" may stand
  * behind lost ones in the log, where recovery after a power loss never reaches it. So the first I/O error ends all writing of
  * this process (STORE_FAILED). A start moves the whole log into the database first, which writes everything again.
+ *
+ * A disk without space is another matter: SQLite is told so by the write itself, before anything counts as committed, and takes the transaction back. So that
+ * is a refusal (STORE_FULL), and the next write may find room.
  */
 
 /** How long SQLite itself waits, blocking the event loop, before the lock is asked for again later. */
@@ -35,6 +39,8 @@ const READERS = 4
 const SQLITE_BUSY = 5
 const SQLITE_IOERR = 10
 const SQLITE_CORRUPT = 11
+const SQLITE_FULL = 13
+const SQLITE_NOTADB = 26
 
 export function openSqlite(path: string, clock: Clock): Store {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
@@ -93,6 +99,9 @@ export function openSqlite(path: string, clock: Clock): Store {
     try {
       return await run()
     } catch (error) {
+      if (codeOf(error) === SQLITE_FULL) {
+        throw new Fault(STORE_FULL, `writing ${path}`, { path }, error)
+      }
       if (!isDiskError(error)) throw error
       failure = error
       for (const then of failureListeners) then(error)
@@ -149,7 +158,7 @@ const codeOf = (error: unknown): number =>
 
 const isBusy = (error: unknown): boolean => codeOf(error) === SQLITE_BUSY
 const isDiskError = (error: unknown): boolean =>
-  codeOf(error) === SQLITE_IOERR || codeOf(error) === SQLITE_CORRUPT
+  [SQLITE_IOERR, SQLITE_CORRUPT, SQLITE_NOTADB].includes(codeOf(error))
 
 /** A new file is there after a power loss only when its directory was written too. */
 function syncDirectory(path: string): void {
