@@ -220,7 +220,7 @@ class Replica {
       throw error
     } finally {
       line.close()
-      await again?.close()
+      again?.close()
     }
   }
 

@@ -26,7 +26,7 @@ export interface Stronger {
     fetched: Fetched,
   ): Promise<(SentRecord | undefined)[]>
   readonly blocksMax: number
-  close(): Promise<void>
+  close(): void
 }
 
 export function stronger(blockBytes: number, naming: DataKey, threads: number): Stronger {

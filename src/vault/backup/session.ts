@@ -326,7 +326,7 @@ function createSession(parts: SessionParts): BackupSession {
     ended = true
     await last
     await indexing
-    await pool.close()
+    pool.close()
     await parts.lease.release()
   }
 

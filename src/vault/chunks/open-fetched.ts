@@ -20,7 +20,6 @@ export async function openFetched(
   const damaged = await pool.open(batch, {
     pieces,
     keys,
-    hash: false,
     items: items.map((item) => ({
       id: entryOf(item.entry).id,
       key: keys.indexOf(item.key),

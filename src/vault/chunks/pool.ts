@@ -35,7 +35,8 @@ export interface ThreadPool {
     request: Omit<Extract<ThreadRequest, { kind: 'open' }>, 'kind' | 'batch'>,
   ): Promise<readonly number[]>
   replaceKnown(memory: SharedArrayBuffer): void
-  close(): Promise<void>
+  /** The threads end by themselves, when they have done what they were asked for and wiped their keys; nobody has to wait for it. */
+  close(): void
 }
 
 export interface PoolSetup {
@@ -117,7 +118,10 @@ export function createPool(setup: PoolSetup): ThreadPool {
     return false
   }
 
-  function ask(request: Exclude<ThreadRequest, { kind: 'known' }>, transfer: ArrayBuffer[]) {
+  function ask(
+    request: Extract<ThreadRequest, { kind: 'seal' | 'open' }>,
+    transfer: ArrayBuffer[],
+  ) {
     return new Promise<ThreadReply>((resolve, reject) => {
       if (failed !== undefined) return reject(failed)
       waiting.set(request.batch, { resolve, reject })
@@ -157,9 +161,9 @@ export function createPool(setup: PoolSetup): ThreadPool {
       inline.replaceKnown(memory)
       for (const worker of workers) worker.postMessage({ kind: 'known', memory })
     },
-    async close() {
+    close() {
       closing = true
-      await Promise.all(workers.map((worker) => worker.terminate()))
+      for (const worker of workers) worker.postMessage({ kind: 'end' })
     },
   }
 }

@@ -50,10 +50,9 @@ export type ThreadRequest =
       readonly pieces: readonly Uint8Array[]
       readonly keys: readonly Uint8Array[]
       readonly items: readonly OpenItem[]
-      /** Check the name of each block as well. */
-      readonly hash: boolean
     }
   | { readonly kind: 'known'; readonly memory: SharedArrayBuffer }
+  | { readonly kind: 'end' }
 
 export interface ThreadReply {
   readonly batch: number

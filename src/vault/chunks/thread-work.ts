@@ -1,5 +1,4 @@
-import { createSecretKey, type KeyObject } from 'node:crypto'
-import { createHasher, createSealer, openRecord } from '../format/record.ts'
+import { createHasher, createSealer, openRecordInto } from '../format/record.ts'
 import { findSlot } from './known-table.ts'
 import {
   type BatchViews,
@@ -48,14 +47,9 @@ export function createThreadWork(setup: ThreadSetup): ThreadWork {
         writeResult(results, i, { state: KNOWN, flags: 0, offset: 0, length: 0 })
         continue
       }
-      const record = sealer.seal(id, block, 0)
-      writeResult(results, i, {
-        state: STORED,
-        flags: record.flags,
-        offset: end,
-        length: record.length,
-      })
-      for (const piece of record.bytes) end += piece.copy(output, end)
+      const record = sealer.sealInto(id, block, 0, output.subarray(end))
+      writeResult(results, i, { state: STORED, offset: end, ...record })
+      end += record.length
     }
   }
 
@@ -69,26 +63,11 @@ export function createThreadWork(setup: ThreadSetup): ThreadWork {
       const record = Buffer.from(piece.buffer, piece.byteOffset + item.offset, item.length)
       const at = item.block * setup.blockBytes
       const target = views.input.subarray(at, at + setup.blockBytes)
-      let block: Buffer | undefined
-      try {
-        const id = Buffer.from(item.id)
-        block = openRecord(keyOf(request.keys[item.key]), id, item.flags, record, setup.blockBytes)
-        if (
-          block !== undefined &&
-          request.hash &&
-          hasher !== undefined &&
-          !hasher.id(block).equals(id)
-        ) {
-          block = undefined
-        }
-      } catch {
-        block = undefined // told to the caller below: decompression refused what had authenticated
-      }
-      if (block === undefined) damaged.push(i)
-      else {
-        block.copy(target)
-        target.fill(0, block.length)
-      }
+      const id = Buffer.from(item.id.buffer, item.id.byteOffset, item.id.byteLength)
+      const key = keyOf(request.keys[item.key])
+      const length = openRecordInto(key, id, item.flags, record, target)
+      if (length === undefined) damaged.push(i)
+      else target.fill(0, length)
     }
     return damaged
   }
@@ -105,11 +84,5 @@ export function createThreadWork(setup: ThreadSetup): ThreadWork {
   }
 }
 
-let lastKey: { readonly bytes: Buffer; readonly key: KeyObject } | undefined
-
-/** Neighbours mostly have one key. */
-function keyOf(bytes: Uint8Array = new Uint8Array(0)): KeyObject {
-  if (lastKey?.bytes.equals(bytes) === true) return lastKey.key
-  lastKey = { bytes: Buffer.from(bytes), key: createSecretKey(bytes) }
-  return lastKey.key
-}
+const keyOf = (bytes: Uint8Array = new Uint8Array(0)): Buffer =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)

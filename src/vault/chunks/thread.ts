@@ -1,4 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads'
+import { closeCodec } from '../format/record.ts'
 import type { ThreadRequest, ThreadSetup } from './thread-protocol.ts'
 import { createThreadWork } from './thread-work.ts'
 
@@ -17,5 +18,9 @@ parentPort?.on('message', (request: ThreadRequest) => {
       return
     case 'open':
       parentPort?.postMessage({ batch: request.batch, damaged: work.open(request) })
+      return
+    case 'end':
+      closeCodec()
+      parentPort?.close()
   }
 })

@@ -142,7 +142,7 @@ export function createCheckpoint(
       try {
         await restoreVolume({ volume, blockBytes, sink, options, source, nodes, pool })
       } finally {
-        await pool.close()
+        pool.close()
       }
     },
   }
