@@ -289,17 +289,15 @@ test('a protected server is backed up and restored where it runs', async () => {
   assert.deepEqual(told.request.names, [source.volume])
 
   // A backup of before goes to the server that runs, in the published form, in the ancestor's, and by itself.
-  const forms = [
-    {
-      checkpoint_item_id: before.id,
-      power_on: false,
-      targets: {
-        server_id: target.id,
-        volumes: [{ backup_id: before.extend_info.volume_backups[0].id, volume_id: target.volume }],
-      },
+  const form = ({ id, volume }: typeof target) => ({
+    checkpoint_item_id: before.id,
+    power_on: false,
+    targets: {
+      server_id: id,
+      volumes: [{ backup_id: before.extend_info.volume_backups[0].id, volume_id: volume }],
     },
-    {},
-  ]
+  })
+  const forms = [form(target), form(source), {}]
   for (const parameters of forms) {
     await world.report()
     const { restore } = await world.ok('POST', 'restores', {

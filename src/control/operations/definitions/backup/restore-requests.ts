@@ -61,10 +61,15 @@ export interface RestoreTarget {
 
 interface Checked {
   readonly item: CheckpointItemRow
+  /** Whose disks are written: after a switch, what runs in the place of the one that was named. */
+  readonly server: string
   readonly disks: RestoreItem['disks']
 }
 
-/** Whether a backup can be written to a server now. Changes nothing. */
+/**
+ * Whether a backup can be written to a server now. A server that was protected, and its disks, stand for what runs in their place: whoever restores by
+ * what a backup says of itself need not know of the switch. Changes nothing.
+ */
 export async function checkRestore(
   db: Queries | Transaction,
   { project, item: id, server: serverId, mapping, part = false }: RestoreTarget,
@@ -73,8 +78,9 @@ export async function checkRestore(
   if (item === undefined) return refused('ITEM_UNKNOWN')
   const decision = decideItem(itemFacts(item), 'restore')
   if (!decision.ok) return decision
-  const server = await findServer(db, project, serverId)
-  if (server === undefined) return refused('TARGET_UNKNOWN')
+  const named = await findServer(db, project, serverId)
+  if (named === undefined) return refused('TARGET_UNKNOWN')
+  const server = await runningServer(db, named)
   const facts = await serverFacts(db, server)
   const settled =
     facts.status === 'active' || facts.status === 'stopped' || facts.status === 'error'
@@ -82,8 +88,8 @@ export async function checkRestore(
   const here = item.replica === 1 || item.resource_az === server.az
   if (!here && !(await isSameServer(db, server, item.resource))) return refused('TARGET_ZONE')
   const backups = (await diskBackupsOf(db, [id])).get(id) ?? []
-  const disks = await serverDisks(db, serverId)
-  const pairs = mapping ?? originsOf(backups, disks)
+  const disks = await serverDisks(db, server.id)
+  const pairs = mapping === null ? originsOf(backups, disks) : writable(mapping, disks)
   const refusal = mappingRefusal(
     backups.map((one) => ({ backup: one.id, system: one.system === 1, sizeGb: one.size_gb })),
     disks,
@@ -96,8 +102,15 @@ export async function checkRestore(
   if (groups.some((group) => records.get(group)?.writer !== server.az)) {
     return refused('TARGET_STATE')
   }
-  return { ok: true, item, disks: namesOf(backups, pairs) }
+  return { ok: true, item, server: server.id, disks: namesOf(backups, pairs) }
 }
+
+/** The same disks where they are written now. One that the server has is that one. */
+const writable = (mapping: readonly Mapping[], disks: readonly DiskNow[]): Mapping[] =>
+  mapping.map(({ backup, volume }) => {
+    const here = disks.find((disk) => disk.volume === volume || disk.kept === volume)
+    return { backup, volume: here?.volume ?? volume }
+  })
 
 /** The disks that a server has of those that are in a backup; after a switch they are their counterparts at the other site. */
 export const originsOf = (backups: readonly DiskBackupRow[], disks: readonly DiskNow[]) =>
@@ -112,21 +125,6 @@ export function namesOf(
 ): RestoreItem['disks'] {
   const byId = new Map(backups.map((one) => [one.id, one.volume]))
   return pairs.map(({ backup, volume }) => ({ name: byId.get(backup) ?? '', volume }))
-}
-
-/** The servers that backups are of, or those that run in their place. */
-async function originalTargets(
-  tx: Transaction,
-  project: string,
-  items: readonly CheckpointItemRow[],
-) {
-  const targets = []
-  for (const item of items) {
-    const named = await findServer(tx, project, item.resource)
-    const server = named === undefined ? item.resource : (await runningServer(tx, named)).id
-    targets.push({ item: item.id, server, mapping: null, powerOn: true })
-  }
-  return targets
 }
 
 export interface NewRestore {
@@ -156,12 +154,20 @@ export async function requestRestore(
       if (target !== null && items.every(({ id }) => id !== target.item)) {
         return refused('ITEM_UNKNOWN')
       }
-      const targets = target === null ? await originalTargets(tx, project, items) : [target]
-      const accepted: (Checked & { server: string; powerOn: boolean })[] = []
+      const targets =
+        target === null
+          ? items.map(({ id, resource }) => ({
+              item: id,
+              server: resource,
+              mapping: null,
+              powerOn: true,
+            }))
+          : [target]
+      const accepted: (Checked & { readonly powerOn: boolean })[] = []
       for (const one of targets) {
         const checked = await checkRestore(tx, { project, ...one })
         if (!checked.ok) return checked
-        accepted.push({ ...checked, server: one.server, powerOn: one.powerOn })
+        accepted.push({ ...checked, powerOn: one.powerOn })
       }
       if (accepted.length === 0) return refused('ITEM_UNKNOWN')
 
