@@ -19,7 +19,7 @@ import { packKey } from '../format/pack.ts'
 import { createSealer } from '../format/record.ts'
 import { type Keyring, recordKey, sealWith } from '../keys/keyring.ts'
 import { COLLECT_GRACE_MS, COLLECT_USED_MIN, LEASE_EXPIRY_MS } from '../limits.ts'
-import type { ListedObject, ObjectStore } from '../object-store.ts'
+import type { ListedObject, ObjectStore, Upload } from '../object-store.ts'
 import { NODE_BYTES_MAX } from '../tree/node-reader.ts'
 import {
   type Condemned,
@@ -161,7 +161,9 @@ async function becomeCollector(
 
 async function collectRound(collecting: Collecting): Promise<void> {
   const { store, keyring, result } = collecting
+  const uploads = await unfinishedUploads(collecting)
   const live = await liveSessions(collecting)
+  await dropUploads(collecting, uploads, live)
   const lists = await readCondemned(store, keyring)
   const moves = await listMoves(store)
   const packs = await listPacksWithAge(store)
@@ -221,6 +223,39 @@ async function liveSessions(collecting: Collecting): Promise<Set<string>> {
   return live
 }
 
+/** To be read before the leases: whoever has begun one of them, and still runs, has had a lease before. */
+async function unfinishedUploads(collecting: Collecting): Promise<readonly Upload[]> {
+  try {
+    return (await collecting.store.uploads?.()) ?? []
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error
+    // The right to list them is one that nothing else needs.
+    collecting.say(`unfinished uploads stay: ${error.message}`)
+    return []
+  }
+}
+
+/** Parts of objects that nobody will complete are paid for, and seen by nobody. */
+async function dropUploads(
+  collecting: Collecting,
+  uploads: readonly Upload[],
+  live: ReadonlySet<string>,
+): Promise<void> {
+  const { storeMs, graceMs } = collecting
+  const prefixes = sessionPrefixes(live)
+  const dead = uploads.filter(({ key, startedMs }) => {
+    if (Math.max(0, storeMs - startedMs) < graceMs) return false
+    // Only a pack tells whose it is.
+    return key.startsWith('packs/') ? !prefixes.has(key.slice(-32, -16)) : live.size === 0
+  })
+  for (const upload of dead) await upload.abort()
+  if (dead.length > 0) collecting.say(`${dead.length} unfinished uploads dropped`)
+}
+
+/** What the ids of their packs begin with. */
+const sessionPrefixes = (sessions: ReadonlySet<string>): Set<string> =>
+  new Set([...sessions].map((session) => session.replaceAll('-', '').slice(0, 16)))
+
 async function listPacksWithAge(store: ObjectStore): Promise<Map<string, ListedObject>> {
   const packs = new Map<string, ListedObject>()
   for await (const object of store.list('packs/')) packs.set(object.key.slice(-32), object)
@@ -234,7 +269,7 @@ function wastedPacks(
   condemned: ReadonlySet<string>,
   live: ReadonlySet<string>,
 ): string[] {
-  const prefixes = new Set([...live].map((session) => session.replaceAll('-', '').slice(0, 16)))
+  const prefixes = sessionPrefixes(live)
   return [...packs]
     .filter(([hex, { bytes, modifiedMs }]) => {
       if (condemned.has(hex) || Math.max(0, storeMs - modifiedMs) < graceMs) return false

@@ -176,14 +176,15 @@ async function sendParts(
 }
 
 /** An upload that this leaves behind is found by the collector. */
-async function abort(
-  { client, bucket }: Requests,
-  Key: string,
-  UploadId: string | undefined,
-): Promise<void> {
-  await client
-    .send(new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId }))
-    .catch(() => undefined)
+async function abort(requests: Requests, Key: string, UploadId: string | undefined): Promise<void> {
+  try {
+    const { client, bucket } = requests
+    await requests.ask(`aborting ${Key}`, Key, () =>
+      client.send(new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId })),
+    )
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error
+  }
 }
 
 /** Uploads that were neither completed nor aborted. */

@@ -16,7 +16,6 @@ export const GIVE_UP_MS = 60_000
 /** One that never has is more likely the wrong address than in trouble. */
 export const ATTEMPTS_MIN = 3
 const CONNECT_MS = 10_000
-/** Longest silence within a request or its answer. */
 const SILENCE_MS = 60_000
 
 export interface S3Address {
@@ -38,6 +37,8 @@ export interface S3Deps {
   readonly clock: Clock
   /** 0 to 1; default Math.random. */
   readonly random?: () => number
+  /** Longest silence within a request or its answer, in ms. Default 60 s. */
+  readonly silenceMs?: number
 }
 
 export interface Requests {
@@ -56,7 +57,10 @@ export interface Requests {
   close(): void
 }
 
-export function createRequests(address: S3Address, { clock, random }: S3Deps): Requests {
+export function createRequests(
+  address: S3Address,
+  { clock, random, silenceMs = SILENCE_MS }: S3Deps,
+): Requests {
   const chance = random ?? Math.random
   const begin = address.prefix === '' ? '' : `${address.prefix}/`
   const closing = new AbortController()
@@ -72,7 +76,7 @@ export function createRequests(address: S3Address, { clock, random }: S3Deps): R
     },
     // Asked again below, where it is known what that means. By itself the client waits for an answer for ever.
     maxAttempts: 1,
-    requestHandler: { connectionTimeout: CONNECT_MS, socketTimeout: SILENCE_MS },
+    requestHandler: { connectionTimeout: CONNECT_MS, socketTimeout: silenceMs },
   })
   return {
     bucket: address.bucket,

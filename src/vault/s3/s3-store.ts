@@ -14,6 +14,8 @@ import {
 /* A vault in an S3 bucket. Relied on: read-after-write for get and list, and `If-None-Match: *` on PutObject. A server that ignores the condition lets two writers believe that
  * both have won; so before the first conditional put of a process one is tried of which the outcome is known. */
 
+export type { S3Store } from './check.ts'
+
 export function createS3Store(address: S3Address, deps: S3Deps): S3Store {
   const requests = createRequests(address, deps)
   const name = `s3://${address.bucket}/${address.prefix}`
