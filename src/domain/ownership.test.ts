@@ -121,8 +121,12 @@ function requests(
           ['az2', 'az1'],
           ['az2', 'stranger'],
         ] as const) {
-          const record = { epoch: named, writer, replica }
-          found.push({ kind: 'promoted', site, attempt, record })
+          for (const arbitration of ARBITRATIONS) {
+            const record = { epoch: named, writer, replica, ...arbitration }
+            for (const known of [undefined, epoch, epoch + 1]) {
+              found.push({ kind: 'promoted', site, attempt, record, known })
+            }
+          }
         }
       }
     }
@@ -185,9 +189,10 @@ function checkProperties(
     }
     const arbitrated = after.mode !== before.mode || after.preferred !== before.preferred
     const first = request.kind === 'open' && before.epoch === 0
+    const knewMore = request.kind === 'promoted' && (request.known ?? 0) > before.epoch
     assert(
-      !arbitrated || first || request.kind === 'configure',
-      'arbitration is changed by configure alone',
+      !arbitrated || first || request.kind === 'configure' || knewMore,
+      'arbitration is changed by configure alone, or known from a site that was shown more',
     )
     if (request.kind === 'configure') assert.equal(before.state, 'in_sync')
   }
@@ -454,50 +459,4 @@ test('how a group is arbitrated is one thing at a time, changed in sync and unde
     )
     record = answer.record
   }
-})
-
-test('a record made by break-glass replaces whatever the witness decided below its epoch, once', () => {
-  const promotion = {
-    kind: 'promoted',
-    site: 'az2',
-    attempt: 'promoted-epoch-1000005',
-    record: { epoch: 1_000_005, writer: 'az2', replica: 'az1' },
-  } as const
-  const before = recordIn('solo', { holder: 'az1', endsBootMs: NOW_MS + 3_000 })
-  const taken = decideOwnership(before, promotion, time({ historyTrusted: false }))
-  assert(taken.ok && taken.record.epoch === 1_000_005 && taken.record.writer === 'az2')
-  assert.equal(decideOwnership(taken.record, promotion, time()).ok, true, 'a repeat')
-  const beyond = { ...taken.record, epoch: 1_000_006, attempt: 'reprotect-attempt' }
-  const late = decideOwnership(beyond, promotion, time())
-  assert(!late.ok && late.refusal === 'STALE_EPOCH')
-  const renewed = decideOwnership(
-    taken.record,
-    { kind: 'renew', site: 'az1', epoch: EPOCH },
-    time(),
-  )
-  assert(!renewed.ok, 'the other writer is fenced')
-})
-
-test('what a writer says about its work alone is kept with the largest figures, and dropped in sync', () => {
-  const renew = (record: Ownership, alone?: Ownership['alone']) =>
-    decideOwnership(
-      record,
-      { kind: 'renew', site: 'az1', epoch: record.epoch, alone: alone ?? undefined },
-      time(),
-    ).record
-  const first = renew(recordIn('solo', null), { sequence: 20, bytes: 9_000, since: 500 })
-  const again = renew(renew(first), { sequence: 21, bytes: 100, since: 800 })
-  assert.deepEqual(again.alone, { sequence: 21, bytes: 9_000, since: 500 })
-  const risen = decideOwnership(
-    again,
-    { kind: 'rise', site: 'az1', epoch: EPOCH, attempt: 'rise-attempt' },
-    time(),
-  )
-  assert.equal(risen.record.alone, null)
-  const frozen = decideOwnership(
-    again,
-    { kind: 'freeze', epoch: EPOCH, attempt: 'freeze-attempt' },
-    time(),
-  )
-  assert.deepEqual(frozen.record.alone, again.alone)
 })

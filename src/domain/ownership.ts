@@ -156,7 +156,9 @@ export type OwnershipRequest =
       readonly kind: 'promoted'
       readonly site: string
       readonly attempt: string
-      readonly record: Pick<Ownership, 'epoch' | 'writer' | 'replica'>
+      readonly record: Pick<Ownership, 'epoch' | 'writer' | 'replica' | 'mode' | 'preferred'>
+      /** Epoch of the newest record that it had been shown before; left out: it does not say. */
+      readonly known?: number | undefined
     }
   /** By an operation, before a failover by force: nobody is to acknowledge; the lease is not renewed any more. */
   | { readonly kind: 'freeze'; readonly epoch: number; readonly attempt: string }
@@ -418,8 +420,25 @@ function promoted(
   if (epoch === record.epoch && writer === record.writer) return yes(record, null)
   if (epoch <= record.epoch) return no(record, 'STALE_EPOCH')
   const lease = record.lease?.holder === writer ? record.lease : null
-  const next = change(record, attempt, time, { state: 'failed_over', writer, replica, lease })
+  const arbitration = presented(record, request)
+  const to = { state: 'failed_over', writer, replica, lease, ...arbitration } as const
+  const next = change(record, attempt, time, to)
   return yes({ ...next.record, epoch }, null)
+}
+
+/**
+ * How the presented record is arbitrated, where the site knew a newer record than this database holds: it was restored from before that, and a change of
+ * the arbitration may be lost with its end. A site that had missed such a change knows an older one.
+ */
+function presented(
+  known: Ownership,
+  request: Extract<OwnershipRequest, { kind: 'promoted' }>,
+): Partial<Pick<Ownership, 'mode' | 'preferred'>> {
+  const { mode, preferred } = request.record
+  const newer = request.known !== undefined && request.known > known.epoch
+  return newer && (preferred === known.writer || preferred === known.replica)
+    ? { mode, preferred }
+    : {}
 }
 
 function change(

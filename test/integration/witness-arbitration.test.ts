@@ -62,7 +62,13 @@ const promoted = (epoch: number, site = 'az2'): OwnershipRequest => ({
   kind: 'promoted',
   site,
   attempt: `promoted-${site}-${epoch}`,
-  record: { epoch, writer: site, replica: site === 'az2' ? 'az1' : 'az2' },
+  record: {
+    epoch,
+    writer: site,
+    replica: site === 'az2' ? 'az1' : 'az2',
+    mode: 'witness',
+    preferred: 'az1',
+  },
 })
 
 const report = (site: string, status: Partial<SessionStatus> | null): Report => ({

@@ -110,6 +110,21 @@ test('a record restored from before a change of its arbitration takes the presen
   assert.deepEqual([known.epoch, known.mode, known.preferred], [5, 'static-priority', 'az1'])
 })
 
+test('what a writer had done alone by the restored record is not said of a newer one, but of the same one', () => {
+  const alone = { sequence: 9, bytes: 4096, since: 3 }
+  const known = (epoch: number) => {
+    const words = [said(epoch, 'solo', 'writer'), said(epoch, 'solo', 'replica')] as const
+    const result = afterWords(record({ epoch: 5, state: 'solo', alone }), [
+      ['az1', words[0]],
+      ['az2', words[1]],
+    ])
+    assert.ok(typeof result === 'object')
+    return result.alone
+  }
+  assert.deepEqual(known(5), alone)
+  assert.equal(known(8), null)
+})
+
 test('what is known of in sync, and its writer has gone on alone from, is solo under the next epoch, whoever speaks first', () => {
   const arbitration = { mode: 'static-priority', preferred: 'az1' } as const
   const alone = { unwitnessed: true, presents: false, arbitration }

@@ -215,6 +215,9 @@ function newest(record: Ownership, heard: Heard, off: string | undefined): Owner
       replica: writes ? other : site,
       attempt: `adopted-${said.epoch}`,
       lease: null,
+      // What the lost end had said of is over, or goes on: the writer says it with its next renewal, and until then it is not known. Figures of another
+      // time would never be taken back (`more` in domain/ownership.ts), and be given up by a failover that gives up nothing.
+      alone: null,
     }
   }
   return result

@@ -75,6 +75,9 @@ export const WitnessAsk = Type.Union([
     site: Type.String(),
     attempt: Type.String({ minLength: 8, maxLength: 64 }),
     record: OwnershipRecord,
+    /** Epoch of the newest record that the site had been shown before: where the witness's is older, the arbitration of `record` counts. Left out by
+     *  sites that do not say. */
+    known: Type.Optional(Type.Integer({ minimum: 0 })),
   }),
 ])
 export type WitnessAsk = Static<typeof WitnessAsk>

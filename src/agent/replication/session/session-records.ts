@@ -62,6 +62,9 @@ export function breakGlass(record: OwnershipRecord, site: string): OwnershipReco
   return { ...record, epoch, state: 'failed_over', writer: site, replica: other }
 }
 
+/** Epoch of the record that the site had before it made `record` so. */
+export const epochBefore = (record: OwnershipRecord): number => record.epoch - BREAK_GLASS_EPOCHS
+
 /** Whether static priority lets this site go on without the witness: by the record, and by an operator's wish that may be the record already. */
 export function preferredHere({ record, wanted }: StoredSession, site: string): boolean {
   const says = ({ mode, preferred }: { mode: string; preferred: string }) =>

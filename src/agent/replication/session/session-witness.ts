@@ -1,6 +1,6 @@
 import type { WitnessAsk } from '#wire/site/witness.ts'
 import { adopt, oldWriterMayAnswer } from './session-adopt.ts'
-import { ALONE, preferredHere, roleOf } from './session-records.ts'
+import { ALONE, epochBefore, preferredHere, roleOf } from './session-records.ts'
 import type { SessionState } from './session-state.ts'
 import type { SessionEvent } from './session-types.ts'
 import { bringUp } from './session-writer.ts'
@@ -55,7 +55,13 @@ function question(s: SessionState, now: number, tick: boolean): WitnessAsk | nul
     case 'resync':
       return { kind: first, site, epoch, attempt: `${first}-epoch-${epoch}` }
     case 'promoted':
-      return { kind: 'promoted', site, attempt: `promoted-epoch-${epoch}`, record }
+      return {
+        kind: 'promoted',
+        site,
+        attempt: `promoted-epoch-${epoch}`,
+        record,
+        known: epochBefore(record),
+      }
     case 'configure':
       if (wanted === null) break
       return { kind: 'configure', site, epoch, attempt: `configure-epoch-${epoch}`, ...wanted }
