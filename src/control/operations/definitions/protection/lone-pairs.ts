@@ -28,6 +28,7 @@ import { GROUP_RESOURCE, startGroup } from './groups.ts'
 import { demandDisk, DR_DISK_IN_USE, isUsed } from './pair-disks.ts'
 import type { PairInput } from './pairs.ts'
 import { theGroup } from './session.ts'
+import { tellLimit } from '../volumes/volumes.ts'
 
 /* Pairs that work alone. Each has a group of its own, of the form `lone`: with it comes everything that groups have (session, record,
  * arbitration, failover, verification), and nothing has to know that some pairs are in no group that anybody made.
@@ -152,6 +153,8 @@ async function lookAtDisks(ctx: StepContext<ConnectPair>): Promise<void> {
   assert(production !== undefined && dr !== undefined, 'disks of a pair are not deleted')
   await demandDisk(ctx, 'production', production)
   await demandDisk(ctx, 'dr', dr)
+  // Before any switch can bring clients to it.
+  await tellLimit(ctx, dr.id)
   // Its server may have been started since the request was judged.
   if (await isUsed(store.db, ctx.services, dr)) {
     throw new Fault(DR_DISK_IN_USE, `pairing disk ${dr.id}`)

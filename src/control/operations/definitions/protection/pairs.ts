@@ -39,6 +39,7 @@ import {
   ownerOf,
 } from './session.ts'
 import { refusalCode } from '#control/sites/client.ts'
+import { tellLimit } from '../volumes/volumes.ts'
 
 /* Operations on replication pairs. They do not wait for operations on their group, because a failover must not queue
  * behind a pair that waits for a dead site. So every step reads the group again, and a creation that finds the group switched gives
@@ -88,8 +89,8 @@ export const createPair = operation<CreatePair>('pair.create', {
   version: 1,
   steps: [
     step('create_dr_volume', {
-      act: (ctx) =>
-        ctx.services.sites.command(
+      act: async (ctx) => {
+        await ctx.services.sites.command(
           ctx.input.drAz,
           'volume.create',
           {
@@ -99,7 +100,10 @@ export const createPair = operation<CreatePair>('pair.create', {
             owner: ownerOf(ctx),
           },
           { signal: ctx.signal },
-        ),
+        )
+        // A read-only disk is so at this site before any switch can bring clients here.
+        await tellLimit(ctx, ctx.input.drVolume)
+      },
       record: (tx, ctx) =>
         moveVolume(tx, ctx.input.drVolume, 'available', ctx.services.clock.wallMs()),
     }),

@@ -4,6 +4,7 @@ import { drAz, readPair, updatePair, volumeAt } from '#control/resources/groups.
 import type { Transaction } from '#control/store/store.ts'
 import { SITE_BUSY, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
 import { operation, step, type StepContext } from '../../operation.ts'
+import { tellLimit } from '../volumes/volumes.ts'
 import type { PairInput } from './pairs.ts'
 import { GROUP_MOVED_ON, openAt, theGroup, theRecord, withRecord } from './session.ts'
 
@@ -52,6 +53,8 @@ export const rebuildPair = operation<RebuildPair>('pair.rebuild', {
             },
             { signal: ctx.signal },
           )
+          // The empty volume knows nothing of what clients may do with it.
+          await tellLimit(ctx, volumeAt(group, pair, site))
           return record.epoch
         })
       },

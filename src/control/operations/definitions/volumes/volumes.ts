@@ -130,11 +130,17 @@ export const limitVolume = operation<Record<string, never>>('volume.limit', {
   failed: async () => {},
 })
 
-/** What clients may do per second. Volumes that have no limit and never had one need no order. */
-export async function tellLimit(ctx: StepContext<unknown>): Promise<void> {
+/**
+ * What clients may do with a volume, told to its site now: how much per second, and whether they may change it. Volumes that have no limit and
+ * never had one need no order.
+ */
+export async function tellLimit(
+  ctx: StepContext<unknown>,
+  volume: string = ctx.resourceId,
+): Promise<void> {
   const { store, sites, clock } = ctx.services
   const order = await store.write(async (tx) => {
-    const row = await readVolume(tx, ctx.resourceId)
+    const row = await readVolume(tx, volume)
     return row === undefined ? null : await orderLimit(tx, row, clock.wallMs())
   })
   if (order === null || order.revision === 0) return
