@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict'
 import { randomFillSync } from 'node:crypto'
 import { once } from 'node:events'
-import type { AddressInfo } from 'node:net'
 import { type TestContext, test } from 'node:test'
+import {
+  type AddressInfo,
+  connect as connectPlainly,
+  createServer as createPlainServer,
+  type Socket,
+} from 'node:net'
 import { connect, createServer, type TLSSocket } from 'node:tls'
 import { createAuthority, issueCertificate } from '#base/system/pki.ts'
 import { Sender, type SenderEvents } from './sender.ts'
@@ -73,4 +78,38 @@ test('a large frame that comes first leaves although the answer to the hello is 
   while (length() < expected.length) await once(replica, 'data', { signal: limit })
   assert.ok(Buffer.concat(arrived).equals(expected))
   assert.equal(sender.backlogBytes, 0)
+})
+
+test('over an unencrypted socket what is corked leaves in one piece if it is little, in its order if it is much, and only when the last cork is drawn', async (t) => {
+  const server = createPlainServer()
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const accepted = once(server, 'connection') as Promise<[Socket]>
+  const replica = connectPlainly((server.address() as AddressInfo).port, '127.0.0.1')
+  const [socket] = await accepted
+  t.after(() => {
+    replica.destroy()
+    socket.destroy()
+    server.close()
+  })
+  const written: Buffer[] = []
+  t.mock.method(socket, 'write', (bytes: Buffer) => written.push(bytes) > 0)
+  const sender = new Sender(socket, {} as SenderEvents)
+  const frames = [4, 1, 12, 12].map((size) => randomFillSync(Buffer.alloc(size * KIB)))
+  const [write, flush, first, second] = frames as [Buffer, Buffer, Buffer, Buffer]
+  sender.cork()
+  sender.write(write)
+  sender.cork()
+  sender.write(flush)
+  sender.uncork()
+  assert.equal(written.length, 0)
+  sender.uncork()
+  assert.deepEqual(written, [Buffer.concat([write, flush])])
+  sender.cork()
+  sender.write(first)
+  sender.write(second)
+  sender.uncork()
+  assert.deepEqual(written.slice(1), [first, second])
+  sender.write(flush)
+  assert.deepEqual(written.slice(3), [flush])
 })

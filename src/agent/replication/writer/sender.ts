@@ -22,6 +22,8 @@ import { decodeMessage, encodeMessage, type LinkMessage } from '#wire/link/messa
 
 /** From this size on a frame leaves an encrypted socket by itself. */
 const LARGE_BYTES = 128 * 1024
+/** Up to this, corked pieces are copied into one for an unencrypted socket: less than another system call costs, and the replica gets them together. */
+const COPIED_BYTES_MAX = 16 * 1024
 
 export interface SenderEvents {
   /** Everything up to `sequence` is applied there. `status` not OK: and the next one cannot be. */
@@ -49,6 +51,9 @@ export class Sender {
   /** Behind a large frame of an encrypted socket, or such a frame that waits for its turn. */
   #waiting: Buffer[] = []
   #waitingBytes = 0
+  #corks = 0
+  /** Of an unencrypted socket, whose writes go past the queue that Node corks. */
+  readonly #corked: Buffer[] = []
   /** The socket has a large one. */
   #large = false
   /** Writes of this sender that the socket has. Only their ends call for what waits: bytes of the handshake may lie before them. */
@@ -94,17 +99,34 @@ export class Sender {
 
   /** Several writes as one system call. */
   cork(): void {
-    this.#socket.cork()
+    this.#corks++
+    if (this.#encrypted) this.#socket.cork()
   }
 
   uncork(): void {
-    this.#socket.uncork()
+    this.#corks--
+    if (this.#encrypted) this.#socket.uncork()
+    else if (this.#corks === 0) this.#sendCorked()
+  }
+
+  #sendCorked(): void {
+    const pieces = this.#corked.splice(0)
+    if (!this.#open) return
+    const bytes = pieces.reduce((sum, { length }) => sum + length, 0)
+    const together = pieces.length > 1 && bytes <= COPIED_BYTES_MAX
+    for (const piece of together ? [Buffer.concat(pieces)] : pieces) {
+      writeAtOnce(this.#socket, piece)
+    }
   }
 
   /** Frames as they lie in memory; the memory must stay as it is until they are acknowledged. */
   write(bytes: Buffer): void {
     if (!this.#open) return
-    if (!this.#encrypted) return writeAtOnce(this.#socket, bytes)
+    if (!this.#encrypted) {
+      if (this.#corks > 0) this.#corked.push(bytes)
+      else writeAtOnce(this.#socket, bytes)
+      return
+    }
     const free = this.#handed === 0
     if (this.#waiting.length === 0 && !this.#large && (free || bytes.length < LARGE_BYTES)) {
       return this.#hand(bytes)
