@@ -5,36 +5,50 @@
  *
  * Bounds of the median: a write waits for one ping-pong, a flush for one ping-pong and the fdatasync of the other site; both may cost 200 us
  * of ours. A write followed by a flush is two requests of the client, one after the other, and has the sum. A durable write (FUA) is one request,
- * but not what fio's NBD engine sends: it is asked by a client in Node, whose own time is in the figure.
+ * but not what fio's NBD engine sends: it is asked by QEMU's NBD client (qemu-io), which measures each of its requests.
+ *
+ * The fdatasync is measured where it stands in a flush: after a journey, during which disk and processors have rested. One right behind the
+ * other they are cheaper by what has nothing to do with us: the kernel's clock for the times of files goes in steps of some milliseconds, so that most of
+ * them find the inode unchanged and do not write it, while after a journey each does (`back_to_back_us` shows it).
  *
  * What would make it meaningless: the delays asked for (timers are late; that is why the ping-pong runs through the same forwarder and
- * the same naps); other processes (weighed, repeated, marked); the forwarder, which takes part of a core from everybody, also from the
+ * the same naps); code that was never run before (Node begins with an interpreter: sites, forwarder and echo have served some thousand requests
+ * before the first sample, as those of an installation have); other processes (weighed, repeated, marked); a machine whose speed changes
+ * (a part of the pings is measured before each sample); the forwarder, which takes part of a core from everybody, also from the
  * ping-pong; both sites' fdatasync going through one journal at the same time, while the bound has one alone. */
-import { fork, type ChildProcess } from 'node:child_process'
+import { execFile, fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { openSync, closeSync, writeSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { certificates, Lab } from '../test/integration/replication-lab/lab.ts'
 import { LOADS, measure, type Sample } from './lib/fio.ts'
 import { disturbedOf, Lines, medianOf, round, undisturbed, weighed } from './lib/lines.ts'
-import { machineFacts } from './lib/machine.ts'
-import { pingPongUs } from './lib/physics.ts'
+import { machineFacts, median } from './lib/machine.ts'
+import { pingPong, type PingPong } from './lib/physics.ts'
 import { firstLine, start, unixUri, type Program } from './lib/programs.ts'
-import { fdatasyncUs } from './lib/reference.ts'
+import { fdatasyncAfterUs, fdatasyncUs } from './lib/reference.ts'
 
 const MIB = 1024 * 1024
 const SIZE_BYTES = 256 * MIB
 /** Each way, milliseconds. */
 const DELAYS_MS = [0.5, 2]
 const OWN_US = 200
-const PINGS = 300
+/** Before each of the three samples of a round. */
+const PINGS = 100
+const FDATASYNCS = 100
 const DURABLE_WRITES = 300
+/** Of 4 KiB writes, many at a time, before the first sample. */
+const WARM_UP_S = 1
+
+const run = promisify(execFile)
 
 interface Round {
   readonly pingUs: number
   readonly fdatasyncUs: number
+  readonly backToBackUs: number
   readonly write: Sample
   readonly flush: Sample
   readonly durable: { readonly p50Us: number; readonly p99Us: number; readonly foreign: number }
@@ -81,6 +95,7 @@ async function measured(
   const lab = await Lab.make()
   let echo: ChildProcess | undefined
   let forwarder: Program | undefined
+  let ping: PingPong | undefined
   try {
     lab.security = security
     // The settings of an installation, not the hasty ones of tests.
@@ -107,48 +122,67 @@ async function measured(
     const settings = { runtimeS, sizeBytes: SIZE_BYTES }
     const fill = { ...LOADS.sw8, args: [...LOADS.sw8.args, '--time_based=0'] }
     await measure(fill, uri, pids, settings)
+    const link = await pingPong(pingPort)
+    ping = link
+    await measure(LOADS.rw32, uri, pids, { ...settings, runtimeS: WARM_UP_S })
     const rounds: Round[] = []
     for (let i = 0; i < pairs; i++) {
+      const pings: number[] = []
+      const beside = async <T>(sample: () => Promise<T>): Promise<T> => {
+        pings.push(...(await link.times(PINGS)))
+        return sample()
+      }
+      const samples = {
+        write: await beside(() => undisturbed(() => measure(LOADS.rw1, uri, pids, settings))),
+        flush: await beside(() => undisturbed(() => measure(LOADS.fs1, uri, pids, settings))),
+        durable: await beside(() => undisturbed(() => durableWrites(uri, pids))),
+      }
       rounds.push({
-        pingUs: await pingPongUs(pingPort, PINGS),
-        fdatasyncUs: fdatasyncUs(path),
-        write: await undisturbed(() => measure(LOADS.rw1, uri, pids, settings)),
-        flush: await undisturbed(() => measure(LOADS.fs1, uri, pids, settings)),
-        durable: await undisturbed(() => durableWrites(lab, pids)),
+        ...samples,
+        pingUs: median(pings),
+        fdatasyncUs: await fdatasyncAfterUs(path, FDATASYNCS, () => link.once()),
+        backToBackUs: fdatasyncUs(path),
       })
     }
     return rounds
   } finally {
+    ping?.end()
     await forwarder?.stop()
     echo?.kill()
     await lab.end()
   }
 }
 
-async function durableWrites(lab: Lab, pids: readonly number[]) {
-  const client = await lab.a.connect('pair-1')
-  try {
-    const { value: times, foreign } = await weighed(pids, async () => {
-      const block = Buffer.alloc(4096, 3)
-      const took: number[] = []
-      for (let i = 0; i < DURABLE_WRITES; i++) {
-        const began = performance.now()
-        await client.write(((i * 7919) % (SIZE_BYTES / 4096)) * 4096, block, { fua: true })
-        took.push((performance.now() - began) * 1000)
-      }
-      return took.sort((a, b) => a - b)
-    })
-    const at = (share: number) => times[Math.floor(times.length * share)] ?? 0
-    return { p50Us: at(0.5), p99Us: at(0.99), foreign }
-  } finally {
-    await client.disconnect()
+/** What qemu-io says of each write with FUA. */
+async function durableWrites(uri: string, pids: readonly number[]) {
+  const commands = Array.from({ length: DURABLE_WRITES }, (_, i) => [
+    '-c',
+    `write -C -f ${((i * 7919) % (SIZE_BYTES / 4096)) * 4096} 4096`,
+  ])
+  const { value, foreign } = await weighed(pids, () =>
+    run('qemu-io', ['-f', 'raw', '-t', 'writeback', ...commands.flat(), uri]),
+  )
+  // bytes, operations, time in hundredths of a second, bytes a second, operations a second: only the last is exact enough.
+  const times = value.stdout
+    .trim()
+    .split('\n')
+    .map((line) => 1e6 / Number(line.split(',').at(-1)))
+    .sort((a, b) => a - b)
+  if (times.length !== DURABLE_WRITES || !times.every((us) => us > 0)) {
+    throw new Error(`qemu-io: ${value.stdout}`)
   }
+  const at = (share: number) => times[Math.floor(times.length * share)] ?? 0
+  return { p50Us: at(0.5), p99Us: at(0.99), foreign }
 }
 
 function show(lines: Lines, where: string, rounds: readonly Round[]): void {
   const fdatasync = medianOf(rounds, (one) => one.fdatasyncUs)
   const ping = medianOf(rounds, ({ pingUs }) => pingUs)
-  const physics = { ping_pong_us: round(ping), fdatasync_us: round(fdatasync) }
+  const physics = {
+    ping_pong_us: round(ping),
+    fdatasync_us: round(fdatasync),
+    back_to_back_us: round(medianOf(rounds, (one) => one.backToBackUs)),
+  }
   const line = (
     name: string,
     figure: number,

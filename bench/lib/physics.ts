@@ -6,7 +6,6 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
 import { cannotClone, cloneFile } from '#base/system/clone.ts'
-import { median } from './machine.ts'
 
 /* What this machine can do without us, in the same run: what a bound is made of. */
 
@@ -119,18 +118,32 @@ function preserving(file: FileHandle, kept: FileHandle): (at: number) => Promise
   }
 }
 
-/** Microseconds, median of 32 bytes there and back. The other end must echo. */
-export async function pingPongUs(port: number, count: number): Promise<number> {
+export interface PingPong {
+  /** Microseconds that 32 bytes take there and back. One at a time. */
+  once(): Promise<number>
+  /** Each of `count`, one after the other. */
+  times(count: number): Promise<number[]>
+  end(): void
+}
+
+/** Over one connection to this port of this machine, whose other end must echo. */
+export async function pingPong(port: number): Promise<PingPong> {
   const socket = connect({ host: '127.0.0.1', port, noDelay: true })
   await once(socket, 'connect')
   const ping = Buffer.alloc(32)
-  const times: number[] = []
-  for (let i = 0; i < count; i++) {
+  const one = async (): Promise<number> => {
     const began = performance.now()
     socket.write(ping)
     await once(socket, 'data')
-    times.push((performance.now() - began) * 1000)
+    return (performance.now() - began) * 1000
   }
-  socket.destroy()
-  return median(times)
+  return {
+    once: one,
+    async times(count) {
+      const times: number[] = []
+      while (times.length < count) times.push(await one())
+      return times
+    },
+    end: () => socket.destroy(),
+  }
 }

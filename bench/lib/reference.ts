@@ -7,19 +7,37 @@ import { median } from './machine.ts'
 
 /* The two numbers of physics that the latency of a durable replicated write is judged by. */
 
-/** Median microseconds of a 4 KiB write and fdatasync on a file that is already allocated. */
+/** Median microseconds of a 4 KiB write and fdatasync on a file of 16 MiB that is already allocated, one right behind the other. */
 export function fdatasyncUs(path: string): number {
   const fd = openSync(path, 'r+')
-  const block = Buffer.alloc(4096, 1)
+  const times = Array.from({ length: 500 }, (_, i) => writtenUs(fd, i))
+  closeSync(fd)
+  return median(times)
+}
+
+/** The same `count` times, each after `pause` has resolved. */
+export async function fdatasyncAfterUs(
+  path: string,
+  count: number,
+  pause: () => Promise<unknown>,
+): Promise<number> {
+  const fd = openSync(path, 'r+')
   const times: number[] = []
-  for (let i = 0; i < 500; i++) {
-    const began = performance.now()
-    writeSync(fd, block, 0, block.length, ((i * 7919) % 4096) * 4096)
-    fdatasyncSync(fd)
-    times.push((performance.now() - began) * 1000)
+  for (let i = 0; i < count; i++) {
+    await pause()
+    times.push(writtenUs(fd, i))
   }
   closeSync(fd)
   return median(times)
+}
+
+const BLOCK = Buffer.alloc(4096, 1)
+
+function writtenUs(fd: number, i: number): number {
+  const began = performance.now()
+  writeSync(fd, BLOCK, 0, BLOCK.length, ((i * 7919) % 4096) * 4096)
+  fdatasyncSync(fd)
+  return (performance.now() - began) * 1000
 }
 
 /** Median microseconds of 32 bytes there and back over TCP loopback between two Node processes. */
