@@ -70,22 +70,23 @@ const rules = fc.record({
     month: fc.constantFrom(0, 0, 1, 12),
     year: fc.constantFrom(0, 0, 1, 3),
   }),
-  zoneMinutes: fc.constantFrom(0, 480, -210, 840),
+  zoneMinutes: fc.constantFrom(0, 480, -210, 840, 345, 765, -570),
 })
 
-test('over years of simulated backups, exactly those go that a naive calculation lets go', () => {
+test('over years of simulated backups, under rules that change on the way, exactly those go that a naive calculation lets go', () => {
   const kinds = fc.constantFrom('ok', 'ok', 'ok', 'ok', 'failed', 'manual', 'image', 'restoring')
   fc.assert(
     fc.property(
-      rules,
+      fc.array(rules, { minLength: 1, maxLength: 4 }),
       fc.integer({ min: 1, max: 40 }),
       fc.array(kinds, { minLength: 40, maxLength: 160 }),
       fc.integer({ min: 0, max: 7 * 365 }),
-      (rule, everyHours, made, startDay) => {
+      (changing, everyHours, made, startDay) => {
         let kept: RetainedItem[] = []
         let now = Date.UTC(2020, 0, 1) + startDay * DAY
         for (const [number, kind] of made.entries()) {
           now += everyHours * HOUR * (1 + ((number * 7) % 5))
+          const rule = changing[Math.floor((number * changing.length) / made.length)] ?? NONE
           kept.push(
             item(`${number}`, now, {
               status:
@@ -145,6 +146,28 @@ test('a policy with slots holds what it promises after three years of daily back
     '2025-12-30',
   ])
   assert.equal(retained(kept, rule, start + 3 * 365 * DAY).kept.get(String(364)), 'year')
+})
+
+test('days, weeks, months and years end where the zone says, on leap days and at the turn of a year as well', () => {
+  const at = (text: string) => Date.parse(`${text}Z`)
+  const keepers = (kind: 'day' | 'week' | 'month' | 'year', zoneMinutes: number, times: string[]) =>
+    [
+      ...retained(
+        times.map((text) => item(text, at(text))),
+        { ...NONE, maxBackups: 1, slots: { ...NONE.slots, [kind]: 10 }, zoneMinutes },
+        at('2030-01-01T00:00:00'),
+      ).kept.keys(),
+    ].sort()
+  const leap = ['2024-02-28T23:00:00', '2024-02-29T18:14:59', '2024-02-29T18:15:00']
+  assert.deepEqual(keepers('month', 345, leap), ['2024-02-29T18:14:59', '2024-02-29T18:15:00'])
+  assert.deepEqual(keepers('month', 0, leap), ['2024-02-29T18:15:00'])
+  assert.deepEqual(keepers('day', 0, leap), ['2024-02-28T23:00:00', '2024-02-29T18:15:00'])
+  // The last day of 2023 is a Sunday, that of 2024 a Tuesday: its week goes on in 2025.
+  const turns = ['2023-12-31T12:00:00', '2024-01-01T12:00:00', '2024-12-31T12:00:00']
+  const further = [...turns, '2025-01-05T12:00:00']
+  assert.deepEqual(keepers('week', 0, further), [turns[0], turns[1], '2025-01-05T12:00:00'])
+  assert.deepEqual(keepers('year', 0, further), [turns[0], turns[2], '2025-01-05T12:00:00'])
+  assert.deepEqual(keepers('year', 840, further), [turns[1], '2025-01-05T12:00:00'])
 })
 
 test('without a count or an age nothing goes, and zero is not taken at its word', () => {
