@@ -21,7 +21,10 @@ import {
   requestRestoreForm,
 } from '#control/operations/definitions/backup/restore-forms.ts'
 import type { RequestServices } from '#control/operations/definitions/requests.ts'
-import { requestRestore } from '#control/operations/definitions/backup/restore-requests.ts'
+import {
+  type Mapping,
+  requestRestore,
+} from '#control/operations/definitions/backup/restore-requests.ts'
 import { requestServers } from '#control/operations/definitions/servers/server-requests.ts'
 import { attachmentOf } from '#control/resources/checkpoint-attachments.ts'
 import { diskBackupsOf, itemsOf, readItem } from '#control/resources/checkpoints.ts'
@@ -29,6 +32,7 @@ import { readRestore } from '#control/resources/restores.ts'
 import { disksOf } from '#control/resources/servers.ts'
 import { stepResults } from '#control/operations/records.ts'
 import type { CheckpointItemRow } from '#control/store/tables/checkpoints.ts'
+import type { BackupInfo } from '#wire/site/backups.ts'
 import { fakeGuests } from '../support/fake-guests.ts'
 import { PROJECT, Region } from '../support/region.ts'
 
@@ -99,8 +103,13 @@ async function ended(operation: string): Promise<void> {
   assert.equal(view.status, 'succeeded', `${view.kind}: ${view.failReason}`)
 }
 
-async function write(name: string, offset: number, bytes: Buffer): Promise<void> {
-  const client = await region.nbd('az1', name)
+async function write(
+  name: string,
+  offset: number,
+  bytes: Buffer,
+  site: 'az1' | 'az2' = 'az1',
+): Promise<void> {
+  const client = await region.nbd(site, name)
   await client.write(offset, bytes)
   await client.disconnect()
 }
@@ -117,7 +126,13 @@ async function read(
   return bytes
 }
 
-async function backUp(server: string): Promise<{ item: CheckpointItemRow; site: unknown }> {
+interface BackedUp {
+  readonly item: CheckpointItemRow
+  readonly site: string
+  readonly info: BackupInfo
+}
+
+async function backUp(server: string): Promise<BackedUp> {
   const outcome = await requestBackup(services, {
     project: PROJECT,
     server,
@@ -134,20 +149,26 @@ async function backUp(server: string): Promise<{ item: CheckpointItemRow; site: 
   const [item] = await itemsOf(services.store.db, checkpoint.id)
   assert.ok(item !== undefined)
   const { take } = await stepResults(services.store.db, operation)
-  return { item, site: (take as { site: string }).site }
+  return { item, ...(take as Pick<BackedUp, 'site' | 'info'>) }
 }
 
-async function restore(item: CheckpointItemRow): Promise<void> {
+/** Every disk backup to the disk that it names itself. */
+async function mappingOf({ id }: CheckpointItemRow): Promise<Mapping[]> {
+  const disks = (await diskBackupsOf(services.store.db, [id])).get(id) ?? []
+  return disks.map(({ id: backup, volume }) => ({ backup, volume }))
+}
+
+async function restore(item: CheckpointItemRow, mapping: Mapping[] | null = null): Promise<void> {
   const outcome = await requestRestore(services, {
     project: PROJECT,
     provider: PROVIDER,
     checkpoint: item.checkpoint,
-    target: { item: item.id, server: item.resource, mapping: null, powerOn: true },
+    target: { item: item.id, server: item.resource, mapping, powerOn: true },
     parameters: {},
     restoreTarget: null,
   })
   assert.ok(outcome.ok, JSON.stringify(outcome))
-  const [operation] = await services.operations.list({ resourceId: item.resource, limit: 1 })
+  const [operation] = await services.operations.list({ resourceType: 'server-backup', limit: 1 })
   await services.operations.waitFor(operation?.id ?? '')
   const row = await readRestore(services.store.db, outcome.restore.id)
   assert.equal(row?.status, 'success', row?.resources_reason)
@@ -244,7 +265,7 @@ test('a server whose disks were destroyed comes back byte for byte, from the bac
   const detached = await requestDetach(services, PROJECT, second.item.id)
   assert.ok(detached.ok)
   await ended(detached.operation)
-  await assert.rejects(atOther(offered?.name ?? '', 0))
+  await region.refuses('az2', offered?.name ?? '')
 })
 
 test('a server whose disks replicate is read at the DR side, and restored to both sides', async () => {
@@ -297,4 +318,54 @@ test('a server whose disks replicate is read at the DR side, and restored to bot
   await restoreInForm(taken, { disks: [], to: { kind: 'volumes' } })
   assert.ok((await read(root, 0, MIB)).equals(one))
   assert.ok((await read(data, 0, 2 * MIB)).equals(Buffer.alloc(2 * MIB)))
+
+  // The site that wrote is lost: the server goes on at the other one, and its backups with it.
+  const [three, four, five] = [randomBytes(MIB), randomBytes(MIB), randomBytes(MIB)]
+  await write(root, 8 * MIB, three)
+  const last = await backUp(id)
+  assert.deepEqual([last.site, last.item.incremental], ['az2', 1])
+  await region.stopSite('az1')
+  await region.act(group, 'failover-server-group')
+  await write(data, 600 * MIB, four, 'az2')
+  const afterwards = await backUp(id)
+  assert.deepEqual(
+    [afterwards.site, afterwards.item.incremental, afterwards.item.resource],
+    ['az2', 1, id],
+  )
+  // What changed since the backup that was read there as the copy, and no more: the increments follow each other through the switch.
+  assert.equal(afterwards.info.manner, 'changes')
+  assert.ok(afterwards.info.read_bytes <= 2 * MIB, `${afterwards.info.read_bytes} bytes`)
+  for (const pair of pairs) await write(pair, 0, randomBytes(12 * MIB), 'az2')
+  await write(data, 599 * MIB, randomBytes(4 * MIB), 'az2')
+  const content = async (site: 'az1' | 'az2') => [
+    await read(root, 0, 16 * MIB, site),
+    await read(data, 512 * MIB, MIB, site),
+    await read(data, 599 * MIB, 3 * MIB, site),
+  ]
+  const zeroes = (count: number) => Buffer.alloc(count * MIB)
+  const before = [Buffer.concat([one, zeroes(7), three, zeroes(7)]), two, zeroes(3)]
+  const since = [before[0], two, Buffer.concat([zeroes(1), four, zeroes(1)])]
+  await restore(afterwards.item)
+  assert.deepEqual(await content('az2'), since)
+  // By its own id and those of its disks at the site that is gone.
+  await restore(last.item, await mappingOf(last.item))
+  assert.deepEqual(await content('az2'), before)
+
+  // Back in step: the next one is read at the site that was lost, compared with what the vault has, and is as good.
+  await region.startSite('az1')
+  await region.until('the group can be protected again', async () => {
+    const reply = await region.call('POST', `/v1/{project}/server-groups/${group}/action`, {
+      'start-server-group': {},
+    })
+    if (reply.status === 200) await region.plane.operations.waitFor(reply.body.job_id as string)
+    return reply.status === 200
+  })
+  for (const pair of pairs) await region.inSync(pair)
+  await write(root, 20 * MIB, five, 'az2')
+  const apart = await backUp(id)
+  assert.deepEqual([apart.site, apart.item.incremental, apart.info.manner], ['az1', 1, 'scan'])
+  await write(root, 20 * MIB, randomBytes(MIB), 'az2')
+  await restore(apart.item)
+  assert.ok((await read(root, 20 * MIB, MIB, 'az2')).equals(five))
+  assert.deepEqual(await content('az2'), before)
 })
