@@ -33,6 +33,7 @@ import {
   listSchedules,
   updateSchedule,
 } from '#control/resources/drills.ts'
+import { quotaUsed } from '#control/resources/surroundings.ts'
 import { setQuotaLimit } from '#control/resources/surroundings.ts'
 import { decideGroup } from '#domain/protection-group.ts'
 import { chainProblems, openReport, type SealedReport } from '#wire/reports/sealed.ts'
@@ -508,18 +509,25 @@ test('a drill of an earlier release is ended with what its report has found', as
   }
 })
 
-test('a drill that an earlier release left under way comes to an honest end, and is deleted then', async () => {
+test('a drill that an earlier release left under way, or without an operation, comes to an honest end, and is deleted then', async () => {
   const id = await make()
   const { store, operations } = region.plane
+  const clock = createDrillClock(services(), createLog('test', 'silent'))
   for (const [kind, status, left] of [
     [createDrill1, 'creating', 'error'],
     [deleteDrill1, 'deleting', 'error-deleting'],
+    [null, 'creating', 'error'],
+    [null, 'deleting', 'error-deleting'],
   ] as const) {
-    const operation = await store.write(async (tx) => {
+    const about = { project: PROJECT, resourceType: 'drill', resourceId: id }
+    const given = await store.write(async (tx) => {
       await tx.updateTable('drills').set({ status }).where('id', '=', id).execute()
-      const about = { project: PROJECT, resourceType: 'drill', resourceId: id }
+      if (kind === null) return null
       return await operations.submit(tx, kind, { ...about, input: {}, entities: {} })
     })
+    if (given === null) await clock.turn()
+    const [newest] = await operations.list({ ...about, limit: 1 })
+    const operation = given ?? newest?.id ?? ''
     const { status: end, errorCode } = await operations.waitFor(operation)
     assert.deepEqual([end, errorCode], ['failed', 'DRILL_OF_OLD'])
     assert.equal((await findDrill(store.db, PROJECT, id))?.status, left)
@@ -550,7 +558,16 @@ test('what was asked nothing has proved nothing', async () => {
 
 test('a drill whose site does not give anything back is given up by force, and cleaned up when the site is heard', async () => {
   const { disaster_recovery_drill_num: before } = await region.show(group)
+  const used = () =>
+    Promise.all(
+      (['instances', 'volumes', 'gigabytes', 'ports'] as const).map((kind) =>
+        quotaUsed(region.plane.store.db, PROJECT, kind),
+      ),
+    )
+  const without = await used()
   const id = await make()
+  const counted = await used()
+  assert.ok(counted.every((count, index) => count > (without[index] ?? 0)))
   const { store, operations, sites } = region.plane
   const volume =
     lab.guestAt('az2', (await show(id)).drill_servers[0].drill_server_id)?.disks[1] ?? ''
@@ -572,6 +589,7 @@ test('a drill whose site does not give anything back is given up by force, and c
   assert.equal((await region.show(group)).disaster_recovery_drill_num, before)
   const row = await findDrill(store.db, PROJECT, id)
   assert.ok(row?.forced_at !== null && row?.status === 'error-deleting')
+  assert.deepEqual(await used(), without, 'nobody could free what it has left')
   const another = await make()
   assert.notEqual((await show(another)).drill_vpc_id, row.vpc, 'its network is not used meanwhile')
   await end(another)

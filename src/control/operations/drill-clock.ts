@@ -3,6 +3,7 @@ import { isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { rounds } from '#base/rounds.ts'
 import {
+  drillsAdrift,
   drillsToEnd,
   dueSchedules,
   findSchedule,
@@ -11,6 +12,7 @@ import {
 import { fromJson } from '#control/store/json.ts'
 import type { DrillRow, DrillScheduleRow } from '#control/store/tables/drills.ts'
 import { NAME_BYTES_MAX } from '#domain/text.ts'
+import { endAdrift } from './definitions/drills/drills-of-old.ts'
 import type { DrillOptions } from './definitions/drills/drill-facts.ts'
 import { DrillRefused } from './definitions/drills/drill-decision.ts'
 import { requestDrillDeletion, submitDrill } from './definitions/drills/drill-requests.ts'
@@ -57,6 +59,7 @@ export function createDrillClock(services: RequestServices, log: Log): DrillCloc
         await fail(schedule, error)
       }
     }
+    if ((await drillsAdrift(store.db)).length > 0) await endThoseAdrift()
     for (const drill of await drillsToEnd(store.db)) {
       if (!isTimeToEnd(drill)) continue
       try {
@@ -66,6 +69,15 @@ export function createDrillClock(services: RequestServices, log: Log): DrillCloc
         log.warn({ err: error, drill: drill.id }, 'the end of a drill could not begin')
       }
     }
+  }
+
+  async function endThoseAdrift(): Promise<void> {
+    await store.write(async (tx) => {
+      for (const drill of await drillsAdrift(tx)) {
+        log.warn({ drill: drill.id }, 'a drill has no operation any more, and is ended')
+        await endAdrift(tx, services.operations, drill)
+      }
+    })
   }
 
   function isTimeToEnd({ status, updated_at, forced_at, az }: DrillRow): boolean {

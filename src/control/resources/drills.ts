@@ -114,6 +114,29 @@ export async function drillsInTheMaking(db: Db): Promise<WaitingDrill[]> {
     .execute()
 }
 
+/** Those that are being made or deleted by no operation: nothing would ever end them, and they would keep others from their turn. */
+export async function drillsAdrift(
+  db: Db,
+): Promise<readonly Pick<DrillRow, 'id' | 'project' | 'status'>[]> {
+  return await db
+    .selectFrom('drills')
+    .select(['id', 'project', 'status'])
+    .where('status', 'in', ['creating', 'deleting'])
+    .where((eb) =>
+      eb.not(
+        eb.exists(
+          eb
+            .selectFrom('operations')
+            .select('operations.id')
+            .whereRef('operations.resource_id', '=', 'drills.id')
+            .where('operations.resource_type', '=', DRILL_RESOURCE)
+            .where('operations.status', 'in', ['pending', 'running']),
+        ),
+      ),
+    )
+    .execute()
+}
+
 /** Those whose report is written and that nobody keeps, or that were given up. */
 export async function drillsToEnd(db: Db): Promise<DrillRow[]> {
   return await db

@@ -92,8 +92,35 @@ export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promi
       return await countGroups(db, project)
     case 'replications':
       return await count(db, 'replication_pairs', project)
-    case 'instances':
-      return await count(db, 'servers', project)
+    case 'instances': {
+      const row = await db
+        .selectFrom('servers')
+        .select((eb) => eb.fn.countAll<number>().as('count'))
+        .where('project', '=', project)
+        .where('id', 'not in', serversGivenUp(db, project))
+        .executeTakeFirst()
+      return Number(row?.count ?? 0)
+    }
+    case 'volumes': {
+      const row = await db
+        .selectFrom('volumes')
+        .select((eb) => eb.fn.countAll<number>().as('count'))
+        .where('project', '=', project)
+        .where('id', 'not in', disksGivenUp(db, project))
+        .executeTakeFirst()
+      return Number(row?.count ?? 0)
+    }
+    case 'ports': {
+      const row = await db
+        .selectFrom('ports')
+        .select((eb) => eb.fn.countAll<number>().as('count'))
+        .where('project', '=', project)
+        .where((eb) =>
+          eb.or([eb('server', 'is', null), eb('server', 'not in', serversGivenUp(db, project))]),
+        )
+        .executeTakeFirst()
+      return Number(row?.count ?? 0)
+    }
     case 'backups':
       return await count(db, 'checkpoint_items', project)
     case 'backup_capacity': {
@@ -106,10 +133,8 @@ export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promi
     }
     case 'backup_plans':
     case 'checkpoints':
-    case 'volumes':
     case 'vpcs':
     case 'subnets':
-    case 'ports':
     case 'security_groups':
     case 'security_group_rules':
       return await count(db, kind, project)
@@ -118,11 +143,30 @@ export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promi
         .selectFrom('volumes')
         .select((eb) => eb.fn.sum<number | null>('size_gb').as('sum'))
         .where('project', '=', project)
+        .where('id', 'not in', disksGivenUp(db, project))
         .executeTakeFirst()
       return Number(row?.sum ?? 0)
     }
   }
 }
+
+/* What drills have left at a site that may never be heard again counts no longer when somebody has given them up: nobody could free it. */
+
+const serversGivenUp = (db: Db, project: string) =>
+  db
+    .selectFrom('drill_servers')
+    .innerJoin('drills', 'drills.id', 'drill_servers.drill')
+    .select('drill_servers.server')
+    .where('drills.project', '=', project)
+    .where('drills.forced_at', 'is not', null)
+
+const disksGivenUp = (db: Db, project: string) =>
+  db
+    .selectFrom('drill_disks')
+    .innerJoin('drills', 'drills.id', 'drill_disks.drill')
+    .select('drill_disks.volume')
+    .where('drills.project', '=', project)
+    .where('drills.forced_at', 'is not', null)
 
 /** The group of a pair that works alone is no group to anybody. */
 async function countGroups(db: Db, project: string): Promise<number> {
@@ -139,12 +183,10 @@ async function count(
   db: Db,
   table:
     | 'replication_pairs'
-    | 'volumes'
-    | 'servers'
     | 'checkpoint_items'
     | 'backup_plans'
     | 'checkpoints'
-    | NetworkQuotaKind,
+    | Exclude<NetworkQuotaKind, 'ports'>,
   project: string,
 ): Promise<number> {
   const row = await db

@@ -1,5 +1,12 @@
 import { Fault, fault } from '#base/fault.ts'
-import { drillDisks, moveDrill } from '#control/resources/drills.ts'
+import {
+  DRILL_RESOURCE,
+  drillDisks,
+  type drillsAdrift,
+  moveDrill,
+} from '#control/resources/drills.ts'
+import type { Transaction } from '#control/store/store.ts'
+import type { OperationEngine } from '../../engine.ts'
 import { operation, step } from '../../operation.ts'
 import { teardownUndone } from './drill-end.ts'
 import { wakeNext } from './drill-making.ts'
@@ -8,12 +15,13 @@ import { stepTimes, theDrill } from './drill-steps.ts'
 import { recordUnmade } from './drills.ts'
 
 /* What an earlier release left under way. Its steps were others, and what they found is of another form: such a drill comes to its end as one
- * that could not be made, or not be deleted, and is deleted then as every other. Without these its operation would wait for ever. */
+ * that could not be made, or not be deleted, and is deleted then as every other. Without these its operation would wait for ever.
+ * A drill that is found without any operation is given one of them. */
 
 export const DRILL_OF_OLD = fault({
   code: 'DRILL_OF_OLD',
   retry: 'never',
-  text: 'The drill was under way when the control plane was upgraded, and is not carried on.',
+  text: 'The drill was under way when the control plane was upgraded, or its operation was lost, and it is not carried on.',
   hint: 'Delete the drill; make it again if it is still wanted.',
 })
 
@@ -49,3 +57,19 @@ export const deleteDrill1 = operation<Record<string, never>>('drill.delete', {
     await writeReport(tx, ctx.services, { drill, stage: 'ended', failure, teardown })
   },
 })
+
+/** Within the transaction that has found it adrift. */
+export async function endAdrift(
+  tx: Transaction,
+  operations: Pick<OperationEngine, 'submit'>,
+  drill: Awaited<ReturnType<typeof drillsAdrift>>[number],
+): Promise<void> {
+  const kind = drill.status === 'creating' ? createDrill1 : deleteDrill1
+  await operations.submit(tx, kind, {
+    project: drill.project,
+    resourceType: DRILL_RESOURCE,
+    resourceId: drill.id,
+    input: {},
+    entities: {},
+  })
+}
