@@ -5,7 +5,16 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { createLog } from '#base/log.ts'
 import { systemClock as clock } from '#base/system/clock.ts'
-import { GROUP_TYPE, insertCheckpoint, insertItem } from '#control/resources/checkpoints.ts'
+import { newId } from '#base/ids.ts'
+import {
+  GROUP_TYPE,
+  insertCheckpoint,
+  insertItem,
+  SERVER_TYPE,
+  VOLUME_TYPE,
+} from '#control/resources/checkpoints.ts'
+import { insertRestore } from '#control/resources/restores.ts'
+import { toJson } from '#control/store/json.ts'
 import { openStore } from '#control/store/open.ts'
 import {
   disksOfPairs,
@@ -15,8 +24,8 @@ import {
 } from '../../../../../test/support/group-rows.ts'
 import { StepWaits } from '../../operation.ts'
 import { checkpointRow, itemRow, nameOperation } from './backup-rows.ts'
-import { letBackupsEnd } from './backup-turns.ts'
-import { beginLog } from './backup-work.ts'
+import { letBackupsEnd, letRestoresEnd } from './backup-turns.ts'
+import { beginLog, endLog } from './backup-work.ts'
 
 /** A group with one pair, without a session, and a run of which items may have begun. */
 async function lab(t: TestContext) {
@@ -64,10 +73,42 @@ async function lab(t: TestContext) {
         1,
       ),
     )
+  async function restore(...keys: string[]): Promise<string> {
+    const id = newId()
+    const statuses = Object.fromEntries(keys.map((key) => [key, 'restoring']))
+    await store.write((tx) =>
+      insertRestore(tx, {
+        id,
+        project: 'p',
+        provider: 'vault',
+        checkpoint: checkpoint.id,
+        item: null,
+        status: 'in_progress',
+        target: null,
+        parameters: '{}',
+        resources_status: toJson(statuses),
+        resources_reason: '{}',
+        created_at: 1,
+        updated_at: 1,
+      }),
+    )
+    return id
+  }
+  const beginRestore = (operation: string, of: string) =>
+    store.write((tx) => {
+      const entry = { project: 'p', operation_type: 'restore', checkpoint: null, restore: of }
+      return beginLog(tx, operation, entry, 1)
+    })
   return {
     group,
     item,
     begin,
+    restore,
+    beginRestore,
+    endRestore: (operation: string) => store.write((tx) => endLog(tx, operation, 'fail', null, 2)),
+    volume: pair.source_volume,
+    backups: (resource: string, ...of: string[]) =>
+      store.write((tx) => letRestoresEnd(tx, resource, of)),
     restores: () => store.write((tx) => letBackupsEnd(tx, [pair.source_volume])),
   }
 }
@@ -88,4 +129,28 @@ test('a backup that stands in a queue is waited for by nobody, although another 
   await restores()
   await begin('second')
   await assert.rejects(restores(), StepWaits)
+})
+
+test('a backup of a server or of its group waits for the restore of one of their disks, and for no other', async (t) => {
+  const { group, volume, backups, restore, beginRestore, endRestore } = await lab(t)
+  const one = await restore(`${VOLUME_TYPE}#${volume}`)
+  // It stands in a queue itself.
+  await backups('server', volume)
+  await beginRestore('first', one)
+  await assert.rejects(backups('server', volume), StepWaits)
+  await assert.rejects(backups(group.id, volume), StepWaits)
+  await backups('server', 'another')
+  // However it ends.
+  await endRestore('first')
+  await backups('server', volume)
+})
+
+test('a backup of a group waits while one of its servers is restored, and a server while its group is', async (t) => {
+  const { group, volume, backups, restore, beginRestore, endRestore } = await lab(t)
+  await beginRestore('whole', await restore(`${GROUP_TYPE}#${group.id}`))
+  await assert.rejects(backups('server', volume), StepWaits)
+  await endRestore('whole')
+  await beginRestore('server', await restore(`${SERVER_TYPE}#server`))
+  await assert.rejects(backups('server', volume), StepWaits)
+  await backups('another', volume)
 })
