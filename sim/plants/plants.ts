@@ -1,30 +1,13 @@
 import { decideOwnership } from '#domain/ownership.ts'
-import type { Session, SessionEffect, SessionEvent } from '#agent/replication/session/session.ts'
+import type { Session } from '#agent/replication/session/session.ts'
 import type { WitnessAnswer } from '#wire/site/witness.ts'
-import type { Plan } from '../world/plan.ts'
+import { COPY_PLANTS } from './copy-plants.ts'
+import { type Plant, wrapHandle } from './plant.ts'
 
 /* Mistakes that somebody could make, planted one at a time to show that the simulator would find them. The product's code
  * is not touched: a plant wraps a method of the session, its gate, lease or contact, or of the witness, or tells the
  * simulated shell to skip a step (see world/plan.ts). A checker that no longer finds one of them has gone blind.
  */
-
-export interface Plant extends Plan {
-  /** What was done wrong, in a sentence. */
-  readonly about: string
-  /** Seeds from 1 within which it must be found. */
-  readonly foundWithin: number
-}
-
-type Handle = (event: SessionEvent) => readonly SessionEffect[]
-
-/** Puts `around` between the shell and the session's decisions. */
-function wrapHandle(
-  session: Session,
-  around: (event: SessionEvent, handle: Handle) => readonly SessionEffect[],
-): void {
-  const handle = session.handle.bind(session)
-  session.handle = (event) => around(event, handle)
-}
 
 /** Takes an answer to `solo` that `wrong` says for a yes. */
 function answerSolo(session: Session, wrong: (answer: WitnessAnswer | null) => boolean): void {
@@ -367,94 +350,6 @@ export const PLANTS: readonly Plant[] = [
     },
   },
   {
-    name: 'no-kept-copy',
-    about: 'A resync begins before the last consistent state of the replica is kept.',
-    foundWithin: 100,
-    session: (session) =>
-      wrapHandle(session, (event, handle) => {
-        const effects = handle(event)
-        const keep = effects.find((effect) => effect.kind === 'keep_copy')
-        if (keep?.kind !== 'keep_copy') return effects
-        const rest = effects.filter((effect) => effect !== keep)
-        return [...rest, ...handle({ kind: 'kept', now: event.now, id: keep.id, ok: true })]
-      }),
-  },
-  {
-    name: 'kept-copy-dropped-early',
-    about: 'The kept copy is let go when the copy begins, not when the rise is persisted.',
-    foundWithin: 100,
-    session: (session) =>
-      wrapHandle(session, (event, handle) => {
-        const effects = handle(event)
-        if (event.kind !== 'kept' || session.phase !== 'receiving') return effects
-        return [...effects, { kind: 'release_kept', id: event.id, divergence: false }]
-      }),
-  },
-  {
-    name: 'kept-copy-not-restored',
-    about: 'A side that is made the writer in the middle of a resync serves what is there.',
-    foundWithin: 600,
-    session: (session) =>
-      wrapHandle(session, (event, handle) =>
-        handle(event).filter((effect) => effect.kind !== 'restore_kept'),
-      ),
-  },
-  {
-    name: 'left-copy-forgotten',
-    about: 'A group that is started again overwrites what its stop has left at the other site.',
-    foundWithin: 100,
-    session: (session) =>
-      wrapHandle(session, (event, handle) =>
-        handle(event.kind === 'open' ? { ...event, left: false } : event),
-      ),
-  },
-  {
-    name: 'left-copy-not-durable',
-    about: 'A stop notes the copy that it leaves before that is durable.',
-    foundWithin: 400,
-    faults: ['power-loss', 'power-loss-both', 'slow-fsync'],
-    leavesUnflushed: true,
-  },
-  {
-    name: 'torn-copy-taken-for-whole',
-    about: 'A copy that went through a loss of power is kept and left as one of one moment.',
-    foundWithin: 100,
-    faults: ['power-loss', 'power-loss-both', 'slow-fsync'],
-    session: (session) =>
-      wrapHandle(session, (event, handle) =>
-        handle(event).map((effect) =>
-          effect.kind === 'persist'
-            ? { ...effect, stored: { ...effect.stored, torn: false } }
-            : effect,
-        ),
-      ),
-  },
-  {
-    name: 'torn-copy-left-as-whole',
-    about: 'A stop forgets that the copy which it leaves went through a loss of power.',
-    foundWithin: 1_200,
-    faults: ['power-loss', 'power-loss-both', 'slow-fsync'],
-    session: (session) =>
-      wrapHandle(session, (event, handle) =>
-        handle(event).map((effect) =>
-          effect.kind === 'persist' && effect.stored.record.state === 'closed'
-            ? { ...effect, stored: { ...effect.stored, torn: false } }
-            : effect,
-        ),
-      ),
-  },
-  {
-    name: 'divergence-dropped',
-    about: 'What a demoted writer had acknowledged alone is overwritten and let go.',
-    foundWithin: 200,
-    session: (session) =>
-      wrapHandle(session, (event, handle) =>
-        handle(event).map((effect) =>
-          effect.kind === 'release_kept' ? { ...effect, divergence: false } : effect,
-        ),
-      ),
-  },
-  {
     name: 'power-loss-not-told',
     about: 'A replica that lost power says that it holds what it once acknowledged.',
     foundWithin: 300,
@@ -488,4 +383,5 @@ export const PLANTS: readonly Plant[] = [
     foundWithin: 300,
     verifiesOnce: true,
   },
+  ...COPY_PLANTS,
 ]

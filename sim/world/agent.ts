@@ -94,7 +94,9 @@ export class Agent {
     this.link = new Link(this)
     this.clients = new ClientPath(this)
     this.process.onDeath.push(() => this.clients.failAll())
-    this.feed(() => ({ kind: 'start', now: this.now(), over: !site.joined }))
+    // As the runtime does: the end of a session takes its members with it.
+    const over = this.session.role === 'none' && !site.joined
+    this.feed(() => ({ kind: 'start', now: this.now(), over }))
     this.#tick()
     this.link.startBeating()
   }

@@ -72,6 +72,8 @@ export class Copies {
       this.#tornKept.add(`${site.name} ${id}`)
     }
     site.kept.set(id, site.disk.current.slice())
+    // It takes the place of whatever had this name: the product's snapshots have one name space.
+    site.divergences = site.divergences.filter((one) => one.id !== id)
   }
 
   /** The volumes of `site` are what was kept. */

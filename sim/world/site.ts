@@ -101,7 +101,7 @@ export class Site {
   readonly intent = new IntentBits()
   readonly changes = new ChangeBits()
   readonly kept = new Map<string, Int32Array>()
-  readonly divergences: { readonly id: string; readonly image: Int32Array }[] = []
+  divergences: { readonly id: string; readonly image: Int32Array }[] = []
   /** No further snapshot can be taken. */
   full = false
   /** The next fdatasync of it as a replica fails. */

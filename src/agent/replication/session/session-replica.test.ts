@@ -224,3 +224,23 @@ describe('a replica in a resync', () => {
     assert.ok(!kinds(side.tick(5_000)).includes('persist'), 'once')
   })
 })
+
+test('a copy that is kept again before its rise has another name than the one that became a divergence', () => {
+  const of = record(4, 'resyncing', 'az2')
+  const side = new AbleSide(stored({ record: of, divergent: true, ackedAlone: true }), 7)
+  side.handle({ kind: 'start' })
+  const kept = () => {
+    side.handle({ kind: 'link_up', hello: replicaHello(of, { role: 'writer' }), logFrom: null })
+    const begin = side.handle({ kind: 'message', message: { kind: 'copy_begin', sequence: 9 } })
+    const { id } = find(begin, 'keep_copy')
+    side.handle({ kind: 'kept', id, ok: true })
+    return { id, begin }
+  }
+  const first = kept()
+  side.handle({ kind: 'message', message: { kind: 'rise', epoch: 5, members: [1] } })
+  side.handle({ kind: 'link_down' })
+  const second = kept()
+  const released = find(second.begin, 'release_kept')
+  assert.deepEqual([released.id, released.divergence], [first.id, true])
+  assert.notEqual(second.id, first.id)
+})

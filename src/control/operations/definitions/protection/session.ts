@@ -215,6 +215,8 @@ export async function openAt(
     const members = await services.store.read((db) => sessionMembers(db, group, record.epoch))
     if (members.length === 0) return null
     const peer = site === record.writer ? record.replica : record.writer
+    // Nobody but the operation that asked takes a group out of `frozen`, so the record right behind it is the one that was consented to; any other has
+    // come by another way (break-glass, a restored database), and its writer has promised nothing.
     const gaveUp = consentedEpoch !== null && record.epoch === consentedEpoch + 1
     return await services.sites.command(
       site,
