@@ -14,6 +14,7 @@ import {
   HISTORY_HEADER,
 } from '#wire/site/commands.ts'
 import type { PkiFiles } from './config.ts'
+import { asDiskRefusal } from './disk-refusals.ts'
 
 /* Takes the control plane's commands: POST /internal/v1/commands/{name}, mutual TLS, `control:REGION` only.
  *
@@ -81,7 +82,8 @@ export async function serveCommands(options: {
     (request, response) => {
       answer(request, caller, handle, history).then(
         (result) => send(response, 200, result),
-        (error: unknown) => {
+        (thrown: unknown) => {
+          const error = asDiskRefusal(thrown, `carrying out ${request.url ?? ''}`)
           const { status, body } = refusalOf(error)
           log[status === 503 ? 'warn' : 'info'](
             { url: request.url, status, err: error },

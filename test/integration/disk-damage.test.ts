@@ -64,6 +64,8 @@ const DAMAGES: readonly Damage[] = [
         const at = SLOT - newest(bytes)
         bytes.fill(0, at, at + SLOT)
       }),
+    // Nobody knows that it was the older one.
+    setAside: true,
   },
   {
     what: 'both slots of the epoch file damaged',

@@ -114,12 +114,20 @@ export class SessionRuntime {
         'the disk of this session failed in this boot: taken for another boot',
       )
     }
-    const files = await SessionFiles.open({ id, dataDir, bootId, clock, log })
-    const runtime = new SessionRuntime(id, deps, files, trust, onEnded)
-    await runtime.#members.openAll()
-    await runtime.#verifying.load()
-    await runtime.#keptCopy?.dropStray()
-    return runtime
+    let runtime: SessionRuntime | undefined
+    try {
+      const files = await SessionFiles.open({ id, dataDir, bootId, clock, log })
+      runtime = new SessionRuntime(id, deps, files, trust, onEnded)
+      await runtime.#members.openAll()
+      await runtime.#verifying.load()
+      await runtime.#keptCopy?.dropStray()
+      return runtime
+    } catch (error) {
+      // It is tried again, by commands too: nothing is left open. What a disk lost before anybody asked it counts as well.
+      trust.failed(error, clock.wallMs())
+      if (runtime !== undefined) await runtime.#closeFiles().catch(() => undefined)
+      throw error
+    }
   }
 
   /** Goes on where the last process was. */

@@ -16,7 +16,16 @@ import type { SessionMarks } from '../types.ts'
  */
 
 /** Errors after which nothing that the kernel had accepted is gone. */
-const HARMLESS = ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE', 'ENOMEM', 'ENOENT', 'EACCES'] as const
+const HARMLESS = [
+  'ENOSPC',
+  'EDQUOT',
+  'EFBIG',
+  'EMFILE',
+  'ENFILE',
+  'ENOMEM',
+  'ENOENT',
+  'EACCES',
+] as const
 
 /** Whether `error`, or what it was caused by, is a disk's word that it may have lost something. */
 export function tellsOfLoss(error: unknown): boolean {

@@ -59,10 +59,15 @@ export class SessionFiles {
       epoch = await EpochFile.open(join(directory, EPOCH_FILE))
       members = null
     }
-    await syncDirectory(directory)
-    await syncDirectory(join(dataDir, 'sessions'))
-    const run = new RunFile(join(directory, 'run'), bootId)
-    return new SessionFiles(directory, epoch, run, members ?? NO_MEMBERS)
+    try {
+      await syncDirectory(directory)
+      await syncDirectory(join(dataDir, 'sessions'))
+      const run = new RunFile(join(directory, 'run'), bootId)
+      return new SessionFiles(directory, epoch, run, members ?? NO_MEMBERS)
+    } catch (error) {
+      await epoch.close()
+      throw error
+    }
   }
 
   /** Room on this file system for ordinary users, bytes. The volumes lie on the same. */
