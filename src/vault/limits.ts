@@ -42,5 +42,7 @@ export const NODE_CACHE = 64
 /** Adjacent records are fetched together up to this many bytes, over gaps of at most the second number. */
 export const FETCH_BYTES_MAX = 4 * 1024 * 1024
 export const FETCH_GAP_MAX = 64 * 1024
+/** Room for gaps and the pages around them, where the records of a batch are fetched to; what needs more is fetched elsewhere. */
+export const FETCH_ROOM_BYTES = 256 * 1024
 /** Largest metadata object read as a whole: a guard against damaged sizes. */
 export const OBJECT_BYTES_MAX = 1024 * 1024 * 1024

@@ -44,8 +44,13 @@ export interface ObjectStore {
     body: Uint8Array | readonly Uint8Array[],
     options?: PutOptions,
   ): Promise<boolean>
-  /** All of an object, or exactly `range`. The buffer owns its memory. Throws OBJECT_MISSING; a range beyond the end VAULT_DAMAGED. */
-  get(key: ObjectKey, range?: { readonly offset: number; readonly length: number }): Promise<Buffer>
+  /** All of an object, or exactly `range`. The buffer is a part of `into`, when there is one that the store can use, or owns its memory.
+   *  Throws OBJECT_MISSING; a range beyond the end VAULT_DAMAGED. */
+  get(
+    key: ObjectKey,
+    range?: { readonly offset: number; readonly length: number },
+    into?: Buffer,
+  ): Promise<Buffer>
   stat(key: ObjectKey): Promise<ObjectStat | undefined>
   /** In no order. `prefix` ends with '/' or is empty. */
   list(prefix: string): AsyncIterable<ListedObject>

@@ -1,4 +1,5 @@
 import { Fault, isFault } from '#base/fault.ts'
+import { DIRECT_BYTES, wholePages } from '#base/system/direct-io.ts'
 import { OBJECT_MISSING, VAULT_DAMAGED } from '../faults.ts'
 import { type Entry, FLAG_NODE } from '../format/entry.ts'
 import { decodeMoves, type Move, movesKey } from '../format/moves.ts'
@@ -30,7 +31,8 @@ export interface FetchedItem {
 }
 
 export interface ChunkSource {
-  fetch(entries: readonly Entry[]): Promise<Fetched>
+  /** `into`: memory to read to, as far as it suffices. */
+  fetch(entries: readonly Entry[], into?: Buffer): Promise<Fetched>
   /** One chunk. Throws VAULT_DAMAGED or OBJECT_MISSING, naming pack and chunk. `bytesMax`: size of a block. */
   read(entry: Entry, bytesMax: number): Promise<Buffer>
   /** The place where the chunk is now, as far as that is known without asking the store. */
@@ -111,11 +113,15 @@ export function createChunkSource(store: ObjectStore, keyring: Keyring): ChunkSo
     if (!isFault(missing, OBJECT_MISSING) || !(await readMoves(pack))) throw missing
   }
 
-  async function fetchRun(run: Run, entries: readonly Entry[]): Promise<Fetched> {
+  async function fetchRun(
+    run: Run,
+    entries: readonly Entry[],
+    into: Buffer | undefined,
+  ): Promise<Fetched> {
     try {
       const { key } = await factsOf(run.pack)
       const length = run.end - run.offset
-      const piece = await store.get(packKey(run.pack), { offset: run.offset, length })
+      const piece = await store.get(packKey(run.pack), { offset: run.offset, length }, into)
       const items = run.members.map(({ entry, place }) => ({
         entry,
         key,
@@ -134,9 +140,17 @@ export function createChunkSource(store: ObjectStore, keyring: Keyring): ChunkSo
     }
   }
 
-  async function fetch(entries: readonly Entry[]): Promise<Fetched> {
+  async function fetch(entries: readonly Entry[], into?: Buffer): Promise<Fetched> {
     const runs = plan(entries.map(locate))
-    const fetched = await Promise.all(runs.map((run) => fetchRun(run, entries)))
+    let used = 0
+    const rooms = runs.map(({ offset, end }) => {
+      // With the rest of its first page and of its last one.
+      const bytes = wholePages(end - offset + 2 * DIRECT_BYTES)
+      if (into === undefined || used + bytes > into.length) return undefined
+      used += bytes
+      return into.subarray(used - bytes, used)
+    })
+    const fetched = await Promise.all(runs.map((run, i) => fetchRun(run, entries, rooms[i])))
     const pieces: Buffer[] = []
     const items: FetchedItem[] = []
     for (const one of fetched) {

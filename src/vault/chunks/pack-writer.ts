@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
+import { alignedBuffer } from '#base/system/direct-io.ts'
 import { VAULT_STORE_FAILED } from '../faults.ts'
 import { type Entry, RECORD_BYTES_MAX } from '../format/entry.ts'
 import {
@@ -65,7 +66,7 @@ export function createPackWriter(setup: PackWriterSetup): PackWriter {
   function begin() {
     // Session first: the collector sees from the name whose pack it is.
     const id = Buffer.concat([setup.sessionId.subarray(0, 8), randomBytes(8)])
-    const buffer = spare.pop() ?? Buffer.allocUnsafeSlow(packBytes + RECORD_BYTES_MAX / 8)
+    const buffer = spare.pop() ?? alignedBuffer(packBytes + RECORD_BYTES_MAX / 8)
     const header = { packId: id, ...setup }
     encodePackHeader(header).copy(buffer)
     return { id, buffer, end: PACK_HEADER_BYTES, records: [] }

@@ -1,6 +1,13 @@
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
-import { BATCH_BYTES, BATCHES_PER_THREAD, INLINE_BATCHES, THREADS_MAX } from '../limits.ts'
+import { alignedShared } from '#base/system/direct-io.ts'
+import {
+  BATCH_BYTES,
+  BATCHES_PER_THREAD,
+  FETCH_ROOM_BYTES,
+  INLINE_BATCHES,
+  THREADS_MAX,
+} from '../limits.ts'
 import { RECORD_OVERHEAD } from '../format/record.ts'
 import { createThreadWork } from './thread-work.ts'
 import {
@@ -60,12 +67,11 @@ export function createPool(setup: PoolSetup): ThreadPool {
   const threads = setup.threads ?? Math.max(1, Math.min(THREADS_MAX, availableParallelism()))
   const blocksPerBatch = Math.max(1, Math.floor(BATCH_BYTES / setup.blockBytes))
   const inputBytes = blocksPerBatch * setup.blockBytes
-  const outputBytes =
-    setup.recordKey === undefined ? 0 : inputBytes + blocksPerBatch * RECORD_OVERHEAD
+  const outputBytes = inputBytes + blocksPerBatch * RECORD_OVERHEAD + FETCH_ROOM_BYTES
   const memories: BatchMemory[] = Array.from({ length: threads * BATCHES_PER_THREAD }, () => ({
-    input: new SharedArrayBuffer(inputBytes),
-    output: new SharedArrayBuffer(outputBytes),
-    results: new SharedArrayBuffer(blocksPerBatch * RESULT_BYTES),
+    input: alignedShared(inputBytes),
+    output: alignedShared(outputBytes),
+    results: alignedShared(blocksPerBatch * RESULT_BYTES),
   }))
   const free: Batch[] = memories.map((memory, number) => ({ number, ...viewsOf(memory) }))
   const queue: ((batch: Batch) => void)[] = []
@@ -152,7 +158,10 @@ export function createPool(setup: PoolSetup): ThreadPool {
     },
     async open(batch, request) {
       if (isInline()) return inline.open({ kind: 'open', batch: batch.number, ...request })
-      const transfer = request.pieces.map((piece) => piece.buffer as ArrayBuffer)
+      // What was read into the batch is there already.
+      const transfer = request.pieces.flatMap(({ buffer }) =>
+        buffer instanceof ArrayBuffer ? [buffer] : [],
+      )
       const reply = await ask({ kind: 'open', batch: batch.number, ...request }, transfer)
       return reply.damaged ?? []
     },

@@ -1,10 +1,12 @@
+import type { SharedPiece } from '#base/system/direct-io.ts'
+
 /* What the main thread and the threads of the vault say to each other. */
 
-/** Shared memory of one batch: blocks, the records made of them, and a result of 48 bytes per block. */
+/** Shared memory of one batch: blocks, the records that are made of them or that they come from, and a result of 48 bytes per block. */
 export interface BatchMemory {
-  readonly input: SharedArrayBuffer
-  readonly output: SharedArrayBuffer
-  readonly results: SharedArrayBuffer
+  readonly input: SharedPiece
+  readonly output: SharedPiece
+  readonly results: SharedPiece
 }
 
 export interface BatchViews {
@@ -14,10 +16,13 @@ export interface BatchViews {
 }
 
 export const viewsOf = ({ input, output, results }: BatchMemory): BatchViews => ({
-  input: Buffer.from(input),
-  output: Buffer.from(output),
-  results: Buffer.from(results),
+  input: viewOf(input),
+  output: viewOf(output),
+  results: viewOf(results),
 })
+
+const viewOf = ({ memory, offset, length }: SharedPiece): Buffer =>
+  Buffer.from(memory, offset, length)
 
 export interface ThreadSetup {
   readonly thread: number

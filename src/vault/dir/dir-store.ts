@@ -14,6 +14,14 @@ import {
 import { dirname, join } from 'node:path'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
+import {
+  alignedBuffer,
+  DIRECT_BYTES,
+  isAligned,
+  isUnfitForDirect,
+  openDirect,
+  wholePages,
+} from '#base/system/direct-io.ts'
 import { hasCode } from '#base/system/files.ts'
 import { OBJECT_MISSING, VAULT_STORE_FAILED, VAULT_DAMAGED } from '../faults.ts'
 import {
@@ -58,7 +66,7 @@ export const systemDisk: DirDisk = {
   async open(path, flags) {
     const handle = await open(path, flags, 0o600)
     return {
-      writev: (pieces) => writeAll(handle, pieces),
+      writev: (pieces) => writeAll(path, handle, pieces),
       datasync: () => handle.datasync(),
       close: () => handle.close(),
     }
@@ -77,14 +85,51 @@ export const systemDisk: DirDisk = {
   },
 }
 
-/** One call may write less than asked, on a full disk or beyond 2 GiB. */
-async function writeAll(handle: FileHandle, pieces: readonly Uint8Array[]): Promise<void> {
+/** Pieces from this size on are written and read past the page cache, when they begin with a page of memory. */
+const DIRECT_PIECE_MIN = 1024 * 1024
+
+async function writeAll(
+  path: string,
+  handle: FileHandle,
+  pieces: readonly Uint8Array[],
+): Promise<void> {
+  let position = 0
   for (const piece of pieces) {
-    let done = 0
-    while (done < piece.byteLength) {
-      const { bytesWritten } = await handle.write(piece, done, piece.byteLength - done)
-      done += bytesWritten
-    }
+    const large = piece.byteLength >= DIRECT_PIECE_MIN && isAligned(piece, position)
+    const direct = large ? await writeDirect(path, piece, position) : 0
+    await writeAt(handle, piece, direct, piece.byteLength, position)
+    position += piece.byteLength
+  }
+}
+
+/** Bytes written, whole pages from the beginning; 0 where the file system cannot do it. */
+async function writeDirect(path: string, piece: Uint8Array, position: number): Promise<number> {
+  const handle = await openDirect(path, 'write')
+  if (handle === undefined) return 0
+  const end = wholePages(piece.byteLength)
+  try {
+    await writeAt(handle, piece, 0, end, position)
+    return end
+  } catch (error) {
+    // Also when it began and met the end of the disk in the middle of a page: the usual way tells what it is.
+    if (isUnfitForDirect(error)) return 0
+    throw error
+  } finally {
+    await handle.close()
+  }
+}
+
+/** One call may write less than asked, on a full disk or beyond 2 GiB. */
+async function writeAt(
+  handle: FileHandle,
+  piece: Uint8Array,
+  from: number,
+  end: number,
+  position: number,
+): Promise<void> {
+  for (let done = from; done < end; ) {
+    const { bytesWritten } = await handle.write(piece, done, end - done, position + done)
+    done += bytesWritten
   }
 }
 
@@ -169,8 +214,8 @@ export async function openDirStore(
         return true
       })
     },
-    async get(key, range) {
-      return await guarded(`reading ${key}`, key, () => readWhole(pathOf(key), key, range))
+    async get(key, range, into) {
+      return await guarded(`reading ${key}`, key, () => readObject(pathOf(key), key, range, into))
     },
     async stat(key) {
       return await guarded(`looking at ${key}`, key, () => statFile(pathOf(key)))
@@ -193,34 +238,76 @@ export async function openDirStore(
   }
 }
 
-async function readWhole(
+interface Range {
+  readonly offset: number
+  readonly length: number
+}
+
+async function readObject(
   path: string,
   key: ObjectKey,
-  range: { readonly offset: number; readonly length: number } | undefined,
+  range: Range | undefined,
+  into: Buffer | undefined,
 ): Promise<Buffer> {
+  if (range !== undefined && range.length >= DIRECT_PIECE_MIN) {
+    const bytes = await readDirect(path, key, range, into)
+    if (bytes !== undefined) return bytes
+  }
   const handle = await open(path, 'r')
   try {
-    const length = range?.length ?? (await handle.stat()).size
+    const { offset, length } = range ?? { offset: 0, length: (await handle.stat()).size }
     // Its own memory, so that it can be handed to a thread.
     const buffer = Buffer.allocUnsafeSlow(length)
-    let done = 0
-    while (done < length) {
-      const { bytesRead } = await handle.read(
-        buffer,
-        done,
-        length - done,
-        (range?.offset ?? 0) + done,
-      )
-      if (bytesRead === 0) {
-        throw new Fault(VAULT_DAMAGED, `reading ${key}: it is too short`, { object: key })
-      }
-      done += bytesRead
-    }
+    if ((await readAt(handle, buffer, offset)) < length) throw tooShort(key)
     return buffer
   } finally {
     await handle.close()
   }
 }
+
+/** The pages that the range touches, past the cache; undefined where the file system cannot do it. */
+async function readDirect(
+  path: string,
+  key: ObjectKey,
+  { offset, length }: Range,
+  into: Buffer | undefined,
+): Promise<Buffer | undefined> {
+  const before = offset - wholePages(offset)
+  const needed = before + length
+  const bytes = wholePages(needed + DIRECT_BYTES - 1)
+  const fits = into !== undefined && into.length >= bytes && isAligned(into, 0)
+  const target = fits ? into.subarray(0, bytes) : alignedBuffer(bytes)
+  const handle = await openDirect(path, 'read')
+  if (handle === undefined) return undefined
+  try {
+    if ((await readAt(handle, target, offset - before, needed)) < needed) throw tooShort(key)
+    return target.subarray(before, needed)
+  } catch (error) {
+    if (isUnfitForDirect(error)) return undefined
+    throw error
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Fills the buffer from `position` on, at least its first `needed` bytes; fewer where the file ends. */
+async function readAt(
+  handle: FileHandle,
+  buffer: Buffer,
+  position: number,
+  needed = buffer.length,
+): Promise<number> {
+  let done = 0
+  while (done < needed) {
+    const { bytesRead } = await handle.read(buffer, done, buffer.length - done, position + done)
+    if (bytesRead === 0) break
+    done += bytesRead
+  }
+  return done
+}
+
+const tooShort = (key: ObjectKey): Fault =>
+  new Fault(VAULT_DAMAGED, `reading ${key}: it is too short`, { object: key })
 
 async function statFile(path: string): Promise<ObjectStat | undefined> {
   try {

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
-import { open, stat } from 'node:fs/promises'
+import { type FileHandle, open, stat } from 'node:fs/promises'
 import { Fault } from '#base/fault.ts'
+import { isAligned, isUnfitForDirect, openDirect, wholePages } from '#base/system/direct-io.ts'
 import { hasCode } from '#base/system/files.ts'
 import { RESTORE_TARGET_EXISTS } from '../faults.ts'
 import type { Checkpoint, RestoreOptions } from '../restore/checkpoint.ts'
@@ -22,6 +23,7 @@ export async function restoreToFile(
   const size = checkpoint.manifest.volumes.find((one) => one.id === volume)?.sizeBytes ?? 0
   const device = await isBlockDevice(path)
   let file
+  let direct: FileHandle | undefined
   try {
     file = await open(path, options.overwrite ? (device ? 'r+' : 'w') : 'wx', 0o600)
   } catch (error) {
@@ -32,12 +34,13 @@ export async function restoreToFile(
     if (!device) await file.truncate(size)
     const zeroes = Buffer.alloc(1024 * 1024)
     const target = file
+    direct = await openDirect(path, 'write')
     const write = async (offset: number, data: Buffer) => {
       let done = 0
-      while (done < data.length) {
-        const { bytesWritten } = await target.write(data, done, data.length - done, offset + done)
-        done += bytesWritten
+      if (direct !== undefined && isAligned(data, offset)) {
+        done = await writeDirect(direct, data, offset)
       }
+      await writeAt(target, data, done, data.length, offset)
     }
     await checkpoint.restore(
       volume,
@@ -57,9 +60,35 @@ export async function restoreToFile(
     )
     await file.sync()
   } finally {
+    await direct?.close()
     await file.close()
   }
   return { bytes: size }
+}
+
+/** Bytes written past the page cache, whole pages from the beginning; 0 where the target refuses. */
+async function writeDirect(file: FileHandle, data: Buffer, offset: number): Promise<number> {
+  const end = wholePages(data.length)
+  try {
+    await writeAt(file, data, 0, end, offset)
+    return end
+  } catch (error) {
+    if (isUnfitForDirect(error)) return 0
+    throw error
+  }
+}
+
+async function writeAt(
+  file: FileHandle,
+  data: Buffer,
+  from: number,
+  end: number,
+  offset: number,
+): Promise<void> {
+  for (let done = from; done < end; ) {
+    const { bytesWritten } = await file.write(data, done, end - done, offset + done)
+    done += bytesWritten
+  }
 }
 
 async function isBlockDevice(path: string): Promise<boolean> {

@@ -248,7 +248,13 @@ async function restoreBatch(
     bad.add(i)
     options.damaged(fault, ...clip((blocks[i] as BatchOfBlocks).block, 1))
   }
-  const fetched = await fetchOrTell(source, blocks, options.damaged !== undefined, tell)
+  const fetched = await fetchOrTell(
+    source,
+    blocks,
+    batch.output,
+    options.damaged !== undefined,
+    tell,
+  )
   const entries = blocks.map(({ entry }) => entry)
   for (const i of await openFetched(pool, batch, entries, fetched)) {
     tell(i, damagedChunk(source.locate((blocks[i] as BatchOfBlocks).entry)))
@@ -279,12 +285,13 @@ async function restoreBatch(
 async function fetchOrTell(
   source: ChunkSource,
   blocks: readonly BatchOfBlocks[],
+  into: Buffer,
   goOn: boolean,
   tell: (i: number, fault: Fault) => void,
 ) {
   const entries = blocks.map(({ entry }) => entry)
   try {
-    return await source.fetch(entries)
+    return await source.fetch(entries, into)
   } catch (error) {
     if (!goOn || !(error instanceof Fault)) throw error
   }
