@@ -24,20 +24,14 @@ import {
   ZERO_SYNC_BYTES_MAX,
 } from '../volume.ts'
 import { extentAt, isUnsupported } from './file-extents.ts'
+import { SharedSyncs } from './shared-syncs.ts'
 
 /* A volume on one sparse file.
  *
- * Holes come from fallocate; where the file system has none, zeroes are written and everything counts as data.
- * Flushes share fdatasyncs: while one runs, all newcomers wait for the next one together.
- *
- *     flush A ──► [ fdatasync 1 ─────────────► ] ──► A
- *        flush B, C come here ──► wait ──────► [ fdatasync 2 ─────► ] ──► B, C
- *
- * B may not use fdatasync 1, which may have passed B's pages already.
+ * Holes come from fallocate; where the file system has none, zeroes are written and everything counts as data. Flushes share fdatasyncs (shared-syncs.ts).
  *
  * An fdatasync runs in the thread pool, and waking a thread takes about as long as a fast disk takes for a page. So when little
- * is dirty the disk gets it from the loop at once, or when the flush is expected (`prepareFlush`), and the fdatasync finds it on its way: a third less
- * for a small commit.
+ * is dirty the disk gets it from the loop while the thread wakes up, or when the flush is expected (`prepareFlush`): a third less for a small commit.
  *
  * A file that somebody has removed or cut off under us would go on taking writes, and lose them all when the agent ends, or show zeroes. So each flush
  * looks whether it is still there in its whole length, before it says that anything is durable, and a read behind its end fails the volume.
@@ -100,8 +94,7 @@ export class FileVolume implements Volume {
   /** Of these, what `writeBehind` and `prepareFlush` have given to the disk. */
   #behindBytes = 0
   #writingBehind = false
-  #syncing: Promise<void> | undefined
-  #syncNext: Promise<void> | undefined
+  readonly #syncs = new SharedSyncs(() => this.#sync())
   #guard: VolumeGuard | null = null
   /** Steps of `zero` in the thread pool. */
   #changing = 0
@@ -142,9 +135,10 @@ export class FileVolume implements Volume {
     })
   }
 
-  prepareFlush(): void {
-    if (this.#refusal() !== undefined) return
-    this.#giveToDisk()
+  prepareFlush(wholly: boolean): void {
+    if (this.#refusal() !== undefined || this.#dirtyBytes === 0) return
+    if (!wholly) this.#giveToDisk()
+    else if (this.#dirtyBytes <= EARLY_WRITEBACK_BYTES_MAX) this.#syncs.ahead()
   }
 
   /** What little is dirty and has not been given to the disk. */
@@ -170,7 +164,7 @@ export class FileVolume implements Volume {
 
   writeSync(buf: Uint8Array, bufOffset: number, length: number, offset: number): void {
     this.#check(offset, length)
-    this.#watch?.changed(offset, length)
+    this.#changes(offset, length)
     this.#dirtyBytes += length
     try {
       writeWholeSync(this.#fd, buf, offset, bufOffset, length)
@@ -248,7 +242,7 @@ export class FileVolume implements Volume {
     assert(length <= ZERO_SYNC_BYTES_MAX, 'long ranges are zeroed off the loop')
     if (length === 0) return
     if (this.#holes) {
-      this.#watch?.changed(offset, length)
+      this.#changes(offset, length)
       try {
         if (mayUnmap) this.#ranges.punchHoleSync(this.#fd, offset, length)
         else this.#ranges.zeroRangeSync(this.#fd, offset, length)
@@ -283,7 +277,7 @@ export class FileVolume implements Volume {
         await nextTurn()
         continue
       }
-      this.#watch?.changed(at, step)
+      this.#changes(at, step)
       this.#running++
       this.#changing++
       try {
@@ -294,6 +288,7 @@ export class FileVolume implements Volume {
         if (!isUnsupported(error)) throw this.#writeFault(error, 'zeroing', at)
         this.#holes = false
       } finally {
+        this.#syncs.changed()
         this.#changed()
         this.#leave()
       }
@@ -309,29 +304,27 @@ export class FileVolume implements Volume {
     if (--this.#changing === 0) for (const wake of this.#unchanging.splice(0)) wake()
   }
 
-  flush(): Promise<void> {
-    if (this.#syncing === undefined) {
-      this.#syncing = this.#sync().finally(() => (this.#syncing = undefined))
-      return this.#syncing
-    }
-    // A failed fdatasync marks the volume, so the next one refuses: waiting for it whatever its outcome is right.
-    this.#syncNext ??= this.#syncing.then(noop, noop).then(() => {
-      this.#syncNext = undefined
-      return this.flush()
-    })
-    return this.#syncNext
+  /** Is being changed in this step, or in one that begins with it. */
+  #changes(offset: number, length: number): void {
+    this.#syncs.changed()
+    this.#watch?.changed(offset, length)
+  }
+
+  async flush(): Promise<void> {
+    this.#checkGood()
+    await this.#syncs.flush()
   }
 
   async #sync(): Promise<void> {
-    const refusal = this.#refusal()
-    if (refusal !== undefined) throw refusal
-    this.#checkFile()
+    this.#checkGood()
     this.#running++
+    const synced = fdatasyncInPool(this.#fd)
+    // Behind it: a thread that is awake at once does not wait for this.
     this.#giveToDisk()
     this.#dirtyBytes = 0
     this.#behindBytes = 0
     try {
-      await fdatasyncInPool(this.#fd)
+      await synced
     } catch (error) {
       // Whatever the number says: pages were thrown away, and nobody will be told again.
       throw this.#fail(`fdatasync failed: ${String(error)}`, error)
@@ -374,6 +367,11 @@ export class FileVolume implements Volume {
     } catch (error) {
       throw new Fault(VOLUME_READ_ERROR, `mapping volume ${this.id}`, { offset }, error)
     }
+  }
+
+  #checkGood(): void {
+    if (this.#closed || this.#failed !== undefined) throw this.#refusal() as Fault
+    this.#checkFile()
   }
 
   /** Throws VOLUME_FAILED when the file has no name any more, or is shorter than the volume. Costs a microsecond. */
@@ -435,11 +433,12 @@ export class FileVolume implements Volume {
 
   async cloneFrom(fd: number, length: number): Promise<void> {
     this.#check(0, length)
-    this.#watch?.changed(0, length)
+    this.#changes(0, length)
     this.#running++
     try {
       await cloneFile(this.#fd, fd, length)
     } finally {
+      this.#syncs.changed()
       this.#leave()
     }
   }
@@ -497,5 +496,4 @@ export class FileVolume implements Volume {
   }
 }
 
-const noop = () => {}
 const nextTurn = () => new Promise<void>((resolve) => setImmediate(resolve))

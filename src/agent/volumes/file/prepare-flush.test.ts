@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, open, rm } from 'node:fs/promises'
+import { mkdtemp, open, rm, unlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
@@ -10,7 +10,8 @@ const KIB = 1024
 
 async function made(t: TestContext) {
   const directory = await mkdtemp(join(tmpdir(), 'holdfast-prepare-'))
-  const file = await open(join(directory, 'data'), 'w+')
+  const path = join(directory, 'data')
+  const file = await open(path, 'w+')
   await file.truncate(1024 * KIB)
   const { fd } = file
   const given: number[] = []
@@ -27,7 +28,7 @@ async function made(t: TestContext) {
     await rm(directory, { recursive: true })
   })
   const write = (bytes: number) => volume.writeSync(Buffer.alloc(bytes, 1), 0, bytes, 0)
-  return { volume, given, write }
+  return { volume, given, write, path }
 }
 
 test('what little is dirty is given to the disk once, and again only after more was written', async (t) => {
@@ -69,4 +70,12 @@ test('what little is dirty is made durable by the first preparation, and the flu
   write(65 * KIB)
   volume.prepareFlush(true)
   assert.equal(volume.dirtyBytes, 65 * KIB, 'much is left to the flush')
+})
+
+test('a flush is not answered by its preparation when the data file was removed since', async (t) => {
+  const { volume, write, path } = await made(t)
+  write(4 * KIB)
+  volume.prepareFlush(true)
+  await unlink(path)
+  await assert.rejects(volume.flush(), /removed/)
 })
