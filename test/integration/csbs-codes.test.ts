@@ -502,6 +502,7 @@ test('lists are paged by marker, offset and limit, and filtered', async () => {
   assert.equal(await count(''), all.length)
   assert.equal(await count(`resource_id=${id(0)}&status=error`), 1)
   assert.equal(await count('image_type=replication'), 0)
+  assert.equal(await count('image_type=snapshot'), 0)
   assert.equal(await count(`name=${item.name.slice(2, 8).toUpperCase()}&resource_id=${id(0)}`), 2)
   assert.equal(await count('name=_%25'), 0)
   assert.equal(await count('end_time=2020-01-01T00:00:00'), 0)
@@ -690,6 +691,21 @@ test('the forms of the ancestor: plans, triggers, scheduled operations, quotas, 
   const [restore] = (await world.ok('GET', 'restores?status=success')).restores
   assert.deepEqual(restore.parameters, {})
   assert.deepEqual((await world.ok('GET', `restores/${restore.id}`)).restore, restore)
+  // Under another provider there is no such checkpoint.
+  const elsewhere = { provider_id: newId(), checkpoint_id: checkpoint.id, parameters: {} }
+  const there = `providers/${elsewhere.provider_id}/checkpoints/${checkpoint.id}`
+  await refusals([
+    ['CSBS.9001', 400, 'POST', 'restores', { restore: elsewhere }],
+    ['CSBS.9001', 400, 'POST', 'verifications', { verification: elsewhere }],
+    ['CSBS.3001', 404, 'GET', there],
+    ['CSBS.3001', 404, 'DELETE', there],
+  ])
+  const logs = (await world.ok('GET', `operation_logs?checkpoint_id=${checkpoint.id}`))
+    .operation_logs as { operation_type: string; provider_id: string }[]
+  assert.deepEqual(
+    logs.map((one) => [one.operation_type, one.provider_id]).toSorted(),
+    ['protect', 'restore', 'verify'].map((type) => [type, PROVIDER]),
+  )
   const [log] = (await world.ok('GET', `operation_logs?restore_id=${restore.id}`)).operation_logs
   assert.equal(
     (await world.ok('GET', `operation_logs/${log.id}`)).operation_log.operation_type,
@@ -737,6 +753,7 @@ test('the forms of the ancestor: plans, triggers, scheduled operations, quotas, 
   await world.ok('GET', 'protectables/OS::Nova::Server')
   await world.ok('GET', 'protectables')
   await world.ok('GET', `providers/${PROVIDER}`)
+  assert.deepEqual((await world.ok('GET', 'providers?description=other')).providers, [])
   await world.ok('GET', 'providers')
   await world.ok('GET', 'os-services')
   await world.ok('PUT', 'os-services/1', { status: 'enabled' })
@@ -759,7 +776,8 @@ test('the forms of the ancestor: plans, triggers, scheduled operations, quotas, 
 
   await world.ok('DELETE', `scheduled_operations/${operation.id}`)
   await world.ok('DELETE', `triggers/${made.id}`)
-  await world.ok('GET', 'triggers')
+  assert.ok((await world.ok('GET', 'triggers?type=time')).triggers.length > 0)
+  assert.deepEqual((await world.ok('GET', 'triggers?type=event')).triggers, [])
   await world.ok('DELETE', `plans/${plan.id}`)
   await world.ok('GET', 'plans')
 })

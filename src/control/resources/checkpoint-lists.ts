@@ -29,11 +29,15 @@ export interface ItemFilter {
   readonly policy?: string | undefined
   readonly checkpoint?: string | undefined
   readonly address?: string | undefined
-  readonly replica?: boolean | undefined
+  /** `backup` or `replication`; there are no others. */
+  readonly imageType?: string | undefined
   /** Of the moment that the backup shows, ms since 1970; both included. */
   readonly from?: number | undefined
   readonly to?: number | undefined
 }
+
+/** In the order of what `replica` is for them. */
+const IMAGE_TYPES = ['backup', 'replication']
 
 export type ItemPage = SqlPage<CheckpointItemRow, ItemKey>
 
@@ -119,7 +123,10 @@ function conditionsOf(filter: ItemFilter): Expression<SqlBool>[] {
   equal('policy', filter.policy)
   equal('checkpoint', filter.checkpoint)
   equal('address', filter.address)
-  equal('replica', filter.replica === undefined ? undefined : Number(filter.replica))
+  if (filter.imageType !== undefined) {
+    const replica = IMAGE_TYPES.indexOf(filter.imageType)
+    found.push(replica < 0 ? sql`1 = 0` : sql`replica = ${replica}`)
+  }
   like('name', filter.name)
   like('resource_name', filter.resourceName)
   const moment = sql`coalesce(taken_at, created_at)`

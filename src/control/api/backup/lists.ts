@@ -33,7 +33,7 @@ export function pageFrom<Key extends string>(query: Query, keys: readonly Key[])
   return {
     limit: Math.min(numberOf(query, 'limit', 1) ?? LIMIT_MAX, LIMIT_MAX),
     offset: numberOf(query, 'offset', 0) ?? 0,
-    marker,
+    marker: marker?.toLowerCase(),
     orders: ordersFrom(query, keys),
   }
 }

@@ -78,7 +78,7 @@ function filterFrom(request: FastifyRequest): ItemFilter {
     policy: one(query, 'policy_id'),
     checkpoint: one(query, 'checkpoint_id'),
     address: one(query, 'ip'),
-    ...(kind === undefined ? {} : { replica: kind === 'replication' }),
+    imageType: kind,
     from: timeOf(query, 'start_time'),
     to: timeOf(query, 'end_time'),
   }

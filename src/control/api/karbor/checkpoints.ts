@@ -95,6 +95,10 @@ export function checkpointRoutes(app: Api, services: BackupApiServices): void {
       const { checkpoint_id: id } = request.params
       auditTarget(request, id)
       if (!isAnyUuid(id)) throw refuse('CSBS.3001')
+      const checkpoint = await findCheckpoint(store.db, project, id.toLowerCase())
+      if (checkpoint?.provider !== providerOf(request.params.provider_id)) {
+        throw refuse('CSBS.3001')
+      }
       const wanted = one(request.query as Query, 'checkpoint_items')?.split(',') ?? []
       const items: string[] = []
       for (const text of wanted) {
@@ -102,7 +106,7 @@ export function checkpointRoutes(app: Api, services: BackupApiServices): void {
         if (item === undefined) throw refuse('CSBS.3001')
         items.push(item.id)
       }
-      const outcome = await requestDeletion(services, project, id.toLowerCase(), items)
+      const outcome = await requestDeletion(services, project, checkpoint.id, items)
       if (!outcome.ok) throw deletionRefused(outcome.refusal)
       return {}
     },

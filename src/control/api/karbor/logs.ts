@@ -9,7 +9,7 @@ import { findCheckpoint } from '#control/resources/checkpoints.ts'
 import type { Queries } from '#control/store/store.ts'
 import { fromJson, toJson } from '#control/store/json.ts'
 import type { BackupLogRow, VerificationRow } from '#control/store/tables/checkpoints.ts'
-import { refuse } from '../backup/errors.ts'
+import { invalid, refuse } from '../backup/errors.ts'
 import { isAnyUuid, uuidMember } from '../backup/input.ts'
 import { afterMarker, flagOf, linksOf, one, pageFrom, type Query } from '../backup/lists.ts'
 import type { BackupApiServices } from '../backup/services.ts'
@@ -127,9 +127,10 @@ export function verificationRoutes(app: Api, services: BackupApiServices): void 
       created_at: now,
       updated_at: now,
     }
-    const known = await store.write(async (tx) => {
+    const refusal = await store.write(async (tx) => {
       const checkpoint = await findCheckpoint(tx, project, row.checkpoint)
-      if (checkpoint === undefined) return false
+      if (checkpoint === undefined) return 'CHECKPOINT_UNKNOWN'
+      if (checkpoint.provider !== row.provider) return 'PROVIDER_OTHER'
       await tx.insertInto('verifications').values(row).execute()
       await operations.submit(tx, verifyCheckpoint, {
         project,
@@ -138,9 +139,10 @@ export function verificationRoutes(app: Api, services: BackupApiServices): void 
         input: { checkpoint: checkpoint.id },
         entities: { verification_id: row.id, checkpoint_id: checkpoint.id },
       })
-      return true
+      return null
     })
-    if (!known) throw refuse('CSBS.3001')
+    if (refusal === 'CHECKPOINT_UNKNOWN') throw refuse('CSBS.3001')
+    if (refusal !== null) throw invalid('provider_id: not that of the checkpoint.')
     auditTarget(request, row.checkpoint)
     return { verification: verificationObject(row) }
   })

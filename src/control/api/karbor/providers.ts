@@ -62,9 +62,12 @@ export function providerRoutes(app: Api, services: BackupApiServices): void {
   app.get('/v1/:project_id/providers', async (request) => {
     const query = request.query as Query
     const page = pageFrom(query, KARBOR_KEYS)
-    const name = one(query, 'name')
+    const [name, description] = [one(query, 'name'), one(query, 'description')]
     const shown = pageOfRows(
-      [PROVIDER].filter((row) => name === undefined || row.name === name),
+      [PROVIDER].filter(
+        (row) =>
+          row.name === (name ?? row.name) && row.description === (description ?? row.description),
+      ),
       page,
       (row) => row.id,
     )

@@ -2,7 +2,7 @@ import Type from 'typebox'
 import { findItemOrOnly } from '#control/operations/definitions/backup/backup-requests.ts'
 import { requestRestore } from '#control/operations/definitions/backup/restore-requests.ts'
 import { listRestores } from '#control/resources/backup-lists.ts'
-import { SERVER_TYPE } from '#control/resources/checkpoints.ts'
+import { findCheckpoint, SERVER_TYPE } from '#control/resources/checkpoints.ts'
 import { readRestore } from '#control/resources/restores.ts'
 import { restoreObject } from '../backup/codec.ts'
 import { invalid, refuse } from '../backup/errors.ts'
@@ -36,10 +36,15 @@ export function restoreRoutes(app: Api, services: BackupApiServices): void {
     const project = projectOf(request)
     const parameters = members['parameters'] ?? {}
     if (!isMembers(parameters)) throw invalid('parameters: an object is expected.')
+    const provider = uuidMember(members, 'provider_id')
+    const checkpoint = uuidMember(members, 'checkpoint_id')
+    const known = await findCheckpoint(store.db, project, checkpoint)
+    if (known === undefined) throw refuse('CSBS.3001')
+    if (known.provider !== provider) throw invalid('provider_id: not that of the checkpoint.')
     const outcome = await requestRestore(services, {
       project,
-      provider: uuidMember(members, 'provider_id'),
-      checkpoint: uuidMember(members, 'checkpoint_id'),
+      provider,
+      checkpoint,
       target:
         'checkpoint_item_id' in parameters ? await targetOf(services, project, parameters) : null,
       parameters: 'checkpoint_item_id' in parameters ? parameters : parametersMember(members),

@@ -19,13 +19,15 @@ import { KARBOR_KEYS, onlyMembers } from './input.ts'
 /* Triggers: when something is due. Those of policies are shown, and changed with their policy. */
 
 const BASE = '/v1/:project_id/triggers'
+/** The only one. */
+const TYPE = 'time'
 const TriggerPath = Type.Object({ trigger_id: Type.String() })
 const PROPERTIES = ['format', 'pattern', 'start_time', 'end_time', 'window'] as const
 
 export const triggerObject = (row: BackupTriggerRow) => ({
   id: row.id,
   name: row.name,
-  type: 'time',
+  type: TYPE,
   properties: {
     format: row.format,
     pattern: row.pattern,
@@ -45,7 +47,10 @@ export function triggerRoutes(app: Api, services: BackupApiServices): void {
     const project = projectOf(request)
     const after = await afterMarker(page, project, (id) => readTrigger(store.db, id))
     const filters = { name: one(query, 'name') }
-    const shown = await listTriggers(store.db, project, filters, { ...page, after })
+    const shown =
+      (one(query, 'type') ?? TYPE) === TYPE
+        ? await listTriggers(store.db, project, filters, { ...page, after })
+        : []
     return {
       triggers: shown.map(triggerObject),
       ...linksOf('triggers', request.url, originOf(request, services), page, shown),
@@ -55,7 +60,7 @@ export function triggerRoutes(app: Api, services: BackupApiServices): void {
   app.post(BASE, { config: { audit: 'backup-trigger.create' } }, async (request) => {
     const members = infoOf(request.body)
     const properties = onlyMembers(members['properties'], PROPERTIES)
-    if (members['type'] !== 'time') throw invalid('type: time.')
+    if (members['type'] !== TYPE) throw invalid('type: time.')
     const name = textMember(members, 'name', 255)
     if (name === null) throw invalid('name: missing.')
     const now = clock.wallMs()
@@ -88,7 +93,7 @@ export function triggerRoutes(app: Api, services: BackupApiServices): void {
       const members = infoOf(request.body)
       const before = await known(services, request)
       if (before.plan !== null) throw invalid('The trigger of a policy is changed with the policy.')
-      if (given(members, 'type') && members['type'] !== 'time') throw invalid('type: time.')
+      if (given(members, 'type') && members['type'] !== TYPE) throw invalid('type: time.')
       const row = changed(before, members)
       checkEnd(row)
       const { id, project: _, plan: __, created_at: ___, ...change } = row

@@ -1,5 +1,6 @@
 import { sleep } from '#base/clock.ts'
 import { Fault, fault, isFault } from '#base/fault.ts'
+import { readCheckpoint } from '#control/resources/checkpoints.ts'
 import { SITE_BUSY, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
 import { REGION_CREDENTIALS, REGION_UNREACHABLE } from '#control/sites/regions.ts'
 import type { Transaction } from '#control/store/store.ts'
@@ -96,24 +97,26 @@ export const workCode = (error: unknown): string | null =>
 // ---------------------------------------------------------------- the log of what was done
 
 export type LogEntry = Pick<BackupLogRow, 'project' | 'operation_type' | 'checkpoint'> &
-  Partial<Pick<BackupLogRow, 'plan' | 'provider' | 'restore' | 'schedule' | 'extra_info'>>
+  Partial<Pick<BackupLogRow, 'plan' | 'restore' | 'schedule'>>
 
 /** What the log of an operation is found by. */
 export const ofOperation = (operation: string): string => toJson({ operation })
 
-/** At the beginning of what is logged; `endLog` with the same operation ends it. */
+/** At the beginning of what is logged; `endLog` with the same operation ends it. The provider is that of the checkpoint. */
 export async function beginLog(
   tx: Transaction,
   operation: string,
   entry: LogEntry,
   nowMs: number,
 ): Promise<void> {
+  const checkpoint =
+    entry.checkpoint === null ? undefined : await readCheckpoint(tx, entry.checkpoint)
   await tx
     .insertInto('backup_logs')
     .values({
       id: newId(),
+      provider: checkpoint?.provider ?? null,
       plan: null,
-      provider: null,
       restore: null,
       schedule: null,
       ...entry,

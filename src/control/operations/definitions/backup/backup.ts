@@ -101,7 +101,6 @@ export const backupServer = operation<BackupServer>('backup.server', {
             operation_type: 'protect',
             checkpoint: item?.checkpoint ?? null,
             plan: checkpoint?.plan ?? null,
-            provider: checkpoint?.provider ?? null,
           },
           now,
         )

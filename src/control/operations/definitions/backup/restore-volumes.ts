@@ -1,7 +1,7 @@
 import { Fault } from '#base/fault.ts'
 import { rateOf } from '#control/resources/backup-rates.ts'
 import { readItem, SERVER_TYPE, updateItem, VOLUME_TYPE } from '#control/resources/checkpoints.ts'
-import { readRestore, settleRestore } from '#control/resources/restores.ts'
+import { settleRestore } from '#control/resources/restores.ts'
 import { readServer, SERVER_RESOURCE, updateServer } from '#control/resources/servers.ts'
 import { addChore } from '#control/resources/surroundings.ts'
 import { moveVolume, readVolume, readVolumes } from '#control/resources/volumes.ts'
@@ -167,12 +167,10 @@ async function begin(tx: Transaction, ctx: Context): Promise<void> {
   const now = ctx.services.clock.wallMs()
   const item = await readItem(tx, input.item)
   await updateItem(tx, input.item, { status: 'restoring' }, now)
-  const restore = await readRestore(tx, input.restore)
   const entry = {
     project: ctx.project ?? '',
     operation_type: 'restore',
     checkpoint: item?.checkpoint ?? null,
-    provider: restore?.provider ?? null,
     restore: input.restore,
   }
   await beginLog(tx, ctx.id, entry, now)

@@ -1,7 +1,7 @@
 import { Fault } from '#base/fault.ts'
 import { rateOf } from '#control/resources/backup-rates.ts'
 import { readItem, SERVER_TYPE, updateItem } from '#control/resources/checkpoints.ts'
-import { readRestore, settleRestore } from '#control/resources/restores.ts'
+import { settleRestore } from '#control/resources/restores.ts'
 import { readServer, SERVER_RESOURCE, updateServer } from '#control/resources/servers.ts'
 import { addChore } from '#control/resources/surroundings.ts'
 import type { ServerRow } from '#control/store/tables/servers.ts'
@@ -43,12 +43,10 @@ export const restoreItem = operation<RestoreItem>('backup.restore', {
         const now = ctx.services.clock.wallMs()
         const item = await readItem(tx, ctx.input.item)
         await updateItem(tx, ctx.input.item, { status: 'restoring' }, now)
-        const restore = await readRestore(tx, ctx.input.restore)
         const entry = {
           project: ctx.project ?? '',
           operation_type: 'restore',
           checkpoint: item?.checkpoint ?? null,
-          provider: restore?.provider ?? null,
           restore: ctx.input.restore,
         }
         await beginLog(tx, ctx.id, entry, now)
