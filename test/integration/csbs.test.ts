@@ -218,6 +218,12 @@ test('a policy runs by itself, once per instant whoever looks, and lets go what 
   }
   const logs = (await world.ok('GET', `operation_logs?plan_id=${policy.id}`)).operation_logs
   assert.ok(logs.some((log: { operation_type: string }) => log.operation_type === 'delete'))
+  const made = logs.filter((log: { operation_type: string }) => log.operation_type === 'protect')
+  const by = made.map((log: { scheduled_operation_id: unknown }) => log.scheduled_operation_id)
+  const [operation] = policy.scheduled_operations
+  // The manual run of two servers, and four of the schedule.
+  const expected = [null, null, ...Array.from({ length: 8 }, () => operation.id as string)]
+  assert.deepEqual(by.toSorted(), expected.toSorted())
 
   // What it made stays when it goes.
   await world.ok('DELETE', `policies/${policy.id}`)

@@ -1,6 +1,7 @@
 import { assert } from '#base/assert.ts'
 import { Fault, fault, isFault } from '#base/fault.ts'
 import { derivedId } from '#base/ids.ts'
+import { schedulesOf } from '#control/resources/backup-plans.ts'
 import { rateOf } from '#control/resources/backup-rates.ts'
 import {
   forgetBackupWork,
@@ -20,7 +21,7 @@ import { addChore } from '#control/resources/surroundings.ts'
 import { refusalCode } from '#control/sites/client.ts'
 import { bit } from '#control/store/bit.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
-import type { DiskBackupRow } from '#control/store/tables/checkpoints.ts'
+import type { CheckpointRow, DiskBackupRow } from '#control/store/tables/checkpoints.ts'
 import type { BackupInfo } from '#wire/site/backups.ts'
 import { childrenStep, operation, step, type StepContext } from '../../operation.ts'
 import { type BackupSource, backupSources, type BackupSources } from './backup-source.ts'
@@ -101,6 +102,7 @@ export const backupServer = operation<BackupServer>('backup.server', {
             operation_type: 'protect',
             checkpoint: item?.checkpoint ?? null,
             plan: checkpoint?.plan ?? null,
+            schedule: checkpoint === undefined ? null : await scheduleOfRun(tx, checkpoint),
           },
           now,
         )
@@ -132,6 +134,18 @@ export const backupServer = operation<BackupServer>('backup.server', {
     await endLog(tx, ctx.id, 'error', failure.message, now)
   },
 })
+
+/** What made it run; null: somebody did, or a plan has several and it may have been any. */
+async function scheduleOfRun(
+  tx: Transaction,
+  { plan, scheduled }: CheckpointRow,
+): Promise<string | null> {
+  if (plan === null || scheduled === 0) return null
+  const [one, ...others] = (await schedulesOf(tx, plan)).filter(
+    ({ operation_type }) => operation_type !== 'replication',
+  )
+  return others.length === 0 ? (one?.id ?? null) : null
+}
 
 /** All disks of a server, or of a group. */
 async function sourcesOf(
