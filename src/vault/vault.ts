@@ -11,6 +11,7 @@ import {
   CHECKPOINT_LOCKED,
   CHECKPOINT_UNKNOWN,
   OBJECT_MISSING,
+  VAULT_DAMAGED,
   VAULT_EXISTS,
   VAULT_KEY_REFUSED,
   VAULT_KEY_WRONG,
@@ -19,9 +20,11 @@ import {
 import {
   checkpointIdOf,
   decodeManifest,
+  isRevokedSize,
   type Manifest,
   MANIFEST_PREFIX,
   manifestKey,
+  REVOKED,
 } from './format/manifest.ts'
 import {
   withDigest,
@@ -232,12 +235,15 @@ function createVault(
   const deps = () => ({ store, keyring, clock, blockBytes: header.block_bytes })
 
   async function manifestOf(id: string): Promise<Manifest> {
+    let object: Buffer
     try {
-      return decodeManifest(keyring, id, await store.get(manifestKey(id)))
+      object = await store.get(manifestKey(id))
     } catch (error) {
       if (!isFault(error, OBJECT_MISSING)) throw error
       throw new Fault(CHECKPOINT_UNKNOWN, `looking for checkpoint ${id}`, { id }, error)
     }
+    if (!object.equals(REVOKED)) return decodeManifest(keyring, id, object)
+    throw new Fault(CHECKPOINT_UNKNOWN, `looking for checkpoint ${id}: it was revoked`, { id })
   }
 
   async function checkpointIds(): Promise<string[]> {
@@ -245,7 +251,7 @@ function createVault(
     const ids: string[] = []
     for await (const { key, bytes } of store.list(MANIFEST_PREFIX)) {
       const id = checkpointIdOf(key)
-      if (id !== undefined && bytes > 0 && !forgotten.has(id)) ids.push(id)
+      if (id !== undefined && !isRevokedSize(bytes) && !forgotten.has(id)) ids.push(id)
     }
     return ids.toSorted()
   }
@@ -257,7 +263,7 @@ function createVault(
     checkpointIds,
     async holds(id) {
       const manifest = await store.stat(manifestKey(id))
-      if (manifest === undefined || manifest.bytes === 0) return false
+      if (manifest === undefined || isRevokedSize(manifest.bytes)) return false
       return (await store.stat(forgottenKey(id))) === undefined
     },
     async checkpoints(damagedManifest) {
@@ -286,12 +292,17 @@ function createVault(
     async revoke(session) {
       const key = manifestKey(session)
       // Whoever comes first at this key decides.
-      const first = await store.put(key, new Uint8Array(0), { ifAbsent: true })
+      const first = await store.put(key, REVOKED, { ifAbsent: true })
       await store.delete(leaseKey(session))
-      return first || (await store.stat(key))?.bytes === 0
+      return first || isRevokedSize((await store.stat(key))?.bytes ?? 0)
     },
     async forget(id) {
-      await manifestOf(id)
+      try {
+        await manifestOf(id)
+      } catch (error) {
+        // There is no other way to be rid of it, and nothing is collected as long as it is there.
+        if (!isFault(error, VAULT_DAMAGED)) throw error
+      }
       await refuseLocked(id)
       await store.put(forgottenKey(id), new Uint8Array(0))
       try {

@@ -1,14 +1,14 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '#base/clock.ts'
 import { assert } from '#base/assert.ts'
-import { Fault } from '#base/fault.ts'
+import { Fault, isFault } from '#base/fault.ts'
 import { newId } from '#base/ids.ts'
 import { createChunkSource } from '../chunks/chunk-source.ts'
 import { createKnownTable, type KnownTable } from '../chunks/known-table.ts'
 import { createPackWriter, type PackWriter } from '../chunks/pack-writer.ts'
 import { type Batch, createPool, type ThreadPool } from '../chunks/pool.ts'
 import { KNOWN, readResult, STORED, ZERO } from '../chunks/thread-protocol.ts'
-import { CHECKPOINT_UNKNOWN, BACKUP_MISUSED, BACKUP_REVOKED } from '../faults.ts'
+import { CHECKPOINT_UNKNOWN, BACKUP_MISUSED, BACKUP_REVOKED, VAULT_DAMAGED } from '../faults.ts'
 import { type Entry, FLAG_NODE } from '../format/entry.ts'
 import {
   decodeManifest,
@@ -141,9 +141,7 @@ export async function beginBackup(
   const lease = await takeLease(store, clock, id, about, () => undefined)
   try {
     const parent = options.parent === undefined ? undefined : await readParent(deps, options.parent)
-    const condemned = new Set((await readCondemned(store, keyring)).flatMap(({ packs }) => packs))
-    const packs = await listPacks(store)
-    for (const hex of condemned) packs.delete(hex)
+    const packs = await packsToBuildOn(deps, options.damaged)
 
     const key = options.dataKey ?? keyring.current
     const naming = blockNaming(key)
@@ -191,6 +189,27 @@ export async function beginBackup(
   } catch (error) {
     await lease.release()
     throw error
+  }
+}
+
+/**
+ * Those that no collector is about to delete. The lease is out by now. The lists are read first: one that goes meanwhile takes its packs with it, and they are not seen
+ * any more.
+ */
+async function packsToBuildOn(
+  { store, keyring }: SessionDeps,
+  damaged: (fault: Fault) => void = () => undefined,
+): Promise<Map<string, number>> {
+  try {
+    const condemned = await readCondemned(store, keyring)
+    const packs = await listPacks(store)
+    for (const hex of condemned.flatMap((list) => list.packs)) packs.delete(hex)
+    return packs
+  } catch (error) {
+    if (!isFault(error, VAULT_DAMAGED)) throw error
+    // A list that cannot be read could name any pack. What the parent holds is safe: the collector moves what is in use.
+    damaged(error)
+    return new Map()
   }
 }
 

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '#base/clock.ts'
-import { Fault } from '#base/fault.ts'
-import { newId } from '#base/ids.ts'
+import { Fault, isFault } from '#base/fault.ts'
+import { isUuid, newId } from '#base/ids.ts'
 import {
   INDEX_PREFIX,
   listPacks,
@@ -11,15 +11,15 @@ import {
 } from '../backup/index-objects.ts'
 import { createChunkSource } from '../chunks/chunk-source.ts'
 import { createPackWriter } from '../chunks/pack-writer.ts'
-import { COLLECTOR_BUSY } from '../faults.ts'
+import { COLLECTOR_BUSY, OBJECT_MISSING } from '../faults.ts'
 import { FLAG_NODE } from '../format/entry.ts'
-import { manifestKey } from '../format/manifest.ts'
+import { manifestKey, REVOKED } from '../format/manifest.ts'
 import { encodeMoves, type Move, movesKey } from '../format/moves.ts'
 import { packKey } from '../format/pack.ts'
 import { createSealer } from '../format/record.ts'
 import { type Keyring, recordKey, sealWith } from '../keys/keyring.ts'
 import { COLLECT_GRACE_MS, COLLECT_USED_MIN, LEASE_EXPIRY_MS } from '../limits.ts'
-import type { ListedObject, ObjectStore, Upload } from '../object-store.ts'
+import type { ListedObject, ObjectStore } from '../object-store.ts'
 import { NODE_BYTES_MAX } from '../tree/node-reader.ts'
 import {
   type Condemned,
@@ -32,8 +32,9 @@ import {
   removeCondemned,
 } from './condemned.ts'
 import { LEASE_PREFIX, leaseKey, leaseSession, takeLease } from './leases.ts'
-import { lockedUntil, removeLocks } from './locks.ts'
+import { deleteUnlessRetained, lockedUntil, removeLocks, retainLocked } from './locks.ts'
 import { createMarks, inUse, type Marks } from './mark.ts'
+import { abandoned, sessionPrefixes, unfinishedUploads } from './uploads.ts'
 
 /* Deletes what no checkpoint needs, while backups run. Nothing below depends on clocks or on how long anything takes.
  *
@@ -73,6 +74,8 @@ export interface Collected {
   waitingFor: string[]
   /** Bytes of packs that will go when those have ended. */
   bytesWaiting: number
+  /** Objects that the store itself keeps for now; a later collection asks again. */
+  readonly retained: string[]
 }
 
 interface CollectDeps {
@@ -127,6 +130,7 @@ export async function collect(deps: CollectDeps, options: CollectOptions): Promi
         revoked: [],
         waitingFor: [],
         bytesWaiting: 0,
+        retained: [],
       },
     }
     // A deleted checkpoint frees its packs in the round after it.
@@ -151,19 +155,34 @@ async function becomeCollector(
 ): Promise<void> {
   const body = Buffer.from(`${JSON.stringify({ session: id })}\n`)
   if (await store.put(COLLECTOR_KEY, body, { ifAbsent: true })) return
-  const other = JSON.parse((await store.get(COLLECTOR_KEY)).toString()) as { session: string }
-  const theirs = await store.stat(leaseKey(other.session))
+  const other = await otherCollector(store)
+  const theirs = other === undefined ? undefined : await store.stat(leaseKey(other))
   if (theirs !== undefined && storeMs - theirs.modifiedMs <= expiryMs) {
-    throw new Fault(COLLECTOR_BUSY, 'collecting', { session: other.session })
+    throw new Fault(COLLECTOR_BUSY, 'collecting', { session: other })
   }
   await store.put(COLLECTOR_KEY, body)
 }
 
+/** undefined: it has just ended, or what it put cannot be read any more. */
+async function otherCollector(store: ObjectStore): Promise<string | undefined> {
+  try {
+    const other: unknown = JSON.parse((await store.get(COLLECTOR_KEY)).toString())
+    const session = (other as { readonly session?: unknown } | null)?.session
+    return typeof session === 'string' && isUuid(session) ? session : undefined
+  } catch (error) {
+    if (error instanceof SyntaxError || isFault(error, OBJECT_MISSING)) return undefined
+    throw error
+  }
+}
+
 async function collectRound(collecting: Collecting): Promise<void> {
   const { store, keyring, result } = collecting
-  const uploads = await unfinishedUploads(collecting)
+  const uploads = await unfinishedUploads(store, (text) => collecting.say(text))
   const live = await liveSessions(collecting)
-  await dropUploads(collecting, uploads, live)
+  for (const upload of abandoned(uploads, live, collecting)) {
+    collecting.say(`${upload.key} was never put as a whole: its parts are dropped`)
+    await upload.abort()
+  }
   const lists = await readCondemned(store, keyring)
   const moves = await listMoves(store)
   const packs = await listPacksWithAge(store)
@@ -197,11 +216,19 @@ async function collectRound(collecting: Collecting): Promise<void> {
     }
   }
   await tidyIndexes(collecting)
-  // Only of packs that were gone before the marking began: those that went meanwhile were marked as packs.
-  for (const hex of moves) {
+  // Only of packs that were gone before the marking began: those that went meanwhile were marked as packs. And not while
+  // a backup may be based on a checkpoint that could not be read.
+  for (const hex of marks.unread.size > 0 ? [] : moves) {
     if (!packs.has(hex) && !marks.moved.has(hex))
-      await store.delete(movesKey(Buffer.from(hex, 'hex')))
+      await deleted(collecting, movesKey(Buffer.from(hex, 'hex')))
   }
+}
+
+/** False: the store keeps it; whatever says that it is to go stays, so that a later collection asks again. */
+async function deleted({ store, result }: Collecting, key: string): Promise<boolean> {
+  const retained = await deleteUnlessRetained(store, key)
+  if (retained !== undefined && !result.retained.includes(retained)) result.retained.push(retained)
+  return retained === undefined
 }
 
 /** Sessions other than this one; those that are not renewed any more are revoked first. */
@@ -216,45 +243,12 @@ async function liveSessions(collecting: Collecting): Promise<Set<string>> {
       continue
     }
     // Whoever comes first at this key decides: from here on the session cannot commit, or it has.
-    await store.put(manifestKey(session), new Uint8Array(0), { ifAbsent: true })
+    await store.put(manifestKey(session), REVOKED, { ifAbsent: true })
     await store.delete(key)
     result.revoked.push(session)
   }
   return live
 }
-
-/** To be read before the leases: whoever has begun one of them, and still runs, has had a lease before. */
-async function unfinishedUploads(collecting: Collecting): Promise<readonly Upload[]> {
-  try {
-    return (await collecting.store.uploads?.()) ?? []
-  } catch (error) {
-    if (!(error instanceof Fault)) throw error
-    // The right to list them is one that nothing else needs.
-    collecting.say(`unfinished uploads stay: ${error.message}`)
-    return []
-  }
-}
-
-/** Parts of objects that nobody will complete are paid for, and seen by nobody. */
-async function dropUploads(
-  collecting: Collecting,
-  uploads: readonly Upload[],
-  live: ReadonlySet<string>,
-): Promise<void> {
-  const { storeMs, graceMs } = collecting
-  const prefixes = sessionPrefixes(live)
-  const dead = uploads.filter(({ key, startedMs }) => {
-    if (Math.max(0, storeMs - startedMs) < graceMs) return false
-    // Only a pack tells whose it is.
-    return key.startsWith('packs/') ? !prefixes.has(key.slice(-32, -16)) : live.size === 0
-  })
-  for (const upload of dead) await upload.abort()
-  if (dead.length > 0) collecting.say(`${dead.length} unfinished uploads dropped`)
-}
-
-/** What the ids of their packs begin with. */
-const sessionPrefixes = (sessions: ReadonlySet<string>): Set<string> =>
-  new Set([...sessions].map((session) => session.replaceAll('-', '').slice(0, 16)))
 
 async function listPacksWithAge(store: ObjectStore): Promise<Map<string, ListedObject>> {
   const packs = new Map<string, ListedObject>()
@@ -303,17 +297,19 @@ async function ripeLists(
 }
 
 async function deleteManifests(collecting: Collecting, list: Condemned): Promise<void> {
-  const { store, clock, result } = collecting
+  const { store, clock, storeMs, result } = collecting
+  // A clock of this machine that is ahead ends no lock, where the store has one of its own.
+  const nowMs = Math.min(clock.wallMs(), storeMs)
   for (const id of list.manifests) {
-    if ((await lockedUntil(store, id)) > clock.wallMs()) {
+    if ((await lockedUntil(store, id)) > nowMs) {
       await store.delete(forgottenKey(id))
       continue
     }
     if ((await store.stat(manifestKey(id))) !== undefined) {
-      await store.delete(manifestKey(id))
+      if (!(await deleted(collecting, manifestKey(id)))) continue
       result.checkpointsDeleted++
     }
-    await removeLocks(store, id)
+    for (const key of await removeLocks(store, id)) result.retained.push(key)
     await store.delete(forgottenKey(id))
   }
 }
@@ -327,20 +323,35 @@ async function sweep(collecting: Collecting, list: Condemned, marks: Marks): Pro
   const packs = await listPacks(store)
   const there = list.packs.filter((hex) => packs.has(hex))
   const partly = there.filter((hex) => (marks.uses.get(hex)?.bytes ?? 0) > 0)
-  if (partly.length > 0 && !(await rescue(collecting, partly, packs, marks))) {
-    collecting.say('another collector is at work: the rest is left to it')
-    return false
+  if (partly.length > 0) {
+    if (!(await rescue(collecting, partly, packs, marks))) {
+      collecting.say('another collector is at work: the rest is left to it')
+      return false
+    }
+    await retainLocked(collecting, collecting.storeMs)
   }
+  let all = true
   for (const hex of there) {
     collecting.signal?.throwIfAborted()
-    await store.delete(packKey(Buffer.from(hex, 'hex')))
+    if (!(await deleted(collecting, packKey(Buffer.from(hex, 'hex'))))) {
+      all = false
+      continue
+    }
     result.bytesFreed += packs.get(hex) ?? 0
     if (partly.includes(hex)) result.packsRewritten++
     else result.packsDeleted++
   }
   if (there.length > 0) collecting.say(`${there.length} packs deleted`)
-  await removeCondemned(store, list)
+  if (all && !(await anyLeft(store, list))) await removeCondemned(store, list)
   return true
+}
+
+/** Manifests that the store keeps: their list stays as well. */
+async function anyLeft(store: ObjectStore, { manifests }: Condemned): Promise<boolean> {
+  for (const id of manifests) {
+    if ((await store.stat(forgottenKey(id))) !== undefined) return true
+  }
+  return false
 }
 
 /**

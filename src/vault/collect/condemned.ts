@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { isFault } from '#base/fault.ts'
-import { OBJECT_MISSING } from '../faults.ts'
+import { OBJECT_MISSING, VAULT_DAMAGED } from '../faults.ts'
 import { type Keyring, sealWith, unsealWith } from '../keys/keyring.ts'
 import type { ObjectStore } from '../object-store.ts'
 
 /* What the collector is going to delete, said before it does. A session reads this after it has put its lease, and builds on none of it. */
 
 export const CONDEMNED_PREFIX = 'condemned/'
-const WAITING_PREFIX = 'waiting/'
+export const WAITING_PREFIX = 'waiting/'
 /** An empty object per checkpoint that somebody deleted; its manifest goes when no session can build on it any more. */
 export const FORGOTTEN_PREFIX = 'forgotten/'
 export const forgottenKey = (checkpoint: string): string => `${FORGOTTEN_PREFIX}${checkpoint}`
@@ -30,22 +30,35 @@ export async function putCondemned(
   return { key, ...content }
 }
 
-/** Throws VAULT_DAMAGED: without this list it is not known what may be built on. */
+/** Throws VAULT_DAMAGED: without one of these lists it is not known what may be built on. */
 export async function readCondemned(store: ObjectStore, keyring: Keyring): Promise<Condemned[]> {
   const all: Condemned[] = []
   for await (const { key } of store.list(CONDEMNED_PREFIX)) {
-    let object: Buffer
-    try {
-      object = await store.get(key)
-    } catch (error) {
-      // Its packs are deleted by now, so there is nothing left to build on.
-      if (isFault(error, OBJECT_MISSING)) continue
-      throw error
-    }
-    const bytes = unsealWith(keyring, 'condemned', key, object)
-    all.push({ key, ...(JSON.parse(bytes.toString()) as Omit<Condemned, 'key'>) })
+    const list = await readList(store, keyring, key)
+    if (list !== undefined) all.push(list)
   }
   return all
+}
+
+/** undefined: it is gone, and its packs with it, so there is nothing left to build on. Throws VAULT_DAMAGED. */
+export async function readList(
+  store: ObjectStore,
+  keyring: Keyring,
+  key: string,
+): Promise<Condemned | undefined> {
+  const object = await orGone(() => store.get(key))
+  if (object === undefined) return undefined
+  const bytes = unsealWith(keyring, 'condemned', key, object)
+  return { key, ...(JSON.parse(bytes.toString()) as Omit<Condemned, 'key'>) }
+}
+
+async function orGone<T>(act: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await act()
+  } catch (error) {
+    if (isFault(error, OBJECT_MISSING)) return undefined
+    throw error
+  }
 }
 
 export async function readForgotten(store: ObjectStore): Promise<Set<string>> {
@@ -58,16 +71,34 @@ export async function readForgotten(store: ObjectStore): Promise<Set<string>> {
 const waitingKey = (condemned: string): string =>
   `${WAITING_PREFIX}${condemned.slice(CONDEMNED_PREFIX.length)}`
 
-/** The sessions that ran when the list of leases was read after `condemned` had been put. */
+/**
+ * The sessions that ran when the list of leases was read after `condemned` had been put. One that cannot be read is removed, as if it had not been put yet: those of
+ * them that still run have their leases now.
+ */
 export async function readWaiting(
   store: ObjectStore,
   keyring: Keyring,
   condemned: Condemned,
 ): Promise<readonly string[] | undefined> {
   const key = waitingKey(condemned.key)
-  if ((await store.stat(key)) === undefined) return undefined
-  const bytes = unsealWith(keyring, 'waiting', key, await store.get(key))
-  return JSON.parse(bytes.toString()) as string[]
+  try {
+    return await readSessions(store, keyring, key)
+  } catch (error) {
+    if (!isFault(error, VAULT_DAMAGED)) throw error
+    await store.delete(key)
+    return undefined
+  }
+}
+
+/** Of an object `waiting/ID`. Throws VAULT_DAMAGED. */
+export async function readSessions(
+  store: ObjectStore,
+  keyring: Keyring,
+  key: string,
+): Promise<readonly string[] | undefined> {
+  const object = await orGone(() => store.get(key))
+  if (object === undefined) return undefined
+  return JSON.parse(unsealWith(keyring, 'waiting', key, object).toString()) as string[]
 }
 
 export async function putWaiting(

@@ -1,8 +1,10 @@
+import { isFault } from '#base/fault.ts'
 import { createChunkSource } from '../chunks/chunk-source.ts'
+import { OBJECT_RETAINED } from '../faults.ts'
 import { HEADER_KEY } from '../keys/header.ts'
 import { KEYRING_PREFIX, type Keyring } from '../keys/keyring.ts'
 import { SLOT_PREFIX } from '../keys/slots.ts'
-import { type Manifest, manifestKey } from '../format/manifest.ts'
+import { decodeManifest, type Manifest, manifestKey } from '../format/manifest.ts'
 import { movesKey } from '../format/moves.ts'
 import { packKey } from '../format/pack.ts'
 import type { ObjectStore } from '../object-store.ts'
@@ -31,8 +33,18 @@ export async function lockCheckpoint(
 ): Promise<void> {
   const key = `${LOCK_PREFIX}${manifest.id}/${untilMs}`
   await store.put(key, new Uint8Array(0), { ifAbsent: true })
+  await retainNeeded({ store, keyring }, manifest, untilMs)
+}
+
+/** Tells a store that can retain by itself what a checkpoint needs. */
+async function retainNeeded(
+  { store, keyring }: { readonly store: ObjectStore; readonly keyring: Keyring },
+  manifest: Manifest,
+  untilMs: number,
+): Promise<void> {
   const { retain } = store
   if (retain === undefined) return
+  const key = `${LOCK_PREFIX}${manifest.id}/${untilMs}`
   const source = createChunkSource(store, keyring)
   const needed = new Set<string>([key, HEADER_KEY, manifestKey(manifest.id)])
   for (const prefix of [KEYRING_PREFIX, SLOT_PREFIX]) {
@@ -62,6 +74,44 @@ export async function lockCheckpoint(
   for (const object of needed) await retain(object, untilMs)
 }
 
-export async function removeLocks(store: ObjectStore, checkpoint: string): Promise<void> {
-  for await (const { key } of store.list(`${LOCK_PREFIX}${checkpoint}/`)) await store.delete(key)
+/** Once more for all checkpoints that are locked: a collector has moved some of what they need. */
+export async function retainLocked(
+  deps: { readonly store: ObjectStore; readonly keyring: Keyring },
+  nowMs: number,
+): Promise<void> {
+  const { store, keyring } = deps
+  if (store.retain === undefined) return
+  const locked = new Set<string>()
+  for await (const { key } of store.list(LOCK_PREFIX)) {
+    const [, id = '', until = ''] = key.split('/')
+    if (Number(until) > nowMs) locked.add(id)
+  }
+  for (const id of locked) {
+    const manifest = decodeManifest(keyring, id, await store.get(manifestKey(id)))
+    await retainNeeded(deps, manifest, await lockedUntil(store, id))
+  }
+}
+
+/** Answers those that the store keeps. */
+export async function removeLocks(store: ObjectStore, checkpoint: string): Promise<string[]> {
+  const retained: string[] = []
+  for await (const { key } of store.list(`${LOCK_PREFIX}${checkpoint}/`)) {
+    const kept = await deleteUnlessRetained(store, key)
+    if (kept !== undefined) retained.push(kept)
+  }
+  return retained
+}
+
+/** The key, when the store keeps the object. */
+export async function deleteUnlessRetained(
+  store: ObjectStore,
+  key: string,
+): Promise<string | undefined> {
+  try {
+    await store.delete(key)
+    return undefined
+  } catch (error) {
+    if (isFault(error, OBJECT_RETAINED)) return key
+    throw error
+  }
 }

@@ -2,15 +2,24 @@ import { Fault, isFault } from '#base/fault.ts'
 import { type ChunkSource, createChunkSource } from '../chunks/chunk-source.ts'
 import { OBJECT_MISSING, VAULT_DAMAGED } from '../faults.ts'
 import type { Entry } from '../format/entry.ts'
-import { checkpointIdOf, decodeManifest, MANIFEST_PREFIX, manifestKey } from '../format/manifest.ts'
+import {
+  checkpointIdOf,
+  decodeManifest,
+  isRevokedSize,
+  MANIFEST_PREFIX,
+  manifestKey,
+  REVOKED,
+} from '../format/manifest.ts'
 import { packKey } from '../format/pack.ts'
 import type { Keyring } from '../keys/keyring.ts'
 import type { ObjectStore } from '../object-store.ts'
+import { readForgotten } from './condemned.ts'
 import { readNode } from '../tree/node-reader.ts'
 import { visitTree } from '../tree/walk.ts'
 
 /* What is in use: goes through the trees of all checkpoints, each shared node once. It only ever adds, so marking again after a while costs only the new
- * checkpoints, and errs on the side of keeping. Anything unreadable ends it: what hangs on a damaged node is not known to be unused. */
+ * checkpoints, and errs on the side of keeping. Anything unreadable ends it: what hangs on a damaged node is not known to be unused.
+ * Except where the checkpoint is being deleted: nobody reads it any more, and a backup that was based on it before refers by itself to what it needs. */
 
 export interface PackUse {
   /** One bit per slot. */
@@ -23,6 +32,8 @@ export interface Marks {
   readonly uses: ReadonlyMap<string, PackUse>
   /** Hex ids of packs that are gone, and whose `moves` are needed to read some checkpoint. */
   readonly moved: ReadonlySet<string>
+  /** Damaged checkpoints that are being deleted, of which not all is marked. */
+  readonly unread: ReadonlySet<string>
   /** Marks what all checkpoints use that are in the store now. `packs`: those that are there, newly listed. */
   mark(packs: ReadonlySet<string> | ReadonlyMap<string, unknown>): Promise<void>
 }
@@ -35,6 +46,7 @@ export function createMarks(store: ObjectStore, keyring: Keyring): Marks {
   const moved = new Set<string>()
   const seenManifests = new Set<string>()
   const seenNodes = new Set<string>()
+  const unread = new Set<string>()
   const source: ChunkSource = createChunkSource(store, keyring)
 
   function use(place: Entry): void {
@@ -53,49 +65,65 @@ export function createMarks(store: ObjectStore, keyring: Keyring): Marks {
     found.bytes += place.length
   }
 
+  async function markOne(
+    id: string,
+    object: Buffer,
+    packs: ReadonlySet<string> | ReadonlyMap<string, unknown>,
+    passed: Set<string>,
+  ): Promise<void> {
+    const manifest = decodeManifest(keyring, id, object)
+    for (const volume of manifest.volumes) {
+      await visitTree(
+        { root: volume.root, blocks: Math.ceil(volume.sizeBytes / manifest.blockBytes) },
+        {
+          readNode: (entry, level) => readNode(source, entry, level),
+          async enter(entry, level) {
+            // The pack belongs to it: two backups at once may store the same node, each with its own places.
+            const name =
+              level < 0 ? '' : `${entry.id.toString('latin1')}${entry.pack.toString('latin1')}`
+            if (level >= 0 && (seenNodes.has(name) || passed.has(name))) return false
+            let place = source.locate(entry)
+            if (!packs.has(place.pack.toString('hex'))) place = await source.follow(entry, packs)
+            for (let at = entry; !at.pack.equals(place.pack); at = source.step(at)) {
+              moved.add(at.pack.toString('hex'))
+            }
+            // A checkpoint that was committed since `packs` were listed has newer ones.
+            const listed = packs.has(place.pack.toString('hex'))
+            if (!listed && (await store.stat(packKey(place.pack))) === undefined) {
+              throw missingPack(place, id)
+            }
+            use(place)
+            if (level >= 0) passed.add(name)
+            return level >= 0
+          },
+        },
+      )
+    }
+  }
+
   return {
     uses,
     moved,
+    unread,
     async mark(packs) {
+      const forgotten = await readForgotten(store)
       for await (const { key, bytes } of store.list(MANIFEST_PREFIX)) {
         const id = checkpointIdOf(key)
-        if (id === undefined || bytes === 0 || seenManifests.has(id)) continue
-        let object: Buffer
+        if (id === undefined || seenManifests.has(id)) continue
+        const passed = new Set<string>()
         try {
-          object = await store.get(manifestKey(id))
+          const object = await store.get(manifestKey(id))
+          const revoked = isRevokedSize(bytes) && object.equals(REVOKED)
+          if (!revoked) await markOne(id, object, packs, passed)
         } catch (error) {
-          if (isFault(error, OBJECT_MISSING)) continue // deleted meanwhile
-          throw error
+          if (isFault(error, OBJECT_MISSING) && (await store.stat(manifestKey(id))) === undefined)
+            continue // deleted meanwhile
+          if (!forgotten.has(id) || !isFault(error, VAULT_DAMAGED)) throw error
+          unread.add(id)
+          continue
         }
-        const manifest = decodeManifest(keyring, id, object)
-        for (const volume of manifest.volumes) {
-          await visitTree(
-            { root: volume.root, blocks: Math.ceil(volume.sizeBytes / manifest.blockBytes) },
-            {
-              readNode: (entry, level) => readNode(source, entry, level),
-              async enter(entry, level) {
-                // The pack belongs to it: two backups at once may store the same node, each with its own places.
-                const name =
-                  level < 0 ? '' : `${entry.id.toString('latin1')}${entry.pack.toString('latin1')}`
-                if (level >= 0 && seenNodes.has(name)) return false
-                let place = source.locate(entry)
-                if (!packs.has(place.pack.toString('hex')))
-                  place = await source.follow(entry, packs)
-                for (let at = entry; !at.pack.equals(place.pack); at = source.step(at)) {
-                  moved.add(at.pack.toString('hex'))
-                }
-                // A checkpoint that was committed since `packs` were listed has newer ones.
-                const listed = packs.has(place.pack.toString('hex'))
-                if (!listed && (await store.stat(packKey(place.pack))) === undefined) {
-                  throw missingPack(place, id)
-                }
-                use(place)
-                if (level >= 0) seenNodes.add(name)
-                return level >= 0
-              },
-            },
-          )
-        }
+        // Only when all below them has been marked: what is damaged may lie between.
+        for (const name of passed) seenNodes.add(name)
         seenManifests.add(id)
       }
     },

@@ -5,10 +5,14 @@ import { type Keyring, sealWith, unsealWith } from '../keys/keyring.ts'
 import { ENTRY_BYTES } from './entry.ts'
 
 /* The manifest of a checkpoint: its volumes and the roots of their trees. Whoever puts the object under the session's id decides whether
- * the checkpoint exists: the backup with its manifest, or a collector with an empty object, which revokes the backup for good. */
+ * the checkpoint exists: the backup with its manifest, or a collector with one word, which revokes the backup for good. An empty object is neither: it is damaged. */
 
 export const MANIFEST_PREFIX = 'manifests/'
 const VERSION = 1
+/** Shorter than any manifest: a list tells them apart. */
+export const REVOKED: Buffer = Buffer.from('revoked\n')
+/** What a list says of a checkpoint that never came to be. */
+export const isRevokedSize = (bytes: number): boolean => bytes === REVOKED.length
 
 export interface VolumeRecord {
   /** Any name without control characters, up to 255 characters; Holdfast uses volume ids. */

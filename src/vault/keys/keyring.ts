@@ -112,7 +112,7 @@ export async function readKeyring(
       if (found === undefined) {
         throw new Fault(
           VAULT_DAMAGED,
-          `opening ${object}: it needs data key ${id.toString('hex')}, which is missing or damaged`,
+          `opening ${object}: it needs ${KEYRING_PREFIX}${id.toString('hex')}, which is missing or damaged`,
           { object, key: keyringKey(id) },
         )
       }

@@ -1,5 +1,7 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
 import { hashRaw } from '@node-rs/argon2'
+import { Fault } from '#base/fault.ts'
+import { VAULT_DAMAGED } from '../faults.ts'
 import { derive } from '../format/sealed.ts'
 import { readDigested, withDigest } from './header.ts'
 
@@ -49,8 +51,12 @@ export const slotKey = (id: string): string => `${SLOT_PREFIX}${id}.json`
 
 export const encodeSlot = (slot: KeySlot): Buffer => withDigest(slot)
 
-export const decodeSlot = (bytes: Buffer, name: string): KeySlot =>
-  readDigested(bytes, name) as unknown as KeySlot
+export function decodeSlot(bytes: Buffer, name: string): KeySlot {
+  const slot = readDigested(bytes, name) as unknown as KeySlot
+  if (slotKey(slot.id) === name) return slot
+  // Whoever removes a key by its id would remove the other one.
+  throw new Fault(VAULT_DAMAGED, `reading ${name}: it is of another slot`, { object: name })
+}
 
 export interface SlotSettings {
   readonly label: string

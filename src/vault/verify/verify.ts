@@ -1,15 +1,23 @@
 import { Fault } from '#base/fault.ts'
 import { INDEX_PREFIX, listPacks, readFooter, readIndex } from '../backup/index-objects.ts'
 import { type ChunkSource, createChunkSource } from '../chunks/chunk-source.ts'
-import { CONDEMNED_PREFIX, readCondemned, readForgotten } from '../collect/condemned.ts'
+import {
+  CONDEMNED_PREFIX,
+  readForgotten,
+  readList,
+  readSessions,
+  WAITING_PREFIX,
+} from '../collect/condemned.ts'
 import { OBJECT_MISSING } from '../faults.ts'
 import { type Entry, FLAG_NODE } from '../format/entry.ts'
 import {
   checkpointIdOf,
   decodeManifest,
+  isRevokedSize,
   type Manifest,
   MANIFEST_PREFIX,
   manifestKey,
+  REVOKED,
 } from '../format/manifest.ts'
 import { movesKey } from '../format/moves.ts'
 import { decodePackHeader, PACK_HEADER_BYTES, packKey, type PackRecord } from '../format/pack.ts'
@@ -141,7 +149,20 @@ async function verifySmall({ store, keyring }: VerifyDeps, damage: Damage[]): Pr
   for await (const { key } of store.list(INDEX_PREFIX)) {
     await tell(damage, key, 'index', () => readIndex(store, keyring, key))
   }
-  await tell(damage, CONDEMNED_PREFIX, 'condemned', () => readCondemned(store, keyring))
+  await verifyCondemned(store, keyring, damage)
+}
+
+async function verifyCondemned(
+  store: ObjectStore,
+  keyring: Keyring,
+  damage: Damage[],
+): Promise<void> {
+  for await (const { key } of store.list(CONDEMNED_PREFIX)) {
+    await tell(damage, key, 'condemned', () => readList(store, keyring, key))
+  }
+  for await (const { key } of store.list(WAITING_PREFIX)) {
+    await tell(damage, key, 'condemned', () => readSessions(store, keyring, key))
+  }
 }
 
 async function readManifests(
@@ -153,10 +174,14 @@ async function readManifests(
   const manifests: Manifest[] = []
   for await (const { key, bytes } of store.list(MANIFEST_PREFIX)) {
     const id = checkpointIdOf(key)
-    if (id === undefined || bytes === 0 || forgotten.has(id)) continue
+    if (id === undefined) continue
     if (only !== undefined && id !== only) continue
     await tell(damage, key, 'manifest', async () => {
-      manifests.push(decodeManifest(keyring, id, await store.get(manifestKey(id))))
+      const object = await store.get(manifestKey(id))
+      if (isRevokedSize(bytes) && object.equals(REVOKED)) return
+      const manifest = decodeManifest(keyring, id, object)
+      // What only this one needs is nobody's loss any more.
+      if (!forgotten.has(id)) manifests.push(manifest)
     })
   }
   return manifests
