@@ -159,6 +159,8 @@ export interface Preflight {
   readonly freezes: boolean
   readonly leaves_behind: readonly string[]
   readonly dr_copy: string | null
+  /** The failover of a group that is paused: over our own interface only. */
+  readonly paused: boolean
   readonly copy: string
   readonly full_copy: boolean
 }

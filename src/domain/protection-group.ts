@@ -59,7 +59,7 @@ export const otherStation = (station: Station): Station =>
 export const GROUP_MOVES: Record<GroupStatus, readonly GroupStatus[]> = {
   creating: ['available', 'error'],
   error: ['deleting'],
-  // failing-over: of a paused consistency group, by force
+  // failing-over: of a paused group, by force
   available: ['starting', 'updating', 'failing-over', 'deleting'],
   starting: ['protected', 'error-starting'],
   'error-starting': ['starting', 'stopping', 'updating', 'deleting'],

@@ -179,7 +179,7 @@ export function groupCommand(command: Command, context: CommandContext): void {
       const { force = false, preferredSiteIsOff: preferredOff = false } = flags
       const found = await preflightGroup(api, id, 'failover', { force, preferredOff })
       for (const line of preflightLines(found)) output.say(line)
-      if ((await showGroupDetail(api, id)).form !== 'sdrs') {
+      if (found.paused || (await showGroupDetail(api, id)).form !== 'sdrs') {
         await failOverOtherGroup(api, output, id, flags, { force, preferredOff })
         return null
       }

@@ -185,6 +185,8 @@ export function pausedFailoverRefusal(
       return groupActionRefusal('GROUP_WITHOUT_PAIRS', 'failover')
     case 'GROUP_BUSY_PAIRS':
       return groupActionRefusal('GROUP_BUSY_PAIRS', 'failover')
+    case 'GROUP_HAS_INSTANCES':
+      return groupActionRefusal('GROUP_HAS_INSTANCES', 'failover')
     case 'GROUP_NOT_EQUAL':
       return conflict(
         'The group was paused before both sides were equal, or pairs came into it since: its DR disks are of no one moment. Sync it.',

@@ -74,8 +74,9 @@ export function failoverRoutes(app: Api, services: NativeServices): void {
 function refusalOf(code: PreflightCode, pausedAt: number | null = null) {
   if (code === 'GROUP_UNKNOWN') return unknownGroup()
   const { message, action } = finding(code)
-  const since = pausedAt === null ? '' : ` It is since ${timeOf(pausedAt)}.`
-  return refuse(409, code, code === 'FORCE_NEEDED' ? `${message}${since}` : message, action)
+  const dated = code === 'FORCE_NEEDED' && pausedAt !== null
+  const text = dated ? `The group is paused since ${timeOf(pausedAt)}. ${message}` : message
+  return refuse(409, code, text, action)
 }
 
 const pairAlone = () =>

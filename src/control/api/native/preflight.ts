@@ -94,6 +94,10 @@ const Preflight = Type.Object({
     description:
       'The sites have no common history: all blocks are compared, and copied where different.',
   }),
+  paused: Type.Boolean({
+    description:
+      'The failover of a group that is paused: by `POST /api/v1/groups/{id}/failover`, to what its DR disks held then.',
+  }),
 })
 
 const timePart = ({ name, ms, p90Ms, basis }: ForecastPart) => ({ name, ms, p90_ms: p90Ms, basis })
@@ -163,6 +167,7 @@ export function preflightRoutes(app: Api, services: NativeServices): void {
           dr_copy: found.drCopy,
           copy: found.copy,
           full_copy: found.copy === 'full',
+          paused: found.paused,
         },
       }
     },

@@ -34,6 +34,7 @@ import {
   startGroup,
   stopGroup,
 } from './groups.ts'
+import { isPaused } from './paused-failover-requests.ts'
 import { type Outcome, type RequestServices, refused } from '../requests.ts'
 import { groupFacts } from './sync-views.ts'
 
@@ -130,6 +131,8 @@ export async function requestGroupCommand(
   return await store.write(async (tx) => {
     const group = await findGroup(tx, project, id, form)
     if (group === undefined) return refused('GROUP_UNKNOWN')
+    // It has no session: the failover of one is another operation (`requestPausedFailover`), also when that one has failed.
+    if (command.kind === 'failover' && (await isPaused(tx, group))) return refused('GROUP_STATE')
     const { facts, pairs, instances } = await groupFacts(tx, services, group)
     const decision = decideGroup(facts, command)
     if (!decision.ok) return decision

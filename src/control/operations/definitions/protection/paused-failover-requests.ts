@@ -11,6 +11,7 @@ import {
   updateGroup,
   updatePair,
 } from '#control/resources/groups.ts'
+import { instancesOfGroup } from '#control/resources/instances.ts'
 import { latestPause, readOwnership } from '#control/resources/sync.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
@@ -28,6 +29,7 @@ export type PausedFailoverRefusal =
   | 'GROUP_STATE'
   | 'GROUP_WITHOUT_PAIRS'
   | 'GROUP_BUSY_PAIRS'
+  | 'GROUP_HAS_INSTANCES'
   | 'GROUP_NOT_EQUAL'
   | 'FORCE_NEEDED'
   | 'GROUP_PREFERRED_MAY_RUN'
@@ -38,7 +40,7 @@ export async function isPaused(
   db: Queries | Transaction,
   group: ProtectionGroupRow,
 ): Promise<boolean> {
-  if (groupForm(group) !== 'evs') return false
+  if (groupForm(group) === 'lone') return false
   const row = (await readOwnership(db, [group.id])).get(group.id)
   if (row === undefined || row.epoch === 0) return false
   const paused = groupStatus(group) === 'available' || groupStatus(group) === 'error-updating'
@@ -77,6 +79,8 @@ export async function judgePausedFailover(
   const pairs = await membersOf(db, group.id)
   if (pairs.length === 0) return no('GROUP_WITHOUT_PAIRS')
   if (pairs.some((pair) => PAIR_BUSY.has(pairStatus(pair)))) return no('GROUP_BUSY_PAIRS')
+  // The operation knows nothing of servers: which of them may run afterwards, and with whose disks.
+  if ((await instancesOfGroup(db, group.id)).length > 0) return no('GROUP_HAS_INSTANCES')
   if (!equalAtPause(pairs)) return no('GROUP_NOT_EQUAL')
   if (!agents.heard(drAz(group))) return no('DR_SITE_SILENT')
   if (!command.force) return no('FORCE_NEEDED')
@@ -100,7 +104,7 @@ export async function requestPausedFailover(
 > {
   const { store, operations, clock, agents } = services
   return await store.write(async (tx) => {
-    const group = await findGroup(tx, project, id, 'evs')
+    const group = await findGroup(tx, project, id)
     if (group === undefined) return refused('GROUP_UNKNOWN')
     const { refusal, pausedAt } = await judgePausedFailover(tx, agents, group, command)
     if (refusal !== null) return { ...refused(refusal), pausedAt }

@@ -104,11 +104,11 @@ const WORDS: Readonly<Record<PreflightCode, Omit<Finding, 'code'>>> = {
   GROUP_NOT_EQUAL: {
     message:
       'The group was paused before both sides were equal, or pairs came into it since: its DR disks are of no one moment.',
-    action: 'Bring production back, and sync the group.',
+    action: 'Bring production back, and start (sync) the group.',
   },
   FORCE_NEEDED: {
-    message: 'The group is paused: everything that production wrote since would be given up.',
-    action: 'Sync the group; or accept the loss with force.',
+    message: 'Everything that production wrote since the group was paused would be given up.',
+    action: 'Start (sync) the group again; or accept the loss with force.',
   },
   RECORD_IN_DOUBT: {
     message: 'The witness grants nothing for the group until its record is settled.',
