@@ -16,6 +16,7 @@ import {
   type Ownership,
   type OwnershipRequest,
 } from '#domain/ownership.ts'
+import { readMeta } from '#control/store/meta.ts'
 import { openStore } from '#control/store/open.ts'
 import type { OwnershipRow } from '#control/store/tables/sites.ts'
 import { disksOfPairs, groupRow, insertRows, ownershipRow, pairRow } from '../support/group-rows.ts'
@@ -77,8 +78,12 @@ async function lab(
     if (own !== undefined) return { failed: own === 'failed' ? 'EIO' : null, serving: own }
     said.push([site, name, request.serving].filter(Boolean).join(' '))
     if (disks[site] === 'away') throw new Fault(SITE_UNREACHABLE, site)
+    if (name === 'session.close') {
+      // The rest of an ended session takes the newer record, whatever has become of the disks.
+      if (disks[site] === 'session') disks[site] = 'standalone'
+      return {}
+    }
     if (disks[site] === 'unknown') throw refusal('VOLUME_UNKNOWN')
-    if (name === 'session.close') disks[site] = 'standalone'
     if (name === 'volume.serve') {
       if (disks[site] === 'session') throw refusal('VOLUME_BUSY')
       disks[site] = request.serving ?? 'away'
@@ -198,6 +203,9 @@ test('orders of a failed try to open production are withdrawn by the switch, and
   const set = (status: string) =>
     store.write((tx) => tx.updateTable('protection_groups').set({ status }).execute())
   await set('available')
+  assert.equal(await fitness(), 'later', 'the record is in doubt: another site may write')
+  const { history_mark } = await readMeta(store.db)
+  await store.write((tx) => tx.updateTable('ownership').set({ history_mark }).execute())
   assert.equal(await fitness(), 'now')
   await store.write((tx) =>
     tx.updateTable('ownership').set({ writer: 'az2', replica: 'az1' }).execute(),
@@ -222,12 +230,13 @@ test('DR disks must be as they were, but for those that a try behind the switch 
 const SWITCHED = { writer: 'az2', replica: 'az1' }
 
 test('a DR disk that was lost behind the switch is left behind with its pair, and the others serve', async (t) => {
-  const { store, act, recordStep, pairs, disks, group, shown } = await lab(t, SWITCHED, [
+  const { store, act, recordStep, pairs, disks, said, group, shown } = await lab(t, SWITCHED, [
     'unknown',
     'failed',
   ])
   const lost = [pairs[1]?.id, pairs[2]?.id]
   assert.deepEqual(await act('serve_dr'), lost)
+  assert.deepEqual(said, ['az2 session.close', 'az2 volume.serve standalone'], 'known before')
   assert.equal(disks['az2'], 'standalone')
   await recordStep('serve_dr', lost)
   assert.deepEqual((await shown()).slice(0, 2), ['failed-over', 'failed-over'])
@@ -254,7 +263,7 @@ test('a failover that loses all its DR disks behind the switch gives the record 
   disks['az2'] = 'standby'
   said.length = 0
   await assert.rejects(act('serve_dr'), { code: 'DR_DISKS_LOST' })
-  assert.deepEqual(said, [])
+  assert.deepEqual(said, ['az2 session.close', 'az1 session.close'], 'both know who has it back')
 })
 
 test('a failover that died on its way back to production is ended by its repetition', async (t) => {
@@ -289,7 +298,7 @@ test('production that does not answer is tried a few times, and then counts as n
 })
 
 test('the old production is told once more behind the switch, for as long as it takes', async (t) => {
-  const { store, act, disks, heard } = await lab(t, { writer: 'az2', replica: 'az1' })
+  const { store, act, disks, heard, said } = await lab(t, { writer: 'az2', replica: 'az1' })
   await store.write((tx) =>
     tx.updateTable('protection_groups').set({ status: 'failed-over', station: 'target' }).execute(),
   )
@@ -300,8 +309,10 @@ test('the old production is told once more behind the switch, for as long as it 
   disks['az1'] = 'away'
   await assert.rejects(act('fence_late', { attempt: 14 }), waits)
   disks['az1'] = 'standalone'
+  said.length = 0
   await act('fence_late', { results: { fence: true } })
   assert.equal(disks['az1'], 'standby')
+  assert.equal(said.at(-1), 'az1 session.close', 'it keeps who writes now')
 })
 
 test('a group is paused since its production was told, whatever failovers have failed since', async (t) => {

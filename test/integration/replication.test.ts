@@ -246,9 +246,14 @@ describe('replication of a session between two site processes', () => {
       await other.write(0, randomBytes(4096))
       await assert.rejects(made.a.connect('a-1'))
       await assert.rejects(made.open(made.b, false, before), /STALE_EPOCH/)
+      // Somebody has the right to write outside of any session since: what is left of it keeps that.
+      const { writer, replica } = record
+      const later = { ...record, epoch: record.epoch + 3, writer: replica, replica: writer }
+      await made.b.command('session.close', { record: later })
       await made.b.kill()
       await made.b.start()
-      await assert.rejects(made.open(made.b, false, before), /STALE_EPOCH/)
+      const between = { ...before, epoch: record.epoch + 1 }
+      await assert.rejects(made.open(made.b, false, between), /STALE_EPOCH/)
       const plain = await made.b.connect('b-1')
       await plain.write(0, randomBytes(4096))
       plain.destroy()

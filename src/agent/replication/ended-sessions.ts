@@ -30,6 +30,11 @@ export class EndedSessions {
     this.#sessions.delete(session)
   }
 
+  /** Of the record that ended it, or that was made of it since; undefined: no such session has ended here. */
+  epochOf(session: string): number | undefined {
+    return this.#sessions.get(session)?.epoch
+  }
+
   /** What the next report says. */
   part(): EndedPart {
     if (this.#sessions.size <= this.#most) return { ended: [...this.#sessions.values()] }

@@ -171,9 +171,7 @@ class Host implements SessionHost {
         return {}
       }
       case 'session.close': {
-        const close = as<'session.close'>()
-        // Closed already, or never opened here: there is nothing left to end.
-        await this.#sessions.get(close.record.session)?.closeUnder(close)
+        await this.#close(as<'session.close'>())
         return {}
       }
       case 'session.show':
@@ -201,6 +199,23 @@ class Host implements SessionHost {
         const { session, run } = as<'session.verify_cancel'>()
         return await this.#known(session).cancelVerify(run)
       }
+    }
+  }
+
+  /**
+   * Never opened here: there is nothing to end. Over already: a newer record that is closed as well says that another site has come to write outside of any
+   * session. It is kept, so that a control plane that forgets it (a restored database) hears of it.
+   */
+  async #close(request: CommandRequest<'session.close'>): Promise<void> {
+    const { session, epoch } = request.record
+    const known = this.#sessions.get(session)
+    if (known === undefined && (this.#ended.epochOf(session) ?? epoch) >= epoch) return
+    const runtime = known ?? (await this.#load(session))
+    try {
+      await runtime.closeUnder(request)
+    } catch (error) {
+      if (runtime.session.stored.record.state === 'closed') await runtime.retire()
+      throw error
     }
   }
 

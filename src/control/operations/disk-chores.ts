@@ -2,6 +2,8 @@ import { groupStatus, readGroup, readPair } from '#control/resources/groups.ts'
 import { servedBy } from '#control/resources/surroundings.ts'
 import { readOwnership } from '#control/resources/sync.ts'
 import { readVolumes } from '#control/resources/volumes.ts'
+import { trusted } from '#control/sites/history.ts'
+import { readMeta } from '#control/store/meta.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { SiteChoreRow } from '#control/store/tables/resources.ts'
 import { GROUP_TRANSIENT } from '#domain/protection-group.ts'
@@ -11,7 +13,7 @@ import { GROUP_TRANSIENT } from '#domain/protection-group.ts'
  * where its group is written.
  *
  * - `now`: carry it out. Chores of other kinds too.
- * - `later`: an operation of the group is at work, and may be taking the disk out of service
+ * - `later`: an operation of the group is at work, and may be taking the disk out of service; or its record is in doubt
  * - `never`: the other site writes, and two writable sites would be two truths; or a session serves it
  */
 export async function diskChore(
@@ -27,5 +29,7 @@ export async function diskChore(
   if (GROUP_TRANSIENT.has(groupStatus(group))) return 'later'
   if (pair.in_session === 1) return 'never'
   const record = (await readOwnership(db, [group.id])).get(group.id)
+  // Restored, and not confirmed by the sites: who writes may have changed since, also outside of any session.
+  if (record !== undefined && !trusted(record, (await readMeta(db)).history_mark)) return 'later'
   return record === undefined || record.writer === chore.site ? 'now' : 'never'
 }

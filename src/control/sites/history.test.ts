@@ -110,6 +110,18 @@ test('a record restored from before a change of its arbitration takes the presen
   assert.deepEqual([known.epoch, known.mode, known.preferred], [5, 'static-priority', 'az1'])
 })
 
+test('a record restored from before a paused group failed over is closed at the site that writes, though nothing ran', () => {
+  const before = record({ epoch: 5, state: 'closed' })
+  const end = (epoch: number, writer: string) => ({ session: 's', epoch, writer })
+  for (const old of [end(5, 'az1'), end(8, 'az2')]) {
+    const one = hears({}, 'az1', undefined, old)
+    const result = adopt(before, '{}', () => hears(one, 'az2', undefined, end(8, 'az2')))
+    assert.ok(result.kind === 'trusted')
+    const { state, writer, epoch } = result.record
+    assert.deepEqual([state, writer, epoch], ['closed', 'az2', 8])
+  }
+})
+
 test('what a writer had done alone by the restored record is not said of a newer one, but of the same one', () => {
   const alone = { sequence: 9, bytes: 4096, since: 3 }
   const known = (epoch: number) => {

@@ -207,3 +207,20 @@ test('a stop whose copy was not durable yet when the power went leaves a torn on
   }
   assert.deepEqual([started(false), started(true)], [true, false])
 })
+
+test('the rest of an ended session keeps a newer end, and what was served plainly until then is kept from the next resync', () => {
+  const before = stored({ record: recordOf(3, 'closed', 'az1'), consistent: true })
+  const side = new AbleSide(before, null)
+  const switched = recordOf(6, 'closed', 'az2')
+  const told = side.handle({ kind: 'close', record: switched })
+  assert.deepEqual(side.session.stored.record, switched)
+  assert.ok(kinds(told).indexOf('persist') < kinds(told).indexOf('end'))
+  const { divergent, ackedAlone } = side.session.stored
+  assert.deepEqual([divergent, ackedAlone], [true, true], 'it was production until then')
+  const late = side.handle({ kind: 'open', record: recordOf(4, 'resyncing'), force: false })
+  assert.equal(find(late, 'refuse_command').code, 'STALE_EPOCH')
+  const other = new AbleSide(before, null, 'az2')
+  const takes = other.handle({ kind: 'close', record: switched })
+  assert.equal(find(takes, 'end').serving, 'standalone')
+  assert.equal(other.session.stored.divergent, false)
+})

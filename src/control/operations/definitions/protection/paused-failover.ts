@@ -31,10 +31,10 @@ import {
   StepWaits,
 } from '../../operation.ts'
 import { failed, settle, swapStation } from './group-settle.ts'
-import { changeRecord, endSession, theGroup, theRecord } from './session.ts'
+import { changeRecord, endSession, theGroup, theRecord, unlessSilent } from './session.ts'
 import { createSnapshot, SNAPSHOT_RESOURCE } from '../volumes/snapshots.ts'
 
-/* The failover of a consistency group that is paused: its DR disks are as they were when it was, at one moment for all of them, and become
+/* The failover of a group that is paused (SDRS says stopped): its DR disks are as they were when it was, at one moment for all of them, and become
  * production so. What production wrote since is given up, which takes the caller's word.
  *
  *   look_at_dr      the DR disks are there, whole, and nobody has been given them since
@@ -48,6 +48,9 @@ import { createSnapshot, SNAPSHOT_RESOURCE } from '../volumes/snapshots.ts'
  *
  * Until the record names the other site nothing is decided: a failure leaves the group paused as it was, and production is opened again if it was
  * told to refuse. From there on a failure is continued by repeating the command, and the DR disks may be in use already.
+ *
+ * Both sites are told the closed record that names the other site, and keep it as the last one of the session: the DR site before it serves, production when
+ * it is fenced late. A state database that is restored from before the switch takes it over from their reports.
  *
  * There is no session before and none after, so no lease either: a paused production has none. That is why production that cannot be told makes
  * this a matter of force, as with any writer that nobody bounds.
@@ -133,6 +136,7 @@ export const failoverPausedGroup = operation<PausedFailover>('group.failover-pau
         if (!ctx.services.agents.heard(old)) throw new StepWaits(WAIT_MS)
         try {
           await refuseAt(ctx, old)
+          await endSession(ctx, ctx.resourceId, old)
         } catch (error) {
           // Both sites would serve: this is not given up.
           if (isFault(error) && error.kind.retry === 'never') throw error
@@ -236,6 +240,8 @@ async function serveDr(ctx: Context): Promise<readonly string[]> {
   const members = await membersOf(services.store.db, group.id)
   const record = await theRecord(services, group.id)
   if (isHandedOver(record, to)) {
+    // Before it serves under it: a database that is restored from before this must hear of the switch from the sites.
+    await endSession(ctx, group.id, to)
     const lost: string[] = []
     for (const pair of members) {
       if (!(await serveDisk(ctx, to, volumeAt(group, pair, to)))) lost.push(pair.id)
@@ -249,6 +255,10 @@ async function serveDr(ctx: Context): Promise<readonly string[]> {
   }
   const attempt = `${ctx.attemptId}.back`
   await handOver(ctx, old, { attempt, consent: true, preferredOff: false }, CLOSED_AGAIN)
+  // What they were told of the switch is no longer the newest.
+  for (const site of [to, old]) {
+    await unlessSilent(ctx, site, () => endSession(ctx, group.id, site))
+  }
   throw new Fault(DR_DISKS_LOST, `failing over group ${group.id}`)
 }
 
