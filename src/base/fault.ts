@@ -19,7 +19,9 @@ export class Fault extends Error {
     detail: Readonly<Record<string, unknown>> = {},
     cause?: unknown,
   ) {
-    super(`${kind.code}: ${doing}. ${kind.text} ${kind.hint}`, cause === undefined ? {} : { cause })
+    // What another program said often is a sentence already.
+    const said = doing.endsWith('.') ? doing : `${doing}.`
+    super(`${kind.code}: ${said} ${kind.text} ${kind.hint}`, cause === undefined ? {} : { cause })
     this.kind = kind
     this.detail = detail
   }
