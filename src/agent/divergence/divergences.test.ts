@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
@@ -14,6 +14,7 @@ import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import { differingRanges } from './differing-ranges.ts'
 import { type Divergences, type KeepDivergence, openDivergences } from './divergences.ts'
 import { DIVERGENCE_NOT_READY, DIVERGENCE_UNKNOWN, RANGE_NOT_KEPT } from './faults.ts'
+import { encodeRecord } from './record.ts'
 
 const BLOCK = 64 * 1024
 const SIZE = 4 * 1024 * 1024
@@ -163,20 +164,20 @@ test('a crash at any moment of keeping is mended by the next opening', async () 
   await diverged()
   const record = await divergences.keep(request({ one: own, two: [] }))
   const path = join(root, 'divergences', 'kept-1.json')
-  const manifest = JSON.parse(await readFile(path, 'utf8')) as Record<string, unknown>
-  const keeping = {
-    ...manifest,
+  assert.ok(record !== null)
+  const keeping = encodeRecord({
+    ...record,
     state: 'keeping',
-    volumes: record?.volumes.map((one) => ({
+    volumes: record.volumes.map((one) => ({
       ...one,
       ranges: 0,
       bytes: 0,
-      wanted: one.volume === 'one' ? own : [],
+      wanted: one.volume === 'one' ? [...own] : [],
     })),
-  }
+  })
   // After the seal, before the last manifest.
   await close()
-  await writeFile(path, JSON.stringify(keeping))
+  await writeFile(path, keeping)
   await open()
   assert.deepEqual(divergences.show('kept-1'), record)
   await divergences.delete('kept-1')
@@ -184,7 +185,7 @@ test('a crash at any moment of keeping is mended by the next opening', async () 
   // After the first manifest, before the seal.
   await diverged()
   await close()
-  await writeFile(path, JSON.stringify(keeping))
+  await writeFile(path, keeping)
   await open()
   assert.deepEqual(divergences.show('kept-1'), record)
   assert.equal(snapshots.show('kept-1')?.state, 'sealed')
@@ -200,6 +201,22 @@ test('what could not be kept is on record as lost, with the reason', async () =>
   await close()
   await open()
   assert.equal(divergences.show('kept-1')?.state, 'lost')
+})
+
+test('a record does not go on saying that it keeps what is not there any more', async () => {
+  await diverged()
+  assert.equal((await divergences.keep(request({ one: own, two: [] })))?.state, 'kept')
+  await close()
+  await rm(join(root, 'snapshots', 'kept-1'), { recursive: true })
+  for (let start = 1; start <= 2; start++) {
+    await open()
+    const found = divergences.show('kept-1')
+    assert.deepEqual([found?.state, found?.reason], ['lost', 'its snapshot is gone'])
+    await close()
+  }
+  await open()
+  await divergences.delete('kept-1')
+  assert.deepEqual(divergences.list(), [])
 })
 
 test('a manifest that cannot be read is left alone, and the others are there', async () => {

@@ -4,14 +4,14 @@ import { assert } from '#base/assert.ts'
 import type { Clock } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
-import { readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
+import { readTextIfPresent, syncDirectory, writeFileWhole } from '#base/system/files.ts'
 import { VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
 import { SNAPSHOT_UNKNOWN } from '#agent/snapshots/faults.ts'
 import type { Range, Snapshots } from '#agent/snapshots/snapshots.ts'
 import { differingRanges } from './differing-ranges.ts'
 import { DIVERGENCE_NOT_READY, DIVERGENCE_UNKNOWN, RANGE_NOT_KEPT } from './faults.ts'
-import { decodeRecord, type StoredRecord, type StoredVolume } from './record.ts'
+import { decodeRecord, encodeRecord, type StoredRecord, type StoredVolume } from './record.ts'
 
 /* Divergence records: what this site had acknowledged alone, and a resync has overwritten with the data of the site that wrote on.
  *
@@ -111,6 +111,7 @@ class DivergenceStore implements Divergences {
   async resume(): Promise<void> {
     for (const record of this.#records.values()) {
       if (record.state === 'keeping') await this.#finish(record)
+      else if (record.state === 'kept') await this.#confirm(record)
     }
   }
 
@@ -139,7 +140,7 @@ class DivergenceStore implements Divergences {
       .map(({ volume }) => volumes.record(volume)?.owner)
       .find((one) => one !== undefined)
     const record: StoredRecord = {
-      version: 1,
+      version: 2,
       divergence: snapshot,
       session,
       site,
@@ -179,6 +180,17 @@ class DivergenceStore implements Divergences {
     const bytes = volumes.reduce((sum, one) => sum + one.bytes, 0)
     log.warn({ session, divergence: id, bytes }, 'writes that only this site had are kept')
     return await this.#write({ ...record, state: 'kept', volumes })
+  }
+
+  /** A record whose snapshot is not there, or damaged, does not go on saying that it keeps something. */
+  async #confirm(record: StoredRecord): Promise<void> {
+    const { snapshots, log } = this.#parts
+    const { divergence: id, session } = record
+    const taken = snapshots.show(id)
+    if (taken !== undefined && taken.state !== 'failed') return
+    const reason = taken === undefined ? 'its snapshot is gone' : (taken.reason ?? 'it failed')
+    log.error({ session, divergence: id, reason }, 'what diverged here is lost')
+    await this.#write({ ...record, state: 'lost', reason })
   }
 
   /** What to seal to, by volume. A volume that is left out keeps all that its before-images have. */
@@ -252,15 +264,13 @@ class DivergenceStore implements Divergences {
       if (!isFault(error, SNAPSHOT_UNKNOWN) && !isFault(error, VOLUME_UNKNOWN)) throw error
     }
     await rm(this.#path(id), { force: true })
+    // Or a loss of power would bring back a record of what is gone.
+    await syncDirectory(this.#parts.directory)
     this.#records.delete(id)
   }
 
   async #write(record: StoredRecord): Promise<StoredRecord> {
-    await writeFileWhole(
-      this.#path(record.divergence),
-      `${JSON.stringify(record, null, 1)}\n`,
-      0o600,
-    )
+    await writeFileWhole(this.#path(record.divergence), encodeRecord(record), 0o600)
     this.#records.set(record.divergence, record)
     return record
   }

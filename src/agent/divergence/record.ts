@@ -1,5 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { Value } from 'typebox/value'
+import { decodeChecked, encodeChecked } from '#base/checked-json.ts'
 
 /* The manifest of a divergence record: DIR/divergences/ID.json, replaced as a whole. docs/formats/divergence.md has it for readers. The bytes and
  * the exact ranges are in the sealed snapshot of the same id. */
@@ -22,7 +23,8 @@ export const StoredVolume = Type.Object({
 export type StoredVolume = Static<typeof StoredVolume>
 
 export const StoredRecord = Type.Object({
-  version: Type.Literal(1),
+  /** 1: without a checksum. */
+  version: Type.Union([Type.Literal(1), Type.Literal(2)]),
   /** Also the id of the snapshot. */
   divergence: Type.String(),
   session: Type.String(),
@@ -41,13 +43,12 @@ export const StoredRecord = Type.Object({
 })
 export type StoredRecord = Static<typeof StoredRecord>
 
-/** undefined: no manifest of this version. */
+/** undefined: no manifest of these versions, or changed since it was written. */
 export function decodeRecord(text: string): StoredRecord | undefined {
-  try {
-    const value: unknown = JSON.parse(text)
-    return Value.Check(StoredRecord, value) ? value : undefined
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined
-    throw error
-  }
+  const found = decodeChecked(text)
+  if (found === null || !Value.Check(StoredRecord, found.value)) return undefined
+  return found.value.version === (found.checked ? 2 : 1) ? found.value : undefined
 }
+
+export const encodeRecord = (record: StoredRecord): string =>
+  encodeChecked({ ...record, version: 2 }, 1)

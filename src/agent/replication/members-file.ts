@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import Type, { type Static } from 'typebox'
 import { Value } from 'typebox/value'
+import { decodeChecked, encodeChecked } from '#base/checked-json.ts'
 import { readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
 import { SessionMember } from '#wire/site/commands.ts'
 
@@ -24,7 +25,8 @@ export const StoredMember = Type.Intersect([
 export type StoredMember = Static<typeof StoredMember>
 
 export const MembersFile = Type.Object({
-  version: Type.Literal(1),
+  /** 1: without a checksum. */
+  version: Type.Union([Type.Literal(1), Type.Literal(2)]),
   /** `host:port` of the peer's link listener. */
   peer_link: Type.String(),
   /** Bytes per second for copies; null: the agent's setting. */
@@ -36,26 +38,23 @@ export const MembersFile = Type.Object({
 export type MembersFile = Static<typeof MembersFile>
 
 export const NO_MEMBERS: MembersFile = {
-  version: 1,
+  version: 2,
   peer_link: '',
   copy_rate_bytes: null,
   members: [],
   removed: [],
 }
 
-/** null: there is none. 'damaged': there is one that cannot be read. */
+/** null: there is none. 'damaged': there is one that cannot be read, or is not what was written. */
 export async function readMembers(directory: string): Promise<MembersFile | null | 'damaged'> {
   const text = await readTextIfPresent(join(directory, 'members.json'))
   if (text === undefined) return null
-  try {
-    const value: unknown = JSON.parse(text)
-    return Value.Check(MembersFile, value) ? value : 'damaged'
-  } catch (error) {
-    if (error instanceof SyntaxError) return 'damaged'
-    throw error
-  }
+  const found = decodeChecked(text)
+  if (found === null || !Value.Check(MembersFile, found.value)) return 'damaged'
+  return found.value.version === (found.checked ? 2 : 1) ? found.value : 'damaged'
 }
 
 export function writeMembers(directory: string, members: MembersFile): Promise<void> {
-  return writeFileWhole(join(directory, 'members.json'), JSON.stringify(members, null, 1), 0o600)
+  const text = encodeChecked({ ...members, version: 2 }, 1)
+  return writeFileWhole(join(directory, 'members.json'), text, 0o600)
 }

@@ -34,7 +34,12 @@ export async function writeFileWhole(
     await rm(temporary, { force: true }).catch(() => undefined)
     throw error
   }
-  const handle = await open(directory, 'r')
+  await syncDirectory(directory)
+}
+
+/** What was made, renamed and removed in a directory before this call survives power loss when it resolves. */
+export async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, 'r')
   try {
     await handle.sync()
   } finally {

@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import Type from 'typebox'
 import { Value } from 'typebox/value'
+import { decodeChecked, encodeChecked } from '#base/checked-json.ts'
 import { isFault } from '#base/fault.ts'
 import { hasCode, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
 import { BLOCK_BYTES } from '#wire/link/frame.ts'
@@ -26,7 +27,7 @@ import type { Members, OpenMember } from '../members.ts'
 const KEPT_FILE = 'kept.json'
 
 const KeptFile = Type.Object({
-  version: Type.Literal(1),
+  version: Type.Literal(2),
   /** As the session calls it. */
   id: Type.String(),
   base_epoch: Type.Integer({ minimum: 0 }),
@@ -98,7 +99,7 @@ export class KeptCopy {
       await snapshots.delete(this.#snapshot(id))
       const baseEpoch = core.session.stored.baseEpoch
       const note = {
-        version: 1,
+        version: 2,
         id,
         base_epoch: baseEpoch,
         members: open.map((member) => ({
@@ -108,7 +109,7 @@ export class KeptCopy {
             ownChanges(member, baseEpoch)?.map(({ offset, length }) => [offset, length]) ?? null,
         })),
       }
-      await writeFileWhole(join(directory, KEPT_FILE), JSON.stringify(note), 0o600)
+      await writeFileWhole(join(directory, KEPT_FILE), encodeChecked(note, 0), 0o600)
       const { stallMs } = await snapshots.take({
         id: this.#snapshot(id),
         purpose: 'kept',
@@ -184,13 +185,10 @@ export class KeptCopy {
   } | null> {
     const text = await readTextIfPresent(join(this.#parts.directory, KEPT_FILE))
     if (text === undefined) return null
-    let value: unknown
-    try {
-      value = JSON.parse(text)
-    } catch (error) {
-      if (error instanceof SyntaxError) return null
-      throw error
-    }
+    const found = decodeChecked(text)
+    // One that may say too little says nothing: then all that was overwritten is kept.
+    if (found?.checked !== true) return null
+    const { value } = found
     if (!Value.Check(KeptFile, value) || value.id !== id) return null
     return {
       base_epoch: value.base_epoch,

@@ -1,6 +1,6 @@
-import { mkdir, open, readdir, rename, rm } from 'node:fs/promises'
+import { mkdir, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { hasCode } from '#base/system/files.ts'
+import { hasCode, syncDirectory } from '#base/system/files.ts'
 
 /* The folders of the snapshots of one agent.
  *
@@ -58,13 +58,4 @@ export async function unpublishSnapshot(directory: string, id: string): Promise<
 
 export async function removeRest(directory: string, id: string): Promise<void> {
   await rm(join(directory, `.gone-${id}`), { recursive: true, force: true })
-}
-
-export async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
 }

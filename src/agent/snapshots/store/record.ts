@@ -1,8 +1,11 @@
+import { decodeChecked, encodeChecked } from '#base/checked-json.ts'
 import type { SnapshotKind, SnapshotPurpose } from '../snapshots.ts'
 
 /* snapshot.json; docs/formats/snapshot-store.md describes it for readers. */
 
-export const SNAPSHOT_FORMAT = 1
+export const SNAPSHOT_FORMAT = 2
+/** Without a checksum. */
+const UNCHECKED_FORMAT = 1
 
 export interface StoredSnapshot {
   readonly id: string
@@ -47,20 +50,18 @@ export function encodeSnapshot(snapshot: StoredSnapshot): string {
       size_bytes: sizeBytes,
     })),
   }
-  return `${JSON.stringify(text, null, 2)}\n`
+  return encodeChecked(text, 2)
 }
 
 /** The record, or what is wrong with the text. */
 export function decodeSnapshot(text: string): StoredSnapshot | { readonly problem: string } {
-  let found: unknown
-  try {
-    found = JSON.parse(text)
-  } catch {
-    return { problem: 'not JSON' }
-  }
+  const decoded = decodeChecked(text)
+  if (decoded === null) return { problem: 'not JSON, or changed since it was written' }
+  const found = decoded.value
   if (!isObject(found)) return { problem: 'not an object' }
-  if (found['format'] !== SNAPSHOT_FORMAT) {
-    return { problem: `format ${String(found['format'])}, this version reads ${SNAPSHOT_FORMAT}` }
+  if (found['format'] !== (decoded.checked ? SNAPSHOT_FORMAT : UNCHECKED_FORMAT)) {
+    const which = `format ${String(found['format'])} ${decoded.checked ? 'with' : 'without'} checksum`
+    return { problem: `${which}, this version reads ${SNAPSHOT_FORMAT}` }
   }
   const { id, purpose, state, reason, taken, stall_ms: stallMs, volumes } = found
   const takenMs = typeof taken === 'string' ? Date.parse(taken) : Number.NaN

@@ -15,6 +15,7 @@ import {
 } from '../faults.ts'
 import { SNAPSHOT_BLOCK_BYTES, type SnapshotPurpose } from '../snapshots.ts'
 import { assertSame, contentOf, guardedWrite, snapshotsContract } from '../snapshots.contract.ts'
+import { decodeSnapshot, encodeSnapshot } from './record.ts'
 import type { StoreDisk, StoreFile } from './disk.ts'
 import { type StoreWorld, worldIn } from './snapshot-store.contract.ts'
 import { systemDisk } from './system-disk.ts'
@@ -215,6 +216,13 @@ test('many writers share syncs, holes take no space, and zeroes count as holes',
   assert.equal(world.snapshots.show('s1')?.volumes[0]?.keptBytes, 256 * BLOCK)
 })
 
+/** As a process leaves a record that is killed in a rollback. */
+function setRollingBack(path: string): void {
+  const found = decodeSnapshot(readFileSync(path, 'utf8'))
+  assert.ok(!('problem' in found))
+  writeFileSync(path, encodeSnapshot({ ...found, state: 'rolling_back' }))
+}
+
 test('a rollback that was cut off is finished at the next start, before anybody can open the volume', async (t) => {
   const world = await worldIn(tmpdir())
   t.after(() => world.clean())
@@ -227,7 +235,7 @@ test('a rollback that was cut off is finished at the next start, before anybody 
   const record = join(world.directory, 'snapshots', 's1', 'snapshot.json')
   volume.writeSync(Buffer.alloc(BLOCK, 1), 0, BLOCK, 0)
   await world.snapshots.close()
-  writeFileSync(record, readFileSync(record, 'utf8').replace('"ready"', '"rolling_back"'))
+  setRollingBack(record)
   await world.restart()
   assert.equal(world.snapshots.show('s1')?.state, 'ready')
   assertSame(await contentOf(await world.volumes.open('v1')), Buffer.alloc(SIZE, 1), 'rolled back')
@@ -248,7 +256,7 @@ test('a rollback that cannot be finished keeps the volume from being opened, and
   const preserved = readFileSync(data)
   const record = join(world.directory, 'snapshots', 's1', 'snapshot.json')
   await world.snapshots.close()
-  writeFileSync(record, readFileSync(record, 'utf8').replace('"ready"', '"rolling_back"'))
+  setRollingBack(record)
   writeFileSync(data, Buffer.concat([Buffer.alloc(4 * BLOCK, 7), preserved.subarray(4 * BLOCK)]))
   await world.restart()
   const busy = (error: unknown) => isFault(error, SNAPSHOT_BUSY) || isFault(error, SNAPSHOT_BROKEN)

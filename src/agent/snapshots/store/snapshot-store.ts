@@ -2,7 +2,7 @@ import { assert } from '#base/assert.ts'
 import type { Clock } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
-import { hasCode, writeFileWhole } from '#base/system/files.ts'
+import { hasCode, syncDirectory, writeFileWhole } from '#base/system/files.ts'
 import { type FileRanges, systemFileRanges } from '#base/system/libc.ts'
 import { VOLUME_CLOSED, VOLUME_FAILED, VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
 import type { VolumeFiller, VolumeStore } from '#agent/volumes/volume-store.ts'
@@ -21,7 +21,6 @@ import {
   findSnapshots,
   publishSnapshot,
   removeRest,
-  syncDirectory,
   unpublishSnapshot,
 } from './directories.ts'
 import type { StoreDisk } from './disk.ts'

@@ -3,7 +3,13 @@ import { mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises
 import { join } from 'node:path'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
-import { hasCode, lockFile, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
+import {
+  hasCode,
+  lockFile,
+  readTextIfPresent,
+  syncDirectory,
+  writeFileWhole,
+} from '#base/system/files.ts'
 import { cannotClone, cloneFile } from '#base/system/clone.ts'
 import { type FileRanges, systemFileRanges } from '#base/system/libc.ts'
 import { hasNoRoom } from '#base/system/whole-io.ts'
@@ -474,14 +480,5 @@ async function renameIfPresent(from: string, to: string): Promise<void> {
     await rename(from, to)
   } catch (error) {
     if (!hasCode(error, 'ENOENT')) throw error
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
   }
 }

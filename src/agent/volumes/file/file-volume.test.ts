@@ -182,8 +182,8 @@ test('a volume without a readable record stops the store from opening', async ()
   await store.close()
   writeFileSync(join(directory, ID, 'meta.json'), '{"format":1,')
   await assert.rejects(openStore(directory), /meta\.json/)
-  writeFileSync(join(directory, ID, 'meta.json'), '{"format":2}')
-  await assert.rejects(openStore(directory), /format 2/)
+  writeFileSync(join(directory, ID, 'meta.json'), '{"format":3}')
+  await assert.rejects(openStore(directory), /format 3/)
 })
 
 test('a second process cannot open the store', async () => {

@@ -1,8 +1,11 @@
+import { decodeChecked, encodeChecked } from '#base/checked-json.ts'
 import type { LeftCopy, Serving, VolumeLimit, VolumeRecord } from '../volume-store.ts'
 
 /* meta.json of a volume; docs/formats/volume-files.md describes it for readers. Failure has a file of its own. */
 
-export const META_FORMAT = 1
+export const META_FORMAT = 2
+/** Without a checksum. */
+const UNCHECKED_FORMAT = 1
 
 export function encodeMeta(record: VolumeRecord): string {
   const { id, sizeBytes, createdMs, owner, serving, limit } = record
@@ -15,20 +18,18 @@ export function encodeMeta(record: VolumeRecord): string {
     serving,
     ...(limit === undefined ? {} : { limit: encodeLimit(limit) }),
   }
-  return `${JSON.stringify(meta, null, 2)}\n`
+  return encodeChecked(meta, 2)
 }
 
 /** The record, or what is wrong with the text. */
 export function decodeMeta(text: string): VolumeRecord | { readonly problem: string } {
-  let meta: unknown
-  try {
-    meta = JSON.parse(text)
-  } catch {
-    return { problem: 'not JSON' }
-  }
+  const found = decodeChecked(text)
+  if (found === null) return { problem: 'not JSON, or changed since it was written' }
+  const meta = found.value
   if (!isRecord(meta)) return { problem: 'not an object' }
-  if (meta['format'] !== META_FORMAT) {
-    return { problem: `format ${String(meta['format'])}, this version reads ${META_FORMAT}` }
+  if (meta['format'] !== (found.checked ? META_FORMAT : UNCHECKED_FORMAT)) {
+    const which = `format ${String(meta['format'])} ${found.checked ? 'with' : 'without'} checksum`
+    return { problem: `${which}, this version reads ${META_FORMAT}` }
   }
   const { id, size_bytes: sizeBytes, created, owner } = meta
   const serving = decodeServing(meta['serving'])
