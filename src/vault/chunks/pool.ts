@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os'
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
 import { alignedShared } from '#base/system/direct-io.ts'
 import {
   BATCH_BYTES,
@@ -9,6 +9,7 @@ import {
   THREADS_MAX,
 } from '../limits.ts'
 import { RECORD_OVERHEAD } from '../format/record.ts'
+import { endThread, restThread, takeThread } from './resting-threads.ts'
 import { createThreadWork } from './thread-work.ts'
 import {
   type BatchMemory,
@@ -42,7 +43,7 @@ export interface ThreadPool {
     request: Omit<Extract<ThreadRequest, { kind: 'open' }>, 'kind' | 'batch'>,
   ): Promise<readonly number[]>
   replaceKnown(memory: SharedArrayBuffer): void
-  /** The threads end by themselves, when they have done what they were asked for and wiped their keys; nobody has to wait for it. */
+  /** The threads finish what they were asked for, forget their keys and rest; nobody has to wait for it. */
   close(): void
 }
 
@@ -96,8 +97,9 @@ export function createPool(setup: PoolSetup): ThreadPool {
   let workers: Worker[] = []
 
   function startThread(i: number): Worker {
-    const workerData = setupOf(i + 2)
-    const worker = new Worker(new URL('./thread.ts', import.meta.url), { workerData })
+    const worker = takeThread()
+    const begin: ThreadRequest = { kind: 'begin', setup: setupOf(i + 2) }
+    worker.postMessage(begin)
     worker.on('message', (reply: ThreadReply) => {
       load[i] = (load[i] ?? 1) - 1
       waiting.get(reply.batch)?.resolve(reply)
@@ -112,7 +114,6 @@ export function createPool(setup: PoolSetup): ThreadPool {
     worker.on('exit', (code) => {
       if (!closing) fail(new Error(`a thread of the vault ended with ${code}`))
     })
-    worker.unref()
     return worker
   }
 
@@ -172,7 +173,11 @@ export function createPool(setup: PoolSetup): ThreadPool {
     },
     close() {
       closing = true
-      for (const worker of workers) worker.postMessage({ kind: 'end' })
+      for (const [i, worker] of workers.entries()) {
+        if (load[i] === 0 && failed === undefined) restThread(worker)
+        else endThread(worker)
+      }
+      workers = []
     },
   }
 }

@@ -57,6 +57,8 @@ export type ThreadRequest =
       readonly items: readonly OpenItem[]
     }
   | { readonly kind: 'known'; readonly memory: SharedArrayBuffer }
+  | { readonly kind: 'begin'; readonly setup: ThreadSetup }
+  | { readonly kind: 'rest' }
   | { readonly kind: 'end' }
 
 export interface ThreadReply {

@@ -1,13 +1,26 @@
-import { parentPort, workerData } from 'node:worker_threads'
+import { parentPort } from 'node:worker_threads'
+import { assert } from '#base/assert.ts'
 import { closeCodec } from '../format/record.ts'
-import type { ThreadRequest, ThreadSetup } from './thread-protocol.ts'
-import { createThreadWork } from './thread-work.ts'
+import type { ThreadRequest } from './thread-protocol.ts'
+import { createThreadWork, type ThreadWork } from './thread-work.ts'
 
-/* A thread of the vault. */
+/* A thread of the vault: works for one pool after the other (resting-threads.ts). */
 
-const work = createThreadWork(workerData as ThreadSetup)
+let work: ThreadWork | undefined
 
 parentPort?.on('message', (request: ThreadRequest) => {
+  if (request.kind === 'begin') {
+    work = createThreadWork(request.setup)
+    return
+  }
+  if (request.kind === 'rest' || request.kind === 'end') {
+    // With it go its memory and its keys.
+    work = undefined
+    closeCodec()
+    if (request.kind === 'end') parentPort?.close()
+    return
+  }
+  assert(work !== undefined, 'a thread is told what it works for before anything else')
   switch (request.kind) {
     case 'known':
       work.replaceKnown(request.memory)
@@ -18,9 +31,5 @@ parentPort?.on('message', (request: ThreadRequest) => {
       return
     case 'open':
       parentPort?.postMessage({ batch: request.batch, damaged: work.open(request) })
-      return
-    case 'end':
-      closeCodec()
-      parentPort?.close()
   }
 })
