@@ -9,6 +9,8 @@ import {
   CreateBucketCommand,
   DeleteObjectCommand,
   ListObjectVersionsCommand,
+  PutObjectCommand,
+  PutObjectLockConfigurationCommand,
   S3Client,
 } from '@aws-sdk/client-s3'
 import { systemClock } from '#base/system/clock.ts'
@@ -25,7 +27,9 @@ import {
   backUp,
   BLOCK,
   changeBlocks,
+  CHEAP,
   deps,
+  keysOf,
   makeImage,
   newVault,
   randomFrom,
@@ -66,10 +70,33 @@ if (reason !== undefined) {
       { clock: systemClock },
     )
   storeContract('S3', async () => store())
-  storeContract('S3 in parts', async () => store(undefined, { partsAbove: 1024 * 1024 }))
   storeContract('S3 with object lock', async () =>
     store(undefined, { bucket: 'locked', objectLock: true }),
   )
+
+  test('S3: a list of more keys than a page has names each of them once, and parts become one object', async () => {
+    const keys = Array.from({ length: 1005 }, (_, i) => `index/${String(i).padStart(32, '0')}`)
+    for (const more of [{}, { bucket: 'locked', objectLock: true }]) {
+      const one = store(undefined, { ...more, partsAbove: 1024 * 1024 })
+      if (!('bucket' in more)) {
+        const large = Buffer.alloc(17 * 1024 * 1024, 'large')
+        assert.equal(await one.put('packs/aa/large', large, { ifAbsent: true }), true)
+        assert.equal(await one.put('packs/aa/large', large, { ifAbsent: true }), false)
+        assert.ok((await one.get('packs/aa/large')).equals(large))
+        assert.deepEqual(await one.uploads?.(), [])
+      }
+      const left = keys.slice(0, 'bucket' in more ? 20 : keys.length)
+      const work = async () => {
+        for (let key = left.pop(); key !== undefined; key = left.pop()) {
+          await one.put(key, Buffer.from(key))
+        }
+      }
+      await Promise.all(Array.from({ length: 24 }, work))
+      const listed = await keysOf(one, 'index/')
+      assert.deepEqual(listed, keys.slice(0, 'bucket' in more ? 20 : keys.length))
+      one.close()
+    }
+  })
 
   test('a vault in S3 takes backups, deletions and collections, and restores byte for byte', async () => {
     const vault = await newVault(store('life'))
@@ -87,25 +114,82 @@ if (reason !== undefined) {
     await assertWhole(again)
   })
 
-  test('with object lock, not even the owner of the bucket can delete what a locked checkpoint needs', async () => {
+  test('with object lock, not even the owner of the bucket can delete or hide what a locked checkpoint needs, also after a collection has moved it', async () => {
     const vault = await newVault(store('v', { bucket: 'locked', objectLock: true }))
-    const done = await backUp(vault, makeImage(20 * BLOCK, randomFrom(32)))
+    const random = randomFrom(32)
+    const image = makeImage(40 * BLOCK, random)
+    const first = await backUp(vault, image, { packBytes: 512 * 1024 })
+    const blocks = changeBlocks(image, 0.7, random)
+    const done = await backUp(vault, image, { parent: first.id, blocks, packBytes: 512 * 1024 })
     await vault.lock(done.id, Date.now() + 3_600_000)
+    await vault.forget(first.id)
+    // What is used in part is moved. The old packs are retained as well: they stay, are told, and are asked for once in each collection.
+    for (let i = 0; i < 2; i++) {
+      const { checkpointsDeleted, retained } = await vault.collect({ graceMs: 0, usedMin: 0.95 })
+      assert.equal(checkpointsDeleted, i === 0 ? 1 : 0)
+      assert.ok(retained.length > 0 && retained.every((key) => key.startsWith('packs/')))
+      assert.equal(new Set(retained).size, retained.length)
+    }
     const { Versions = [] } = await client.send(
       new ListObjectVersionsCommand({ Bucket: 'locked', Prefix: 'v/' }),
     )
     const needed = Versions.filter(({ Key = '' }) =>
-      /\/(packs|manifests|keys|keyring|locks)\/|vault\.json$/.test(Key),
+      /\/(packs|moves|manifests|keys|keyring|locks)\/|vault\.json$/.test(Key),
     )
-    assert.ok(needed.length >= 6)
+    assert.ok(needed.some(({ Key = '' }) => Key.includes('/moves/')))
     for (const { Key, VersionId } of needed) {
       await assert.rejects(
         client.send(new DeleteObjectCommand({ Bucket: 'locked', Key, VersionId })),
         /AccessDenied|forbidden/i,
         `${Key} stays`,
       )
+      await client.send(new DeleteObjectCommand({ Bucket: 'locked', Key }))
+      if (Key?.includes('a') === true) {
+        await client.send(new PutObjectCommand({ Bucket: 'locked', Key, Body: 'nothing' }))
+      }
     }
-    await assertRestores(vault, done)
+    const again = await openVault(deps(store('v', { bucket: 'locked', objectLock: true })), SECRET)
+    await assertRestores(again, done)
+    await assertWhole(again)
+    await assert.rejects(vault.forget(done.id), /CHECKPOINT_LOCKED/)
+    const [slot] = await vault.keys()
+    await vault.addKey({ kind: 'passphrase', passphrase: 'second' }, { argon: CHEAP })
+    await assert.rejects(
+      vault.removeKey(slot?.id ?? ''),
+      /OBJECT_RETAINED: deleting keys\/.* until/,
+    )
+  })
+
+  test('a bucket that cannot keep locks, or would keep everything, is refused before anything is stored', async () => {
+    await assert.rejects(
+      newVault(store('no-lock', { objectLock: true })),
+      /VAULT_STORE_UNFIT: .*without object lock/,
+    )
+    await client.send(
+      new CreateBucketCommand({ Bucket: 'keeps-all', ObjectLockEnabledForBucket: true }),
+    )
+    // This server looks at no condition where it keeps versions.
+    await assert.rejects(
+      newVault(store('v', { bucket: 'keeps-all' })),
+      /VAULT_STORE_UNFIT: .*versions/,
+    )
+    await client.send(
+      new PutObjectLockConfigurationCommand({
+        Bucket: 'keeps-all',
+        ObjectLockConfiguration: {
+          ObjectLockEnabled: 'Enabled',
+          Rule: { DefaultRetention: { Mode: 'GOVERNANCE', Days: 1 } },
+        },
+      }),
+    )
+    await assert.rejects(
+      newVault(store('v', { bucket: 'keeps-all', objectLock: true })),
+      /VAULT_STORE_UNFIT: .*by default/,
+    )
+    const { Versions = [] } = await client.send(
+      new ListObjectVersionsCommand({ Bucket: 'keeps-all' }),
+    )
+    assert.deepEqual([...new Set(Versions.map(({ Key }) => Key))], ['v/tmp/condition'])
   })
 
   test('an agent that is killed goes on with a backup to the bucket, and restores from it', async () => {

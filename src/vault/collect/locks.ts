@@ -52,6 +52,8 @@ async function retainNeeded(
   }
   const packs = new Set<string>()
   for await (const object of store.list('packs/')) packs.add(object.key.slice(-32))
+  // What was moved is in use at its new place, although the old one may still be there.
+  for await (const object of store.list('moves/')) packs.delete(object.key.slice(-32))
   const nodes = new Set<string>()
   for (const volume of manifest.volumes) {
     await visitTree(
@@ -60,7 +62,9 @@ async function retainNeeded(
         readNode: (entry, level) => readNode(source, entry, level),
         async enter(entry, level) {
           const place = await source.follow(entry, packs)
-          if (!place.pack.equals(entry.pack)) needed.add(movesKey(entry.pack))
+          for (let at = entry; !at.pack.equals(place.pack); at = source.step(at)) {
+            needed.add(movesKey(at.pack))
+          }
           needed.add(packKey(place.pack))
           if (level < 0) return false
           const name = entry.id.toString('latin1')
