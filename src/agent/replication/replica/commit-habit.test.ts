@@ -42,3 +42,10 @@ test('of a commit of several writes none is taken for the last, and of one that 
   assert.equal(habit.wrote(20), 'flush')
   assert.equal(habit.wrote(22), 'more')
 })
+
+test('where the flush comes sooner than an fdatasync is over the write is only given to the disk', () => {
+  const habit = new CommitHabit()
+  habit.wrote(0)
+  habit.flushed(0.6, 4 * KIB)
+  assert.equal(habit.wrote(10), 'more')
+})

@@ -12,12 +12,14 @@
 
 /** A flush that comes sooner has not left time to prepare it. */
 const SOONEST_MS = 0.5
+/** One that comes sooner finds its fdatasync under way, and has waited for the processor with it. */
+const SOONEST_WHOLLY_MS = 0.8
 /** One that comes later is no part of the same commit, and is in no hurry. */
 const LATEST_MS = 200
 /** More is a batch: the disk takes longer for it than the way there and back, and it may be overwritten before it is flushed. */
 const COMMIT_BYTES_MAX = 64 * 1024
 
-/** What comes after a write: nothing that is known of; more writes and then a flush; a flush. */
+/** What comes after a write: nothing that is known of; a flush, but more writes before it or too soon; a flush, and nothing before it. */
 export type Expected = 'nothing' | 'more' | 'flush'
 
 export class CommitHabit {
@@ -26,13 +28,15 @@ export class CommitHabit {
   #arrivals = 0
   /** What the last flush told: of how many arrivals a commit is made; 0: there are no commits. */
   #usual = 0
+  /** The last flush left time for an fdatasync. */
+  #timely = false
 
   /** Something was written by all that arrived together. */
   wrote(nowMs: number): Expected {
     this.#wroteMs = nowMs
     this.#arrivals++
     if (this.#usual === 0) return 'nothing'
-    return this.#usual === 1 && this.#arrivals === 1 ? 'flush' : 'more'
+    return this.#timely && this.#usual === 1 && this.#arrivals === 1 ? 'flush' : 'more'
   }
 
   /** A flush came, for `dirtyBytes` that were written since the one before and are not durable yet. */
@@ -40,6 +44,7 @@ export class CommitHabit {
     const afterMs = nowMs - this.#wroteMs
     const commits = dirtyBytes <= COMMIT_BYTES_MAX && afterMs >= SOONEST_MS && afterMs <= LATEST_MS
     this.#usual = commits ? this.#arrivals : 0
+    this.#timely = afterMs >= SOONEST_WHOLLY_MS
     this.#arrivals = 0
   }
 }

@@ -31,7 +31,7 @@ import { SharedSyncs } from './shared-syncs.ts'
  * Holes come from fallocate; where the file system has none, zeroes are written and everything counts as data. Flushes share fdatasyncs (shared-syncs.ts).
  *
  * An fdatasync runs in the thread pool, and waking a thread takes about as long as a fast disk takes for a page. So when little
- * is dirty the disk gets it from the loop while the thread wakes up, or when the flush is expected (`prepareFlush`): a third less for a small commit.
+ * is dirty the disk gets it from the loop at once, or when the flush is expected (`prepareFlush`): a third less for a small commit.
  *
  * A file that somebody has removed or cut off under us would go on taking writes, and lose them all when the agent ends, or show zeroes. So each flush
  * looks whether it is still there in its whole length, before it says that anything is durable, and a read behind its end fails the volume.
@@ -318,13 +318,11 @@ export class FileVolume implements Volume {
   async #sync(): Promise<void> {
     this.#checkGood()
     this.#running++
-    const synced = fdatasyncInPool(this.#fd)
-    // Behind it: a thread that is awake at once does not wait for this.
     this.#giveToDisk()
     this.#dirtyBytes = 0
     this.#behindBytes = 0
     try {
-      await synced
+      await fdatasyncInPool(this.#fd)
     } catch (error) {
       // Whatever the number says: pages were thrown away, and nobody will be told again.
       throw this.#fail(`fdatasync failed: ${String(error)}`, error)
