@@ -150,3 +150,32 @@ test('a collector that was suspended at any of its changes, while another took i
       await assertNothingLost(at, kept)
     }
   }))
+
+test('a verification and a restore that a whole collection overtakes at any moment find nothing wrong', () =>
+  withDirectory(async (directory) => {
+    const before = join(directory, 'before')
+    const kept = await partlyUsed(before)
+    let reads = 0
+    for (let pause = 1; pause === 1 || pause <= reads; pause += 6) {
+      const at = join(directory, `read-${pause}`)
+      await cp(before, at, { recursive: true })
+      const plain = await openDirStore(at)
+      reads = 0
+      const overtaken = async <T>(answer: Promise<T>): Promise<T> => {
+        const result = await answer
+        if (++reads === pause) await collectUntil(at, Number.POSITIVE_INFINITY)
+        return result
+      }
+      const vault = await openVault(
+        deps({
+          ...bound(plain),
+          get: (key, range) => overtaken(plain.get(key, range)),
+          stat: (key) => overtaken(plain.stat(key)),
+        }),
+        SECRET,
+      )
+      await assertWhole(vault)
+      for (const one of kept) await assertRestores(vault, one)
+    }
+    assert.ok(reads > 20)
+  }))

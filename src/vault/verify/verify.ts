@@ -92,7 +92,20 @@ export interface VerifyDeps {
   readonly blockBytes: number
 }
 
+/** A collection may overtake a verification, which then looks once more: what it misses has been deleted or moved, and is no damage. */
+const ATTEMPTS_MAX = 3
+
 export async function verifyVault(deps: VerifyDeps, options: VerifyOptions): Promise<VerifyReport> {
+  for (let attempt = 1; ; attempt++) {
+    const before = await listPacks(deps.store)
+    const report = await verifyOnce(deps, options)
+    if (report.damage.length === 0 || attempt === ATTEMPTS_MAX) return report
+    const after = await listPacks(deps.store)
+    if ([...before.keys()].every((hex) => after.has(hex))) return report
+  }
+}
+
+async function verifyOnce(deps: VerifyDeps, options: VerifyOptions): Promise<VerifyReport> {
   const damage: Damage[] = []
   await verifySmall(deps, damage)
   const manifests = await readManifests(deps, options.checkpoint, damage)
