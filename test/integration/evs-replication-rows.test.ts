@@ -372,12 +372,15 @@ test('a type that a site did not take is taken back, but not from one disk of a 
 test('a group whose update failed is as paused as before: it is synced, or fails over by force', async () => {
   const { history_mark } = await readMeta(lab.store.db)
   const force = { 'os-failover-replication-consistency-group': { force: true } }
-  for (const [value, status, over] of [
+  for (const [value, status, over, form = 'evs'] of [
     [force, 'failing-over', 'own'],
+    // A stopped group of SDRS too, which has no such action.
+    [force, 'failing-over', 'own', 'sdrs'],
     [{ 'os-sync-replication-consistency-group': null }, 'starting', 'evs'],
     [force, 'failing-over', 'evs'],
   ] as const) {
-    const group = groupRow(project, { form: 'evs', name: 'stuck', status: 'error-updating' })
+    const stuck = form === 'evs' ? 'error-updating' : 'available'
+    const group = groupRow(project, { form, name: 'stuck', status: stuck })
     const pair = pairRow(group, 1, { progress: 100, added_epoch: 2, never_replicated: 0 })
     await insertRows(lab.store, {
       protection_groups: [group],
