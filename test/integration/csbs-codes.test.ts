@@ -703,8 +703,8 @@ test('the forms of the ancestor: plans, triggers, scheduled operations, quotas, 
   const logs = (await world.ok('GET', `operation_logs?checkpoint_id=${checkpoint.id}`))
     .operation_logs as { operation_type: string; provider_id: string }[]
   assert.deepEqual(
-    logs.map((one) => [one.operation_type, one.provider_id]).toSorted(),
-    ['protect', 'restore', 'verify'].map((type) => [type, PROVIDER]),
+    logs.map((one) => `${one.operation_type} ${one.provider_id}`).toSorted(),
+    ['protect', 'restore', 'verify'].map((type) => `${type} ${PROVIDER}`),
   )
   const [log] = (await world.ok('GET', `operation_logs?restore_id=${restore.id}`)).operation_logs
   assert.equal(

@@ -222,8 +222,9 @@ test('a policy runs by itself, once per instant whoever looks, and lets go what 
   const by = made.map((log: { scheduled_operation_id: unknown }) => log.scheduled_operation_id)
   const [operation] = policy.scheduled_operations
   // The manual run of two servers, and four of the schedule.
-  const expected = [null, null, ...Array.from({ length: 8 }, () => operation.id as string)]
-  assert.deepEqual(by.toSorted(), expected.toSorted())
+  assert.equal(by.filter((id: unknown) => id === null).length, 2)
+  assert.equal(by.filter((id: unknown) => id === operation.id).length, by.length - 2)
+  assert.equal(by.length, 2 + 4 * 2)
 
   // What it made stays when it goes.
   await world.ok('DELETE', `policies/${policy.id}`)
