@@ -164,17 +164,51 @@ describe('the intent bitmap', () => {
     }
   })
 
+  test('a slot that is empty or behind the end of the file may have been the newer one: every region counts as set', async (t) => {
+    for (const saves of [1, 2, 3]) {
+      const path = join(directory(t), 'intent')
+      const bitmap = await IntentBitmap.open(path, SIZE, true)
+      for (let save = 0; save < saves; save++) await write(bitmap, 1 + 20 * (save % 2))
+      await bitmap.close()
+      const whole = readFileSync(path)
+      const lost = [
+        whole.subarray(0, PAGE),
+        Buffer.from(whole).fill(0, PAGE),
+        Buffer.from(whole).fill(0, 0, PAGE),
+      ]
+      for (const bytes of lost) {
+        writeFileSync(path, bytes)
+        const again = await IntentBitmap.open(path, SIZE, false)
+        assert.equal(again.count, 40, `${saves} saves`)
+        await again.close()
+      }
+    }
+  })
+
+  test('a first write whose second half is missing, and a page that began with one slot, are read', async (t) => {
+    const path = join(directory(t), 'intent')
+    await (await IntentBitmap.open(path, SIZE, true)).close()
+    truncateSync(path, PAGE)
+    const again = await IntentBitmap.open(path, SIZE, false)
+    assert.equal(again.count, 0)
+    await write(again, 1)
+    await again.close()
+    const later = await IntentBitmap.open(path, SIZE, false)
+    assert.deepEqual([later.has(1), later.has(20)], [true, false])
+    await later.close()
+  })
+
   test('a save that fails leaves alone what the disk is known to hold, and may be repeated', async (t) => {
     const path = join(directory(t), 'intent')
     const bitmap = await IntentBitmap.open(path, SIZE, true)
-    // The first save went into the first slot; the second one has no room.
+    // The first save went into both slots; the second one goes over the first slot, and is torn there.
     const before = readFileSync(path)
-    assert.equal(before.length, PAGE)
+    assert.equal(before.length, 2 * PAGE)
     bitmap.set(REGION_BYTES, 1)
-    await withFilesUpTo(PAGE + 10, async () => {
+    await withFilesUpTo(10, async () => {
       for (let attempt = 0; attempt < 3; attempt++) {
         await assert.rejects(bitmap.save(), { code: 'EFBIG' })
-        assert.ok(readFileSync(path).subarray(0, PAGE).equals(before), `attempt ${attempt}`)
+        assert.ok(readFileSync(path).subarray(PAGE).equals(before.subarray(PAGE)), `attempt ${attempt}`)
         assert.equal(bitmap.touch(REGION_BYTES, 1), false)
       }
       // Whoever joins while one is failing is not told of that one for ever.

@@ -17,9 +17,10 @@ import { REGION_BYTES, regionCount } from '../copy/regions.ts'
  *         20   CRC32C of the page without these four bytes
  *         24   bits of 32,576 regions, least significant bit first
  *
- * A page is written into the slot with the older generation. A write torn by power loss damages only a slot whose bits were
- * not relied on yet: the touch waits for the sync. But a slot that lost a bit by itself looks the same, and may have been the newer one. So a slot
- * that is neither valid nor empty, no valid slot, or a file that is too short for its volume: every region of that page counts as set.
+ * A page is written into the slot with the older generation, and the first time into both: slot 0 as generation 1, slot 1 as 2. A write torn by power loss damages only a slot whose bits were
+ * not relied on yet: the touch waits for the sync. But a slot that lost a bit by itself looks the same, and may have been the newer one. And a slot
+ * that is empty beside a page that was written more than once is lost, with what may have been newer. So a slot that is neither valid nor empty,
+ * an empty one beside a generation above 1, no valid slot, or a file that is too short for its volume: every region of that page counts as set.
  *
  * Clearing: a bit that is cleared in memory may stay set on disk, which is harmless; so the page goes to disk with the
  * next set, or with the next clearing round.
@@ -132,8 +133,12 @@ export class IntentBitmap {
       const useA = a !== null && (b === null || a.generation > b.generation)
       const found = useA ? a : b
       const bits = found?.bits ?? new Uint8Array(PAGE_BYTES - HEAD_BYTES)
-      // A slot that is damaged may have been the newer one.
-      const damaged = slots.some(({ slot, buf }) => (slot === 0 ? a : b) === null && !isEmpty(buf))
+      // A slot that is damaged or lost may have been the newer one. Generation 1 alone is a first write that was torn, or a page of a version that began
+      // with one slot.
+      const damaged = slots.some(
+        ({ slot, buf }) =>
+          (slot === 0 ? a : b) === null && (!isEmpty(buf) || (found?.generation ?? 0) > 1),
+      )
       if (damaged || (found === null && !(fresh && size === 0))) bits.fill(0xff)
       pages.push({ bits, generation: found?.generation ?? 0, slot: useA ? 0 : 1 })
     }
@@ -222,14 +227,12 @@ export class IntentBitmap {
     const pages = [...this.#unsaved]
     this.#unsaved.clear()
     const pending = [...this.#pending]
-    // Taken at once, so that a region set while the first page is being written waits for the next save.
-    const writes = pages.map((number) => {
-      const page = this.#pages[number] as Page
-      page.generation++
-      page.slot = page.slot === 0 ? 1 : 0
-      const at = (2 * number + page.slot) * PAGE_BYTES
-      return { at, buf: encodeIntentPage(number, page.generation, page.bits) }
+    const before = pages.map((number) => {
+      const { generation, slot } = this.#pages[number] as Page
+      return { number, generation, slot }
     })
+    // Taken at once, so that a region set while the first page is being written waits for the next save.
+    const writes = pages.flatMap((number) => this.#next(number))
     try {
       // Into the page cache at once: a client waits, and a trip to the pool costs more than the write.
       for (const { at, buf } of writes) writeWholeSync(this.#file.fd, buf, at)
@@ -238,15 +241,25 @@ export class IntentBitmap {
         await fdatasyncInPool(this.#file.fd)
       }
     } catch (error) {
-      for (const number of pages) {
+      for (const { number, generation, slot } of before) {
         this.#unsaved.add(number)
         // The other slot is what the disk is known to hold: the next attempt does not go over that one.
-        const page = this.#pages[number] as Page
-        page.slot = page.slot === 0 ? 1 : 0
+        Object.assign(this.#pages[number] as Page, { generation, slot })
       }
       throw error
     }
     for (const region of pending) this.#pending.delete(region)
+  }
+
+  /** The page's next write: one slot, both the first time. */
+  #next(number: number): { readonly at: number; readonly buf: Buffer }[] {
+    const page = this.#pages[number] as Page
+    const first = page.generation === 0
+    page.generation++
+    page.slot = page.slot === 0 ? 1 : 0
+    const at = (2 * number + page.slot) * PAGE_BYTES
+    const write = { at, buf: encodeIntentPage(number, page.generation, page.bits) }
+    return first ? [write, ...this.#next(number)] : [write]
   }
 
   /** Begins a clearing round: bits touched from now on survive `endRound`. */
