@@ -1,7 +1,8 @@
 /** What becomes of a volume whose file somebody, or the disk, has done something to; and of changes that there is no room for. */
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import fs, { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, test } from 'node:test'
@@ -17,6 +18,7 @@ const KIB = 1024
 const ONE = 'one'
 const TWO = 'two'
 const standalone = { mode: 'standalone' } as const
+const standby = { mode: 'standby', reason: 'elsewhere' } as const
 const isFailed = (error: unknown) => isFault(error, VOLUME_FAILED)
 const isFull = (error: unknown) => isFault(error, VOLUME_NO_SPACE)
 
@@ -97,6 +99,26 @@ describe('a data file that', () => {
     })
   }
 
+  for (const ahead of [false, true]) {
+    test(`cannot be looked at any more fails its volume for good${ahead ? ', also when the flush was prepared' : ''}`, async (t) => {
+      await store.create(ONE, 64 * KIB, standalone)
+      const volume = await store.open(ONE)
+      volume.writeSync(Buffer.from('x'), 0, 1, 0)
+      const broken = t.mock.method(fs, 'fstatSync', () => {
+        throw Object.assign(new Error('EIO: i/o error, fstat'), { code: 'EIO' })
+      })
+      syncBuiltinESMExports()
+      t.after(syncBuiltinESMExports)
+      if (ahead) volume.prepareFlush(true)
+      else await assert.rejects(volume.flush(), isFailed)
+      broken.mock.restore()
+      syncBuiltinESMExports()
+      // The file system is mended, and what it threw away is still gone.
+      await assert.rejects(volume.flush(), isFailed)
+      assert.match(failedMark(ONE), /EIO/)
+    })
+  }
+
   test('is gone with its whole folder can still be deleted and made anew', async () => {
     await store.create(ONE, 64 * KIB, standalone)
     rmSync(join(directory, ONE), { recursive: true })
@@ -120,6 +142,26 @@ describe('a change that there is no room for', () => {
     assert.equal(volume.sizeBytes, 1024 * KIB)
   })
 
+  test('is refused when only the record of an extension has none: the volume stays as long as its record says, and later grows by zeroes', async () => {
+    const tail = () => readFileSync(data(ONE)).subarray(64)
+    await store.create(ONE, 64, standalone)
+    const volume = await store.open(ONE)
+    await withFilesUpTo(130, () => assert.rejects(store.extend(ONE, 128), isFull))
+    assert.equal(store.record(ONE)?.sizeBytes, 64)
+    assert.equal(volume.sizeBytes, 64)
+    assert.equal(tail().length, 64, 'the file is as long already')
+    // Whatever lies there was never acknowledged.
+    writeFileSync(data(ONE), Buffer.alloc(128, 7))
+    await volume.flush()
+    await restart()
+    const again = await store.open(ONE)
+    assert.equal(again.sizeBytes, 64)
+    await store.extend(ONE, 128)
+    assert.equal(again.sizeBytes, 128)
+    assert.deepEqual(tail(), Buffer.alloc(64))
+    assert.deepEqual(readFileSync(data(ONE)).subarray(0, 64), Buffer.alloc(64, 7))
+  })
+
   test('is refused when a volume is made, whichever of its files it is, and nothing of it is left', async () => {
     for (const sizeBytes of [64 * KIB, 64]) {
       await withFilesUpTo(100, () =>
@@ -133,14 +175,13 @@ describe('a change that there is no room for', () => {
 
   test('is refused when a record changes: the old one counts, and no half of the new one is left', async () => {
     await store.create(ONE, 64, standalone)
-    const serving = { mode: 'standby', reason: 'elsewhere' } as const
-    await withFilesUpTo(100, () => assert.rejects(store.setServing(ONE, serving), isFull))
+    await withFilesUpTo(100, () => assert.rejects(store.setServing(ONE, standby), isFull))
     assert.deepEqual(store.record(ONE)?.serving, standalone)
     assert.deepEqual((await readdir(join(directory, ONE))).toSorted(), ['data', 'meta.json'])
     await restart()
     assert.deepEqual(store.record(ONE)?.serving, standalone)
-    await store.setServing(ONE, serving)
-    assert.deepEqual(store.record(ONE)?.serving, serving)
+    await store.setServing(ONE, standby)
+    assert.deepEqual(store.record(ONE)?.serving, standby)
   })
 
   test('is refused in the middle of a write, which is then not carried out in part and called done', async () => {

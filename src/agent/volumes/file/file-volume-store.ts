@@ -256,7 +256,7 @@ class FileVolumeStore implements VolumeStore {
     const { id, sizeBytes, failed } = entry.record
     this.#entry(id)
     const path = this.#path(id, 'data')
-    // Longer than the record says: a crash in the middle of an extension, which counts only once the record is written.
+    // Longer than the record says: an extension that did not come to its end. It counts only once the record is written; the next one cuts its rest off.
     const found = await sizeOf(path)
     let reason = failed
     if (reason === null && (found ?? 0) < sizeBytes) {
@@ -304,8 +304,11 @@ class FileVolumeStore implements VolumeStore {
       this.#entry(id)
       if (sizeBytes <= entry.record.sizeBytes) return entry.record
       const volume = await this.#openFile(entry)
-      await volume.extend(sizeBytes)
-      return this.#replace(entry, { ...entry.record, sizeBytes })
+      await volume.prepareSize(sizeBytes)
+      const record = await this.#replace(entry, { ...entry.record, sizeBytes })
+      // Not before: what is written behind an end that the record does not know would be gone with the process.
+      volume.grown(sizeBytes)
+      return record
     })
   }
 

@@ -1,15 +1,5 @@
-import {
-  type BigIntStats,
-  close,
-  fdatasync,
-  fstat,
-  fstatSync,
-  fsync,
-  ftruncate,
-  read,
-  readSync,
-} from 'node:fs'
-import { promisify } from 'node:util'
+import { fstatSync, read, readSync } from 'node:fs'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
 import { cloneFile } from '#base/system/clone.ts'
@@ -24,6 +14,14 @@ import {
   ZERO_SYNC_BYTES_MAX,
 } from '../volume.ts'
 import { extentAt, isUnsupported } from './file-extents.ts'
+import {
+  bigFstatInPool,
+  closeInPool,
+  fdatasyncInPool,
+  fstatInPool,
+  fsyncInPool,
+  ftruncateInPool,
+} from './pool-calls.ts'
 import { SharedSyncs } from './shared-syncs.ts'
 
 /* A volume on one sparse file.
@@ -37,19 +35,7 @@ import { SharedSyncs } from './shared-syncs.ts'
  * looks whether it is still there in its whole length, before it says that anything is durable, and a read behind its end fails the volume.
  */
 
-const fdatasyncInPool = promisify(fdatasync)
-const fsyncInPool = promisify(fsync)
-const ftruncateInPool = promisify(ftruncate)
-const fstatInPool = promisify(fstat)
-/** With times of nanoseconds. */
-const bigFstatInPool = (fd: number): Promise<BigIntStats> =>
-  new Promise((resolve, reject) => {
-    fstat(fd, { bigint: true }, (error, stats) => (error === null ? resolve(stats) : reject(error)))
-  })
-const closeInPool = promisify(close)
-
-/** One step of `zero` off the loop. A fallocate holds the file's lock, and so delays writes to it, for some 10 ms at this
- *  size. */
+/** One step of `zero` off the loop. A fallocate holds the file's lock, and so delays writes to it, for some 10 ms at this size. */
 const ZERO_STEP_BYTES = 64 * 1024 * 1024
 /** The same while somebody guards the volume and may have to preserve what a step destroys. */
 const GUARDED_STEP_BYTES = 4 * 1024 * 1024
@@ -372,22 +358,36 @@ export class FileVolume implements Volume {
     this.#checkFile()
   }
 
-  /** Throws VOLUME_FAILED when the file has no name any more, or is shorter than the volume. Costs a microsecond. */
-  #checkFile(): void {
-    const { nlink, size } = fstatSync(this.#fd)
-    if (nlink === 0) throw this.#fail('the data file was removed', undefined)
-    if (size < this.#sizeBytes) throw this.#fail(CUT_OFF, undefined)
+  /** Throws VOLUME_FAILED when the file has no name any more, is shorter than the volume, or its file system does not tell. Costs a microsecond. */
+  #checkFile(): { readonly size: number } {
+    let found: { readonly nlink: number; readonly size: number }
+    try {
+      found = fstatSync(this.#fd)
+    } catch (error) {
+      // A file system that has shut itself down has thrown away what it had not written.
+      throw this.#fail(`fstat failed: ${String(error)}`, error)
+    }
+    if (found.nlink === 0) throw this.#fail('the data file was removed', undefined)
+    if (found.size < this.#sizeBytes) throw this.#fail(CUT_OFF, undefined)
+    return found
   }
 
-  /** For the store, which must also record the new size. Faults: VOLUME_NO_SPACE (then nothing has changed), VOLUME_FAILED. */
-  async extend(newSizeBytes: number): Promise<void> {
+  /**
+   * For the store: makes the file that long, durably, with zeroes behind the volume's end. The volume stays as large as it was until `grown`, because
+   * its size is what the record says. Faults: VOLUME_NO_SPACE (then nothing has changed), VOLUME_FAILED.
+   */
+  async prepareSize(sizeBytes: number): Promise<void> {
+    const old = this.#sizeBytes
     this.#check(0, 0)
-    if (newSizeBytes <= this.#sizeBytes) return
+    const { size } = this.#checkFile()
     this.#running++
     try {
-      await ftruncateInPool(this.#fd, newSizeBytes).catch((error: unknown) => {
-        throw this.#writeFault(error, 'extending', this.#sizeBytes)
-      })
+      // What an extension left that did not come to its end is no part of the volume.
+      for (const length of size > old ? [old, sizeBytes] : [sizeBytes]) {
+        await ftruncateInPool(this.#fd, length).catch((error: unknown) => {
+          throw this.#writeFault(error, 'extending', old)
+        })
+      }
       // As of every sync: whatever the number says, pages were thrown away.
       await fsyncInPool(this.#fd).catch((error: unknown) => {
         throw this.#fail(`fsync failed: ${String(error)}`, error)
@@ -395,7 +395,11 @@ export class FileVolume implements Volume {
     } finally {
       this.#leave()
     }
-    this.#sizeBytes = Math.max(this.#sizeBytes, newSizeBytes)
+  }
+
+  /** The record says so by now, and the file is as long. */
+  grown(sizeBytes: number): void {
+    this.#sizeBytes = Math.max(this.#sizeBytes, sizeBytes)
   }
 
   async allocatedBytes(): Promise<number> {
@@ -493,5 +497,3 @@ export class FileVolume implements Volume {
     return new Fault(VOLUME_FAILED, `volume ${this.id}: ${reason}`, {}, cause)
   }
 }
-
-const nextTurn = () => new Promise<void>((resolve) => setImmediate(resolve))
