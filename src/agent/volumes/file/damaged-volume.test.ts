@@ -119,6 +119,14 @@ describe('a data file that', () => {
     })
   }
 
+  test('is gone with its whole folder fails the change of its record as well', async () => {
+    await store.create(ONE, 64 * KIB, standalone)
+    rmSync(join(directory, ONE), { recursive: true })
+    await assert.rejects(store.setServing(ONE, standby), isFailed)
+    assert.match(store.record(ONE)?.failed ?? '', /gone/)
+    assert.deepEqual(store.record(ONE)?.serving, standalone)
+  })
+
   test('is gone with its whole folder can still be deleted and made anew', async () => {
     await store.create(ONE, 64 * KIB, standalone)
     rmSync(join(directory, ONE), { recursive: true })

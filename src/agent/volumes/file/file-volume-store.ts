@@ -394,9 +394,17 @@ class FileVolumeStore implements VolumeStore {
 
   async #replace(entry: Entry, changed: VolumeRecord): Promise<VolumeRecord> {
     const path = this.#path(changed.id, 'meta.json')
-    await needsRoom(`recording volume ${changed.id}`, () =>
-      writeFileWhole(path, encodeMeta(changed), 0o600),
-    )
+    try {
+      await needsRoom(`recording volume ${changed.id}`, () =>
+        writeFileWhole(path, encodeMeta(changed), 0o600),
+      )
+    } catch (error) {
+      if (!hasCode(error, 'ENOENT')) throw error
+      // Repeating it would not bring them back.
+      const volume = await this.#openFile(entry)
+      volume.fail('its files are gone')
+      throw new Fault(VOLUME_FAILED, `volume ${changed.id}: its files are gone`, { path }, error)
+    }
     entry.record = { ...changed, failed: entry.record.failed }
     return entry.record
   }
