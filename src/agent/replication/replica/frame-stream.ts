@@ -46,8 +46,11 @@ export class FrameStream {
   together(work: () => void): void {
     const sender = this.#sender
     sender?.cork()
-    work()
-    sender?.uncork()
+    try {
+      work()
+    } finally {
+      sender?.uncork()
+    }
   }
 
   /** The entries from position `first` on are new. */

@@ -54,6 +54,7 @@ export class Sender {
   #corks = 0
   /** Of an unencrypted socket, whose writes go past the queue that Node corks. */
   readonly #corked: Buffer[] = []
+  #corkedBytes = 0
   /** The socket has a large one. */
   #large = false
   /** Writes of this sender that the socket has. Only their ends call for what waits: bytes of the handshake may lie before them. */
@@ -94,7 +95,7 @@ export class Sender {
 
   /** Bytes that the kernel has not taken yet. */
   get backlogBytes(): number {
-    return this.#socket.writableLength + this.#waitingBytes
+    return this.#socket.writableLength + this.#waitingBytes + this.#corkedBytes
   }
 
   /** Several writes as one system call. */
@@ -111,8 +112,9 @@ export class Sender {
 
   #sendCorked(): void {
     const pieces = this.#corked.splice(0)
+    const bytes = this.#corkedBytes
+    this.#corkedBytes = 0
     if (!this.#open) return
-    const bytes = pieces.reduce((sum, { length }) => sum + length, 0)
     const together = pieces.length > 1 && bytes <= COPIED_BYTES_MAX
     for (const piece of together ? [Buffer.concat(pieces)] : pieces) {
       writeAtOnce(this.#socket, piece)
@@ -123,8 +125,9 @@ export class Sender {
   write(bytes: Buffer): void {
     if (!this.#open) return
     if (!this.#encrypted) {
-      if (this.#corks > 0) this.#corked.push(bytes)
-      else writeAtOnce(this.#socket, bytes)
+      if (this.#corks === 0) return writeAtOnce(this.#socket, bytes)
+      this.#corked.push(bytes)
+      this.#corkedBytes += bytes.length
       return
     }
     const free = this.#handed === 0
