@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import fc from 'fast-check'
 import { SharedSyncs } from './shared-syncs.ts'
 
 function made() {
@@ -89,4 +90,82 @@ test('a sync ahead that fails makes the flush fail, and nothing else', async () 
   begun[0]?.fail(new Error('the disk'))
   await turn()
   await assert.rejects(syncs.flush(), /the disk/)
+})
+
+type Step = 'change' | 'long change' | 'end change' | 'ahead' | 'flush' | 'end' | 'wait'
+const STEPS: readonly Step[] = [
+  'change',
+  'long change',
+  'end change',
+  'ahead',
+  'flush',
+  'end',
+  'wait',
+]
+
+test('whatever comes in whatever order, a flush is answered, by a sync that began after every change it must cover', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(fc.constantFrom(...STEPS), { maxLength: 40 }), async (steps) => {
+      let written = 0
+      let durable = 0
+      let changing = 0
+      let begun = 0
+      const running: (() => void)[] = []
+      const syncs = new SharedSyncs(() => {
+        const upTo = written
+        begun++
+        return new Promise((resolve) => {
+          running.push(() => {
+            durable = Math.max(durable, upTo)
+            resolve()
+          })
+        })
+      })
+      let answered = 0
+      const flushes: Promise<void>[] = []
+      const flush = () => {
+        const needed = written
+        const one = syncs.flush().then(() => {
+          assert.ok(durable >= needed, `${durable} of ${needed} changes are durable`)
+          answered++
+        })
+        flushes.push(one)
+      }
+      const take: Record<Step, () => void> = {
+        change: () => {
+          syncs.changed()
+          written++
+        },
+        // Of what is under way a sync that runs takes a part.
+        'long change': () => {
+          syncs.changed()
+          changing++
+        },
+        'end change': () => {
+          if (changing === 0) return
+          changing--
+          written++
+          syncs.changed()
+        },
+        ahead: () => syncs.ahead(),
+        flush,
+        end: () => running.shift()?.(),
+        wait: () => undefined,
+      }
+      // A microtask at a time, and several steps in one.
+      for (const step of steps) {
+        take[step]()
+        if (step === 'wait') await undefined
+      }
+      // Each sync that ends takes at least one flush with it, or none is left.
+      for (let left = steps.length; answered < flushes.length && left > 0; left--) {
+        running.shift()?.()
+        await turn()
+      }
+      assert.equal(answered, flushes.length, 'every flush is answered')
+      await Promise.all(flushes)
+      assert.ok(begun <= steps.length, 'no sync without a cause')
+    }),
+    { seed: 20_261_122, numRuns: 500 },
+  )
 })
