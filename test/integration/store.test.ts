@@ -9,10 +9,11 @@ import { systemClock } from '#base/system/clock.ts'
 import { createWitness } from '#control/sites/witness.ts'
 import { backupState, restoreState } from '#control/store/backup.ts'
 import { beginRun, readMeta } from '#control/store/meta.ts'
-import { openStore } from '#control/store/open.ts'
+import { connectStore, openStore } from '#control/store/open.ts'
 import type { Store } from '#control/store/store.ts'
 import { storeContract } from '#control/store/store.contract.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
+import { withFilesUpTo } from '../support/file-limit.ts'
 import { smallDisk } from '../support/small-disk.ts'
 
 const log = createLog('test', 'silent')
@@ -254,6 +255,30 @@ test('a full disk refuses changes and nothing else, and is over when there is sp
   await write('later')
   assert.equal(await count(), acknowledged + 1)
   assert.equal(failures, 0)
+})
+
+test('without room for the index of the log an opening is refused and leaves nothing open; a write that meets a limit on files ends all writing', async (t) => {
+  const url = await sqlite(t)
+  await (await openStore(options(url))).close()
+  const descriptors = () => readdirSync('/proc/self/fd').length
+  const store = await withFilesUpTo(16 * 1024, async () => {
+    const before = descriptors()
+    for (let attempt = 0; attempt < 3; attempt++) {
+      await assert.rejects(openStore(options(url)), { code: 'STORE_FULL' })
+    }
+    assert.equal(descriptors(), before)
+    const later = connectStore(options(url))
+    t.after(() => later.close())
+    await assert.rejects(beginRun(later, 'one'), { code: 'STORE_FULL' })
+    return later
+  })
+  let failures = 0
+  store.onFailure(() => failures++)
+  await beginRun(store, 'two')
+  await withFilesUpTo(100, async () => {
+    await assert.rejects(beginRun(store, 'three'), { code: 'STORE_FAILED' })
+  })
+  assert.equal(failures, 1)
 })
 
 test('a database that must exist and does not is refused and not made', async (t) => {

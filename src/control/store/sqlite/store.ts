@@ -26,7 +26,9 @@ import { sqliteDialect } from './dialect.ts'
  * this process (STORE_FAILED). A start moves the whole log into the database first, which writes everything again.
  *
  * A disk without space is another matter: SQLite is told so by the write itself, before anything counts as committed, and takes the transaction back. So that
- * is a refusal (STORE_FULL), and the next write may find room.
+ * is a refusal (STORE_FULL), and the next write may find room. There is one exception: when the index of the log, a file of its own, cannot grow. Before
+ * a transaction has begun that is the same refusal. Within one it comes after the log has taken the commit, which a later process would find there: nobody
+ * can say whether the change was made, so it ends all writing. A quota or a limit on files (EDQUOT, EFBIG) is an I/O error to SQLite, and so to us.
  */
 
 /** How long SQLite itself waits, blocking the event loop, before the lock is asked for again later. */
@@ -41,6 +43,8 @@ const SQLITE_IOERR = 10
 const SQLITE_CORRUPT = 11
 const SQLITE_FULL = 13
 const SQLITE_NOTADB = 26
+/** No room for the index of the log. An extended code of SQLITE_IOERR: https://sqlite.org/rescode.html#ioerr_shmsize */
+const SQLITE_IOERR_SHMSIZE = 4874
 
 export function openSqlite(path: string, clock: Clock): Store {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
@@ -49,8 +53,20 @@ export function openSqlite(path: string, clock: Clock): Store {
   syncDirectory(dirname(path))
   const open = () => {
     const database = new DatabaseSync(path, { timeout: LOCK_WAIT_MS })
-    database.exec('pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on')
-    return database
+    return set(
+      database,
+      'pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on',
+    )
+  }
+  /** Closes it where that does not go. */
+  const set = (database: DatabaseSync, pragmas: string) => {
+    try {
+      database.exec(pragmas)
+      return database
+    } catch (error) {
+      database.close()
+      throw refusedRoom(error) ? new Fault(STORE_FULL, `opening ${path}`, { path }, error) : error
+    }
   }
   const begin = async (database: DatabaseSync) => {
     const giveUpMs = clock.bootMs() + LOCK_GIVE_UP_MS
@@ -58,6 +74,9 @@ export function openSqlite(path: string, clock: Clock): Store {
       try {
         return database.exec('begin immediate')
       } catch (error) {
+        if (refusedRoom(error)) {
+          throw new Fault(STORE_FULL, `starting a transaction on ${path}`, { path }, error)
+        }
         if (!isBusy(error)) throw error
         if (clock.bootMs() > giveUpMs) {
           throw new Fault(STORE_BUSY, `starting a transaction on ${path}`, {}, error)
@@ -72,7 +91,7 @@ export function openSqlite(path: string, clock: Clock): Store {
       open: () => {
         const database = open()
         // Gives way to other processes: the next start that is alone does it.
-        if (!logMoved) database.exec('pragma wal_checkpoint(truncate)')
+        if (!logMoved) set(database, 'pragma wal_checkpoint(truncate)')
         logMoved = true
         return database
       },
@@ -83,11 +102,7 @@ export function openSqlite(path: string, clock: Clock): Store {
     dialect: sqliteDialect({
       connections: READERS,
       taking: takesOneReader,
-      open: () => {
-        const database = open()
-        database.exec('pragma query_only = on')
-        return database
-      },
+      open: () => set(open(), 'pragma query_only = on'),
       begin: async (database) => database.exec('begin'),
     }),
   })
@@ -153,8 +168,13 @@ export function openSqlite(path: string, clock: Clock): Store {
   }
 }
 
-const codeOf = (error: unknown): number =>
-  error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : 0
+const extendedCodeOf = (error: unknown): number =>
+  error instanceof Error && 'errcode' in error ? Number(error.errcode) : 0
+const codeOf = (error: unknown): number => extendedCodeOf(error) & 0xff
+
+/** Of a statement outside of a transaction: nothing of it was made. */
+const refusedRoom = (error: unknown): boolean =>
+  codeOf(error) === SQLITE_FULL || extendedCodeOf(error) === SQLITE_IOERR_SHMSIZE
 
 const isBusy = (error: unknown): boolean => codeOf(error) === SQLITE_BUSY
 const isDiskError = (error: unknown): boolean =>
