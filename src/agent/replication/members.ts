@@ -86,7 +86,13 @@ export class Members {
       fresh,
     )
     const path = join(directory, `changes-${stored.index}`)
-    const changes = new ChangeMap({ path, sizeBytes, bootId, fresh })
+    let changes: ChangeMap
+    try {
+      changes = new ChangeMap({ path, sizeBytes, bootId, fresh })
+    } catch (error) {
+      await intent.close()
+      throw error
+    }
     const entry = { index: stored.index, stored, volume, intent, changes }
     this.#open.set(stored.index, entry)
     return entry
