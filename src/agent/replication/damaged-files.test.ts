@@ -1,12 +1,25 @@
 /** What a disk does to the files of a session that no crash does: bits that change by themselves, ends that are missing, room that is not there. */
 import assert from 'node:assert/strict'
-import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test, type TestContext } from 'node:test'
 import { withFilesUpTo } from '../../../test/support/file-limit.ts'
+import { createLog } from '#base/log.ts'
+import { openFileVolumeStore } from '../volumes/file/file-volume-store.ts'
 import { ChangeMap, decodeChangeHead, encodeChangeHead } from './copy/change-map.ts'
 import { REGION_BYTES } from './copy/regions.ts'
+import { Members } from './members.ts'
+import { NO_MEMBERS } from './members-file.ts'
 import { decodeEpochSlot, encodeEpochSlot, EpochFile } from './session/epoch-file.ts'
 import { type StoredSession, unopened } from './session/session.ts'
 import { decodeIntentPage, encodeIntentPage, IntentBitmap } from './writer/intent-bitmap.ts'
@@ -128,12 +141,30 @@ describe('the epoch file', () => {
     })
   })
 
+  test('is never an older epoch from its second write on: a slot that is gone is damage', async (t) => {
+    const path = join(directory(t), 'epoch')
+    for (let epoch = 1; epoch <= 3; epoch++) {
+      const file = await EpochFile.open(path)
+      await file.write(state(epoch))
+      await file.close()
+      const whole = readFileSync(path)
+      for (const at of [0, PAGE]) {
+        writeFileSync(path, Buffer.from(whole).fill(0, at, at + PAGE))
+        const again = await EpochFile.open(path)
+        assert.ok(again.damaged || again.found?.record.epoch === epoch, `${epoch}, ${at}`)
+        assert.ok(again.damaged || epoch === 1)
+        await again.close()
+      }
+      writeFileSync(path, whole)
+    }
+  })
+
   test('that was not taken whole is not taken: what was before it counts', async (t) => {
     const path = join(directory(t), 'epoch')
     const file = await EpochFile.open(path)
     await file.write(state(1))
-    // The second slot would be torn in its first kilobyte, which holds all of the record but for its end.
-    await withFilesUpTo(PAGE + 100, async () => {
+    // The first write went into both slots; the second is torn in the first one's first kilobyte, which holds all of the record but for its end.
+    await withFilesUpTo(100, async () => {
       await assert.rejects(file.write(state(2)), { code: 'EFBIG' })
     })
     await file.close()
@@ -208,7 +239,10 @@ describe('the intent bitmap', () => {
     await withFilesUpTo(10, async () => {
       for (let attempt = 0; attempt < 3; attempt++) {
         await assert.rejects(bitmap.save(), { code: 'EFBIG' })
-        assert.ok(readFileSync(path).subarray(PAGE).equals(before.subarray(PAGE)), `attempt ${attempt}`)
+        assert.ok(
+          readFileSync(path).subarray(PAGE).equals(before.subarray(PAGE)),
+          `attempt ${attempt}`,
+        )
         assert.equal(bitmap.touch(REGION_BYTES, 1), false)
       }
       // Whoever joins while one is failing is not told of that one for ever.
@@ -223,4 +257,38 @@ describe('the intent bitmap', () => {
     assert.equal(again.has(20), false)
     await again.close()
   })
+})
+
+test('a member whose change map cannot be opened leaves nothing open, and is opened once it can', async (t) => {
+  const base = directory(t)
+  const log = createLog('test', 'silent')
+  const volumes = await openFileVolumeStore({
+    directory: join(base, 'volumes'),
+    log,
+    wallMs: () => 1,
+    bootDirectories: [],
+  })
+  t.after(() => volumes.close())
+  await volumes.create('v', SIZE, { mode: 'standalone' })
+  await volumes.open('v')
+  const stored = {
+    index: 1,
+    pair: 'p',
+    volumes: { az1: 'v' },
+    size_bytes: SIZE,
+    replica_blank: false,
+    joined: true,
+  }
+  const found = { ...NO_MEMBERS, members: [stored] }
+  const parts = { session: 's', site: 'az1', volumes, directory: base, bootId: 'boot-1', found }
+  const members = new Members(parts)
+  // A folder in its place.
+  mkdirSync(join(base, 'changes-1'))
+  const before = readdirSync('/proc/self/fd').length
+  await assert.rejects(members.openAll(), { code: 'EISDIR' })
+  assert.equal(readdirSync('/proc/self/fd').length, before)
+  rmdirSync(join(base, 'changes-1'))
+  await members.openAll()
+  assert.deepEqual(members.indexes, [1])
+  await members.closeFiles()
 })

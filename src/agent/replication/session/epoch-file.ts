@@ -103,8 +103,8 @@ export class EpochFile {
     this.found = newest?.stored ?? null
     const other = newest === null || newest === a ? slots[1] : slots[0]
     const empty = other.every((byte) => byte === 0)
-    // Before the very first write has completed nothing was done under this file, so a single torn slot A is a new file. From the second
-    // on both slots were written: an empty one beside it was lost, and may have been the newest.
+    // Before the very first write has completed nothing was done under this file, so a single torn slot A is a new file. From generation 2
+    // on, which says the same as 1, both slots were written: an empty one beside it was lost, and may have been the newest.
     this.damaged = newest === null ? !empty : empty && newest.generation > 1
   }
 
@@ -129,6 +129,12 @@ export class EpochFile {
 
   /** Durable when it resolves. One at a time. */
   async write(stored: StoredSession): Promise<void> {
+    await this.#writeSlot(stored)
+    // The very first one goes into both: from the second write on an empty slot can be told from one that was never written.
+    if (this.#generation === 1) await this.#writeSlot(stored)
+  }
+
+  async #writeSlot(stored: StoredSession): Promise<void> {
     const generation = this.#generation + 1
     const slot = this.#slot === 0 ? 1 : 0
     const bytes = encodeEpochSlot(stored, generation)
