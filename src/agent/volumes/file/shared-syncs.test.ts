@@ -155,7 +155,7 @@ test('whatever comes in whatever order, a flush is answered, by a sync that bega
       // A microtask at a time, and several steps in one.
       for (const step of steps) {
         take[step]()
-        if (step === 'wait') await undefined
+        if (step === 'wait') await Promise.resolve()
       }
       // Each sync that ends takes at least one flush with it, or none is left.
       for (let left = steps.length; answered < flushes.length && left > 0; left--) {
