@@ -65,7 +65,7 @@ export function volumeCommands(volumes: VolumeStore, exports: ExportTable): Volu
       size_bytes: record.sizeBytes,
       serving: record.serving.mode,
       allocated_bytes: (await volume?.allocatedBytes()) ?? 0,
-      failed: record.failed,
+      failed: volume?.failed ?? record.failed,
       connections: exports.connectionCount(record.id),
       ...(left?.torn === true ? { torn: true } : {}),
     }

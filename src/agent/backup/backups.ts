@@ -186,7 +186,7 @@ class Backup {
   async #wasCommitted(vault: Vault): Promise<boolean> {
     const { attempt } = this.#running.record
     if (attempt === null || (await vault.revoke(attempt))) return false
-    await this.#committed((await vault.checkpoint(attempt)).manifest)
+    this.#committed((await vault.checkpoint(attempt)).manifest)
     return true
   }
 
@@ -213,12 +213,15 @@ class Backup {
         }
       },
     })
-    await this.#keepChanges()
-    await this.#running.persist({
-      takenMs: taken.takenMs,
-      stallMs: taken.stallMs,
-      totalBytes: taken.volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
-    })
+    await Promise.all([
+      // Killed before they are kept, it reads everything.
+      this.#keepChanges(),
+      this.#running.persist({
+        takenMs: taken.takenMs,
+        stallMs: taken.stallMs,
+        totalBytes: taken.volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+      }),
+    ])
   }
 
   /** Throws when the volumes are no backup as they are at this moment. */
@@ -327,9 +330,13 @@ class Backup {
       damaged: (fault) => this.#parts.log.warn({ err: fault }, 'an object of the vault is damaged'),
     })
     try {
-      await this.#running.persist({ attempt: session.id })
-      await this.#readInto(session, base)
-      await this.#committed(await session.commit())
+      // Known before there can be a checkpoint of this attempt.
+      const [noted, read] = await Promise.allSettled([
+        this.#running.persist({ attempt: session.id }),
+        this.#readInto(session, base),
+      ])
+      for (const one of [read, noted]) if (one.status === 'rejected') throw one.reason
+      this.#committed(await session.commit())
     } catch (error) {
       // What was read is not read again by whoever goes on.
       if (this.#running.signal.aborted) await session.flush().catch(() => undefined)
@@ -380,7 +387,8 @@ class Backup {
     }
   }
 
-  async #committed({ id, storedBytes, volumes: kept }: Manifest): Promise<void> {
+  /** Durable with the end of the work; until then `attempt` leads to it. */
+  #committed({ id, storedBytes, volumes: kept }: Manifest): void {
     const { backup, volumes, names } = this.#request
     for (const [i, volume] of volumes.entries()) {
       const name = names[i] ?? volume
@@ -389,6 +397,6 @@ class Backup {
       this.#parts.tracking.committed(volume, backup, { checkpoint: id, name, root })
     }
     const { totalBytes } = this.#running.record
-    await this.#running.persist({ checkpoint: id, storedBytes, doneBytes: totalBytes })
+    this.#running.note({ checkpoint: id, storedBytes, doneBytes: totalBytes })
   }
 }

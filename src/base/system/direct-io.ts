@@ -63,11 +63,11 @@ export async function openDirect(
   try {
     return await open(path, flags | constants.O_DIRECT)
   } catch (error) {
-    if (hasCode(error, 'EINVAL') || hasCode(error, 'EOPNOTSUPP')) return undefined
+    if (isUnfitForDirect(error)) return undefined
     throw error
   }
 }
 
-/** A file system may allow to open a file so and then refuse the piece. */
+/** A file system may allow to open a file so and then refuse the piece. ENOTSUP is what Node calls EOPNOTSUPP. */
 export const isUnfitForDirect = (error: unknown): boolean =>
-  hasCode(error, 'EINVAL') || hasCode(error, 'EOPNOTSUPP')
+  ['EINVAL', 'ENOTSUP', 'EOPNOTSUPP'].some((code) => hasCode(error, code))

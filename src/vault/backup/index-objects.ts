@@ -8,9 +8,11 @@ import {
   decodePackRecords,
   decodePackTrailer,
   encodePackRecords,
+  FOOTER_ENTRY_BYTES,
   PACK_TRAILER_BYTES,
   packIdOf,
   packKey,
+  packRecordsAt,
   type PackRecord,
 } from '../format/pack.ts'
 import { type Keyring, sealWith, unsealWith } from '../keys/keyring.ts'
@@ -45,15 +47,32 @@ export async function readIndex(
   keyring: Keyring,
   key: string,
 ): Promise<IndexedPack[]> {
-  const content = unsealWith(keyring, 'index', key, await store.get(key))
-  const packs: IndexedPack[] = []
+  const content = await openIndex(store, keyring, key)
+  return [...listsIn(content, key)].map(({ id, at }) => ({
+    id,
+    records: decodePackRecords(content, at, key).records,
+  }))
+}
+
+const openIndex = async (store: ObjectStore, keyring: Keyring, key: string): Promise<Buffer> =>
+  unsealWith(keyring, 'index', key, await store.get(key))
+
+interface PackList {
+  readonly id: Buffer
+  /** Where its list begins in the index. */
+  readonly at: number
+  readonly list: Buffer
+}
+
+/** Throws VAULT_DAMAGED. */
+function* listsIn(content: Buffer, key: string): Generator<PackList> {
   for (let at = 0; at < content.length; ) {
     const id = content.subarray(at, at + PACK_ID_BYTES)
-    const { records, next } = decodePackRecords(content, at + PACK_ID_BYTES, key)
-    packs.push({ id, records })
+    at += PACK_ID_BYTES
+    const { list, next } = packRecordsAt(content, at, key)
+    yield { id, at, list }
     at = next
   }
-  return packs
 }
 
 const FOOTER_GUESS_BYTES = 64 * 1024
@@ -65,6 +84,17 @@ export async function readFooter(
   id: Buffer,
   bytes: number,
 ): Promise<PackRecord[]> {
+  const { content } = await openFooter(store, keyring, id, bytes)
+  return decodePackRecords(content, 0, packKey(id)).records
+}
+
+/** Throws VAULT_DAMAGED. */
+async function openFooter(
+  store: ObjectStore,
+  keyring: Keyring,
+  id: Buffer,
+  bytes: number,
+): Promise<{ readonly content: Buffer; readonly list: Buffer }> {
   const name = packKey(id)
   const guess = Math.min(bytes, FOOTER_GUESS_BYTES)
   let end = await store.get(name, { offset: bytes - guess, length: guess })
@@ -77,9 +107,9 @@ export async function readFooter(
   if (wanted > end.length) end = await store.get(name, { offset: bytes - wanted, length: wanted })
   const footer = end.subarray(end.length - wanted, end.length - PACK_TRAILER_BYTES)
   const content = unsealWith(keyring, 'footer', name, footer)
-  const { records, next } = decodePackRecords(content, 0, name)
-  if (records.length !== count || next !== content.length) throw damaged(name)
-  return records
+  const { list, next } = packRecordsAt(content, 0, name)
+  if (list.length !== count * FOOTER_ENTRY_BYTES || next !== content.length) throw damaged(name)
+  return { content, list }
 }
 
 const damaged = (name: string): Fault =>
@@ -103,14 +133,11 @@ export async function loadKnown(
   damagedObject: (fault: Fault) => void,
 ): Promise<void> {
   const left = new Set(packs.keys())
-  const take = ({ id, records }: IndexedPack) => {
-    if (!left.delete(id.toString('hex'))) return
-    const pack = Buffer.from(id)
-    for (const [slot, record] of records.entries()) table.insert({ ...record, pack, slot })
-  }
-  const attempt = async (read: () => Promise<readonly IndexedPack[]>) => {
+  const attempt = async (read: () => Promise<readonly Omit<PackList, 'at'>[]>) => {
     try {
-      for (const pack of await read()) take(pack)
+      for (const { id, list } of await read()) {
+        if (left.delete(id.toString('hex'))) table.insertPack(id, list)
+      }
     } catch (error) {
       // Also an object that a collector replaced meanwhile.
       if (!(error instanceof Fault)) throw error
@@ -122,11 +149,11 @@ export async function loadKnown(
   objects.sort((a, b) => b.modifiedMs - a.modifiedMs)
   for (const { key } of objects) {
     if (left.size === 0) break
-    await attempt(() => readIndex(store, keyring, key))
+    await attempt(async () => [...listsIn(await openIndex(store, keyring, key), key)])
   }
   for (const hex of left) {
     const id = Buffer.from(hex, 'hex')
     const bytes = packs.get(hex) ?? 0
-    await attempt(async () => [{ id, records: await readFooter(store, keyring, id, bytes) }])
+    await attempt(async () => [{ id, list: (await openFooter(store, keyring, id, bytes)).list }])
   }
 }

@@ -140,8 +140,10 @@ export async function beginBackup(
   const about = { kind: 'backup', pid: process.pid, started: new Date(startedMs).toISOString() }
   const lease = await takeLease(store, clock, id, about, () => undefined)
   try {
-    const parent = options.parent === undefined ? undefined : await readParent(deps, options.parent)
-    const packs = await packsToBuildOn(deps, options.damaged)
+    const [parent, packs] = await Promise.all([
+      options.parent === undefined ? undefined : readParent(deps, options.parent),
+      packsToBuildOn(deps, options.damaged),
+    ])
 
     const key = options.dataKey ?? keyring.current
     const naming = blockNaming(key)
@@ -149,7 +151,8 @@ export async function beginBackup(
     const secret = recordKey(key, salt)
     // The table may grow while it is filled, before there are threads to be told.
     const started: { pool?: ThreadPool } = {}
-    const table = createKnownTable(options.knownSlotsMax ?? KNOWN_SLOTS_MAX, 0, (memory) =>
+    const atLeast = [...packs.values()].reduce((sum, bytes) => sum + bytes, 0) / blockBytes
+    const table = createKnownTable(options.knownSlotsMax ?? KNOWN_SLOTS_MAX, atLeast, (memory) =>
       started.pool?.replaceKnown(memory),
     )
     await loadKnown(store, keyring, table, packs, options.damaged ?? (() => undefined))
@@ -340,12 +343,12 @@ function createSession(parts: SessionParts): BackupSession {
     putNode: (bytes) => keep(parts.nodeHasher.id(bytes), bytes, FLAG_NODE),
   }
 
-  async function end(): Promise<void> {
+  async function end(committed: boolean): Promise<void> {
     if (ended) return
     ended = true
     await last
     await indexing
-    pool.close()
+    pool.close(committed)
     await parts.lease.release()
   }
 
@@ -422,10 +425,10 @@ function createSession(parts: SessionParts): BackupSession {
           throw new Fault(BACKUP_REVOKED, `committing checkpoint ${id}`, { id })
         }
       }
-      await end()
+      await end(true)
       return manifest
     },
-    abandon: end,
+    abandon: () => end(false),
   }
 }
 

@@ -78,6 +78,8 @@ export function createVolumeWriter(
       const bytes = Math.min(room, offset + length - at)
       const target = batch.input.subarray(first * blockBytes, first * blockBytes + bytes)
       await read(target, at)
+      // The session may have ended meanwhile.
+      core.check()
       for (let done = 0; done < bytes; done += blockBytes) {
         blocks.push((at + done) / blockBytes)
         lengths.push(Math.min(blockBytes, bytes - done))

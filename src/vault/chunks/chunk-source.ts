@@ -150,7 +150,12 @@ export function createChunkSource(store: ObjectStore, keyring: Keyring): ChunkSo
       used += bytes
       return into.subarray(used - bytes, used)
     })
-    const fetched = await Promise.all(runs.map((run, i) => fetchRun(run, entries, rooms[i])))
+    // All of them to their end: a read that nobody waits for would write into memory that has gone to somebody else.
+    const ends = await Promise.allSettled(runs.map((run, i) => fetchRun(run, entries, rooms[i])))
+    const fetched = ends.map((end) => {
+      if (end.status === 'rejected') throw end.reason
+      return end.value
+    })
     const pieces: Buffer[] = []
     const items: FetchedItem[] = []
     for (const one of fetched) {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
+import { encodePackRecords } from '../format/pack.ts'
 import { createKnownTable, findSlot } from './known-table.ts'
 
 const entry = (id: Buffer, n: number) => ({
@@ -31,4 +32,25 @@ test('at its limit the table refuses and stays right', () => {
   const taken = ids.filter((id, i) => table.insert(entry(id, i)))
   assert.equal(taken.length, 768)
   for (const id of taken) assert.ok(table.has(id))
+})
+
+test('a pack is taken over as its footer lists it, wherever that lies in memory', () => {
+  const pack = randomBytes(16)
+  const records = Array.from({ length: 3000 }, (_, i) => ({
+    id: randomBytes(32),
+    offset: (i * 1_431_655) % 2 ** 32,
+    length: (i * 5593) % 2 ** 24,
+    flags: i % 256,
+  }))
+  for (const shift of [0, 1, 2, 3]) {
+    const table = createKnownTable(65_536, 0, () => undefined)
+    const memory = Buffer.alloc(4 + records.length * 40 + 8)
+    const list = encodePackRecords(records).subarray(4)
+    list.copy(memory, 4 + shift)
+    table.insertPack(pack, memory.subarray(4 + shift, 4 + shift + list.length))
+    assert.equal(table.size, records.length)
+    for (const [slot, record] of records.entries()) {
+      assert.deepEqual(table.find(record.id), { ...record, pack, slot })
+    }
+  }
 })

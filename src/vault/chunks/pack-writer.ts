@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
-import { alignedBuffer } from '#base/system/direct-io.ts'
 import { VAULT_STORE_FAILED } from '../faults.ts'
 import { type Entry, RECORD_BYTES_MAX } from '../format/entry.ts'
 import {
@@ -15,6 +14,7 @@ import {
 import { sealWith, type Keyring } from '../keys/keyring.ts'
 import { PACK_BYTES, PACK_RECORDS_MAX, PACKS_IN_FLIGHT } from '../limits.ts'
 import type { ObjectStore } from '../object-store.ts'
+import { restingBuffers } from './resting-memory.ts'
 
 /* Collects records into packs and stores these in the background, a few at a time. What `add` returned counts only when `flush` has settled: all
  * packs are durable then. The first failure is kept: every later call gives it again, so nothing is committed after it. */
@@ -54,11 +54,11 @@ export interface PackWriterSetup {
 
 export function createPackWriter(setup: PackWriterSetup): PackWriter {
   const packBytes = setup.packBytes ?? PACK_BYTES
+  const bufferBytes = packBytes + Math.floor(RECORD_BYTES_MAX / 8)
   let stored: WrittenPack[] = []
   let recordsStored = 0
   const flying = new Set<Promise<void>>()
   const unstored = new Map<string, Buffer>()
-  const spare: Buffer[] = []
   let failure: Error | undefined
   let bytesStored = 0
   let open: { id: Buffer; buffer: Buffer; end: number; records: PackRecord[] } | undefined
@@ -66,7 +66,7 @@ export function createPackWriter(setup: PackWriterSetup): PackWriter {
   function begin() {
     // Session first: the collector sees from the name whose pack it is.
     const id = Buffer.concat([setup.sessionId.subarray(0, 8), randomBytes(8)])
-    const buffer = spare.pop() ?? alignedBuffer(packBytes + RECORD_BYTES_MAX / 8)
+    const buffer = restingBuffers.take(bufferBytes)
     const header = { packId: id, ...setup }
     encodePackHeader(header).copy(buffer)
     return { id, buffer, end: PACK_HEADER_BYTES, records: [] }
@@ -92,7 +92,7 @@ export function createPackWriter(setup: PackWriterSetup): PackWriter {
         unstored.delete(id.toString('hex'))
         stored.push({ id, records, bytes })
         recordsStored += records.length
-        if (spare.length < PACKS_IN_FLIGHT) spare.push(buffer)
+        if (buffer.length === bufferBytes) restingBuffers.rest(buffer)
       })
       .catch((error: unknown) => {
         failure ??= error instanceof Error ? error : new Error(String(error))

@@ -39,7 +39,7 @@ test('a thread that rests is taken by the next pool, and works with the memory a
     const key = randomBytes(32)
     const pool = poolWith(key)
     await assertSeals(pool, key)
-    pool.close()
+    pool.close(true)
   }
   const thread = takeThread()
   t.after(() => endThread(thread))
@@ -54,9 +54,40 @@ test('a thread that still owes an answer is not taken by anybody else', async ()
   const left = poolWith(key)
   const batch = await left.acquire()
   const sealing = left.seal(batch, lengths)
-  left.close()
+  left.close(true)
   const next = poolWith(key)
   await assertSeals(next, key)
   next.close()
   await sealing
+})
+
+test('memory of a pool that ended well serves the next one; nobody gets what may still be read into or written', async () => {
+  const pools = Array.from({ length: 4 }, () => poolWith(randomBytes(32)))
+  const [well, failed, held, busy] = pools as [ThreadPool, ThreadPool, ThreadPool, ThreadPool]
+  const memories = new Map<ThreadPool, ArrayBufferLike>()
+  for (const pool of pools) {
+    const batch = await pool.acquire()
+    memories.set(pool, batch.input.buffer)
+    if (pool === busy) void pool.seal(batch, lengths)
+    if (pool !== held) pool.release(batch)
+  }
+  for (const pool of [held, busy, well]) pool.close(true)
+  failed.close()
+
+  const next = poolWith(randomBytes(32))
+  const taken = new Set<ArrayBufferLike>()
+  for (let i = 0; i <= next.writersMax; i++) taken.add((await next.acquire()).input.buffer)
+  next.close()
+  assert.deepEqual(
+    [...memories].map(([, memory]) => taken.has(memory)),
+    [true, false, false, false],
+  )
+})
+
+test('a pool that is closed makes no record: threads that begin anew would repeat nonces', async () => {
+  const pool = poolWith(randomBytes(32))
+  const batch = await pool.acquire()
+  await pool.seal(batch, lengths)
+  pool.close()
+  await assert.rejects(pool.seal(batch, lengths), /closed/)
 })

@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os'
 import type { Worker } from 'node:worker_threads'
-import { alignedShared } from '#base/system/direct-io.ts'
+import { assert } from '#base/assert.ts'
 import {
   BATCH_BYTES,
   BATCHES_PER_THREAD,
@@ -9,6 +9,7 @@ import {
   THREADS_MAX,
 } from '../limits.ts'
 import { RECORD_OVERHEAD } from '../format/record.ts'
+import { restingShared } from './resting-memory.ts'
 import { endThread, restThread, takeThread } from './resting-threads.ts'
 import { createThreadWork } from './thread-work.ts'
 import {
@@ -43,8 +44,12 @@ export interface ThreadPool {
     request: Omit<Extract<ThreadRequest, { kind: 'open' }>, 'kind' | 'batch'>,
   ): Promise<readonly number[]>
   replaceKnown(memory: SharedArrayBuffer): void
-  /** The threads finish what they were asked for, forget their keys and rest; nobody has to wait for it. */
-  close(): void
+  /**
+   * The threads finish what they were asked for, and end; nobody has to wait for it. `clean`: everything went well, so nobody can be reading into a batch
+   * any more: its memory and the threads may serve the next pool. Whoever asks this one for something afterwards is refused: threads that begin anew
+   * would use numbers, and with them nonces, a second time.
+   */
+  close(clean?: boolean): void
 }
 
 export interface PoolSetup {
@@ -59,6 +64,8 @@ export interface PoolSetup {
   readonly inlineBatches?: number
 }
 
+const KNOWN_AT_REST_BYTES_MAX = 4 * 1024 * 1024
+
 interface Waiting {
   resolve(reply: ThreadReply): void
   reject(error: Error): void
@@ -69,12 +76,9 @@ export function createPool(setup: PoolSetup): ThreadPool {
   const blocksPerBatch = Math.max(1, Math.floor(BATCH_BYTES / setup.blockBytes))
   const inputBytes = blocksPerBatch * setup.blockBytes
   const outputBytes = inputBytes + blocksPerBatch * RECORD_OVERHEAD + FETCH_ROOM_BYTES
-  const memories: BatchMemory[] = Array.from({ length: threads * BATCHES_PER_THREAD }, () => ({
-    input: alignedShared(inputBytes),
-    output: alignedShared(outputBytes),
-    results: alignedShared(blocksPerBatch * RESULT_BYTES),
-  }))
-  const free: Batch[] = memories.map((memory, number) => ({ number, ...viewsOf(memory) }))
+  const batchesMax = threads * BATCHES_PER_THREAD
+  const memories: BatchMemory[] = []
+  const free: Batch[] = []
   const queue: ((batch: Batch) => void)[] = []
   const waiting = new Map<number, Waiting>()
   const load = Array.from({ length: threads }, () => 0)
@@ -95,6 +99,19 @@ export function createPool(setup: PoolSetup): ThreadPool {
   const inline = createThreadWork(setupOf(1))
   let asked = 0
   let workers: Worker[] = []
+
+  /** Made when it is first needed: a small backup would take longer for memory that it does not use than for its work. */
+  function makeBatch(): Batch {
+    const memory = {
+      input: restingShared.take(inputBytes),
+      output: restingShared.take(outputBytes),
+      results: restingShared.take(blocksPerBatch * RESULT_BYTES),
+    }
+    const number = memories.push(memory) - 1
+    inline.addBatch(memory)
+    for (const worker of workers) worker.postMessage({ kind: 'batch', memory })
+    return { number, ...viewsOf(memory) }
+  }
 
   function startThread(i: number): Worker {
     const worker = takeThread()
@@ -142,10 +159,11 @@ export function createPool(setup: PoolSetup): ThreadPool {
 
   return {
     blocksPerBatch,
-    writersMax: memories.length - 1,
+    writersMax: batchesMax - 1,
     async acquire() {
       const batch = free.pop()
       if (batch !== undefined) return batch
+      if (memories.length < batchesMax) return makeBatch()
       return await new Promise<Batch>((resolve) => queue.push(resolve))
     },
     release(batch) {
@@ -154,10 +172,12 @@ export function createPool(setup: PoolSetup): ThreadPool {
       else next(batch)
     },
     async seal(batch, lengths) {
+      assert(!closing, 'a pool that is closed makes no records')
       if (isInline()) inline.seal(batch.number, lengths)
       else await ask({ kind: 'seal', batch: batch.number, lengths }, [])
     },
     async open(batch, request) {
+      assert(!closing, 'a pool that is closed opens no records')
       if (isInline()) return inline.open({ kind: 'open', batch: batch.number, ...request })
       // What was read into the batch is there already.
       const transfer = request.pieces.flatMap(({ buffer }) =>
@@ -171,10 +191,19 @@ export function createPool(setup: PoolSetup): ThreadPool {
       inline.replaceKnown(memory)
       for (const worker of workers) worker.postMessage({ kind: 'known', memory })
     },
-    close() {
+    close(clean = false) {
       closing = true
-      for (const [i, worker] of workers.entries()) {
-        if (load[i] === 0 && failed === undefined) restThread(worker)
+      const still = free.length === memories.length && load.every((asked) => asked === 0)
+      const reusable = clean && still && failed === undefined
+      if (reusable) {
+        for (const { input, output, results } of memories) {
+          for (const piece of [input, output, results]) restingShared.rest(piece)
+        }
+      }
+      // Threads at rest do not collect garbage: what they were shown of a large vault would stay.
+      const small = (known?.byteLength ?? 0) <= KNOWN_AT_REST_BYTES_MAX
+      for (const worker of workers) {
+        if (reusable && small) restThread(worker)
         else endThread(worker)
       }
       workers = []

@@ -3,7 +3,7 @@ import { THREADS_MAX } from '../limits.ts'
 import type { ThreadRequest } from './thread-protocol.ts'
 
 /* Threads that have nothing to do. Starting one takes 60 ms, as long as a small backup, and an agent makes one small backup after the other: so whoever is done
- * lets its threads rest here for a while, without keys and without memory of batches, and the next one takes them. They do not keep the process. */
+ * lets its threads rest here for a while, where they have forgotten keys and batches, and the next one takes them. They do not keep the process. */
 
 const REST_MS = 60_000
 
@@ -52,8 +52,10 @@ export function restThread(thread: Worker): void {
   resting.push({ thread, end })
 }
 
-/** When it has done what it was asked for; the keys are wiped first. */
+/** When it has done what it was asked for. */
 export function endThread(thread: Worker): void {
+  // Nobody waits for what it still fails at.
+  thread.on('error', () => undefined)
   send(thread, { kind: 'end' })
   thread.unref()
 }

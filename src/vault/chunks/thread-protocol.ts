@@ -58,6 +58,8 @@ export type ThreadRequest =
     }
   | { readonly kind: 'known'; readonly memory: SharedArrayBuffer }
   | { readonly kind: 'begin'; readonly setup: ThreadSetup }
+  /** One more; it has the next number. */
+  | { readonly kind: 'batch'; readonly memory: BatchMemory }
   | { readonly kind: 'rest' }
   | { readonly kind: 'end' }
 

@@ -1,6 +1,7 @@
 import { createHasher, createSealer, openRecordInto } from '../format/record.ts'
 import { findSlot } from './known-table.ts'
 import {
+  type BatchMemory,
   type BatchViews,
   KNOWN,
   RESULT_BYTES,
@@ -16,6 +17,7 @@ import {
  * All bulk data lies in shared memory; messages only say which batch. For a few batches the main thread does this itself: starting threads takes longer. */
 
 export interface ThreadWork {
+  addBatch(memory: BatchMemory): void
   seal(batch: number, lengths: readonly number[]): void
   /** Numbers of the items that did not open. */
   open(request: Extract<ThreadRequest, { kind: 'open' }>): number[]
@@ -73,6 +75,7 @@ export function createThreadWork(setup: ThreadSetup): ThreadWork {
   }
 
   return {
+    addBatch: (memory) => void batches.push(viewsOf(memory)),
     seal(batch, lengths) {
       const views = batches[batch]
       if (views !== undefined) sealBatch(views, lengths)

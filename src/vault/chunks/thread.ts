@@ -14,7 +14,7 @@ parentPort?.on('message', (request: ThreadRequest) => {
     return
   }
   if (request.kind === 'rest' || request.kind === 'end') {
-    // With it go its memory and its keys.
+    // With it its memory and its keys are forgotten.
     work = undefined
     closeCodec()
     if (request.kind === 'end') parentPort?.close()
@@ -22,6 +22,9 @@ parentPort?.on('message', (request: ThreadRequest) => {
   }
   assert(work !== undefined, 'a thread is told what it works for before anything else')
   switch (request.kind) {
+    case 'batch':
+      work.addBatch(request.memory)
+      return
     case 'known':
       work.replaceKnown(request.memory)
       return

@@ -1,8 +1,9 @@
+import { dirname } from 'node:path'
 import { once } from 'node:events'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { Fault } from '#base/fault.ts'
 import { isAligned, isUnfitForDirect, openDirect, wholePages } from '#base/system/direct-io.ts'
-import { hasCode } from '#base/system/files.ts'
+import { hasCode, syncDirectory } from '#base/system/files.ts'
 import { RESTORE_TARGET_EXISTS } from '../faults.ts'
 import type { Checkpoint, RestoreOptions } from '../restore/checkpoint.ts'
 
@@ -59,6 +60,8 @@ export async function restoreToFile(
       options,
     )
     await file.sync()
+    // A new file is durable with its name.
+    if (!device) await syncDirectory(dirname(path))
   } finally {
     await direct?.close()
     await file.close()

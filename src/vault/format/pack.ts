@@ -9,7 +9,7 @@ const MAGIC = Buffer.from('HFVPACK1')
 const END_MAGIC = Buffer.from('HFVPEND1')
 export const PACK_HEADER_BYTES = 96
 export const PACK_TRAILER_BYTES = 16
-const FOOTER_ENTRY_BYTES = ID_BYTES + 8
+export const FOOTER_ENTRY_BYTES = ID_BYTES + 8
 
 export interface PackHeader {
   readonly packId: Buffer
@@ -96,15 +96,25 @@ export function encodePackRecords(records: readonly PackRecord[]): Buffer {
   return bytes
 }
 
+/** The list at `at` as it is encoded, a view; `next` is where it ends. Throws VAULT_DAMAGED. */
+export function packRecordsAt(
+  bytes: Buffer,
+  at: number,
+  name: string,
+): { readonly list: Buffer; readonly next: number } {
+  const count = at + 4 <= bytes.length ? bytes.readUInt32BE(at) : -1
+  const next = at + 4 + count * FOOTER_ENTRY_BYTES
+  if (count < 0 || next > bytes.length) throw damagedPack(name, 'its list of records is cut off')
+  return { list: bytes.subarray(at + 4, next), next }
+}
+
 /** Reads the list at `at`; `next` is where it ends. The ids are views. Throws VAULT_DAMAGED. */
 export function decodePackRecords(
   bytes: Buffer,
   at: number,
   name: string,
 ): { readonly records: PackRecord[]; readonly next: number } {
-  const count = at + 4 <= bytes.length ? bytes.readUInt32BE(at) : -1
-  const next = at + 4 + count * FOOTER_ENTRY_BYTES
-  if (count < 0 || next > bytes.length) throw damagedPack(name, 'its list of records is cut off')
+  const { next } = packRecordsAt(bytes, at, name)
   const records: PackRecord[] = []
   for (let from = at + 4; from < next; from += FOOTER_ENTRY_BYTES) {
     records.push({

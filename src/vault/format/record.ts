@@ -23,6 +23,7 @@ let codec: Codec | undefined
 export function closeCodec(): void {
   codec?.close()
   codec = undefined
+  opened.fill(0)
 }
 
 export interface ChunkHasher {
