@@ -157,7 +157,8 @@ test('production dies in the copy after a stop and a start: the other site has e
   await run('cmp', ['-n', String(64 * MIB), atDr, atStop])
   const { given_up_at_least: said } = job.entities
   // Whether production has told the witness of writes before it died or not.
-  const since = /^(?:At least [1-9]\d* bytes|Whatever) .* since ([-\d:.T]+Z)/.exec(said)?.[1] ?? said
+  const since =
+    /^(?:At least [1-9]\d* bytes|Whatever) .* since ([-\d:.T]+Z)/.exec(said)?.[1] ?? said
   assert.ok(Date.parse(since) <= stoppedMs, `since ${since}, stopped at ${stoppedMs}`)
   await remove(made)
 })
