@@ -1,13 +1,19 @@
 /** Whatever is wrong with any object is found, named, and never restored as if it were right. */
 import assert from 'node:assert/strict'
-import { randomUUID } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { readFile, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { Fault } from '#base/fault.ts'
 import { leaseKey } from '#vault/collect/leases.ts'
+import type { BackupSession } from '#vault/backup/session.ts'
+import { openDirStore } from '#vault/dir/dir-store.ts'
+import { OBJECT_RETAINED } from '#vault/faults.ts'
 import { readEntry } from '#vault/format/entry.ts'
+import { manifestKey } from '#vault/format/manifest.ts'
 import { packKey } from '#vault/format/pack.ts'
+import type { ObjectStore } from '#vault/object-store.ts'
+import { initVault, openVault } from '#vault/vault.ts'
 import {
   assertRestores,
   assertWhole,
@@ -16,12 +22,14 @@ import {
   BLOCK,
   changeBlocks,
   CHEAP,
+  deps,
   dirVault,
   keysOf,
   makeImage,
   randomFrom,
   reopen,
   restoreImage,
+  SECRET,
   withDirectory,
 } from './vault-kit.ts'
 
@@ -146,6 +154,93 @@ test('a checkpoint with a damaged node can be deleted and collected, and hides n
     const { checkpointsDeleted } = await damaged.collect({ graceMs: 0, usedMin: 0.99 })
     assert.equal(checkpointsDeleted, 1)
     await assertRestores(await reopen(directory), second)
+    await assertWhole(await reopen(directory))
+  }))
+
+test('what a running backup needs through a damaged parent stays, also when the parent is deleted; the collection after its end sweeps', (t) =>
+  withDirectory(async (directory) => {
+    const block = 4096
+    const node = 1024 * block
+    const store = await openDirStore(directory, { create: true })
+    const vault = await initVault(deps(store), SECRET, { argon: CHEAP, blockBytes: block })
+    const image = Buffer.alloc(2 * node)
+    const sessions: BackupSession[] = []
+    t.after(async () => {
+      for (const session of sessions) await session.abandon()
+    })
+    const begin = async (parent?: string) => {
+      const session = await vault.begin({ threads: 1, ...(parent === undefined ? {} : { parent }) })
+      sessions.push(session)
+      return session
+    }
+    const begun = async (parent: string | undefined, writes: readonly [number, number][]) => {
+      const session = await begin(parent)
+      const writer = await session.openVolume({ id: 'vol', sizeBytes: image.length })
+      for (const [at, blocks] of writes) {
+        const bytes = randomBytes(blocks * block)
+        bytes.copy(image, at)
+        await writer.write(at, bytes)
+      }
+      const commit = async (): Promise<BackedUp> => {
+        await writer.finish()
+        const { id } = await session.commit()
+        await session.abandon()
+        return { id, image: Buffer.from(image) }
+      }
+      return { session, writer, commit }
+    }
+    const oldest = await (await begun(undefined, [[node, 100]])).commit()
+    const packs = await keysOf(store, 'packs/')
+    // A tenth of the oldest pack stays in use.
+    const parent = await (
+      await begun(oldest.id, [
+        [0, 10],
+        [node, 90],
+      ])
+    ).commit()
+    await vault.forget(oldest.id)
+    const early = await begin()
+    await vault.collect({ graceMs: 0 })
+    const late = await begin()
+    await early.abandon()
+    // The oldest checkpoint goes, and its pack is condemned, and waits for a backup.
+    const { checkpointsDeleted, waitingFor } = await vault.collect({ graceMs: 0 })
+    assert.deepEqual([checkpointsDeleted, waitingFor], [1, [late.id]])
+    const child = await begun(parent.id, [
+      [0, 1],
+      [node, 1],
+    ])
+    await child.writer.drain()
+    await late.abandon()
+    // Now the list is ripe, and of the child's parent, which is deleted, nothing can be read below the root.
+    const { volumes } = (await vault.checkpoint(parent.id)).manifest
+    const root = readEntry(volumes[0]?.root as Buffer, 0)
+    const path = join(directory, packKey(root.pack))
+    await writeFile(path, flip(await readFile(path), root.offset + 20))
+    await vault.forget(parent.id)
+    const said: string[] = []
+    const waits = await vault.collect({ graceMs: 0, progress: (text) => said.push(text) })
+    assert.deepEqual([waits.packsDeleted, waits.packsRewritten], [0, 0])
+    assert.deepEqual(waits.waitingFor, [child.session.id])
+    assert.ok(waits.bytesWaiting >= 100 * block, `${waits.bytesWaiting} bytes wait`)
+    assert.ok(said.some((text) => text.includes(parent.id)))
+    const done = await child.commit()
+    // Nor does a manifest stop it that the store itself keeps.
+    const key = manifestKey(parent.id)
+    const keeping: ObjectStore = {
+      ...store,
+      async delete(object) {
+        if (object === key) throw new Fault(OBJECT_RETAINED, `deleting ${key}`)
+        await store.delete(object)
+      },
+    }
+    const swept = await (await openVault(deps(keeping), SECRET)).collect({ graceMs: 0 })
+    assert.deepEqual([swept.retained, swept.waitingFor], [[key], []])
+    assert.ok(swept.packsRewritten > 0)
+    assert.equal((await vault.collect({ graceMs: 0 })).checkpointsDeleted, 1)
+    const left = await keysOf(store, 'packs/')
+    assert.ok(packs.every((key) => !left.includes(key)))
+    await assertRestores(await reopen(directory), done)
     await assertWhole(await reopen(directory))
   }))
 

@@ -48,7 +48,8 @@ import { abandoned, sessionPrefixes, unfinishedUploads } from './uploads.ts'
  * A condemned pack is never pardoned, so a collector that was suspended at any point and goes on later deletes only what is
  * rightly deleted. A killed one leaves lists that the next one carries on with. A pack that has been moved counts as gone from then on, there or
  * not: what is in use of it is in use at its new place, which would pass for unused otherwise, and go as well. A backup's parent stays as long as the backup: deleted checkpoints
- * go through the same waiting, and count as in use until they are gone. Locked ones never go. */
+ * go through the same waiting, and count as in use until they are gone. One of which not all can be read cannot count so: nothing is swept until its
+ * backups have ended. Locked ones never go. */
 
 export interface CollectOptions {
   /** Packs younger than this are left alone. Default 1 h. */
@@ -201,23 +202,36 @@ async function collectRound(collecting: Collecting): Promise<void> {
   }
 
   const ripe = await ripeLists(collecting, lists)
-  const unripe = lists.filter((list) => !ripe.includes(list))
-  result.bytesWaiting = unripe
-    .flatMap((list) => list.packs)
-    .reduce((sum, hex) => sum + (packs.get(hex)?.bytes ?? 0), 0)
+  const bytesOf = (these: readonly Condemned[]) =>
+    these.flatMap((list) => list.packs).reduce((sum, hex) => sum + (packs.get(hex)?.bytes ?? 0), 0)
+  result.bytesWaiting = bytesOf(lists.filter((list) => !ripe.includes(list)))
   if (ripe.length > 0) {
     const before = result.checkpointsDeleted
     for (const list of ripe) await deleteManifests(collecting, list)
+    // What the store keeps of these, and cannot be read: nobody does any more, and no backup is based on it. A locked one is not being deleted any more.
+    const ended = new Set(ripe.flatMap((list) => list.manifests))
+    const deleting = await readForgotten(store)
+    const leftOut = new Set([...marks.unread].filter((id) => ended.has(id) && deleting.has(id)))
     // From the beginning, so that nothing is rescued for the sake of what is gone.
-    if (result.checkpointsDeleted > before) marks = createMarks(store, keyring)
+    if (result.checkpointsDeleted > before || leftOut.size > 0) {
+      marks = createMarks(store, keyring, leftOut)
+    }
     await marks.mark(without(await listPacks(store), moved))
+  }
+  if (marks.unread.size > 0) {
+    // A backup that is based on one of these refers through it to what nobody has marked.
+    const ids = [...marks.unread].join(', ')
+    collecting.say(
+      `no pack goes until backups that may be based on what is damaged have ended: ${ids}`,
+    )
+    result.bytesWaiting += bytesOf(ripe)
+  } else {
     for (const list of ripe) {
       if (!(await sweep(collecting, list, marks))) break
     }
   }
   await tidyIndexes(collecting)
-  // Only of packs that were gone before the marking began: those that went meanwhile were marked as packs. And not while
-  // a backup may be based on a checkpoint that could not be read.
+  // Only of packs that were gone before the marking began: those that went meanwhile were marked as packs.
   for (const hex of marks.unread.size > 0 ? [] : moves) {
     if (!packs.has(hex) && !marks.moved.has(hex))
       await deleted(collecting, movesKey(Buffer.from(hex, 'hex')))

@@ -19,7 +19,8 @@ import { visitTree } from '../tree/walk.ts'
 
 /* What is in use: goes through the trees of all checkpoints, each shared node once. It only ever adds, so marking again after a while costs only the new
  * checkpoints, and errs on the side of keeping. Anything unreadable ends it: what hangs on a damaged node is not known to be unused.
- * Except where the checkpoint is being deleted: nobody reads it any more, and a backup that was based on it before refers by itself to what it needs. */
+ * Except where the checkpoint is being deleted: nobody restores it any more. A backup that was based on it before refers by itself to what it needs, but only once it has
+ * committed: until then nothing may be swept with these marks. */
 
 export interface PackUse {
   /** One bit per slot. */
@@ -32,7 +33,7 @@ export interface Marks {
   readonly uses: ReadonlyMap<string, PackUse>
   /** Hex ids of packs that are gone, and whose `moves` are needed to read some checkpoint. */
   readonly moved: ReadonlySet<string>
-  /** Damaged checkpoints that are being deleted, of which not all is marked. */
+  /** Damaged checkpoints that are being deleted, of which not all is marked. While a backup may be based on one, no pack is known to be unused. */
   readonly unread: ReadonlySet<string>
   /** Marks what all checkpoints use that are in the store now. `packs`: those that are there, newly listed. */
   mark(packs: ReadonlySet<string> | ReadonlyMap<string, unknown>): Promise<void>
@@ -41,7 +42,12 @@ export interface Marks {
 export const inUse = (use: PackUse | undefined, slot: number): boolean =>
   use !== undefined && ((use.slots[slot >> 3] ?? 0) & (1 << (slot & 7))) !== 0
 
-export function createMarks(store: ObjectStore, keyring: Keyring): Marks {
+/** `leftOut`: checkpoints of which nothing is marked, damaged or not. */
+export function createMarks(
+  store: ObjectStore,
+  keyring: Keyring,
+  leftOut: ReadonlySet<string> = new Set(),
+): Marks {
   const uses = new Map<string, PackUse>()
   const moved = new Set<string>()
   const seenManifests = new Set<string>()
@@ -109,7 +115,7 @@ export function createMarks(store: ObjectStore, keyring: Keyring): Marks {
       const forgotten = await readForgotten(store)
       for await (const { key, bytes } of store.list(MANIFEST_PREFIX)) {
         const id = checkpointIdOf(key)
-        if (id === undefined || seenManifests.has(id)) continue
+        if (id === undefined || seenManifests.has(id) || leftOut.has(id)) continue
         const passed = new Set<string>()
         try {
           const object = await store.get(manifestKey(id))
