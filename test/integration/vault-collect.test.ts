@@ -151,6 +151,23 @@ test('a collector that was suspended at any of its changes, while another took i
     }
   }))
 
+test('a lock whose checkpoint is gone keeps no collection from retaining what it moves for the others', () =>
+  withDirectory(async (directory) => {
+    const [kept] = await partlyUsed(directory)
+    const retained: string[] = []
+    const store: ObjectStore = {
+      ...bound(await openDirStore(directory)),
+      retain: async (key) => void retained.push(key),
+    }
+    const untilMs = Date.now() + 3_600_000
+    await store.put(`locks/${randomUUID()}/${untilMs}`, new Uint8Array(0))
+    const vault = await openVault(deps(store), SECRET)
+    await vault.lock(kept?.id ?? '', untilMs)
+    retained.length = 0
+    assert.ok((await vault.collect(EAGER)).packsRewritten > 0)
+    assert.ok(retained.some((key) => key.startsWith('moves/')))
+  }))
+
 test('a verification and a restore that a whole collection overtakes at any moment find nothing wrong', () =>
   withDirectory(async (directory) => {
     const before = join(directory, 'before')

@@ -1,6 +1,6 @@
 import { isFault } from '#base/fault.ts'
 import { createChunkSource } from '../chunks/chunk-source.ts'
-import { OBJECT_RETAINED } from '../faults.ts'
+import { OBJECT_MISSING, OBJECT_RETAINED } from '../faults.ts'
 import { HEADER_KEY } from '../keys/header.ts'
 import { KEYRING_PREFIX, type Keyring } from '../keys/keyring.ts'
 import { SLOT_PREFIX } from '../keys/slots.ts'
@@ -91,8 +91,15 @@ export async function retainLocked(
     if (Number(until) > nowMs) locked.add(id)
   }
   for (const id of locked) {
-    const manifest = decodeManifest(keyring, id, await store.get(manifestKey(id)))
-    await retainNeeded(deps, manifest, await lockedUntil(store, id))
+    let object: Buffer
+    try {
+      object = await store.get(manifestKey(id))
+    } catch (error) {
+      // Locked while it was being deleted, or by hand: there is nothing to keep.
+      if (isFault(error, OBJECT_MISSING)) continue
+      throw error
+    }
+    await retainNeeded(deps, decodeManifest(keyring, id, object), await lockedUntil(store, id))
   }
 }
 
