@@ -284,11 +284,14 @@ test('uploads that killed writers left behind are dropped by the collector, thos
       packKey(Buffer.from(`${session.replaceAll('-', '').slice(0, 16)}${'ab'.repeat(8)}`, 'hex'))
     bucket.uploads.set('dead', { key: pack(id), parts: new Map() })
     bucket.uploads.set('alive', { key: pack(running), parts: new Map() })
-    bucket.uploads.set('list', { key: 'condemned/x', parts: new Map() })
+    bucket.uploads.set('list', { key: `condemned/${'ab'.repeat(16)}`, parts: new Map() })
+    // The vault's prefix is empty here, and the bucket has other users.
+    const others = ['photos/holiday.mov', `other/${pack(id)}`, `packs/00/${'ab'.repeat(16)}`]
+    for (const key of others) bucket.uploads.set(key, { key, parts: new Map() })
     await store.put(leaseKey(running), Buffer.from('{}'))
     await vault.collect({ graceMs: 0 })
-    assert.deepEqual([...bucket.uploads.keys()], ['alive', 'list'])
+    assert.deepEqual([...bucket.uploads.keys()], ['alive', 'list', ...others])
     await store.delete(leaseKey(running))
     await vault.collect({ graceMs: 0 })
-    assert.deepEqual([...bucket.uploads.keys()], [])
+    assert.deepEqual([...bucket.uploads.keys()], others)
   }))

@@ -18,7 +18,11 @@ export async function unfinishedUploads(
   }
 }
 
-/** Those that are old enough, and whose sessions are not among the `live` ones. */
+/** What a vault puts that may be large. A bucket holds uploads of others, and the vault's prefix may be empty. */
+const OURS =
+  /^(packs\/([0-9a-f]{2})\/\2[0-9a-f]{30}|(index|moves|condemned|waiting)\/[0-9a-f]{32}|manifests\/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$/
+
+/** Those of the vault that are old enough, and whose sessions are not among the `live` ones. */
 export function abandoned(
   uploads: readonly Upload[],
   live: ReadonlySet<string>,
@@ -26,7 +30,7 @@ export function abandoned(
 ): Upload[] {
   const prefixes = sessionPrefixes(live)
   return uploads.filter(({ key, startedMs }) => {
-    if (Math.max(0, storeMs - startedMs) < graceMs) return false
+    if (!OURS.test(key) || Math.max(0, storeMs - startedMs) < graceMs) return false
     return key.startsWith('packs/') ? !prefixes.has(key.slice(-32, -16)) : live.size === 0
   })
 }
