@@ -6,6 +6,7 @@ import type { Clock } from '#base/clock.ts'
 import { type FaultKind, isFault } from '#base/fault.ts'
 import {
   OBJECT_MISSING,
+  OBJECT_RETAINED,
   VAULT_STORE_FAILED,
   VAULT_STORE_REFUSED,
   VAULT_STORE_UNFIT,
@@ -295,3 +296,34 @@ test('uploads that killed writers left behind are dropped by the collector, thos
     await vault.collect({ graceMs: 0 })
     assert.deepEqual([...bucket.uploads.keys()], others)
   }))
+
+const versionList = (keys: readonly string[]) => ({
+  body: `<?xml version="1.0"?><ListVersionsResult><IsTruncated>false</IsTruncated>${keys
+    .map(
+      (key) =>
+        `<Version><Key>${key}</Key><VersionId>v1</VersionId><LastModified>2026-01-01T00:00:00Z</LastModified><Size>3</Size></Version>`,
+    )
+    .join('')}</ListVersionsResult>`,
+})
+
+test('with object lock, a version that MinIO answers 400 for is retained when its head says so, and the trial object is not listed', () =>
+  withBucket(
+    async (bucket, store) => {
+      let headers: Record<string, string> = {
+        'x-amz-object-lock-retain-until-date': '2030-01-01T00:00:00Z',
+      }
+      bucket.script = ({ method }) => {
+        if (method === 'GET') return versionList(['packs/ab/x', 'tmp/condition'])
+        if (method === 'HEAD') return { status: 200, code: '', headers }
+        return { status: 400, code: 'InvalidRequest' }
+      }
+      assert.deepEqual(await keysOf(store), ['packs/ab/x'])
+      await assert.rejects(store.delete('packs/ab/x'), faultOf(OBJECT_RETAINED, /until 2030/))
+      headers = {}
+      await assert.rejects(
+        store.delete('packs/ab/x'),
+        faultOf(VAULT_STORE_FAILED, /InvalidRequest/),
+      )
+    },
+    { objectLock: true },
+  ))

@@ -8,8 +8,8 @@ import { Fault, isFault } from '#base/fault.ts'
 import { OBJECT_MISSING, OBJECT_RETAINED, VAULT_STORE_REFUSED } from '../faults.ts'
 import { asPieces, type ListedObject, type ObjectKey, type ObjectStat } from '../object-store.ts'
 import { brokenList, getObject, listUploads, putObject } from './objects.ts'
-import { checkLock, once, type S3Store } from './check.ts'
-import { isMissing, type Requests } from './requests.ts'
+import { checkLock, once, type S3Store, TRIAL } from './check.ts'
+import { isMissing, type Requests, statusOf } from './requests.ts'
 
 /* A vault in a bucket with object lock, which keeps versions of every object. There an object is its oldest version:
  *
@@ -75,7 +75,9 @@ export function lockStore(
         }
       })
       .catch(async (error: unknown) => {
-        if (!isFault(error, VAULT_STORE_REFUSED)) throw error
+        // MinIO answers 400 for a version that is retained.
+        const asks = error instanceof Fault && statusOf(error.cause) === 400
+        if (!asks && !isFault(error, VAULT_STORE_REFUSED)) throw error
         throw (await retained(key, id, error)) ?? error
       })
   }
@@ -125,7 +127,7 @@ export function lockStore(
     async *list(prefix) {
       let last: Version | undefined
       for await (const version of versions(requests, prefix)) {
-        if (version.marker) continue
+        if (version.marker || version.key === TRIAL) continue
         if (last !== undefined && last.key !== version.key) {
           remember(last)
           yield last
