@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
+import { BrokenInvariant } from '#base/assert.ts'
 import type { Clock } from '#base/clock.ts'
 import { type FaultKind, isFault } from '#base/fault.ts'
 import {
@@ -327,3 +328,12 @@ test('with object lock, a version that MinIO answers 400 for is retained when it
     },
     { objectLock: true },
   ))
+
+test('a mistake in the code is no trouble of the server: it comes through at once', () =>
+  withBucket(async (bucket) => {
+    const clock = hurriedClock()
+    const store = storeAt(bucket.endpoint, { clock })
+    await assert.rejects(store.get('../x'), BrokenInvariant)
+    assert.deepEqual([clock.waits, bucket.asked], [[], []])
+    store.close()
+  }))

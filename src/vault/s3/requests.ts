@@ -1,5 +1,5 @@
 import { S3Client, S3ServiceException } from '@aws-sdk/client-s3'
-import { assert } from '#base/assert.ts'
+import { assert, BrokenInvariant } from '#base/assert.ts'
 import { type Clock, sleep } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import { VAULT_DAMAGED, VAULT_STORE_FAILED, VAULT_STORE_REFUSED } from '../faults.ts'
@@ -51,7 +51,7 @@ export interface Requests {
   key(full: string): ObjectKey
   /**
    * The answer of `act`, which is called again while what it throws passes; `again`: an earlier attempt may have been carried out.
-   * Throws VAULT_STORE_FAILED, VAULT_STORE_REFUSED, VAULT_DAMAGED (a range beyond the end), and what Faults `act` throws.
+   * Throws VAULT_STORE_FAILED, VAULT_STORE_REFUSED, VAULT_DAMAGED (a range beyond the end), what Faults `act` throws, and at once what is a mistake in the code.
    */
   ask<T>(doing: string, key: string, act: (again: boolean) => Promise<T>): Promise<T>
   close(): void
@@ -95,7 +95,7 @@ export function createRequests(
           answered = true
           return answer
         } catch (error) {
-          if (error instanceof Fault) throw error
+          if (error instanceof Fault || isOurs(error)) throw error
           answered ||= statusOf(error) !== undefined
           const enough =
             attempt >= ATTEMPTS_MIN && (!answered || clock.bootMs() - startedMs >= GIVE_UP_MS)
@@ -136,6 +136,11 @@ function passes(error: unknown): boolean {
   if ($metadata?.clockSkewCorrected === true) return true
   return PASSING.has(status) || nameOf(error) === 'RequestTimeout'
 }
+
+/** A mistake in our own code, or the client's, before anything was sent. What the runtime refuses to send, as a bad address, has a code. */
+const isOurs = (error: unknown): boolean =>
+  error instanceof BrokenInvariant ||
+  (error instanceof TypeError && statusOf(error) === undefined && !('code' in error))
 
 const nameOf = (error: unknown): string =>
   error instanceof S3ServiceException || error instanceof Error ? error.name : ''
