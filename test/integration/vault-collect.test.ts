@@ -1,9 +1,10 @@
 /** Collections that are cut off between any two requests to the store, once and again. */
 import assert from 'node:assert/strict'
-import { randomUUID } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { cp } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import type { BackupSession } from '#vault/backup/session.ts'
 import { openDirStore } from '#vault/dir/dir-store.ts'
 import type { ObjectStore } from '#vault/object-store.ts'
 import { openVault } from '#vault/vault.ts'
@@ -166,6 +167,61 @@ test('a lock whose checkpoint is gone keeps no collection from retaining what it
     retained.length = 0
     assert.ok((await vault.collect(EAGER)).packsRewritten > 0)
     assert.ok(retained.some((key) => key.startsWith('moves/')))
+  }))
+
+test('what is condemned waits for a backup that knew it before, and one that begins while it goes builds on none of it', () =>
+  withDirectory(async (directory) => {
+    const vault = await dirVault(directory)
+    const image = randomBytes(12 * BLOCK)
+    const half = 6 * BLOCK
+    const sessions: BackupSession[] = []
+    const begin = async (store: ObjectStore) => {
+      const opened = await openVault(deps(store), SECRET)
+      const session = await opened.begin({ threads: 1, packBytes: 150_000 })
+      sessions.push(session)
+      const writer = await session.openVolume({ id: 'vol', sizeBytes: image.length })
+      return { session, writer }
+    }
+    try {
+      // One index object tells of packs that are in use and of others to which nothing refers.
+      const made = await begin(vault.store)
+      await made.writer.write(0, image)
+      await made.writer.drain()
+      await made.writer.zero(half, half)
+      await made.writer.finish()
+      await made.session.commit()
+      await made.session.abandon()
+      const packs = await keysOf(vault.store, 'packs/')
+      const early = await begin(vault.store)
+      for (let i = 0; i < 2; i++) {
+        const { waitingFor } = await vault.collect({ graceMs: 0 })
+        assert.deepEqual(waitingFor, [early.session.id])
+        assert.deepEqual(await keysOf(vault.store, 'packs/'), packs)
+      }
+      // Between two reads of one that begins, the early one ends, and what waited for it goes.
+      let overtaken = false
+      const overtake = async () => {
+        if (overtaken) return
+        overtaken = true
+        await early.session.abandon()
+        assert.ok((await vault.collect({ graceMs: 0 })).packsDeleted > 0)
+      }
+      const late = await begin({
+        ...vault.store,
+        async *list(prefix) {
+          yield* vault.store.list(prefix)
+          if (prefix === 'packs/' || prefix === 'condemned/') await overtake()
+        },
+      })
+      assert.ok(overtaken)
+      await late.writer.write(0, image)
+      await late.writer.finish()
+      const { id } = await late.session.commit()
+      await assertRestores(vault, { id, image })
+      await assertWhole(await reopen(directory))
+    } finally {
+      for (const session of sessions) await session.abandon()
+    }
   }))
 
 test('a verification and a restore that a whole collection overtakes at any moment find nothing wrong', () =>
