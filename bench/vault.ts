@@ -402,7 +402,7 @@ function show(line: ReturnType<typeof result>): void {
     line.samples_disturbed === 0 ? '' : `  (${line.samples_disturbed} samples on a busy machine)`
   console.log(
     `${line.case.padEnd(26)} ${line.holdfast_s} s, restic ${line.restic_s}, borg ${line.borg_s}  cpu ${line.holdfast_cpu_s}, ${line.restic_cpu_s}, ${line.borg_cpu_s}  ratio ${line.ratio} (${line.ratio_min}-${line.ratio_max})${speed}` +
-      (line.case === 'restore'
+      (line.case.startsWith('restore')
         ? ''
         : `  stored ${line.holdfast_mb} MB, restic ${line.restic_mb}, borg ${line.borg_mb}: ${line.stored_ratio}${stored}`) +
       `  memory ${line.memory_mib} MiB${busy}`,

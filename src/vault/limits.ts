@@ -21,6 +21,8 @@ export const BATCH_BYTES = 4 * 1024 * 1024
 /** Batches per thread: one being worked on, one waiting, one being filled. */
 export const BATCHES_PER_THREAD = 3
 export const THREADS_MAX = 4
+/** Who has more than this to do starts the threads at once. */
+export const EAGER_BYTES = 64 * 1024 * 1024
 /** So many batches the main thread does itself before it starts threads, which takes it about as long as this. */
 export const INLINE_BATCHES = 3
 

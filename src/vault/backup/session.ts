@@ -64,6 +64,8 @@ export interface BackupOptions {
   readonly createdMs?: number
   /** Batches that the caller's own thread does before threads are started; 0 where it must not stand still. Default: a few, as threads take time to start. */
   readonly inlineBatches?: number
+  /** There is much to read: threads are started at once. */
+  readonly eager?: boolean
   /** Told of index objects and footers that could not be read; the backup goes on without them. */
   readonly damaged?: (fault: Fault) => void
 }
@@ -151,8 +153,9 @@ export async function beginBackup(
     const secret = recordKey(key, salt)
     // The table may grow while it is filled, before there are threads to be told.
     const started: { pool?: ThreadPool } = {}
-    const atLeast = [...packs.values()].reduce((sum, bytes) => sum + bytes, 0) / blockBytes
-    const table = createKnownTable(options.knownSlotsMax ?? KNOWN_SLOTS_MAX, atLeast, (memory) =>
+    // Blocks take two thirds of their size or less where compression finds something.
+    const expected = ([...packs.values()].reduce((sum, bytes) => sum + bytes, 0) / blockBytes) * 1.5
+    const table = createKnownTable(options.knownSlotsMax ?? KNOWN_SLOTS_MAX, expected, (memory) =>
       started.pool?.replaceKnown(memory),
     )
     await loadKnown(store, keyring, table, packs, options.damaged ?? (() => undefined))
@@ -165,6 +168,7 @@ export async function beginBackup(
       known: table.memory,
       ...(options.threads === undefined ? {} : { threads: options.threads }),
       ...(options.inlineBatches === undefined ? {} : { inlineBatches: options.inlineBatches }),
+      eager: options.eager === true,
     })
     started.pool = pool
     return createSession({

@@ -62,6 +62,8 @@ export interface PoolSetup {
   readonly threads?: number
   /** Batches that the main thread does itself before threads are started. */
   readonly inlineBatches?: number
+  /** There is much to do: the threads are started at once, and do all of it. */
+  readonly eager?: boolean
 }
 
 const KNOWN_AT_REST_BYTES_MAX = 4 * 1024 * 1024
@@ -99,6 +101,7 @@ export function createPool(setup: PoolSetup): ThreadPool {
   const inline = createThreadWork(setupOf(1))
   let asked = 0
   let workers: Worker[] = []
+  if (setup.eager === true) startThreads()
 
   /** Made when it is first needed: a small backup would take longer for memory that it does not use than for its work. */
   function makeBatch(): Batch {
@@ -134,11 +137,15 @@ export function createPool(setup: PoolSetup): ThreadPool {
     return worker
   }
 
+  function startThreads(): void {
+    workers = Array.from({ length: threads }, (_, i) => startThread(i))
+  }
+
   /** True: the main thread does this one itself. */
   function isInline(): boolean {
     asked++
-    if (asked <= (setup.inlineBatches ?? INLINE_BATCHES)) return true
-    if (workers.length === 0) workers = Array.from({ length: threads }, (_, i) => startThread(i))
+    if (asked <= (setup.inlineBatches ?? INLINE_BATCHES) && setup.eager !== true) return true
+    if (workers.length === 0) startThreads()
     return false
   }
 

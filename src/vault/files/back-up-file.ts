@@ -3,6 +3,7 @@ import { Fault } from '#base/fault.ts'
 import { BACKUP_MISUSED } from '../faults.ts'
 import type { BackupOptions, BackupProgress } from '../backup/session.ts'
 import type { Manifest } from '../format/manifest.ts'
+import { EAGER_BYTES } from '../limits.ts'
 import type { Vault } from '../vault.ts'
 
 /* Backs up one file or block device that nobody writes to meanwhile. */
@@ -24,15 +25,15 @@ export async function backUpFile(
   const file = await open(path, 'r')
   try {
     const sizeBytes = await sizeOf(file)
-    const session = await vault.begin(options)
+    const ranges = wholeBlocks(
+      options.ranges ?? [[0, sizeBytes]],
+      sizeBytes,
+      vault.header.block_bytes,
+    )
+    const total = ranges.reduce((sum, [, length]) => sum + length, 0)
+    const session = await vault.begin({ ...options, eager: total > EAGER_BYTES })
     try {
       const writer = await session.openVolume({ id: options.volume, sizeBytes })
-      const ranges = wholeBlocks(
-        options.ranges ?? [[0, sizeBytes]],
-        sizeBytes,
-        vault.header.block_bytes,
-      )
-      const total = ranges.reduce((sum, [, length]) => sum + length, 0)
       let done = 0
       for (const [offset, length] of ranges) {
         for (let at = offset; at < offset + length; at += READ_BYTES) {

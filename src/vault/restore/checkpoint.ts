@@ -12,7 +12,7 @@ import type { Entry } from '../format/entry.ts'
 import type { Manifest, VolumeRecord } from '../format/manifest.ts'
 import { openRecord } from '../format/record.ts'
 import type { Keyring } from '../keys/keyring.ts'
-import { INLINE_BATCHES } from '../limits.ts'
+import { EAGER_BYTES } from '../limits.ts'
 import type { ObjectStore } from '../object-store.ts'
 import { createNodeReader, type NodeReader } from '../tree/node-reader.ts'
 import { type VolumeTree, walkBlocks, walkChanges, type WalkedBlocks } from '../tree/walk.ts'
@@ -136,7 +136,7 @@ export function createCheckpoint(
       const pool = createPool({
         blockBytes,
         level: 1,
-        inlineBatches: (options.length ?? volume.sizeBytes) > EAGER_BYTES ? 0 : INLINE_BATCHES,
+        eager: (options.length ?? volume.sizeBytes) > EAGER_BYTES,
         ...(options.threads === undefined ? {} : { threads: options.threads }),
       })
       try {
@@ -147,9 +147,6 @@ export function createCheckpoint(
     },
   }
 }
-
-/** Restores of more than this start their threads at once. */
-const EAGER_BYTES = 64 * 1024 * 1024
 
 interface Restoring {
   readonly volume: VolumeRecord
