@@ -258,17 +258,29 @@ test('a client that dies in the middle leaves no memory behind', async () => {
       '--size=64m',
       '--thread', // one process, so that the kill hits the client itself
     ],
-    { stdio: 'ignore' },
+    { stdio: ['ignore', 'pipe', 'pipe'] },
   )
-  while (exports.connectionCount('died') === 0)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  await new Promise((resolve) => setTimeout(resolve, 200))
-  assert.ok(server.slabsInUse > 0)
+  let said = ''
+  for (const stream of [fio.stdout, fio.stderr]) stream.on('data', (text) => (said += String(text)))
+  const exit = once(fio, 'exit')
+  await soon('fio writes', () => {
+    assert.equal(fio.exitCode, null, `fio ended by itself: ${said}`)
+    return exports.connectionCount('died') > 0 && server.slabsInUse > 0
+  })
   fio.kill('SIGKILL')
-  await once(fio, 'exit')
-  while (server.connectionCount > 0) await new Promise((resolve) => setTimeout(resolve, 5))
-  while (server.slabsInUse > 0) await new Promise((resolve) => setTimeout(resolve, 5))
+  await exit
+  await soon('its connection is gone', () => server.connectionCount === 0)
+  await soon('its memory is free', () => server.slabsInUse === 0)
 })
+
+/** Looks every few ms; a state that does not come is told by its name. */
+async function soon(what: string, holds: () => boolean): Promise<void> {
+  const lastMs = performance.now() + 20_000
+  while (!holds()) {
+    assert.ok(performance.now() < lastMs, `${what}: not after 20 s`)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
 
 test('an export that lost its authority drops its clients and says why to the next', async () => {
   await exported('lost')
