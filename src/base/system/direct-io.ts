@@ -2,6 +2,7 @@ import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import koffi from 'koffi'
 import { hasCode } from './files.ts'
+import { writeWhole } from './whole-io.ts'
 
 /* Reading and writing large pieces past the page cache.
  *
@@ -64,6 +65,23 @@ export async function openDirect(
     return await open(path, flags | constants.O_DIRECT)
   } catch (error) {
     if (isUnfitForDirect(error)) return undefined
+    throw error
+  }
+}
+
+/** Writes the whole pages of an aligned piece; bytes written, 0 where the file system refuses. Throws a system error. */
+export async function writeDirect(
+  file: FileHandle,
+  piece: Uint8Array,
+  position: number,
+): Promise<number> {
+  const length = wholePages(piece.byteLength)
+  try {
+    await writeWhole(file, piece, position, 0, length)
+    return length
+  } catch (error) {
+    // Also when it began and met the end of the disk in the middle of a page: the usual way tells what it is.
+    if (isUnfitForDirect(error)) return 0
     throw error
   }
 }

@@ -32,14 +32,15 @@ export function writeWholeSync(
   }
 }
 
-/** As `readWholeSync`, in the thread pool. */
+/** As `readWholeSync`, in the thread pool. Content with the first `needed` bytes: past the page cache the end of a file is met only once. */
 export async function readWhole(
   file: FileHandle,
   buf: Uint8Array,
   position: number,
+  needed = buf.length,
 ): Promise<number> {
   let done = 0
-  while (done < buf.length) {
+  while (done < needed) {
     const { bytesRead } = await file.read(buf, done, buf.length - done, position + done)
     if (bytesRead === 0) break
     done += bytesRead
@@ -52,9 +53,12 @@ export async function writeWhole(
   file: FileHandle,
   buf: Uint8Array,
   position: number,
+  start = 0,
+  length = buf.length,
 ): Promise<void> {
-  for (let done = 0; done < buf.length; ) {
-    const { bytesWritten } = await file.write(buf, done, buf.length - done, position + done)
+  for (let done = 0; done < length; ) {
+    const at = start + done
+    const { bytesWritten } = await file.write(buf, at, length - done, position + done)
     done += bytesWritten
   }
 }

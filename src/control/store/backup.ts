@@ -8,6 +8,7 @@ import { assert } from '#base/assert.ts'
 import type { Clock } from '#base/clock.ts'
 import { Fault, fault } from '#base/fault.ts'
 import { newId } from '#base/ids.ts'
+import { syncDirectory } from '#base/system/files.ts'
 import { readMeta } from './meta.ts'
 import { migrations as listed } from './migrations/list.ts'
 import { applyMigration, createLedgerIn, planOf } from './migrations/run.ts'
@@ -317,13 +318,3 @@ const POSTGRES_TABLES = `select table_name as name from information_schema.table
 const POSTGRES_REFERENCES = `select c.relname as name, r.relname as target from pg_constraint k
   join pg_class c on c.oid = k.conrelid join pg_class r on r.oid = k.confrelid
   where k.contype = 'f' and k.connamespace = current_schema()::regnamespace`
-
-/** Makes a rename in it durable. */
-async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
-}

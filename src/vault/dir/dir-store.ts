@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto'
-import { constants } from 'node:fs'
 import {
   type FileHandle,
   link,
@@ -21,8 +20,10 @@ import {
   isUnfitForDirect,
   openDirect,
   wholePages,
+  writeDirect,
 } from '#base/system/direct-io.ts'
-import { hasCode } from '#base/system/files.ts'
+import { hasCode, syncDirectory } from '#base/system/files.ts'
+import { readWhole, writeWhole } from '#base/system/whole-io.ts'
 import { OBJECT_MISSING, VAULT_STORE_FAILED, VAULT_DAMAGED } from '../faults.ts'
 import {
   asPieces,
@@ -75,14 +76,7 @@ export const systemDisk: DirDisk = {
   rename,
   unlink,
   mkdir: (path) => mkdir(path, { mode: 0o700 }),
-  async syncDirectory(path) {
-    const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
-    try {
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
-  },
+  syncDirectory,
 }
 
 /** Pieces from this size on are written and read past the page cache, when they begin with a page of memory. */
@@ -96,40 +90,20 @@ async function writeAll(
   let position = 0
   for (const piece of pieces) {
     const large = piece.byteLength >= DIRECT_PIECE_MIN && isAligned(piece, position)
-    const direct = large ? await writeDirect(path, piece, position) : 0
-    await writeAt(handle, piece, direct, piece.byteLength, position)
+    const done = large ? await writePages(path, piece, position) : 0
+    await writeWhole(handle, piece, position + done, done, piece.byteLength - done)
     position += piece.byteLength
   }
 }
 
 /** Bytes written, whole pages from the beginning; 0 where the file system cannot do it. */
-async function writeDirect(path: string, piece: Uint8Array, position: number): Promise<number> {
+async function writePages(path: string, piece: Uint8Array, position: number): Promise<number> {
   const handle = await openDirect(path, 'write')
   if (handle === undefined) return 0
-  const end = wholePages(piece.byteLength)
   try {
-    await writeAt(handle, piece, 0, end, position)
-    return end
-  } catch (error) {
-    // Also when it began and met the end of the disk in the middle of a page: the usual way tells what it is.
-    if (isUnfitForDirect(error)) return 0
-    throw error
+    return await writeDirect(handle, piece, position)
   } finally {
     await handle.close()
-  }
-}
-
-/** One call may write less than asked, on a full disk or beyond 2 GiB. */
-async function writeAt(
-  handle: FileHandle,
-  piece: Uint8Array,
-  from: number,
-  end: number,
-  position: number,
-): Promise<void> {
-  for (let done = from; done < end; ) {
-    const { bytesWritten } = await handle.write(piece, done, end - done, position + done)
-    done += bytesWritten
   }
 }
 
@@ -258,7 +232,7 @@ async function readObject(
     const { offset, length } = range ?? { offset: 0, length: (await handle.stat()).size }
     // Its own memory, so that it can be handed to a thread.
     const buffer = Buffer.allocUnsafeSlow(length)
-    if ((await readAt(handle, buffer, offset)) < length) throw tooShort(key)
+    if ((await readWhole(handle, buffer, offset)) < length) throw tooShort(key)
     return buffer
   } finally {
     await handle.close()
@@ -280,7 +254,7 @@ async function readDirect(
   const handle = await openDirect(path, 'read')
   if (handle === undefined) return undefined
   try {
-    if ((await readAt(handle, target, offset - before, needed)) < needed) throw tooShort(key)
+    if ((await readWhole(handle, target, offset - before, needed)) < needed) throw tooShort(key)
     return target.subarray(before, needed)
   } catch (error) {
     if (isUnfitForDirect(error)) return undefined
@@ -288,22 +262,6 @@ async function readDirect(
   } finally {
     await handle.close()
   }
-}
-
-/** Fills the buffer from `position` on, at least its first `needed` bytes; fewer where the file ends. */
-async function readAt(
-  handle: FileHandle,
-  buffer: Buffer,
-  position: number,
-  needed = buffer.length,
-): Promise<number> {
-  let done = 0
-  while (done < needed) {
-    const { bytesRead } = await handle.read(buffer, done, buffer.length - done, position + done)
-    if (bytesRead === 0) break
-    done += bytesRead
-  }
-  return done
 }
 
 const tooShort = (key: ObjectKey): Fault =>

@@ -1,5 +1,6 @@
 import { open } from 'node:fs/promises'
 import { Fault } from '#base/fault.ts'
+import { readWhole } from '#base/system/whole-io.ts'
 import { BACKUP_MISUSED } from '../faults.ts'
 import type { BackupOptions, BackupProgress } from '../backup/session.ts'
 import type { Manifest } from '../format/manifest.ts'
@@ -39,7 +40,8 @@ export async function backUpFile(
         for (let at = offset; at < offset + length; at += READ_BYTES) {
           const bytes = Math.min(READ_BYTES, offset + length - at)
           await writer.writeFrom(at, bytes, async (target, from) => {
-            await readFully(file, target, from, path)
+            if ((await readWhole(file, target, from)) === target.length) return
+            throw new Fault(BACKUP_MISUSED, `backing up ${path}: it became shorter meanwhile`)
           })
           done += bytes
           options.progress?.(done, total, session.progress().bytesStored)
@@ -72,17 +74,6 @@ async function sizeOf(file: File): Promise<number> {
     else high = middle
   }
   return low
-}
-
-async function readFully(file: File, target: Buffer, offset: number, path: string): Promise<void> {
-  let done = 0
-  while (done < target.length) {
-    const { bytesRead } = await file.read(target, done, target.length - done, offset + done)
-    if (bytesRead === 0) {
-      throw new Fault(BACKUP_MISUSED, `backing up ${path}: it became shorter meanwhile`)
-    }
-    done += bytesRead
-  }
 }
 
 /** Ranges widened to blocks, in order, without overlaps, inside the volume. */

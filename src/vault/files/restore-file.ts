@@ -2,8 +2,9 @@ import { dirname } from 'node:path'
 import { once } from 'node:events'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { Fault } from '#base/fault.ts'
-import { isAligned, isUnfitForDirect, openDirect, wholePages } from '#base/system/direct-io.ts'
+import { isAligned, openDirect, writeDirect } from '#base/system/direct-io.ts'
 import { hasCode, syncDirectory } from '#base/system/files.ts'
+import { writeWhole } from '#base/system/whole-io.ts'
 import { RESTORE_TARGET_EXISTS } from '../faults.ts'
 import type { Checkpoint, RestoreOptions } from '../restore/checkpoint.ts'
 
@@ -41,7 +42,7 @@ export async function restoreToFile(
       if (direct !== undefined && isAligned(data, offset)) {
         done = await writeDirect(direct, data, offset)
       }
-      await writeAt(target, data, done, data.length, offset)
+      await writeWhole(target, data, offset + done, done, data.length - done)
     }
     await checkpoint.restore(
       volume,
@@ -67,31 +68,6 @@ export async function restoreToFile(
     await file.close()
   }
   return { bytes: size }
-}
-
-/** Bytes written past the page cache, whole pages from the beginning; 0 where the target refuses. */
-async function writeDirect(file: FileHandle, data: Buffer, offset: number): Promise<number> {
-  const end = wholePages(data.length)
-  try {
-    await writeAt(file, data, 0, end, offset)
-    return end
-  } catch (error) {
-    if (isUnfitForDirect(error)) return 0
-    throw error
-  }
-}
-
-async function writeAt(
-  file: FileHandle,
-  data: Buffer,
-  from: number,
-  end: number,
-  offset: number,
-): Promise<void> {
-  for (let done = from; done < end; ) {
-    const { bytesWritten } = await file.write(data, done, end - done, offset + done)
-    done += bytesWritten
-  }
 }
 
 async function isBlockDevice(path: string): Promise<boolean> {

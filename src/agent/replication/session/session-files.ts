@@ -1,7 +1,8 @@
-import { mkdir, open as openFile, readdir, rename, rm, statfs } from 'node:fs/promises'
+import { mkdir, readdir, rename, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
+import { syncDirectory } from '#base/system/files.ts'
 import { EpochFile } from './epoch-file.ts'
 import { type MembersFile, NO_MEMBERS, readMembers } from '../members-file.ts'
 import { RunFile } from '../run-file.ts'
@@ -97,14 +98,5 @@ export class SessionFiles {
   /** For a session that never came into being. */
   async removeAll(): Promise<void> {
     await rm(this.directory, { recursive: true, force: true })
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const handle = await openFile(path, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
   }
 }

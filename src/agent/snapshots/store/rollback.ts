@@ -1,6 +1,7 @@
 import { type FileHandle, open } from 'node:fs/promises'
 import { cannotClone } from '#base/system/clone.ts'
 import { Fault } from '#base/fault.ts'
+import { readWhole } from '#base/system/whole-io.ts'
 import type { Log } from '#base/log.ts'
 import { type Volume, ZERO_SYNC_BYTES_MAX } from '#agent/volumes/volume.ts'
 import { SNAPSHOT_BROKEN } from '../faults.ts'
@@ -86,7 +87,7 @@ async function copyDifferences(
   const there = Buffer.allocUnsafeSlow(STEP_BYTES)
   for (let at = from; at < end; at += STEP_BYTES) {
     const length = Math.min(STEP_BYTES, end - at)
-    await readWhole(file, wanted.subarray(0, length), at)
+    await readClone(file, wanted.subarray(0, length), at)
     await volume.read(there, 0, length, at)
     for (let skip = 0; skip < length; skip += SNAPSHOT_BLOCK_BYTES) {
       const size = Math.min(SNAPSHOT_BLOCK_BYTES, length - skip)
@@ -113,11 +114,9 @@ async function clearTail(sizeBytes: number, guard: SnapshotGuard): Promise<void>
   }
 }
 
-async function readWhole(file: FileHandle, into: Buffer, offset: number): Promise<void> {
-  for (let done = 0; done < into.length; ) {
-    const { bytesRead } = await file.read(into, done, into.length - done, offset + done)
-    if (bytesRead === 0) throw new Error('the clone is shorter than its volume was')
-    done += bytesRead
+async function readClone(clone: FileHandle, into: Buffer, offset: number): Promise<void> {
+  if ((await readWhole(clone, into, offset)) < into.length) {
+    throw new Error('the clone is shorter than its volume was')
   }
 }
 

@@ -1,5 +1,6 @@
 import { type FileHandle, open, rm } from 'node:fs/promises'
 import { crc32c } from '@node-rs/crc32'
+import { readWhole } from '#base/system/whole-io.ts'
 import { SNAPSHOT_BLOCK_BYTES, type Range } from '../snapshots.ts'
 import { encodeBatch } from './before-image.ts'
 import { rangesOf } from './block-table.ts'
@@ -71,10 +72,8 @@ async function recordsOfClone(
   for (const block of blocks) {
     const offset = block * SNAPSHOT_BLOCK_BYTES
     const bytes = buf.subarray(0, Math.min(SNAPSHOT_BLOCK_BYTES, sizeBytes - offset))
-    for (let done = 0; done < bytes.length; ) {
-      const { bytesRead } = await file.read(bytes, done, bytes.length - done, offset + done)
-      if (bytesRead === 0) throw new Error('the clone is shorter than its volume was')
-      done += bytesRead
+    if ((await readWhole(file, bytes, offset)) < bytes.length) {
+      throw new Error('the clone is shorter than its volume was')
     }
     const zero = bytes.equals(ZERO_BLOCK.subarray(0, bytes.length))
     records.push({ kind: zero ? 'hole' : 'data', block, value: zero ? 1 : crc32c(bytes) })

@@ -1,6 +1,7 @@
 import { type FileHandle, open } from 'node:fs/promises'
 import { hasCode } from '#base/system/files.ts'
 import type { FileRanges } from '#base/system/libc.ts'
+import { readWhole, writeWhole } from '#base/system/whole-io.ts'
 import type { StoreDisk, StoreFile } from './disk.ts'
 
 /** Files of the real disk. */
@@ -14,21 +15,8 @@ export function systemDisk(ranges: FileRanges): StoreDisk {
 
 function fileOf(file: FileHandle, ranges: FileRanges): StoreFile {
   return {
-    async write(buf, offset) {
-      for (let done = 0; done < buf.length; ) {
-        const left = buf.length - done
-        done += (await file.write(buf, done, left, offset + done)).bytesWritten
-      }
-    },
-    async read(buf, offset) {
-      let done = 0
-      while (done < buf.length) {
-        const { bytesRead } = await file.read(buf, done, buf.length - done, offset + done)
-        if (bytesRead === 0) break
-        done += bytesRead
-      }
-      return done
-    },
+    write: (buf, offset) => writeWhole(file, buf, offset),
+    read: (buf, offset) => readWhole(file, buf, offset),
     datasync: () => file.datasync(),
     size: async () => (await file.stat()).size,
     truncate: (sizeBytes) => file.truncate(sizeBytes),

@@ -12,7 +12,7 @@ import {
 } from '#base/system/files.ts'
 import { cannotClone, cloneFile } from '#base/system/clone.ts'
 import { type FileRanges, systemFileRanges } from '#base/system/libc.ts'
-import { hasNoRoom } from '#base/system/whole-io.ts'
+import { hasNoRoom, writeWhole } from '#base/system/whole-io.ts'
 import type { Log } from '#base/log.ts'
 import {
   SIZE_MISMATCH,
@@ -219,12 +219,7 @@ class FileVolumeStore implements VolumeStore {
       await data.truncate(record.sizeBytes)
       await fill?.({
         cloneFrom: (fd, length) => cloneFile(data.fd, fd, length),
-        async write(buf, bufOffset, length, offset) {
-          for (let done = 0; done < length; ) {
-            const at = bufOffset + done
-            done += (await data.write(buf, at, length - done, offset + done)).bytesWritten
-          }
-        },
+        write: (buf, bufOffset, length, offset) => writeWhole(data, buf, offset, bufOffset, length),
         flush: () => data.datasync(),
       })
       await data.sync()
