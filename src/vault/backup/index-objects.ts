@@ -48,9 +48,9 @@ export async function readIndex(
   key: string,
 ): Promise<IndexedPack[]> {
   const content = await openIndex(store, keyring, key)
-  return [...listsIn(content, key)].map(({ id, at }) => ({
+  return [...listsIn(content, key)].map(({ id, list }) => ({
     id,
-    records: decodePackRecords(content, at, key).records,
+    records: decodePackRecords(list),
   }))
 }
 
@@ -59,8 +59,6 @@ const openIndex = async (store: ObjectStore, keyring: Keyring, key: string): Pro
 
 interface PackList {
   readonly id: Buffer
-  /** Where its list begins in the index. */
-  readonly at: number
   readonly list: Buffer
 }
 
@@ -70,7 +68,7 @@ function* listsIn(content: Buffer, key: string): Generator<PackList> {
     const id = content.subarray(at, at + PACK_ID_BYTES)
     at += PACK_ID_BYTES
     const { list, next } = packRecordsAt(content, at, key)
-    yield { id, at, list }
+    yield { id, list }
     at = next
   }
 }
@@ -84,17 +82,16 @@ export async function readFooter(
   id: Buffer,
   bytes: number,
 ): Promise<PackRecord[]> {
-  const { content } = await openFooter(store, keyring, id, bytes)
-  return decodePackRecords(content, 0, packKey(id)).records
+  return decodePackRecords(await openFooter(store, keyring, id, bytes))
 }
 
-/** Throws VAULT_DAMAGED. */
+/** The list as it is encoded. Throws VAULT_DAMAGED. */
 async function openFooter(
   store: ObjectStore,
   keyring: Keyring,
   id: Buffer,
   bytes: number,
-): Promise<{ readonly content: Buffer; readonly list: Buffer }> {
+): Promise<Buffer> {
   const name = packKey(id)
   const guess = Math.min(bytes, FOOTER_GUESS_BYTES)
   let end = await store.get(name, { offset: bytes - guess, length: guess })
@@ -109,7 +106,7 @@ async function openFooter(
   const content = unsealWith(keyring, 'footer', name, footer)
   const { list, next } = packRecordsAt(content, 0, name)
   if (list.length !== count * FOOTER_ENTRY_BYTES || next !== content.length) throw damaged(name)
-  return { content, list }
+  return list
 }
 
 const damaged = (name: string): Fault =>
@@ -133,7 +130,7 @@ export async function loadKnown(
   damagedObject: (fault: Fault) => void,
 ): Promise<void> {
   const left = new Set(packs.keys())
-  const attempt = async (read: () => Promise<readonly Omit<PackList, 'at'>[]>) => {
+  const attempt = async (read: () => Promise<readonly PackList[]>) => {
     try {
       for (const { id, list } of await read()) {
         if (left.delete(id.toString('hex'))) table.insertPack(id, list)
@@ -154,6 +151,6 @@ export async function loadKnown(
   for (const hex of left) {
     const id = Buffer.from(hex, 'hex')
     const bytes = packs.get(hex) ?? 0
-    await attempt(async () => [{ id, list: (await openFooter(store, keyring, id, bytes)).list }])
+    await attempt(async () => [{ id, list: await openFooter(store, keyring, id, bytes) }])
   }
 }

@@ -96,7 +96,7 @@ export function encodePackRecords(records: readonly PackRecord[]): Buffer {
   return bytes
 }
 
-/** The list at `at` as it is encoded, a view; `next` is where it ends. Throws VAULT_DAMAGED. */
+/** The list at `at`, its entries as they are encoded, a view; `next` is where it ends. Throws VAULT_DAMAGED. */
 export function packRecordsAt(
   bytes: Buffer,
   at: number,
@@ -108,23 +108,18 @@ export function packRecordsAt(
   return { list: bytes.subarray(at + 4, next), next }
 }
 
-/** Reads the list at `at`; `next` is where it ends. The ids are views. Throws VAULT_DAMAGED. */
-export function decodePackRecords(
-  bytes: Buffer,
-  at: number,
-  name: string,
-): { readonly records: PackRecord[]; readonly next: number } {
-  const { next } = packRecordsAt(bytes, at, name)
+/** What `packRecordsAt` gives. The ids are views. */
+export function decodePackRecords(list: Buffer): PackRecord[] {
   const records: PackRecord[] = []
-  for (let from = at + 4; from < next; from += FOOTER_ENTRY_BYTES) {
+  for (let at = 0; at < list.length; at += FOOTER_ENTRY_BYTES) {
     records.push({
-      id: bytes.subarray(from, from + ID_BYTES),
-      offset: bytes.readUInt32BE(from + ID_BYTES),
-      length: bytes.readUIntBE(from + ID_BYTES + 4, 3),
-      flags: bytes.readUInt8(from + ID_BYTES + 7),
+      id: list.subarray(at, at + ID_BYTES),
+      offset: list.readUInt32BE(at + ID_BYTES),
+      length: list.readUIntBE(at + ID_BYTES + 4, 3),
+      flags: list.readUInt8(at + ID_BYTES + 7),
     })
   }
-  return { records, next }
+  return records
 }
 
 const damagedPack = (name: string, what: string): Fault =>
