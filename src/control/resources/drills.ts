@@ -122,17 +122,14 @@ export async function drillsAdrift(
     .selectFrom('drills')
     .select(['id', 'project', 'status'])
     .where('status', 'in', ['creating', 'deleting'])
-    .where((eb) =>
-      eb.not(
-        eb.exists(
-          eb
-            .selectFrom('operations')
-            .select('operations.id')
-            .whereRef('operations.resource_id', '=', 'drills.id')
-            .where('operations.resource_type', '=', DRILL_RESOURCE)
-            .where('operations.status', 'in', ['pending', 'running']),
-        ),
-      ),
+    .where(
+      'id',
+      'not in',
+      db
+        .selectFrom('operations')
+        .select('resource_id')
+        .where('resource_type', '=', DRILL_RESOURCE)
+        .where('status', 'in', ['pending', 'running']),
     )
     .execute()
 }

@@ -89,47 +89,43 @@ export async function dropQuotaLimit(
 export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promise<number> {
   switch (kind) {
     case 'server_groups':
-      return await countGroups(db, project)
+      // The group of a pair that works alone is no group to anybody.
+      return await numberOf(counted(db, 'protection_groups', project).where('form', '!=', 'lone'))
     case 'replications':
-      return await count(db, 'replication_pairs', project)
+      return await numberOf(counted(db, 'replication_pairs', project))
     case 'instances': {
-      const row = await db
-        .selectFrom('servers')
-        .select((eb) => eb.fn.countAll<number>().as('count'))
-        .where('project', '=', project)
-        .where('id', 'not in', serversGivenUp(db, project))
-        .executeTakeFirst()
-      return Number(row?.count ?? 0)
+      const servers = counted(db, 'servers', project)
+      return await numberOf(servers.where('id', 'not in', serversGivenUp(db, project)))
     }
     case 'volumes': {
-      const row = await db
-        .selectFrom('volumes')
-        .select((eb) => eb.fn.countAll<number>().as('count'))
-        .where('project', '=', project)
-        .where('id', 'not in', disksGivenUp(db, project))
-        .executeTakeFirst()
-      return Number(row?.count ?? 0)
+      const volumes = counted(db, 'volumes', project)
+      return await numberOf(volumes.where('id', 'not in', disksGivenUp(db, project)))
     }
+    case 'gigabytes':
+      return await numberOf(
+        db
+          .selectFrom('volumes')
+          .select((eb) => eb.fn.sum<number | null>('size_gb').as('number'))
+          .where('project', '=', project)
+          .where('id', 'not in', disksGivenUp(db, project)),
+      )
     case 'ports': {
-      const row = await db
-        .selectFrom('ports')
-        .select((eb) => eb.fn.countAll<number>().as('count'))
-        .where('project', '=', project)
-        .where((eb) =>
-          eb.or([eb('server', 'is', null), eb('server', 'not in', serversGivenUp(db, project))]),
-        )
-        .executeTakeFirst()
-      return Number(row?.count ?? 0)
+      const gone = serversGivenUp(db, project)
+      const ports = counted(db, 'ports', project)
+      return await numberOf(
+        ports.where((eb) => eb.or([eb('server', 'is', null), eb('server', 'not in', gone)])),
+      )
     }
     case 'backups':
-      return await count(db, 'checkpoint_items', project)
+      return await numberOf(counted(db, 'checkpoint_items', project))
     case 'backup_capacity': {
-      const row = await db
-        .selectFrom('checkpoint_items')
-        .select((eb) => eb.fn.sum<number | null>('size_mb').as('sum'))
-        .where('project', '=', project)
-        .executeTakeFirst()
-      return Math.ceil(Number(row?.sum ?? 0) / 1024)
+      const megabytes = await numberOf(
+        db
+          .selectFrom('checkpoint_items')
+          .select((eb) => eb.fn.sum<number | null>('size_mb').as('number'))
+          .where('project', '=', project),
+      )
+      return Math.ceil(megabytes / 1024)
     }
     case 'backup_plans':
     case 'checkpoints':
@@ -137,17 +133,34 @@ export async function quotaUsed(db: Db, project: string, kind: QuotaKind): Promi
     case 'subnets':
     case 'security_groups':
     case 'security_group_rules':
-      return await count(db, kind, project)
-    case 'gigabytes': {
-      const row = await db
-        .selectFrom('volumes')
-        .select((eb) => eb.fn.sum<number | null>('size_gb').as('sum'))
-        .where('project', '=', project)
-        .where('id', 'not in', disksGivenUp(db, project))
-        .executeTakeFirst()
-      return Number(row?.sum ?? 0)
-    }
+      return await numberOf(counted(db, kind, project))
   }
+}
+
+/** How many rows a table has for a project. */
+const counted = (
+  db: Db,
+  table:
+    | 'protection_groups'
+    | 'replication_pairs'
+    | 'servers'
+    | 'volumes'
+    | 'checkpoint_items'
+    | 'backup_plans'
+    | 'checkpoints'
+    | NetworkQuotaKind,
+  project: string,
+) =>
+  db
+    .selectFrom(table)
+    .select((eb) => eb.fn.countAll<number>().as('number'))
+    .where('project', '=', project)
+
+/** PostgreSQL gives its large numbers as text; the sum of nothing is null. */
+async function numberOf(query: {
+  executeTakeFirst(): Promise<{ readonly number: number | null } | undefined>
+}): Promise<number> {
+  return Number((await query.executeTakeFirst())?.number ?? 0)
 }
 
 /* What drills have left at a site that may never be heard again counts no longer when somebody has given them up: nobody could free it. */
@@ -167,35 +180,6 @@ const disksGivenUp = (db: Db, project: string) =>
     .select('drill_disks.volume')
     .where('drills.project', '=', project)
     .where('drills.forced_at', 'is not', null)
-
-/** The group of a pair that works alone is no group to anybody. */
-async function countGroups(db: Db, project: string): Promise<number> {
-  const row = await db
-    .selectFrom('protection_groups')
-    .select((eb) => eb.fn.countAll<number>().as('count'))
-    .where('project', '=', project)
-    .where('form', '!=', 'lone')
-    .executeTakeFirst()
-  return Number(row?.count ?? 0)
-}
-
-async function count(
-  db: Db,
-  table:
-    | 'replication_pairs'
-    | 'checkpoint_items'
-    | 'backup_plans'
-    | 'checkpoints'
-    | Exclude<NetworkQuotaKind, 'ports'>,
-  project: string,
-): Promise<number> {
-  const row = await db
-    .selectFrom(table)
-    .select((eb) => eb.fn.countAll<number>().as('count'))
-    .where('project', '=', project)
-    .executeTakeFirst()
-  return Number(row?.count ?? 0)
-}
 
 // ---------------------------------------------------------------- chores of silent sites
 

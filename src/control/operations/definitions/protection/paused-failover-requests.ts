@@ -16,11 +16,10 @@ import { latestPause, readOwnership } from '#control/resources/sync.ts'
 import type { AgentRegistry } from '#control/sites/agents.ts'
 import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
-import { describeGivenUp } from '#domain/failover.ts'
 import { followsGroup, PAIR_BUSY } from '#domain/replication-pair.ts'
 import { type Outcome, type RequestServices, refused } from '../requests.ts'
 import { GROUP_RESOURCE } from './groups.ts'
-import { failoverPausedGroup, membersOf } from './paused-failover.ts'
+import { failoverPausedGroup, lossSince, membersOf } from './paused-failover.ts'
 
 /* The request for the failover of a paused group, of whichever API: judged, written down and submitted in one transaction. */
 
@@ -43,10 +42,15 @@ export async function isPaused(
   if (groupForm(group) === 'lone') return false
   const row = (await readOwnership(db, [group.id])).get(group.id)
   if (row === undefined || row.epoch === 0) return false
-  const paused = groupStatus(group) === 'available' || groupStatus(group) === 'error-updating'
-  if (paused) return row.state === 'closed'
-  if (groupStatus(group) !== 'error-failing-over') return false
-  return (await pairsOfGroup(db, group.id)).every((pair) => pair.in_session === 0)
+  switch (groupStatus(group)) {
+    case 'available':
+    case 'error-updating':
+      return row.state === 'closed'
+    case 'error-failing-over':
+      return (await pairsOfGroup(db, group.id)).every((pair) => pair.in_session === 0)
+    default:
+      return false
+  }
 }
 
 /** All of them were in the session that was ended, equal then: what their DR disks hold is of one moment. */
@@ -116,18 +120,12 @@ export async function requestPausedFailover(
       await movePair(tx, pair.id, 'failing-over', now)
       await updatePair(tx, pair.id, { blank_epoch: null }, now)
     }
-    const lost = { kind: 'unknown', bytes: null, since: pausedAt } as const
     const operation = await operations.submit(tx, failoverPausedGroup, {
       project,
       resourceType: GROUP_RESOURCE,
       resourceId: id,
       input: { preferredOff: command.preferredOff },
-      entities: {
-        server_group_id: id,
-        name: group.name,
-        given_up: lost,
-        given_up_at_least: describeGivenUp(lost),
-      },
+      entities: { server_group_id: id, name: group.name, ...lossSince(pausedAt) },
     })
     return { ok: true, operation }
   })
