@@ -76,6 +76,7 @@ export async function openBackups(parts: BackupsParts): Promise<Backups> {
       await rm(changesPath(parts, id), { force: true })
       await deleteSnapshot(parts.snapshots, id)
     },
+    roomNeeded: ({ id }) => deleteSnapshot(parts.snapshots, id),
   })
   return {
     works,

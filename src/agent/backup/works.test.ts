@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import type { Clock } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
@@ -18,7 +19,7 @@ interface World {
   readonly running: Map<string, Running<Step>>
   readonly ended: string[]
   readonly gates: Map<string, { go(): void; fail(error: Error): void }>
-  open(atOnceMax?: number): Promise<Works<Step>>
+  open(atOnceMax?: number, clock?: Clock): Promise<Works<Step>>
   begin(works: Works<Step>, id: string): Promise<Step>
 }
 
@@ -28,11 +29,11 @@ async function withWorld(act: (world: World, directory: string) => Promise<void>
     running: new Map(),
     ended: [],
     gates: new Map(),
-    open: (atOnceMax = 2) =>
+    open: (atOnceMax = 2, clock = systemClock) =>
       openWorks<Step>({
         directory,
         what: 'test',
-        clock: systemClock,
+        clock,
         log: createLog('test', 'silent'),
         atOnceMax,
         async run(running) {
@@ -158,4 +159,42 @@ test('what is being begun is cancelled, and not said to be unknown', () =>
     assert.equal((await works.cancel('a')).state, 'cancelled')
     await begun
     await assert.rejects(works.cancel('b'), (error) => isFault(error, WORK_UNKNOWN))
+  }))
+
+test('an end that the disk does not take is tried again until it is durable, and then told', () =>
+  withWorld(async (world, directory) => {
+    let waits = (_: () => void): void => undefined
+    const waiting = () => new Promise<() => void>((resolve) => (waits = resolve))
+    const clock: Clock = {
+      ...systemClock,
+      after: (_, fire) => {
+        waits(fire)
+        return () => undefined
+      },
+    }
+    const works = await world.open(2, clock)
+    await world.begin(works, 'a')
+    await world.begin(works, 'b')
+    await rename(directory, `${directory}-gone`)
+    let next = waiting()
+    world.gates.get('a')?.fail(new Fault(BACKUP_REFUSED, 'testing'))
+    let again = await next
+    next = waiting()
+    again()
+    again = await next
+    assert.equal(works.show('a').state, 'running')
+    assert.deepEqual(world.ended, [])
+    await rename(`${directory}-gone`, directory)
+    again()
+    assert.equal((await settled(works, 'a')).state, 'failed')
+    assert.deepEqual(world.ended, ['a'])
+    // An agent that is stopped does not wait for room.
+    await rename(directory, `${directory}-gone`)
+    next = waiting()
+    world.gates.get('b')?.fail(new Fault(BACKUP_REFUSED, 'testing'))
+    await next
+    await works.close()
+    await rename(`${directory}-gone`, directory)
+    const later = await world.open()
+    assert.deepEqual([later.show('a').code, later.show('b').state], ['BACKUP_REFUSED', 'running'])
   }))

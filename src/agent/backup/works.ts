@@ -1,7 +1,7 @@
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { assert } from '#base/assert.ts'
-import type { Clock } from '#base/clock.ts'
+import { type Clock, sleep } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { writeFileWhole } from '#base/system/files.ts'
@@ -67,8 +67,12 @@ export interface WorksParts<R extends WorkRecord> {
   readonly run: (running: Running<R>) => Promise<void>
   /** Gives back what ended work held. Called again after a crash in the middle. */
   readonly ended?: (record: R) => Promise<void>
+  /** The disk does not take the note of the end: gives back what takes space and would not be missed if the work went on after a crash. */
+  readonly roomNeeded?: (record: R) => Promise<void>
 }
 
+/** Between two attempts to note an end, on a disk that is full. */
+const NOTE_AGAIN_MS = 5_000
 /** Ended work that is remembered. */
 const ENDED_MAX = 1000
 const FILE = /^([0-9a-zA-Z-]{1,64})\.json$/
@@ -111,7 +115,7 @@ export class Works<R extends WorkRecord> {
   readonly #turns: Turns
   /** Changes of one record wait for each other: an end must not be overwritten by what was noted before it. */
   readonly #tails = new Map<string, Promise<unknown>>()
-  #closing = false
+  readonly #closed = new AbortController()
 
   constructor(parts: WorksParts<R>, records: Map<string, R>) {
     this.#parts = parts
@@ -145,7 +149,7 @@ export class Works<R extends WorkRecord> {
     assert(record.id === id, 'work is known by its name')
     await this.#write(record)
     this.#records.set(id, record)
-    if (!this.#closing) this.#launch(id)
+    if (!this.#closed.signal.aborted) this.#launch(id)
     await this.#forgetOld()
     return record
   }
@@ -172,7 +176,7 @@ export class Works<R extends WorkRecord> {
     assert(this.show(id).state !== 'running', 'work is carried out by one at a time')
     const state = { state: 'running', code: null, reason: null, endedMs: 0 } as const
     await this.#change(id, { ...change, ...state })
-    if (!this.#closing && !this.#live.has(id)) this.#launch(id)
+    if (!this.#closed.signal.aborted && !this.#live.has(id)) this.#launch(id)
     return this.show(id)
   }
 
@@ -189,7 +193,7 @@ export class Works<R extends WorkRecord> {
 
   /** Stops what runs; it goes on at the next start. */
   async close(): Promise<void> {
-    this.#closing = true
+    this.#closed.abort(STOPPING)
     const live = [...this.#live.values()]
     for (const { stop } of live) stop.abort(STOPPING)
     await Promise.all(live.map(({ done }) => done))
@@ -237,7 +241,7 @@ export class Works<R extends WorkRecord> {
   async #end(id: string, outcome: Pick<WorkRecord, 'state' | 'code' | 'reason'>): Promise<void> {
     await this.#inTurn(id, async () => {
       const record = { ...this.show(id), ...outcome, endedMs: this.#parts.clock.wallMs() }
-      await this.#write(record)
+      if (!(await this.#writeEnd(record))) return
       try {
         await this.#parts.ended?.(record)
       } catch (error) {
@@ -246,6 +250,24 @@ export class Works<R extends WorkRecord> {
       // Told when what it held is free.
       this.#records.set(id, record)
     })
+  }
+
+  /** A full disk is no reason to end the agent, and to cut off its clients. False: the agent stops, and the work goes on at its next start. */
+  async #writeEnd(record: R): Promise<boolean> {
+    const { clock, log, roomNeeded, what } = this.#parts
+    for (;;) {
+      try {
+        await this.#write(record)
+        return true
+      } catch (error) {
+        log.error({ id: record.id, err: error }, `the end of a ${what} cannot be noted: once more`)
+        await roomNeeded?.(record).catch(() => undefined)
+        const stopped = await sleep(clock, NOTE_AGAIN_MS, this.#closed.signal).catch(
+          () => 'stopped',
+        )
+        if (stopped !== undefined) return false
+      }
+    }
   }
 
   async #change(id: string, change: Partial<R>): Promise<void> {
