@@ -1,3 +1,6 @@
+import { isFault } from '#base/fault.ts'
+import { OBJECT_MISSING } from './faults.ts'
+
 /* Where a vault lies. The interface is the smallest that a directory and S3 both keep honestly: whole objects, no rename, no append.
  * What the rest of the vault relies on:
  *
@@ -61,6 +64,16 @@ export interface ObjectStore {
   /** Where objects are put in parts: those that are not whole. */
   readonly uploads?: () => Promise<readonly Upload[]>
   close(): void
+}
+
+/** undefined: what is read is not in the store. */
+export async function ifPresent<T>(reading: Promise<T>): Promise<T | undefined> {
+  try {
+    return await reading
+  } catch (error) {
+    if (isFault(error, OBJECT_MISSING)) return undefined
+    throw error
+  }
 }
 
 const KEY = /^[A-Za-z0-9._-]+(\/[A-Za-z0-9._-]+)*$/

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '#base/clock.ts'
-import { Fault, isFault } from '#base/fault.ts'
+import { Fault } from '#base/fault.ts'
 import { isUuid, newId } from '#base/ids.ts'
 import {
   INDEX_PREFIX,
@@ -11,7 +11,7 @@ import {
 } from '../backup/index-objects.ts'
 import { createChunkSource } from '../chunks/chunk-source.ts'
 import { createPackWriter } from '../chunks/pack-writer.ts'
-import { COLLECTOR_BUSY, OBJECT_MISSING } from '../faults.ts'
+import { COLLECTOR_BUSY } from '../faults.ts'
 import { FLAG_NODE } from '../format/entry.ts'
 import { manifestKey, REVOKED } from '../format/manifest.ts'
 import { encodeMoves, type Move, movesKey } from '../format/moves.ts'
@@ -19,7 +19,7 @@ import { packKey } from '../format/pack.ts'
 import { createSealer } from '../format/record.ts'
 import { type Keyring, recordKey, sealWith } from '../keys/keyring.ts'
 import { COLLECT_GRACE_MS, COLLECT_USED_MIN, LEASE_EXPIRY_MS } from '../limits.ts'
-import type { ListedObject, ObjectStore } from '../object-store.ts'
+import { ifPresent, type ListedObject, type ObjectStore } from '../object-store.ts'
 import { NODE_BYTES_MAX } from '../tree/node-reader.ts'
 import {
   type Condemned,
@@ -166,12 +166,14 @@ async function becomeCollector(
 
 /** undefined: it has just ended, or what it put cannot be read any more. */
 async function otherCollector(store: ObjectStore): Promise<string | undefined> {
+  const body = await ifPresent(store.get(COLLECTOR_KEY))
+  if (body === undefined) return undefined
   try {
-    const other: unknown = JSON.parse((await store.get(COLLECTOR_KEY)).toString())
+    const other: unknown = JSON.parse(body.toString())
     const session = (other as { readonly session?: unknown } | null)?.session
     return typeof session === 'string' && isUuid(session) ? session : undefined
   } catch (error) {
-    if (error instanceof SyntaxError || isFault(error, OBJECT_MISSING)) return undefined
+    if (error instanceof SyntaxError) return undefined
     throw error
   }
 }

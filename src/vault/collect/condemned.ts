@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { isFault } from '#base/fault.ts'
-import { OBJECT_MISSING, VAULT_DAMAGED } from '../faults.ts'
+import { VAULT_DAMAGED } from '../faults.ts'
 import { type Keyring, sealWith, unsealWith } from '../keys/keyring.ts'
-import type { ObjectStore } from '../object-store.ts'
+import { ifPresent, type ObjectStore } from '../object-store.ts'
 
 /* What the collector is going to delete, said before it does. A session reads this after it has put its lease, and builds on none of it. */
 
@@ -46,19 +46,10 @@ export async function readList(
   keyring: Keyring,
   key: string,
 ): Promise<Condemned | undefined> {
-  const object = await orGone(() => store.get(key))
+  const object = await ifPresent(store.get(key))
   if (object === undefined) return undefined
   const bytes = unsealWith(keyring, 'condemned', key, object)
   return { key, ...(JSON.parse(bytes.toString()) as Omit<Condemned, 'key'>) }
-}
-
-async function orGone<T>(act: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await act()
-  } catch (error) {
-    if (isFault(error, OBJECT_MISSING)) return undefined
-    throw error
-  }
 }
 
 export async function readForgotten(store: ObjectStore): Promise<Set<string>> {
@@ -96,7 +87,7 @@ export async function readSessions(
   keyring: Keyring,
   key: string,
 ): Promise<readonly string[] | undefined> {
-  const object = await orGone(() => store.get(key))
+  const object = await ifPresent(store.get(key))
   if (object === undefined) return undefined
   return JSON.parse(unsealWith(keyring, 'waiting', key, object).toString()) as string[]
 }

@@ -1,13 +1,13 @@
 import { isFault } from '#base/fault.ts'
 import { createChunkSource } from '../chunks/chunk-source.ts'
-import { OBJECT_MISSING, OBJECT_RETAINED } from '../faults.ts'
+import { OBJECT_RETAINED } from '../faults.ts'
 import { HEADER_KEY } from '../keys/header.ts'
 import { KEYRING_PREFIX, type Keyring } from '../keys/keyring.ts'
 import { SLOT_PREFIX } from '../keys/slots.ts'
 import { decodeManifest, type Manifest, manifestKey } from '../format/manifest.ts'
 import { movesKey } from '../format/moves.ts'
 import { packKey } from '../format/pack.ts'
-import type { ObjectStore } from '../object-store.ts'
+import { ifPresent, type ObjectStore } from '../object-store.ts'
 import { readNode } from '../tree/node-reader.ts'
 import { visitTree } from '../tree/walk.ts'
 
@@ -91,14 +91,9 @@ export async function retainLocked(
     if (Number(until) > nowMs) locked.add(id)
   }
   for (const id of locked) {
-    let object: Buffer
-    try {
-      object = await store.get(manifestKey(id))
-    } catch (error) {
-      // Locked while it was being deleted, or by hand: there is nothing to keep.
-      if (isFault(error, OBJECT_MISSING)) continue
-      throw error
-    }
+    const object = await ifPresent(store.get(manifestKey(id)))
+    // Locked while it was being deleted, or by hand: there is nothing to keep.
+    if (object === undefined) continue
     await retainNeeded(deps, decodeManifest(keyring, id, object), await lockedUntil(store, id))
   }
 }

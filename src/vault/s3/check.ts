@@ -2,7 +2,7 @@ import { GetObjectLockConfigurationCommand, PutObjectCommand } from '@aws-sdk/cl
 import { Fault } from '#base/fault.ts'
 import { VAULT_STORE_UNFIT } from '../faults.ts'
 import type { ObjectStore } from '../object-store.ts'
-import { isMissing, type Requests, statusOf } from './requests.ts'
+import { answerUnless, isMissing, type Requests, statusOf } from './requests.ts'
 
 /* What a bucket must be able to do, tried before anything is built on it. */
 
@@ -29,21 +29,19 @@ export function once(act: () => Promise<void>): () => Promise<void> {
 /** The first process of all makes the object, and tries once more. */
 export async function tryCondition(requests: Requests, name: string): Promise<void> {
   const put = () =>
-    requests.ask('trying a conditional put', TRIAL, async () => {
-      try {
-        return await requests.client.send(
+    requests.ask('trying a conditional put', TRIAL, () =>
+      answerUnless(
+        (error) => statusOf(error) === 412,
+        requests.client.send(
           new PutObjectCommand({
             Bucket: requests.bucket,
             Key: requests.full(TRIAL),
             Body: new Uint8Array(0),
             IfNoneMatch: '*',
           }),
-        )
-      } catch (error) {
-        if (statusOf(error) === 412) return undefined
-        throw error
-      }
-    })
+        ),
+      ),
+    )
   if ((await put()) === undefined) return
   const second = await put()
   if (second === undefined) return
@@ -55,17 +53,12 @@ export async function tryCondition(requests: Requests, name: string): Promise<vo
 }
 
 export async function checkLock(requests: Requests, name: string): Promise<void> {
-  const found = await requests.ask('looking at the lock of the bucket', '', async () => {
-    try {
-      return await requests.client.send(
-        new GetObjectLockConfigurationCommand({ Bucket: requests.bucket }),
-      )
-    } catch (error) {
-      if (isMissing(error)) return undefined
-      if (statusOf(error) === 400) return undefined
-      throw error
-    }
-  })
+  const found = await requests.ask('looking at the lock of the bucket', '', () =>
+    answerUnless(
+      (error) => isMissing(error) || statusOf(error) === 400,
+      requests.client.send(new GetObjectLockConfigurationCommand({ Bucket: requests.bucket })),
+    ),
+  )
   const { ObjectLockEnabled, Rule } = found?.ObjectLockConfiguration ?? {}
   if (ObjectLockEnabled !== 'Enabled') {
     throw new Fault(VAULT_STORE_UNFIT, `using ${name}: the bucket was made without object lock`)

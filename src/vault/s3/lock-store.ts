@@ -1,5 +1,4 @@
 import {
-  DeleteObjectCommand,
   HeadObjectCommand,
   ListObjectVersionsCommand,
   PutObjectRetentionCommand,
@@ -7,9 +6,9 @@ import {
 import { Fault, isFault } from '#base/fault.ts'
 import { OBJECT_MISSING, OBJECT_RETAINED, VAULT_STORE_REFUSED } from '../faults.ts'
 import { asPieces, type ListedObject, type ObjectKey, type ObjectStat } from '../object-store.ts'
-import { brokenList, getObject, listUploads, putObject } from './objects.ts'
+import { brokenList, deleteObject, getObject, listUploads, putObject } from './objects.ts'
 import { checkLock, once, type S3Store, TRIAL } from './check.ts'
-import { isMissing, type Requests, statusOf } from './requests.ts'
+import { type Requests, statusOf } from './requests.ts'
 
 /* A vault in a bucket with object lock, which keeps versions of every object. There an object is its oldest version:
  *
@@ -64,22 +63,12 @@ export function lockStore(
   }
 
   async function deleteVersion({ key, id }: Version): Promise<void> {
-    await requests
-      .ask(`deleting ${key}`, key, async () => {
-        try {
-          await client.send(
-            new DeleteObjectCommand({ Bucket: bucket, Key: requests.full(key), VersionId: id }),
-          )
-        } catch (error) {
-          if (!isMissing(error)) throw error
-        }
-      })
-      .catch(async (error: unknown) => {
-        // MinIO answers 400 for a version that is retained.
-        const asks = error instanceof Fault && statusOf(error.cause) === 400
-        if (!asks && !isFault(error, VAULT_STORE_REFUSED)) throw error
-        throw (await retained(key, id, error)) ?? error
-      })
+    await deleteObject(requests, key, id).catch(async (error: unknown) => {
+      // MinIO answers 400 for a version that is retained.
+      const asks = error instanceof Fault && statusOf(error.cause) === 400
+      if (!asks && !isFault(error, VAULT_STORE_REFUSED)) throw error
+      throw (await retained(key, id, error)) ?? error
+    })
   }
 
   const has = async (key: ObjectKey, { bytes, id }: Version, body: Buffer): Promise<boolean> =>

@@ -2,15 +2,23 @@ import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
+  DeleteObjectCommand,
   GetObjectCommand,
+  HeadObjectCommand,
   ListMultipartUploadsCommand,
   PutObjectCommand,
   UploadPartCommand,
 } from '@aws-sdk/client-s3'
 import { Fault, isFault } from '#base/fault.ts'
 import { OBJECT_MISSING, VAULT_DAMAGED, VAULT_STORE_FAILED } from '../faults.ts'
-import { asPieces, type ObjectKey, type Upload } from '../object-store.ts'
-import { isMissing, type Requests, statusOf } from './requests.ts'
+import {
+  asPieces,
+  ifPresent,
+  type ObjectKey,
+  type ObjectStat,
+  type Upload,
+} from '../object-store.ts'
+import { answerUnless, isMissing, type Requests, statusOf } from './requests.ts'
 
 /* Whole objects in and out of a bucket.
  *
@@ -70,14 +78,8 @@ export async function putObject(
   })
 }
 
-async function holds(requests: Requests, key: ObjectKey, body: Buffer): Promise<boolean> {
-  try {
-    return (await getObject(requests, key, undefined)).equals(body)
-  } catch (error) {
-    if (isFault(error, OBJECT_MISSING)) return false
-    throw error
-  }
-}
+const holds = async (requests: Requests, key: ObjectKey, body: Buffer): Promise<boolean> =>
+  (await ifPresent(getObject(requests, key, undefined)))?.equals(body) === true
 
 async function putParts(
   requests: Requests,
@@ -120,12 +122,11 @@ async function putParts(
   }
 }
 
+/** Asked for a byte of it: an error in an answer without a body does not say whether it passes. */
 async function isThere(requests: Requests, key: ObjectKey): Promise<boolean> {
   try {
-    await getObject(requests, key, { offset: 0, length: 1 })
-    return true
+    return (await ifPresent(getObject(requests, key, { offset: 0, length: 1 }))) !== undefined
   } catch (error) {
-    if (isFault(error, OBJECT_MISSING)) return false
     if (isFault(error, VAULT_DAMAGED)) return true // it is empty
     throw error
   }
@@ -255,6 +256,44 @@ export async function getObject(
     )
   }
   return bytes
+}
+
+export async function statObject(
+  requests: Requests,
+  key: ObjectKey,
+): Promise<ObjectStat | undefined> {
+  const Key = requests.full(key)
+  const head = await requests.ask(`looking at ${key}`, key, () =>
+    answerUnless(
+      isMissing,
+      requests.client.send(new HeadObjectCommand({ Bucket: requests.bucket, Key })),
+    ),
+  )
+  if (head === undefined) return undefined
+  if (head.ContentLength === undefined || head.LastModified === undefined) {
+    throw brokenList(key, 'size or time is missing')
+  }
+  return { bytes: head.ContentLength, modifiedMs: head.LastModified.getTime() }
+}
+
+/** `VersionId`: of a bucket that keeps versions just this one. One that is absent already is fine. */
+export async function deleteObject(
+  requests: Requests,
+  key: ObjectKey,
+  VersionId?: string,
+): Promise<void> {
+  await requests.ask(`deleting ${key}`, key, () =>
+    answerUnless(
+      isMissing,
+      requests.client.send(
+        new DeleteObjectCommand({
+          Bucket: requests.bucket,
+          Key: requests.full(key),
+          ...(VersionId === undefined ? {} : { VersionId }),
+        }),
+      ),
+    ),
+  )
 }
 
 const bufferOf = (bytes: Uint8Array): Buffer =>

@@ -148,6 +148,19 @@ const nameOf = (error: unknown): string =>
 export const isMissing = (error: unknown): boolean =>
   statusOf(error) === 404 && nameOf(error) !== 'NoSuchBucket'
 
+/** undefined: the server answered with one of these errors. */
+export async function answerUnless<T>(
+  is: (error: unknown) => boolean,
+  answer: Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await answer
+  } catch (error) {
+    if (is(error)) return undefined
+    throw error
+  }
+}
+
 const REFUSALS = /^(ExpiredToken|InvalidToken|RequestExpired|RequestTimeTooSkewed)$/
 
 function failed(doing: string, key: string, error: unknown, attempts: number): Fault {

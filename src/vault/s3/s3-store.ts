@@ -1,15 +1,16 @@
-import { DeleteObjectCommand, HeadObjectCommand, ListObjectsV2Command } from '@aws-sdk/client-s3'
+import { ListObjectsV2Command } from '@aws-sdk/client-s3'
 import type { ListedObject } from '../object-store.ts'
 import { once, type S3Store, TRIAL, tryCondition } from './check.ts'
 import { lockStore } from './lock-store.ts'
-import { brokenList, getObject, listUploads, putObject } from './objects.ts'
 import {
-  createRequests,
-  isMissing,
-  type Requests,
-  type S3Address,
-  type S3Deps,
-} from './requests.ts'
+  brokenList,
+  deleteObject,
+  getObject,
+  listUploads,
+  putObject,
+  statObject,
+} from './objects.ts'
+import { createRequests, type Requests, type S3Address, type S3Deps } from './requests.ts'
 
 /* A vault in an S3 bucket. Relied on: read-after-write for get and list, and `If-None-Match: *` on PutObject. A server that ignores the condition lets two writers believe that
  * both have won; so before the first conditional put of a process one is tried of which the outcome is known. */
@@ -32,33 +33,8 @@ export function createS3Store(address: S3Address, deps: S3Deps): S3Store {
       return (await putObject(requests, key, body, { ifAbsent, partsAbove })) !== undefined
     },
     get: (key, range) => getObject(requests, key, range),
-    async stat(key) {
-      return await requests.ask(`looking at ${key}`, key, async () => {
-        try {
-          const { ContentLength, LastModified } = await requests.client.send(
-            new HeadObjectCommand({ Bucket: requests.bucket, Key: requests.full(key) }),
-          )
-          if (ContentLength === undefined || LastModified === undefined) {
-            throw brokenList(key, 'size or time is missing')
-          }
-          return { bytes: ContentLength, modifiedMs: LastModified.getTime() }
-        } catch (error) {
-          if (isMissing(error)) return undefined
-          throw error
-        }
-      })
-    },
-    async delete(key) {
-      await requests.ask(`deleting ${key}`, key, async () => {
-        try {
-          await requests.client.send(
-            new DeleteObjectCommand({ Bucket: requests.bucket, Key: requests.full(key) }),
-          )
-        } catch (error) {
-          if (!isMissing(error)) throw error
-        }
-      })
-    },
+    stat: (key) => statObject(requests, key),
+    delete: (key) => deleteObject(requests, key),
     close: () => requests.close(),
   }
 }
