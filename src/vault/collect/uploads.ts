@@ -1,4 +1,6 @@
 import { Fault } from '#base/fault.ts'
+import { checkpointIdOf } from '../format/manifest.ts'
+import { packIdOf } from '../format/pack.ts'
 import type { ObjectStore, Upload } from '../object-store.ts'
 
 /* Parts of objects that nobody will complete are paid for, and seen by nobody. Whose a pack is its id tells; of anything else it is only known that it is nobody's when nobody runs. */
@@ -19,8 +21,10 @@ export async function unfinishedUploads(
 }
 
 /** What a vault puts that may be large. A bucket holds uploads of others, and the vault's prefix may be empty. */
-const OURS =
-  /^(packs\/([0-9a-f]{2})\/\2[0-9a-f]{30}|(index|moves|condemned|waiting)\/[0-9a-f]{32}|manifests\/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$/
+const isOurs = (key: string): boolean =>
+  packIdOf(key) !== undefined ||
+  checkpointIdOf(key) !== undefined ||
+  /^(index|moves|condemned|waiting)\/[0-9a-f]{32}$/.test(key)
 
 /** Those of the vault that are old enough, and whose sessions are not among the `live` ones. */
 export function abandoned(
@@ -30,7 +34,7 @@ export function abandoned(
 ): Upload[] {
   const prefixes = sessionPrefixes(live)
   return uploads.filter(({ key, startedMs }) => {
-    if (!OURS.test(key) || Math.max(0, storeMs - startedMs) < graceMs) return false
+    if (!isOurs(key) || Math.max(0, storeMs - startedMs) < graceMs) return false
     return key.startsWith('packs/') ? !prefixes.has(key.slice(-32, -16)) : live.size === 0
   })
 }

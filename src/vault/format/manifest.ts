@@ -39,7 +39,7 @@ export interface Manifest {
 export const manifestKey = (id: string): string => `${MANIFEST_PREFIX}${id}`
 
 export function checkpointIdOf(key: string): string | undefined {
-  const id = key.slice(MANIFEST_PREFIX.length)
+  const id = key.startsWith(MANIFEST_PREFIX) ? key.slice(MANIFEST_PREFIX.length) : ''
   return isUuid(id) ? id : undefined
 }
 
