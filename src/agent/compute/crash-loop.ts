@@ -16,3 +16,34 @@ export function afterDeath(deathsMs: readonly number[], nowMs: number): AfterDea
   const delayMs = START_AGAIN_MS[recent - 1]
   return delayMs === undefined ? { kind: 'stay_off' } : { kind: 'start_again', delayMs }
 }
+
+/** The deaths of one guest that this run of the agent has seen. Times are of the clock since the boot, ms. */
+export class Deaths {
+  #atMs: number[] = []
+  #startAtMs = 0
+  #stayOff = false
+
+  /** Those that count. */
+  get count(): number {
+    return this.#atMs.length
+  }
+
+  note(nowMs: number): AfterDeath {
+    this.#atMs = [...this.#atMs.filter((at) => nowMs - at < DEATHS_KEPT_MS), nowMs]
+    const next = afterDeath(this.#atMs, nowMs)
+    this.#stayOff = next.kind === 'stay_off'
+    this.#startAtMs = next.kind === 'start_again' ? nowMs + next.delayMs : nowMs
+    return next
+  }
+
+  /** False: not yet, or not by itself any more. */
+  mayStart(nowMs: number): boolean {
+    return !this.#stayOff && nowMs >= this.#startAtMs
+  }
+
+  /** Somebody starts it. */
+  forget(): void {
+    this.#atMs = []
+    this.#stayOff = false
+  }
+}

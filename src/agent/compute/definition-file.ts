@@ -30,6 +30,17 @@ export const ServerRecord = Type.Object({
 })
 export type ServerRecord = Static<typeof ServerRecord>
 
+/** Of a server that was never started. `since_ms`: wall clock. */
+export const newRecord = (definition: ServerDefinition, since_ms: number): ServerRecord => ({
+  version: 1,
+  definition,
+  wanted: 'off',
+  starts: 0,
+  reboot: null,
+  since_ms,
+  reason: null,
+})
+
 const records = Compile(ServerRecord)
 const FILE = 'definition.json'
 const REMOVED = '.removed'

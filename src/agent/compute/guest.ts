@@ -4,8 +4,8 @@ import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import type { ServerBrief, ServerDefinition, ServerInfo } from '#wire/site/servers.ts'
 import { VOLUME_UNKNOWN } from '#agent/volumes/faults.ts'
-import { afterDeath, DEATHS_KEPT_MS } from './crash-loop.ts'
-import type { ServerRecord } from './definition-file.ts'
+import { Deaths } from './crash-loop.ts'
+import { newRecord, type ServerRecord } from './definition-file.ts'
 import { missingOf, surplusOf } from './difference.ts'
 import {
   type ComputeDriver,
@@ -14,14 +14,16 @@ import {
   type GuestDevice,
   type GuestState,
 } from './driver.ts'
-import { notServed, type StartProblem, whyNotStart, whyStop } from './judgement.ts'
+import { guestInfo } from './guest-info.ts'
+import { notServed, type StartProblem, whyNoMemory, whyNotStart, whyStop } from './judgement.ts'
 import type { Probed } from './probes/probes.ts'
 import { NO_MEMORY, NOT_SERVED, SERVER_UNKNOWN, STALE_GENERATION } from './faults.ts'
+import { Turns } from './turns.ts'
 
 /* One server of the agent: its record, what its guest is known to be, and everything that happens to it, one after the other.
  *
  *     command ──┐                         ┌─► record (persisted first)
- *     event ────┼──► queue, one at a time ┤
+ *     event ────┼──► turns, one at a time ┤
  *     poll ─────┘                         └─► driver
  *
  * Commands change what is wanted. `settle` brings the guest to it, and draws conclusions from what the guest did by itself:
@@ -35,7 +37,7 @@ import { NO_MEMORY, NOT_SERVED, SERVER_UNKNOWN, STALE_GENERATION } from './fault
  *     runs     off       -               a stop was cut off by a crash of the agent: powered down
  *     runs     any       one denied      fenced: stopped hard at once, wanted off
  *
- * Fencing goes before everything: it hurries a soft power-down that holds the queue. Its stop comes before its record, because a guest that runs where it
+ * Fencing goes before everything: it hurries a soft power-down whose turn it is. Its stop comes before its record, because a guest that runs where it
  * may not is worse than a record that says so for a moment longer; a crash between is found by the third row.
  */
 
@@ -69,13 +71,10 @@ export class Guest {
   #sinceMs: number
   /** Why it does not run although it is wanted; of this run of the agent. */
   #held: string | null = null
-  #queue: Promise<unknown> = Promise.resolve()
+  readonly #turns = new Turns()
   #settling = false
-  #hurry: AbortController | undefined
   #memoryMb = 0
-  #deathsMs: number[] = []
-  #startAtMs = 0
-  #gaveUp = false
+  readonly #deaths = new Deaths()
   #convergeAtMs = 0
   #removed = false
   /** Names of devices by volume, those of former definitions included. */
@@ -121,7 +120,7 @@ export class Guest {
   }
 
   async stop(hard: boolean, graceMs: number): Promise<ServerInfo> {
-    if (hard) this.#hurry?.abort()
+    if (hard) this.#turns.hurry()
     return await this.#turn(async () => {
       if (this.#known.wanted === 'running' || this.#known.reason !== null) {
         await this.#save({ wanted: 'off', reason: null })
@@ -133,7 +132,7 @@ export class Guest {
   }
 
   async reboot(request: string, hard: boolean, graceMs: number): Promise<ServerInfo> {
-    if (hard) this.#hurry?.abort()
+    if (hard) this.#turns.hurry()
     return await this.#turn(async () => {
       await this.#observe()
       const { reboot, starts } = this.#known
@@ -149,8 +148,8 @@ export class Guest {
   }
 
   async remove(): Promise<void> {
-    this.#hurry?.abort()
-    await this.#queued(async () => {
+    this.#turns.hurry()
+    await this.#turns.take(async () => {
       if (this.#removed) return
       if (this.#record?.wanted === 'running') await this.#save({ wanted: 'off' })
       await this.#deps.driver.remove(this.id)
@@ -166,9 +165,9 @@ export class Guest {
 
   /** Power off for the time that the agent is away; it is still wanted. */
   async rest(graceMs: number): Promise<void> {
-    const cancel = this.#deps.clock.after(graceMs, () => this.#hurry?.abort())
+    const cancel = this.#deps.clock.after(graceMs, () => this.#turns.hurry())
     try {
-      await this.#queued(async () => {
+      await this.#turns.take(async () => {
         await this.#observe()
         await this.#off(graceMs)
       })
@@ -213,22 +212,8 @@ export class Guest {
     }
   }
 
-  /** Disks and NICs in the order of the definition, then what it does not have any more. */
   info(): ServerInfo {
-    const { definition } = this.#known
-    const { power, disks, nics, releasing } = this.#state
-    const defined = definition.disks.map(({ volume }) => volume)
-    const wired = definition.nics.map(({ port, mac }) => ({ port, mac }))
-    const volumes = power === 'off' ? defined : inOrder(disks, (one) => defined.indexOf(one))
-    return {
-      ...this.brief(),
-      disks: volumes.map((volume) => ({ volume, device: this.#devices.get(volume) ?? '' })),
-      nics:
-        power === 'off'
-          ? wired
-          : inOrder(nics, ({ port }) => wired.findIndex((one) => one.port === port)),
-      releasing: [...releasing],
-    }
+    return guestInfo(this.brief(), this.#known.definition, this.#state, this.#devices)
   }
 
   async show(): Promise<ServerInfo> {
@@ -240,7 +225,7 @@ export class Guest {
 
   /** Once, before anything else. */
   async adopt(): Promise<void> {
-    await this.#queued(async () => {
+    await this.#turns.take(async () => {
       const { definition } = this.#known
       const state = await this.#deps.driver.adopt(definition)
       if (state.power !== 'off') this.#memoryMb = definition.memory_mb
@@ -254,14 +239,16 @@ export class Guest {
     this.#fenceIfDue()
     if (this.#settling || !this.exists) return
     this.#settling = true
-    this.#queued(async () => {
-      this.#settling = false
-      if (this.exists) await this.#settle()
-    }).catch((error: unknown) => {
-      if (error instanceof BrokenInvariant) throw error
-      if (error instanceof Fault) this.#held = error.message
-      this.#deps.log.warn({ server: this.id, err: error }, 'a guest is not as it should be')
-    })
+    this.#turns
+      .take(async () => {
+        this.#settling = false
+        if (this.exists) await this.#settle()
+      })
+      .catch((error: unknown) => {
+        if (error instanceof BrokenInvariant) throw error
+        if (error instanceof Fault) this.#held = error.message
+        this.#deps.log.warn({ server: this.id, err: error }, 'a guest is not as it should be')
+      })
   }
 
   /** The standing of a volume changed. */
@@ -271,7 +258,7 @@ export class Guest {
   }
 
   async idle(): Promise<void> {
-    await this.#queue
+    await this.#turns.idle()
   }
 
   async #settle(): Promise<void> {
@@ -290,7 +277,7 @@ export class Guest {
       await this.#save({ wanted: 'off', reason: 'it powered itself off' })
       return
     }
-    if (this.#gaveUp || this.#deps.clock.bootMs() < this.#startAtMs) return
+    if (!this.#deaths.mayStart(this.#deps.clock.bootMs())) return
     await this.#startAgain()
   }
 
@@ -318,14 +305,11 @@ export class Guest {
 
   #died(reason: string): void {
     const { clock, log } = this.#deps
-    const now = clock.bootMs()
-    this.#deathsMs = [...this.#deathsMs.filter((at) => now - at < DEATHS_KEPT_MS), now]
-    const next = afterDeath(this.#deathsMs, now)
-    this.#gaveUp = next.kind === 'stay_off'
-    this.#startAtMs = next.kind === 'start_again' ? now + next.delayMs : now
-    this.#held = this.#gaveUp
-      ? `it ended ${this.#deathsMs.length} times and is not started again by itself; last: ${reason}`
-      : reason
+    const next = this.#deaths.note(clock.bootMs())
+    this.#held =
+      next.kind === 'stay_off'
+        ? `it ended ${this.#deaths.count} times and is not started again by itself; last: ${reason}`
+        : reason
     log.warn({ server: this.id, reason, next }, 'a guest ended that should run')
   }
 
@@ -333,11 +317,13 @@ export class Guest {
     if (!this.exists || this.#state.power === 'off') return
     const reason = this.#mayNotRun()
     if (reason === undefined) return
-    this.#hurry?.abort()
-    this.#queued(async () => await this.#fence()).catch((error: unknown) => {
-      if (error instanceof BrokenInvariant) throw error
-      this.#deps.log.error({ server: this.id, err: error }, 'a guest could not be fenced')
-    })
+    this.#turns.hurry()
+    this.#turns
+      .take(async () => await this.#fence())
+      .catch((error: unknown) => {
+        if (error instanceof BrokenInvariant) throw error
+        this.#deps.log.error({ server: this.id, err: error }, 'a guest could not be fenced')
+      })
   }
 
   /** The standing may have changed back while this waited for its turn: then nothing is done. */
@@ -365,8 +351,7 @@ export class Guest {
     if (memory !== undefined) {
       throw new Fault(NO_MEMORY, `starting server ${this.id}: ${memory}`, { server: this.id })
     }
-    this.#deathsMs = []
-    this.#gaveUp = false
+    this.#deaths.forget()
     try {
       await this.#startNow()
     } catch (error) {
@@ -394,7 +379,7 @@ export class Guest {
   async #off(graceMs: number): Promise<void> {
     const { driver } = this.#deps
     if (graceMs === 0) await driver.stop(this.id)
-    else await this.#hurried((hurry) => driver.powerDown(this.id, graceMs, hurry))
+    else await this.#turns.patiently((hurry) => driver.powerDown(this.id, graceMs, hurry))
     await this.#observe()
   }
 
@@ -408,7 +393,7 @@ export class Guest {
     const surplus = surplusOf(definition, this.#state)
     if (surplus.length > 0) {
       const { driver } = this.#deps
-      await this.#hurried(async (hurry) => {
+      await this.#turns.patiently(async (hurry) => {
         await Promise.all(surplus.map((one) => attempt(driver.detach(this.id, one, hurry))))
       })
       await this.#observe()
@@ -480,14 +465,10 @@ export class Guest {
   }
 
   #memoryProblem(): string | undefined {
-    const { memory_mb } = this.#known.definition
-    const free = this.#deps.freeMemoryMb(this)
-    return memory_mb <= free
-      ? undefined
-      : `it needs ${memory_mb} MiB of memory and ${Math.max(0, free)} MiB are left at this site`
+    return whyNoMemory(this.#known.definition, this.#deps.freeMemoryMb(this))
   }
 
-  // ---------------------------------------------------------------- record and queue
+  // ---------------------------------------------------------------- record and turns
 
   get #known(): ServerRecord {
     assert(this.#record !== undefined, 'a server that is used was defined')
@@ -505,42 +486,10 @@ export class Guest {
     for (const { volume, device } of disks) this.#devices.set(volume, device)
   }
 
-  /** Waiting that a hard stop or fencing cuts short. */
-  async #hurried(work: (hurry: AbortSignal) => Promise<void>): Promise<void> {
-    this.#hurry = new AbortController()
-    try {
-      await work(this.#hurry.signal)
-    } finally {
-      this.#hurry = undefined
-    }
-  }
-
   async #turn<T>(work: () => Promise<T>): Promise<T> {
-    return await this.#queued(async () => {
+    return await this.#turns.take(async () => {
       if (!this.#removed) return await work()
       throw new Fault(SERVER_UNKNOWN, `server ${this.id}`, { server: this.id })
     })
   }
-
-  #queued<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#queue.then(work)
-    this.#queue = turn.catch(() => undefined) // told to the one who asked; the next one's turn comes all the same
-    return turn
-  }
 }
-
-/** Those without a place come last. */
-const inOrder = <T>(all: readonly T[], placeOf: (one: T) => number): T[] => {
-  const place = (one: T) => (placeOf(one) < 0 ? all.length + 1 : placeOf(one))
-  return [...all].sort((a, b) => place(a) - place(b))
-}
-
-const newRecord = (definition: ServerDefinition, since_ms: number): ServerRecord => ({
-  version: 1,
-  definition,
-  wanted: 'off',
-  starts: 0,
-  reboot: null,
-  since_ms,
-  reason: null,
-})

@@ -1,7 +1,7 @@
-import type { ServerDisk } from '#wire/site/servers.ts'
+import type { ServerDefinition, ServerDisk } from '#wire/site/servers.ts'
 import type { DiskStanding, DiskStandings } from './driver.ts'
 
-/* What the standings of disks mean for their guest. Pure. */
+/* What the standings of its disks, and the memory that others leave, mean for a guest. Pure. */
 
 /** Why a guest that has these volumes must not go on; undefined: it may. A disk that waits is no reason. */
 export function whyStop(volumes: readonly string[], disks: DiskStandings): string | undefined {
@@ -35,6 +35,16 @@ export function notServed(volume: string, disks: DiskStandings): StartProblem | 
   if (standing.kind === 'served') return undefined
   const text = `disk ${volume} is not served here: ${wordsOf(standing)}`
   return { text, lasting: standing.kind !== 'waiting' }
+}
+
+/** `freeMb`: MiB that other guests leave; below zero where they have more than the site gives. */
+export function whyNoMemory(
+  { memory_mb }: Pick<ServerDefinition, 'memory_mb'>,
+  freeMb: number,
+): string | undefined {
+  return memory_mb <= freeMb
+    ? undefined
+    : `it needs ${memory_mb} MiB of memory and ${Math.max(0, freeMb)} MiB are left at this site`
 }
 
 const wordsOf = (standing: DiskStanding): string =>
