@@ -1,20 +1,20 @@
 /** What sites tell the witness of their own accord: a record made by break-glass, and what they have done alone. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { closedRecord, decideOwnership, type Lease, type Ownership } from './ownership.ts'
+import { witnessTime } from '../../test/support/witness-time.ts'
+import {
+  closedRecord,
+  decideOwnership,
+  type Lease,
+  type Ownership,
+  type WitnessTime,
+} from './ownership.ts'
 
 const NOW_MS = 100_000
 const EPOCH = 7
 
-const time = (more: { readonly historyTrusted?: boolean } = {}) => ({
-  bootMs: NOW_MS,
-  waitUntilBootMs: 0,
-  historyTrusted: true,
-  leaseMs: 8_000,
-  driftMs: 500,
-  incarnation: 'two',
-  ...more,
-})
+const time = (more: Partial<WitnessTime> = {}) =>
+  witnessTime({ bootMs: NOW_MS, incarnation: 'two', ...more })
 
 const recordIn = (state: Ownership['state'], lease: Lease | null): Ownership => ({
   ...closedRecord('s', 'az1', 'az2', 'one'),

@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { witnessTime } from '../../test/support/witness-time.ts'
 import {
   ALONE,
   type ChangeKind,
@@ -33,15 +34,14 @@ const LEASE_MS = 8_000
 const DRIFT_MS = 100
 const EPOCH = 7
 
-const time = (more: Partial<WitnessTime> = {}): WitnessTime => ({
-  bootMs: NOW_MS,
-  waitUntilBootMs: 0,
-  historyTrusted: true,
-  leaseMs: LEASE_MS,
-  driftMs: DRIFT_MS,
-  incarnation: 'two',
-  ...more,
-})
+const time = (more: Partial<WitnessTime> = {}): WitnessTime =>
+  witnessTime({
+    bootMs: NOW_MS,
+    leaseMs: LEASE_MS,
+    driftMs: DRIFT_MS,
+    incarnation: 'two',
+    ...more,
+  })
 
 const LEASES: Record<string, Lease | null> = {
   none: null,

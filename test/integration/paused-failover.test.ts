@@ -20,6 +20,7 @@ import { readMeta } from '#control/store/meta.ts'
 import { openStore } from '#control/store/open.ts'
 import type { OwnershipRow } from '#control/store/tables/sites.ts'
 import { disksOfPairs, groupRow, insertRows, ownershipRow, pairRow } from '../support/group-rows.ts'
+import { witnessTime } from '../support/witness-time.ts'
 import type { OperationServices } from '#control/operations/services.ts'
 import { diskChore } from '#control/operations/disk-chores.ts'
 import { type StepContext, StepWaits } from '#control/operations/operation.ts'
@@ -27,15 +28,6 @@ import {
   failoverPausedGroup,
   type PausedFailover,
 } from '#control/operations/definitions/protection/paused-failover.ts'
-
-const TIME = {
-  bootMs: 100_000,
-  waitUntilBootMs: 0,
-  historyTrusted: true,
-  leaseMs: 8_000,
-  driftMs: 500,
-  incarnation: 'one',
-}
 
 type Serving = 'standalone' | 'standby' | 'unknown' | 'session' | 'away'
 
@@ -103,7 +95,7 @@ async function lab(
         assert.ok(now)
         const full = { ...closedRecord(id, now.writer, now.replica, 'one'), epoch: now.epoch }
         const before = { ...full, state: now.state as Ownership['state'] }
-        const answer = decideOwnership(before, request, TIME)
+        const answer = decideOwnership(before, request, witnessTime())
         assert.ok(answer.ok, 'the witness agrees')
         const { state, writer, replica, epoch, attempt } = answer.record
         changes.push(`${state} ${writer} ${attempt}`)

@@ -19,6 +19,7 @@ import type { OwnershipRequest } from '#domain/ownership.ts'
 import { createServer } from 'node:https'
 import { Agent, request } from 'undici'
 import type { Report, SessionStatus } from '#wire/site/witness.ts'
+import { sessionStatus } from '../support/session-status.ts'
 
 const LEASE_MS = 8_000
 const DRIFT_MS = 500
@@ -104,29 +105,7 @@ const report = (site: string, sessions: Partial<SessionStatus>[], mark?: string)
   nbd_tcp: null,
   nbd_tls: true,
   free_bytes: 1,
-  sessions: sessions.map((status) => ({
-    session: 's',
-    epoch: 1,
-    state: 'in_sync',
-    role: 'writer',
-    phase: 'following',
-    link: 'up',
-    peer_silence_ms: 0,
-    sequence: 0,
-    acknowledged: 0,
-    consistent: true,
-    held_ms: null,
-    progress: 100,
-    copy_rate_bytes: 0,
-    copy_kind: 'none',
-    copy_sent_bytes: 0,
-    unwitnessed: false,
-    out_of_touch_ms: null,
-    kept: null,
-    unfit: null,
-    members: [],
-    ...status,
-  })),
+  sessions: sessions.map((status) => sessionStatus(status)),
 })
 
 test('a change is stored with its attempt: the repeat gets the same answer, another attempt of the old epoch none', async (t) => {

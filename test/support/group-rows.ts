@@ -10,6 +10,7 @@ import type {
 import type { OwnershipRow } from '#control/store/tables/sites.ts'
 import type { ProtectedInstanceRow } from '#control/store/tables/servers.ts'
 import type { Report, SessionStatus } from '#wire/site/witness.ts'
+import { sessionStatus } from './session-status.ts'
 
 /** The row of a group of its own between az1 and az2; `over` has what the test is about. */
 export const groupRow = (
@@ -229,37 +230,21 @@ export async function insertGroupsInSync(
 }
 
 /** What the writing site would report about a group in sync. */
-export const sessionOf = (
-  session: string,
-  pairs: readonly ReplicationPairRow[],
-): SessionStatus => ({
-  session,
-  epoch: 2,
-  state: 'in_sync',
-  role: 'writer',
-  phase: 'following',
-  link: 'up',
-  peer_silence_ms: 10,
-  sequence: 1,
-  acknowledged: 1,
-  consistent: true,
-  held_ms: null,
-  progress: 100,
-  copy_rate_bytes: 0,
-  copy_kind: 'none',
-  copy_sent_bytes: 0,
-  unwitnessed: false,
-  out_of_touch_ms: null,
-  kept: null,
-  unfit: null,
-  members: pairs.map((pair) => ({
-    volume: pair.source_volume,
-    pair: pair.id,
-    joined: true,
-    copied_bytes: 0,
-    size_bytes: 1_073_741_824,
-  })),
-})
+export const sessionOf = (session: string, pairs: readonly ReplicationPairRow[]): SessionStatus =>
+  sessionStatus({
+    session,
+    epoch: 2,
+    peer_silence_ms: 10,
+    sequence: 1,
+    acknowledged: 1,
+    members: pairs.map((pair) => ({
+      volume: pair.source_volume,
+      pair: pair.id,
+      joined: true,
+      copied_bytes: 0,
+      size_bytes: 1_073_741_824,
+    })),
+  })
 
 /** What a site's agent would report about these sessions. */
 export const reportOf = (site: string, sessions: readonly SessionStatus[]): Report => ({

@@ -1,31 +1,15 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { SessionStatus } from '#wire/site/witness.ts'
+import { sessionStatus } from '../../../test/support/session-status.ts'
 import { unfitCopy } from './backups.ts'
 
-const status = (more: Partial<SessionStatus>): SessionStatus => ({
-  session: 's',
-  epoch: 3,
-  state: 'in_sync',
-  role: 'replica',
-  phase: 'following',
-  link: 'up',
-  peer_silence_ms: 10,
-  sequence: 7,
-  acknowledged: 7,
-  consistent: true,
-  held_ms: null,
-  progress: 100,
-  copy_rate_bytes: 0,
-  copy_kind: 'none',
-  copy_sent_bytes: 0,
-  unwitnessed: false,
-  out_of_touch_ms: null,
-  kept: null,
-  unfit: null,
-  members: [{ volume: 'v', pair: 'p', joined: true, copied_bytes: 0, size_bytes: 1 }],
-  ...more,
-})
+const status = (more: Partial<SessionStatus>) =>
+  sessionStatus({
+    role: 'replica',
+    members: [{ volume: 'v', pair: 'p', joined: true, copied_bytes: 0, size_bytes: 1 }],
+    ...more,
+  })
 
 test('a copy is backed up when it is of one moment, in sync and in touch, and no other', () => {
   const code = (more: Partial<SessionStatus>, volumes = ['v']) =>

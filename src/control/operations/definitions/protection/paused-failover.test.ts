@@ -1,17 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { closedRecord, decideOwnership, type Ownership } from '#domain/ownership.ts'
+import { witnessTime } from '../../../../../test/support/witness-time.ts'
 import { equalAtPause } from './paused-failover-requests.ts'
 import { isHandedOver, nextChange } from './paused-failover.ts'
-
-const TIME = {
-  bootMs: 100_000,
-  waitUntilBootMs: 0,
-  historyTrusted: true,
-  leaseMs: 8_000,
-  driftMs: 500,
-  incarnation: 'one',
-}
 
 const paused = (over: Partial<Ownership> = {}): Ownership => ({
   ...closedRecord('group', 'az1', 'az2', 'one'),
@@ -26,7 +18,7 @@ function walk(record: Ownership, by: Partial<Parameters<typeof nextChange>[2]> =
   for (let round = 0; !isHandedOver(now, 'az2'); round++) {
     assert.ok(round < 4, 'it comes to an end')
     const full = { attempt: 'a', consent: true, preferredOff: false, ...by }
-    const answer = decideOwnership(now, nextChange(now, 'az2', full), TIME)
+    const answer = decideOwnership(now, nextChange(now, 'az2', full), witnessTime())
     if (!answer.ok) return [...seen, answer.refusal]
     now = answer.record
     seen.push(`${now.state} ${now.writer} ${now.epoch}`)
@@ -44,7 +36,7 @@ test('a closed record is handed to the other site in three changes, from whereve
 })
 
 test('a lease of the time before the pause is waited for, unless production was told', () => {
-  const lease = { holder: 'az1', endsBootMs: TIME.bootMs + 3_000 }
+  const lease = { holder: 'az1', endsBootMs: witnessTime().bootMs + 3_000 }
   assert.deepEqual(walk(paused({ lease }), { consent: false }), ['resyncing az1 8', 'LEASE_HELD'])
   assert.equal(walk(paused({ lease })).at(-1), 'closed az2 10')
 })
