@@ -26,6 +26,14 @@ export const EAGER_BYTES = 64 * 1024 * 1024
 /** So many batches the main thread does itself before it starts threads, which takes it about as long as this. */
 export const INLINE_BATCHES = 3
 
+/** Threads, and memory that they work in, rest for so long for whoever comes next. */
+export const REST_MS = 60_000
+/** Threads that were shown a larger table of known chunks end instead: they would keep it. */
+export const KNOWN_AT_REST_BYTES_MAX = 4 * 1024 * 1024
+
+/** Pieces of a file from this size on are written and read past the page cache, when they begin with a page of memory. */
+export const DIRECT_PIECE_MIN = 1024 * 1024
+
 /** Slots of the table of known chunks, 32 bytes each, at most; filled to three quarters. Beyond it chunks are stored again
  *  instead of found, so it bounds memory and never correctness. 4 Mi slots: 3.1 million chunks, 192 GiB of unlike blocks. */
 export const KNOWN_SLOTS_MAX = 4 * 1024 * 1024

@@ -6,6 +6,7 @@ import {
   BATCHES_PER_THREAD,
   FETCH_ROOM_BYTES,
   INLINE_BATCHES,
+  KNOWN_AT_REST_BYTES_MAX,
   THREADS_MAX,
 } from '../limits.ts'
 import { RECORD_OVERHEAD } from '../format/record.ts'
@@ -65,8 +66,6 @@ export interface PoolSetup {
   /** There is much to do: the threads are started at once, and do all of it. */
   readonly eager?: boolean
 }
-
-const KNOWN_AT_REST_BYTES_MAX = 4 * 1024 * 1024
 
 interface Waiting {
   resolve(reply: ThreadReply): void

@@ -1,10 +1,8 @@
 import { alignedBuffer, alignedShared, type SharedPiece } from '#base/system/direct-io.ts'
-import { BATCHES_PER_THREAD, PACKS_IN_FLIGHT } from '../limits.ts'
+import { BATCHES_PER_THREAD, PACKS_IN_FLIGHT, REST_MS } from '../limits.ts'
 
 /* Memory that has nothing to do, in the manner of resting-threads.ts. Pages that are touched for the first time, and the collection of garbage that large pieces of
  * memory set off, cost a small backup more than its work: so who is done leaves its pieces here for a while. A piece is taken by who asks for just its size. */
-
-const REST_MS = 60_000
 
 class Resting<T> {
   readonly #make: (length: number) => T

@@ -1,11 +1,9 @@
 import { Worker } from 'node:worker_threads'
-import { THREADS_MAX } from '../limits.ts'
+import { REST_MS, THREADS_MAX } from '../limits.ts'
 import type { ThreadRequest } from './thread-protocol.ts'
 
 /* Threads that have nothing to do. Starting one takes 60 ms, as long as a small backup, and an agent makes one small backup after the other: so whoever is done
  * lets its threads rest here for a while, where they have forgotten keys and batches, and the next one takes them. They do not keep the process. */
-
-const REST_MS = 60_000
 
 interface Resting {
   readonly thread: Worker

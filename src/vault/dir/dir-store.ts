@@ -25,6 +25,7 @@ import {
 import { hasCode, syncDirectory } from '#base/system/files.ts'
 import { readWhole, writeWhole } from '#base/system/whole-io.ts'
 import { OBJECT_MISSING, VAULT_STORE_FAILED, VAULT_DAMAGED } from '../faults.ts'
+import { DIRECT_PIECE_MIN } from '../limits.ts'
 import {
   asPieces,
   isObjectKey,
@@ -78,9 +79,6 @@ export const systemDisk: DirDisk = {
   mkdir: (path) => mkdir(path, { mode: 0o700 }),
   syncDirectory,
 }
-
-/** Pieces from this size on are written and read past the page cache, when they begin with a page of memory. */
-const DIRECT_PIECE_MIN = 1024 * 1024
 
 async function writeAll(
   path: string,
