@@ -14,7 +14,8 @@ import type { Clock } from '#base/clock.ts'
 import { isFault } from '#base/fault.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { processesWithArgumentPrefix, readProcess, signalProcess } from '#base/system/process.ts'
-import { labLog, openGuestLab, QEMU, until } from '../support/guest-lab.ts'
+import { labLog, openGuestLab, QEMU } from '../support/guest-lab.ts'
+import { until } from '../support/until.ts'
 
 const SAMPLE = join(import.meta.dirname, '../../docs/operating/compute-hooks/qemu-hook.py')
 const never = new AbortController().signal

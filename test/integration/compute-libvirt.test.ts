@@ -9,7 +9,8 @@ import { driverContract } from '#agent/compute/driver.contract.ts'
 import { libvirtDriver } from '#agent/compute/libvirt/libvirt-driver.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { processesWithArgumentPrefix, signalProcess } from '#base/system/process.ts'
-import { type GuestLab, labLog, openGuestLab, until } from '../support/guest-lab.ts'
+import { type GuestLab, labLog, openGuestLab } from '../support/guest-lab.ts'
+import { until } from '../support/until.ts'
 import { startLibvirt } from '../support/libvirt.ts'
 
 const directory = await mkdtemp(join(tmpdir(), 'holdfast-libvirt-'))

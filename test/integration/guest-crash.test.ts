@@ -13,7 +13,8 @@ import { systemClock } from '#base/system/clock.ts'
 import { knock } from '#base/system/door.ts'
 import { processesWithArgumentPrefix } from '#base/system/process.ts'
 import type { ServerInfo } from '#wire/site/servers.ts'
-import { definitionOf, NO_QEMU, openGuestLab, until } from '../support/guest-lab.ts'
+import { definitionOf, NO_QEMU, openGuestLab } from '../support/guest-lab.ts'
+import { until } from '../support/until.ts'
 
 const CHILD = fileURLToPath(new URL('../support/guest-agent-child.ts', import.meta.url))
 const SERVER = '5eae5e00-0000-4000-8000-000000000001'

@@ -12,14 +12,8 @@ import { IO_ERRORS } from '#agent/nbd/device.ts'
 import { localDevice } from '#agent/nbd/local-device.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { processesWithArgumentPrefix, signalProcess } from '#base/system/process.ts'
-import {
-  definitionOf,
-  type GuestLab,
-  NO_QEMU,
-  openGuestLab,
-  QEMU,
-  until,
-} from '../support/guest-lab.ts'
+import { definitionOf, type GuestLab, NO_QEMU, openGuestLab, QEMU } from '../support/guest-lab.ts'
+import { until } from '../support/until.ts'
 
 async function inLab(
   work: (lab: GuestLab) => Promise<void>,

@@ -12,7 +12,8 @@ import { definitionOf } from '#agent/compute/switch/nic.test-kit.ts'
 import { knock } from '#base/system/door.ts'
 import { type Probe, ProbeAnswer } from '#wire/site/probes.ts'
 import type { ServerDefinition, ServerNic } from '#wire/site/servers.ts'
-import { type GuestLab, openGuestLab, QEMU, until } from '../support/guest-lab.ts'
+import { type GuestLab, openGuestLab, QEMU } from '../support/guest-lab.ts'
+import { until } from '../support/until.ts'
 import { testImages } from '../support/images.ts'
 
 const CHILD = fileURLToPath(new URL('../support/guest-agent-child.ts', import.meta.url))

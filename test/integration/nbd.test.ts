@@ -22,6 +22,7 @@ import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { connectNbd } from '#client/nbd/client.ts'
 import { NBD_DISCONNECTED, NBD_REFUSED } from '#client/nbd/faults.ts'
+import { until } from '../support/until.ts'
 
 const run = promisify(execFile)
 const MIB = 1024 * 1024
@@ -263,24 +264,15 @@ test('a client that dies in the middle leaves no memory behind', async () => {
   let said = ''
   for (const stream of [fio.stdout, fio.stderr]) stream.on('data', (text) => (said += String(text)))
   const exit = once(fio, 'exit')
-  await soon('fio writes', () => {
+  await until('fio writes', () => {
     assert.equal(fio.exitCode, null, `fio ended by itself: ${said}`)
     return exports.connectionCount('died') > 0 && server.slabsInUse > 0
   })
   fio.kill('SIGKILL')
   await exit
-  await soon('its connection is gone', () => server.connectionCount === 0)
-  await soon('its memory is free', () => server.slabsInUse === 0)
+  await until('its connection is gone', () => server.connectionCount === 0)
+  await until('its memory is free', () => server.slabsInUse === 0)
 })
-
-/** Looks every few ms; a state that does not come is told by its name. */
-async function soon(what: string, holds: () => boolean): Promise<void> {
-  const lastMs = performance.now() + 20_000
-  while (!holds()) {
-    assert.ok(performance.now() < lastMs, `${what}: not after 20 s`)
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-}
 
 test('an export that lost its authority drops its clients and says why to the next', async () => {
   await exported('lost')
@@ -347,7 +339,7 @@ test('beyond the limit of connections new ones are closed and old ones work', as
   await assert.rejects(connectNbd({ unix: path }, { exportName: 'few' }))
   await first.disconnect()
   await second.flush()
-  while (small.connectionCount > 1) await new Promise((resolve) => setTimeout(resolve, 5))
+  await until('the first connection is gone', () => small.connectionCount <= 1)
   const third = await connectNbd({ unix: path }, { exportName: 'few' })
   await third.flush()
   await small.close()

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { setTimeout as wait } from 'node:timers/promises'
+import { until } from '../support/until.ts'
 
 /* A real S3 server for tests: Ceph's gateway over one monitor and one OSD that keeps everything in memory. */
 
@@ -19,6 +19,9 @@ const PROGRAMS = [
 ]
 export const ACCESS_KEY = 'HOLDFASTTESTACCESS00'
 export const SECRET_KEY = 'holdfasttestsecretholdfasttestsecret0000'
+
+/** Each of its parts is given so long to start. */
+const START_MS = 60_000
 
 /** Why it cannot run here, or undefined. */
 export function missingPrograms(): string | undefined {
@@ -87,21 +90,29 @@ export async function startGateway(directory: string): Promise<S3Server> {
   }
   try {
     start('ceph-mon', '-i', 'a')
-    await until('the monitor', () => answers('ceph', '-c', conf, '--connect-timeout', '5', '-s'))
+    await until(
+      'the monitor',
+      () => answers('ceph', '-c', conf, '--connect-timeout', '5', '-s'),
+      START_MS,
+    )
     const osd = randomUUID()
     run('ceph', '-c', conf, 'osd', 'new', osd, '0')
     run('ceph-osd', '-c', conf, '-i', '0', '--mkfs', '--osd-uuid', osd, '--no-mon-config')
     start('ceph-osd', '-i', '0')
-    await until('the OSD', () => run('ceph', '-c', conf, 'osd', 'stat').includes('1 up'))
+    await until('the OSD', () => run('ceph', '-c', conf, 'osd', 'stat').includes('1 up'), START_MS)
     start('radosgw', '-n', 'client.rgw.a')
     const endpoint = `http://127.0.0.1:${port}`
-    await until('the gateway', async () => {
-      try {
-        return (await fetch(endpoint)).ok
-      } catch {
-        return false // not listening yet
-      }
-    })
+    await until(
+      'the gateway',
+      async () => {
+        try {
+          return (await fetch(endpoint)).ok
+        } catch {
+          return false // not listening yet
+        }
+      },
+      START_MS,
+    )
     run(
       'radosgw-admin',
       '-c',
@@ -129,13 +140,6 @@ function answers(program: string, ...args: string[]): boolean {
   } catch {
     return false // not yet
   }
-}
-
-async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (const endMs = performance.now() + 60_000; performance.now() < endMs; await wait(100)) {
-    if (await holds()) return
-  }
-  throw new Error(`waited too long for ${what}`)
 }
 
 const configuration = (

@@ -11,7 +11,7 @@ import { localDevice } from '#agent/nbd/local-device.ts'
 import { NbdServer } from '#agent/nbd/server.ts'
 import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
 import type { VolumeStore } from '#agent/volumes/volume-store.ts'
-import { type Clock, sleep } from '#base/clock.ts'
+import type { Clock } from '#base/clock.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import type { ServerDefinition, ServerDisk, ServerNic } from '#wire/site/servers.ts'
@@ -150,18 +150,3 @@ export const nicOf = (port: string, last: number): ServerNic => ({
   network: 'network-1',
   domain: 'vpc-1',
 })
-
-/** Resolves with what `look` gives once it gives something; fails after `limitMs`. */
-export async function until<T>(
-  what: string,
-  look: () => Promise<T | undefined | false> | T | undefined | false,
-  limitMs = 20_000,
-): Promise<T> {
-  const endMs = systemClock.bootMs() + limitMs
-  for (;;) {
-    const found = await look()
-    if (found !== undefined && found !== false) return found
-    if (systemClock.bootMs() > endMs) throw new Error(`not within ${limitMs} ms: ${what}`)
-    await sleep(systemClock, 10)
-  }
-}
