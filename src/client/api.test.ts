@@ -112,6 +112,17 @@ test('the code and words of a refusal are told in every dialect', async () => {
   }
 })
 
+test('where a refusal says what to do next, that is the end of what is told', async () => {
+  const body = { error: { code: 'FORCE_NEEDED', message: 'All is lost.', hint: 'Wait a while.' } }
+  const { fetch } = fake(({ path }) => (path === '/x' ? { status: 409, body } : { status: 200 }))
+  await assert.rejects(new ApiSession(LOGIN, fetch).post('/x', {}), (error) => {
+    assert.ok(isFault(error, API_REFUSED))
+    assert.match(error.message, /with 409 FORCE_NEEDED: All is lost\. .* Wait a while\.$/)
+    assert.doesNotMatch(error.message, /documentation/)
+    return true
+  })
+})
+
 test('a server that cannot be reached is named, and the password is not', async () => {
   const fetch: Fetch = () =>
     Promise.reject(new TypeError('fetch failed', { cause: new Error('connect ECONNREFUSED') }))

@@ -193,7 +193,7 @@ async function readReply(reply: FetchReply, method: string, path: string): Promi
   const text = await reply.text()
   const body = text === '' ? undefined : parseJson(text)
   if (reply.status >= 200 && reply.status < 300) return body
-  const { code, message } = readError(body, text)
+  const { code, message, hint } = readError(body, text)
   const words = message.replace(/\.$/, '')
   const doing = `${method} ${path} was answered with ${reply.status} ${code}: ${words}`
   const detail: RefusalDetail = {
@@ -202,7 +202,9 @@ async function readReply(reply: FetchReply, method: string, path: string): Promi
     message,
     requestId: reply.headers.get('x-request-id'),
   }
-  throw new Fault(reply.status === 401 ? API_UNAUTHORIZED : API_REFUSED, doing, { ...detail })
+  if (reply.status === 401) throw new Fault(API_UNAUTHORIZED, doing, { ...detail })
+  // Our own interface says itself what to do next.
+  throw new Fault(hint === undefined ? API_REFUSED : { ...API_REFUSED, hint }, doing, { ...detail })
 }
 
 function parseJson(text: string): unknown {
@@ -213,14 +215,20 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Code and message from any of the dialects' envelopes. */
-function readError(body: unknown, text: string): { code: string; message: string } {
+interface SaidError {
+  readonly code: string
+  readonly message: string
+  readonly hint: string | undefined
+}
+
+/** From any of the dialects' envelopes. */
+function readError(body: unknown, text: string): SaidError {
   const whole = members(body)
   const inner = members(whole['error'] ?? Object.values(whole)[0])
   const code = whole['error_code'] ?? inner['code'] ?? ''
   const message = inner['message'] ?? whole['error_msg'] ?? text.slice(0, 500)
-  const hint = inner['hint'] === undefined ? '' : ` ${show(inner['hint'])}`
-  return { code: show(code), message: `${show(message)}${hint}` }
+  const hint = inner['hint'] === undefined ? undefined : show(inner['hint'])
+  return { code: show(code), message: show(message), hint }
 }
 
 const members = (value: unknown): Record<string, unknown> =>
