@@ -50,7 +50,15 @@ export function pairCommand(command: Command, context: CommandContext): void {
   const show = leaf('show').description('show a pair').argument('<pair>')
   apiAction(context, show, async (api, output, _, id = '') => {
     const pair = await showPair(api, id)
-    output.result(pair, table([pair]))
+    const [source = '', target = ''] = pair.volume_ids.split(',')
+    const volumes = columns(
+      ['side', 'volume'],
+      [
+        ['source', source],
+        ['target', target],
+      ],
+    )
+    output.result(pair, [...table([pair]), '', ...volumes])
   })
 
   const expand = jobOptions(
@@ -98,16 +106,16 @@ export function pairCommand(command: Command, context: CommandContext): void {
   )
 }
 
+/** As wide as terminals are: the ids of the volumes are told by `show`. */
 const table = (pairs: readonly SdrsPair[]): string[] =>
   columns(
-    ['id', 'name', 'status', 'sync', 'progress', 'volumes (source, target)', 'production', 'fault'],
+    ['id', 'name', 'status', 'sync', 'progress', 'production', 'fault'],
     pairs.map((one) => [
       one.id,
       one.name,
       one.status,
       one.replication_status,
       `${one.progress} %`,
-      one.volume_ids,
       one.priority_station,
       one.fault_level,
     ]),
