@@ -5,11 +5,13 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { createLog } from '#base/log.ts'
 import { guardedWrite, guardedZero } from '#agent/snapshots/snapshots.contract.ts'
 import { BlockSet } from '#agent/replication/copy/block-set.ts'
 import type { Volume } from '#agent/volumes/volume.ts'
 import { BackupWorld, restoredImage } from './backups.contract.ts'
 import { decodeSets, encodeSets } from './change-file.ts'
+import { openChangeTracking } from './change-tracking.ts'
 
 const BLOCK = 64 * 1024
 const SIZES = { v1: 24 * BLOCK + 1536, v2: 9 * BLOCK } as const
@@ -269,5 +271,25 @@ describe('what is tracked', () => {
       assert.ok((await readFile(join(changes, 'v1.blocks'))).length > 0)
       await world.start()
       assert.deepEqual(await readdir(changes), [])
+    }))
+
+  test('what changed between two moments of one backup, of which the first came to nothing, is in it', () =>
+    withWorld(async (world) => {
+      const tracking = await openChangeTracking({
+        directory: join(world.directory, 'others'),
+        log: createLog('test', 'silent'),
+      })
+      const kept = { checkpoint: 'c1', name: 'v1', root: '00' }
+      tracking.begin('v1', SIZES.v1, 'first')
+      tracking.committed('v1', 'first', kept)
+      const watch = tracking.opened('v1')
+      watch.changed(BLOCK, 1)
+      // The disk was full after the moment, and the agent stopped: the backup goes on at its next start, with a moment of its own.
+      tracking.begin('v1', SIZES.v1, 'second')
+      watch.changed(5 * BLOCK, 1)
+      tracking.begin('v1', SIZES.v1, 'second')
+      watch.changed(7 * BLOCK, 1)
+      const { set } = tracking.between('v1', 'c1', 'second') ?? { set: new BlockSet(0) }
+      assert.deepEqual([set.next(0), set.next(2), set.next(6)], [1, 5, -1])
     }))
 })

@@ -166,8 +166,9 @@ export class ChangeTracking implements ChangeWatcher {
     return undefined
   }
 
-  /** In the step that is the moment of the backup. */
+  /** In the step that is the moment of the backup. An earlier moment of it is none: its snapshot came to nothing, and the agent stopped before the backup did. */
   begin(volume: string, sizeBytes: number, backup: string): void {
+    this.abandoned(volume, backup)
     const tracked = this.#of(volume)
     tracked.segments.push({ backup, kept: null, set: new BlockSet(blockCount(sizeBytes)) })
     if (tracked.segments.length > SEGMENTS_MAX) tracked.segments.shift()
