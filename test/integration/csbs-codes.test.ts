@@ -6,6 +6,9 @@ import { CSBS_CODES } from '#control/api/backup/errors.ts'
 import { BackupWorld, pattern, PROVIDER } from '../support/backup-world.ts'
 import { type Reply } from '../support/api.ts'
 import { exercised, operationsOf } from '../contracts/validate.ts'
+import { testAncestor } from './csbs/ancestor.ts'
+import type { Case, CsbsMade } from './csbs/made.ts'
+import { testTagsAndLists } from './csbs/tags-and-lists.ts'
 
 let world: BackupWorld
 let servers: { readonly id: string; readonly volume: string }[]
@@ -42,19 +45,13 @@ function assertRefused(reply: Reply, code: string, status: number): void {
   seen.add(code)
 }
 
-type Case = readonly [
-  code: string,
-  status: number,
-  method: 'GET' | 'POST' | 'PUT' | 'DELETE',
-  path: string,
-  body?: unknown,
-]
-
 async function refusals(cases: readonly Case[]): Promise<void> {
   for (const [code, status, method, path, body] of cases) {
     assertRefused(await world.call(method, path, body), code, status)
   }
 }
+
+const made = (): CsbsMade => ({ world, servers, item, policy, id, refusals })
 
 const change = async (server: string, columns: object) =>
   await world.lab.store.write(async (tx) => {
@@ -412,118 +409,7 @@ test('deletions and copies that cannot be are refused with the reason', async ()
   assert.equal(records.count, 1)
 })
 
-test('tags follow their own rules', async () => {
-  for (const [base, one] of [
-    ['csbs_backup', item.id],
-    ['csbs_backup_policy', policy.id],
-  ]) {
-    const tags = `${base}/${one}/tags`
-    await world.ok('POST', tags, { tag: { key: ' a ', value: ' b ' } })
-    await world.ok('POST', `${tags}/action`, {
-      action: 'create',
-      tags: [
-        { key: 'a', value: 'c' },
-        { key: 'd', value: '' },
-      ],
-    })
-    assert.deepEqual((await world.ok('GET', tags)).tags, [
-      { key: 'a', value: 'c' },
-      { key: 'd', value: '' },
-    ])
-    assert.deepEqual((await world.ok('GET', `${base}/tags`)).tags, [
-      { key: 'a', values: ['c'] },
-      { key: 'd', values: [''] },
-    ])
-    const query = `${base}/resource_instances/action`
-    const found = await world.ok('POST', query, {
-      action: 'filter',
-      tags: [{ key: 'a', values: ['*c'] }],
-      limit: '10',
-    })
-    assert.equal(found.total_count, 1)
-    assert.equal(found.resources[0].resource_id, one)
-    assert.deepEqual(
-      await world.ok('POST', query, {
-        action: 'count',
-        not_tags: [{ key: 'a', values: [] }],
-        matches: [{ key: 'resource_name', value: 'no such name' }],
-      }),
-      { total_count: 0 },
-    )
-    await world.ok('POST', `${tags}/action`, {
-      action: 'delete',
-      tags: [{ key: 'a', value: 'other' }, { key: 'gone' }],
-    })
-    await world.ok('DELETE', `${tags}/a`)
-    await refusals([
-      ['CSBS.7001', 404, 'DELETE', `${tags}/a`],
-      ['CSBS.9001', 400, 'POST', tags, { tag: { key: 'a b', value: '' } }],
-      ['CSBS.9001', 400, 'POST', `${tags}/action`, { action: 'create', tags: [] }],
-      [
-        'CSBS.7000',
-        400,
-        'POST',
-        `${tags}/action`,
-        {
-          action: 'create',
-          tags: Array.from({ length: 10 }, (_, at) => ({ key: `k${at}`, value: '' })),
-        },
-      ],
-      ['CSBS.9001', 400, 'POST', query, { action: 'count', limit: '1' }],
-      ['CSBS.9001', 400, 'POST', query, { action: 'filter', limit: '1001' }],
-    ])
-  }
-})
-
-test('lists are paged by marker, offset and limit, and filtered', async () => {
-  const all = (await world.ok('GET', 'checkpoint_items')).checkpoint_items as {
-    id: string
-    name: string
-  }[]
-  assert.ok(all.length >= 3)
-  const walked: string[] = []
-  for (let next = 'checkpoint_items?limit=1'; next !== ''; ) {
-    const page = await world.ok('GET', next)
-    walked.push(...page.checkpoint_items.map((one: { id: string }) => one.id))
-    next = page.checkpoint_items_links?.[0]?.href.replace(/^.*\/(checkpoint_items)/, '$1') ?? ''
-  }
-  assert.deepEqual(
-    walked,
-    all.map((one) => one.id),
-  )
-  const named = (await world.ok('GET', 'checkpoint_items?sort=name:asc,created_at'))
-    .checkpoint_items as { name: string }[]
-  assert.deepEqual(
-    named.map(({ name }) => name),
-    all.map(({ name }) => name).toSorted(),
-  )
-  const count = async (query: string) =>
-    (await world.ok('GET', `checkpoint_items/count?${query}`)).count
-  assert.equal(await count(''), all.length)
-  assert.equal(await count(`resource_id=${id(0)}&status=error`), 1)
-  assert.equal(await count('image_type=replication'), 0)
-  assert.equal(await count('image_type=snapshot'), 0)
-  assert.equal(await count(`name=${item.name.slice(2, 8).toUpperCase()}&resource_id=${id(0)}`), 2)
-  assert.equal(await count('name=_%25'), 0)
-  assert.equal(await count('end_time=2020-01-01T00:00:00'), 0)
-  const renamed = { resource_name: 'Übung 1' }
-  await world.lab.store.write(async (tx) => {
-    await tx.updateTable('checkpoint_items').set(renamed).where('id', '=', item.id).execute()
-  })
-  assert.equal(await count(`resource_name=${encodeURIComponent('Übu')}`), 1)
-  assert.equal(await count('policy_id=&status=available&az=az1&unknown=x'), all.length - 1)
-  await refusals([
-    ['CSBS.9001', 400, 'GET', 'checkpoint_items?limit=0'],
-    ['CSBS.9001', 400, 'GET', 'checkpoint_items?limit=x'],
-    ['CSBS.9001', 400, 'GET', 'checkpoint_items?offset=-1'],
-    ['CSBS.9001', 400, 'GET', `checkpoint_items?marker=${newId()}`],
-    ['CSBS.9001', 400, 'GET', 'checkpoint_items?sort=size'],
-    ['CSBS.9001', 400, 'GET', 'checkpoint_items?sort=name&sort_key=name'],
-    ['CSBS.9001', 400, 'GET', 'checkpoint_items?start_time=yesterday'],
-    ['CSBS.9001', 400, 'GET', 'policies?limit=-1'],
-    ['CSBS.9001', 400, 'GET', 'triggers?all_tenants=maybe'],
-  ])
-})
+testTagsAndLists(made)
 
 test('a policy answers text when it is written and what it is when it is read, and its anchor survives a change', async () => {
   const { policies } = await world.ok('GET', 'policies?name=taken')
@@ -577,210 +463,7 @@ test('a policy answers text when it is written and what it is when it is read, a
   assert.equal(kept.trigger.properties.pattern, rule)
 })
 
-test('the forms of the ancestor: plans, triggers, scheduled operations, quotas, services, verifications', async () => {
-  const resources = [{ id: id(7), type: 'OS::Nova::Server', name: 'seven' }]
-  const create = { name: 'plan', provider_id: PROVIDER, parameters: {}, resources }
-  await refusals([
-    ['CSBS.9001', 400, 'POST', 'plans', { plan: { ...create, extra: 1 } }],
-    ['CSBS.9001', 400, 'POST', 'plans', { plan: { ...create, resources: [] } }],
-    ['CSBS.3000', 404, 'GET', `plans/${newId()}`],
-  ])
-  const { plan } = await world.ok('POST', 'plans', { plan: create })
-  assert.equal(plan.status, 'suspended')
-  await world.ok('PUT', `plans/${plan.id}`, { plan: { name: 'renamed' } })
-  assert.equal((await world.ok('GET', `plans/${plan.id}`)).plan.name, 'renamed')
-  const trigger = (properties: object) => ({
-    trigger_info: { name: 'daily', type: 'time', properties },
-  })
-  const calendar = {
-    format: 'calendar',
-    pattern: pattern('FREQ=DAILY;BYHOUR=1;BYMINUTE=0').replaceAll('\r\n', '\\r\\n'),
-  }
-  await refusals([
-    ['CSBS.9001', 400, 'POST', 'triggers', trigger({ ...calendar, format: 'crontab' })],
-    [
-      'CSBS.9001',
-      400,
-      'POST',
-      'triggers',
-      trigger({ ...calendar, start_time: '2026-01-01T00:00:00' }),
-    ],
-    ['CSBS.9001', 400, 'POST', 'triggers', trigger({ ...calendar, window: 60 })],
-    [
-      'CSBS.9001',
-      400,
-      'POST',
-      'triggers',
-      trigger({ ...calendar, start_time: '2026-01-02 00:00:00', end_time: '2026-01-01 00:00:00' }),
-    ],
-  ])
-  const made = (await world.ok('POST', 'triggers', trigger({ ...calendar, window: 1_200 })))
-    .trigger_info
-  assert.equal(made.properties.window, 1_200)
-  assert.deepEqual((await world.ok('GET', `triggers/${made.id}`)).trigger_info, made)
-  const operation = (
-    await world.ok('POST', 'scheduled_operations', {
-      scheduled_operation: {
-        name: 'nightly',
-        operation_type: 'retention_protect',
-        trigger_id: made.id,
-        operation_definition: {
-          plan_id: plan.id,
-          provider_id: PROVIDER,
-          max_backups: '3',
-          retention_duration: 7,
-        },
-      },
-    })
-  ).scheduled_operation
-  assert.equal(operation.operation_definition.retention_duration, 7)
-  assert.ok((await world.ok('GET', 'scheduled_operations')).operations.length > 1)
-  assert.equal(
-    (await world.ok('GET', `scheduled_operations/${operation.id}`)).scheduled_operation.id,
-    operation.id,
-  )
-  const used = await world.call('DELETE', `triggers/${made.id}`)
-  assert.equal(used.status, 424)
-  assert.equal(used.body.computeFault.code, 424)
-  await refusals([
-    ['CSBS.9001', 400, 'PUT', `triggers/${made.id}`, trigger({ format: 'calendar', pattern: 'x' })],
-  ])
-  const start = '2026-01-01 00:00:00'
-  const moved = await world.ok('PUT', `triggers/${made.id}`, {
-    trigger_info: { properties: { start_time: start } },
-  })
-  assert.equal(moved.trigger_info.properties.start_time, start)
-
-  await world.report()
-  const run = { checkpoint: { plan_id: plan.id, 'extra-info': null } }
-  const { checkpoint } = await world.ok('POST', checkpoints, run)
-  assert.equal(checkpoint.resource_graph, null)
-  await world.settled()
-  const shown = (await world.ok('GET', `${checkpoints}/${checkpoint.id}`)).checkpoint
-  assert.equal(shown.status, 'available')
-  assert.equal(shown.resource_graph, '[]')
-  assert.equal(shown.protection_plan.name, 'renamed')
-  assert.deepEqual(JSON.parse(shown.extra_info), { created_by: 'manual' })
-  const today = new Date(world.lab.clock.wallMs()).toISOString().slice(0, 10)
-  const listed = await world.ok(
-    'GET',
-    `${checkpoints}?plan_id=${plan.id}&start_date=${today}&end_date=${today}`,
-  )
-  assert.equal(listed.checkpoints.length, 1)
-  await world.report()
-  const { verification } = await world.ok('POST', 'verifications', {
-    verification: { provider_id: PROVIDER, checkpoint_id: checkpoint.id },
-  })
-  await world.settled()
-  assert.equal(
-    (await world.ok('GET', `verifications/${verification.id}`)).verification.status,
-    'success',
-  )
-  assert.equal((await world.ok('GET', 'verifications?status=success')).verifications.length, 1)
-  // Without named targets, everything goes back to where it came from.
-  await world.ok('POST', 'restores', {
-    restore: {
-      provider_id: PROVIDER,
-      checkpoint_id: checkpoint.id,
-      parameters: {},
-      restore_target: null,
-      restore_auth: null,
-    },
-  })
-  await world.settled()
-  const [restore] = (await world.ok('GET', 'restores?status=success')).restores
-  assert.deepEqual(restore.parameters, {})
-  assert.deepEqual((await world.ok('GET', `restores/${restore.id}`)).restore, restore)
-  // Under another provider there is no such checkpoint.
-  const elsewhere = { provider_id: newId(), checkpoint_id: checkpoint.id, parameters: {} }
-  const there = `providers/${elsewhere.provider_id}/checkpoints/${checkpoint.id}`
-  await refusals([
-    ['CSBS.9001', 400, 'POST', 'restores', { restore: elsewhere }],
-    ['CSBS.9001', 400, 'POST', 'verifications', { verification: elsewhere }],
-    ['CSBS.3001', 404, 'GET', there],
-    ['CSBS.3001', 404, 'DELETE', there],
-  ])
-  const logs = (await world.ok('GET', `operation_logs?checkpoint_id=${checkpoint.id}`))
-    .operation_logs as { operation_type: string; provider_id: string }[]
-  assert.deepEqual(
-    logs.map((one) => `${one.operation_type} ${one.provider_id}`).toSorted(),
-    ['protect', 'restore', 'verify'].map((type) => `${type} ${PROVIDER}`),
-  )
-  const [log] = (await world.ok('GET', `operation_logs?restore_id=${restore.id}`)).operation_logs
-  assert.equal(
-    (await world.ok('GET', `operation_logs/${log.id}`)).operation_log.operation_type,
-    'restore',
-  )
-  await world.ok('PUT', `${checkpoints}/${checkpoint.id}`, { 'os-resetState': { state: 'error' } })
-  await refusals([
-    [
-      'CSBS.9001',
-      400,
-      'PUT',
-      `${checkpoints}/${checkpoint.id}`,
-      { 'os-resetState': { state: 'deleted' } },
-    ],
-    ['CSBS.9001', 400, 'POST', `${checkpoints}/action`, { copy: { plan_id: newId() } }],
-    [
-      'CSBS.3001',
-      404,
-      'POST',
-      'verifications',
-      { verification: { provider_id: PROVIDER, checkpoint_id: newId() } },
-    ],
-    ['CSBS.6003', 400, 'GET', 'protectables/OS::Glance::Image'],
-    ['CSBS.6000', 404, 'GET', `protectables/OS::Nova::Server/instances/${newId()}`],
-    ['CSBS.9001', 404, 'GET', `providers/${newId()}`],
-    ['CSBS.9001', 400, 'PUT', 'os-services/1', { status: 'disabled' }],
-    ['CSBS.9001', 404, 'PUT', 'os-services/9', { status: 'enabled' }],
-  ])
-  const { instance } = await world.ok('GET', `protectables/OS::Nova::Server/instances/${id(7)}`)
-  assert.equal(instance.dependent_resources[0].id, servers[7]?.volume)
-  const instances = 'protectables/OS::Nova::Server/instances'
-  const all = (await world.ok('GET', `${instances}?sort=name:asc`)).instances as { id: string }[]
-  assert.equal(all.length, servers.length)
-  assert.deepEqual(
-    all.find((one) => one.id === id(7)),
-    instance,
-  )
-  const second = `${instances}?sort=name:asc&limit=2&marker=${all[1]?.id}`
-  const page = await world.ok('GET', second)
-  assert.deepEqual(page.instances, all.slice(2, 4))
-  assert.match(page.instances_links[0].href, new RegExp(`marker=${all[3]?.id}$`))
-  assert.deepEqual((await world.ok('GET', `${second}&offset=1`)).instances, all.slice(3, 5))
-  assert.deepEqual((await world.ok('GET', `${instances}?status=building`)).instances.length, 2)
-  await refusals([['CSBS.9001', 400, 'GET', `${instances}?marker=${newId()}`]])
-  await world.ok('GET', 'protectables/OS::Nova::Server')
-  await world.ok('GET', 'protectables')
-  await world.ok('GET', `providers/${PROVIDER}`)
-  assert.deepEqual((await world.ok('GET', 'providers?description=other')).providers, [])
-  await world.ok('GET', 'providers')
-  await world.ok('GET', 'os-services')
-  await world.ok('PUT', 'os-services/1', { status: 'enabled' })
-
-  const quota = `quotas/${world.project}`
-  await world.ok('PUT', quota, { quota: { plans: 1 } })
-  await refusals([
-    ['CSBS.9006', 413, 'POST', 'plans', { plan: create }],
-    ['CSBS.9001', 400, 'PUT', quota, { quota: { plans: -2 } }],
-  ])
-  assert.equal((await world.ok('GET', `${quota}/detail`)).quota.plans.limit, 1)
-  await world.ok('DELETE', quota)
-  assert.equal((await world.ok('GET', quota)).quota.plans, 50)
-  await world.ok('PUT', 'quota_classes/default', { quota_class: { plans: 60 } })
-  assert.equal((await world.ok('GET', `${quota}/defaults`)).quota.plans, 60)
-  assert.equal((await world.ok('GET', 'quota_classes/default')).quota_class.plans, 60)
-  await world.ok('GET', 'quotas')
-  await world.ok('GET', 'protect_config')
-  await world.ok('GET', 'replication_capabilities')
-
-  await world.ok('DELETE', `scheduled_operations/${operation.id}`)
-  await world.ok('DELETE', `triggers/${made.id}`)
-  assert.ok((await world.ok('GET', 'triggers?type=time')).triggers.length > 0)
-  assert.deepEqual((await world.ok('GET', 'triggers?type=event')).triggers, [])
-  await world.ok('DELETE', `plans/${plan.id}`)
-  await world.ok('GET', 'plans')
-})
+testAncestor(made)
 
 test('every code that this server has was seen, and every operation of the contract was called', () => {
   // A part that does not answer, a mistake of ours, and a copy under way, which needs another region, are shown elsewhere.
