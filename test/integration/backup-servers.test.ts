@@ -5,7 +5,6 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { systemClock } from '#base/system/clock.ts'
 import {
   type AcceptedRun,
   requestBackup,
@@ -34,6 +33,7 @@ import { stepResults } from '#control/operations/records.ts'
 import type { CheckpointItemRow } from '#control/store/tables/checkpoints.ts'
 import type { BackupInfo } from '#wire/site/backups.ts'
 import { fakeGuests } from '../support/fake-guests.ts'
+import { newDisk, newServer } from '../support/new-server.ts'
 import { PROJECT, Region } from '../support/region.ts'
 
 const MIB = 1024 * 1024
@@ -53,9 +53,7 @@ before(async () => {
       'vault.keyFile': join(directory, 'vault.key'),
     },
   })
-  const { store, operations, agents } = region.plane
-  const sites = ['az1', 'az2']
-  services = { store, operations, agents, clock: systemClock, sites, agentSilenceMs: 1_000 }
+  services = region.requests
 })
 after(async () => {
   await region.stop()
@@ -64,38 +62,13 @@ after(async () => {
 
 /** A running server with two blank disks. */
 async function serverWithDisks(name: string): Promise<{ id: string; volumes: string[] }> {
-  const disk = (bootIndex: number | null) => ({
-    source: { kind: 'blank' as const },
-    sizeGb: 1,
-    bootIndex,
-    device: null,
-    deleteWithServer: false,
-    type: null,
-  })
-  const outcome = await requestServers(
-    services,
-    {
-      project: PROJECT,
-      user: 'c'.repeat(32),
-      name,
-      description: null,
-      az: 'az1',
-      flavor: 't2.micro',
-      image: null,
-      disks: [disk(0), disk(null)],
-      nics: [],
-      keyName: null,
-      metadata: {},
-      tags: {},
-      autoRecovery: false,
-    },
-    1,
-  )
+  const disks = [newDisk({ bootIndex: 0 }), newDisk()]
+  const outcome = await requestServers(services, newServer({ name, image: null, disks }), 1)
   assert.ok(outcome.ok, JSON.stringify(outcome))
   await ended(outcome.operation)
   const id = outcome.servers[0]?.id ?? ''
-  const disks = (await disksOf(services.store.db, [id])).get(id) ?? []
-  return { id, volumes: disks.map(({ volume }) => volume) }
+  const made = (await disksOf(services.store.db, [id])).get(id) ?? []
+  return { id, volumes: made.map(({ volume }) => volume) }
 }
 
 async function ended(operation: string): Promise<void> {

@@ -21,19 +21,6 @@ after(async () => await region.stop())
 
 const ACTION = (group: string) => `/v1/{project}/server-groups/${group}/action`
 
-async function write(site: string, name: string, text: string): Promise<void> {
-  const client = await region.nbd(site, name)
-  await client.write(4096, Buffer.from(text.padEnd(512)), { fua: true })
-  await client.disconnect()
-}
-
-async function read(site: string, name: string): Promise<string> {
-  const client = await region.nbd(site, name)
-  const data = await client.read(4096, 512)
-  await client.disconnect()
-  return data.toString().trimEnd()
-}
-
 /** A protected group of one pair that is in sync. */
 async function protectedGroup(name: string) {
   const volume = await region.volume(name)
@@ -65,7 +52,7 @@ test('a group goes from creation through every switch back to nothing, and its d
   const target = (await region.showPair(pair)).volume_ids.split(',')[1] as string
   assert.equal((await region.show(group)).status, 'available')
   assert.equal((await region.showPair(pair)).replication_status, 'inactive')
-  await write('az1', volume, 'before protection')
+  await region.write('az1', volume, 'before protection')
   await region.refuses('az2', target)
 
   const start = await region.act(group, 'start-server-group')
@@ -78,16 +65,16 @@ test('a group goes from creation through every switch back to nothing, and its d
   await region.inSync(pair)
   await region.refuses('az2', target)
   await region.refuses('az2', pair)
-  await write('az1', pair, 'while protected')
+  await region.write('az1', pair, 'while protected')
 
   await region.act(group, 'reverse-server-group', { priority_station: 'target' })
   const reversed = await region.show(group)
   assert.deepEqual([reversed.status, reversed.priority_station], ['protected', 'target'])
   assert.equal((await region.showPair(pair)).priority_station, 'target')
-  assert.equal(await read('az2', pair), 'while protected')
+  assert.equal(await region.read('az2', pair), 'while protected')
   await region.refuses('az1', pair)
   await region.inSync(pair)
-  await write('az2', pair, 'after the switch')
+  await region.write('az2', pair, 'after the switch')
   const again = { 'reverse-server-group': { priority_station: 'target' } }
   assert.equal(await refusal(group, again), 'SDRS.0216')
   const deletion = await region.call('DELETE', `/v1/{project}/replications/${pair}`, {
@@ -99,10 +86,10 @@ test('a group goes from creation through every switch back to nothing, and its d
   const over = await region.show(group)
   assert.deepEqual([over.status, over.priority_station], ['failed-over', 'source'])
   assert.equal((await region.showPair(pair)).replication_status, 'active-stopped')
-  assert.equal(await read('az1', pair), 'after the switch')
+  assert.equal(await region.read('az1', pair), 'after the switch')
   await region.refuses('az2', pair)
   assert.equal(await refusal(group, { 'stop-server-group': {} }), 'SDRS.1002')
-  await write('az1', pair, 'after the failover')
+  await region.write('az1', pair, 'after the failover')
 
   const reprotect = await region.act(group, 'start-server-group')
   assert.equal(reprotect.job_type, 'reprotectProtectionGroupNoCG')
@@ -112,7 +99,7 @@ test('a group goes from creation through every switch back to nothing, and its d
   assert.equal((await region.show(group)).status, 'available')
   const stopped = await region.showPair(pair)
   assert.deepEqual([stopped.replication_status, stopped.progress], ['active-stopped', 100])
-  assert.equal(await read('az1', volume), 'after the failover')
+  assert.equal(await region.read('az1', volume), 'after the failover')
   await region.refuses('az2', target)
 
   const gone = await region.job('DELETE', `/v1/{project}/replications/${pair}`, {
@@ -126,18 +113,18 @@ test('a group goes from creation through every switch back to nothing, and its d
   assert.equal((await region.call('GET', `/v2/{project}/volumes/${target}`)).status, 404)
   await region.job('DELETE', `/v1/{project}/server-groups/${group}`)
   assert.equal((await region.call('GET', `/v1/{project}/server-groups/${group}`)).status, 404)
-  assert.equal(await read('az1', volume), 'after the failover')
+  assert.equal(await region.read('az1', volume), 'after the failover')
 })
 
 test('production dies in the copy after a stop and a start: the other site has every byte of the moment of the stop', async () => {
   const made = await protectedGroup('restarted')
   const atDr = join(region.directory, 'az2', 'volumes', made.target, 'data')
   const atStop = join(region.directory, 'at-stop')
-  await write('az1', made.pair, 'one')
+  await region.write('az1', made.pair, 'one')
   await region.act(made.group, 'stop-server-group')
   const stoppedMs = Date.now()
   await run('cp', ['--sparse=always', atDr, atStop])
-  await write('az1', made.volume, 'two')
+  await region.write('az1', made.volume, 'two')
   const client = await region.nbd('az1', made.volume)
   for (let at = 0; at < 64 * MIB; at += 2 * MIB) await client.write(at, randomBytes(MIB))
   await client.disconnect()
@@ -198,14 +185,14 @@ test('both disks of a pair grow, while its group is off and while it replicates'
 test('a pair added to a protected group copies by itself, and the first one stays in sync', async () => {
   const made = await protectedGroup('grown')
   const volume = await region.volume('second')
-  await write('az1', volume, 'second disk')
+  await region.write('az1', volume, 'second disk')
   const second = await region.pair(made.group, volume, 'second')
   assert.equal((await region.showPair(second)).status, 'protected')
   await region.inSync(second)
   await region.inSync(made.pair)
-  await write('az1', second, 'replicated')
+  await region.write('az1', second, 'replicated')
   await region.act(made.group, 'failover-server-group')
-  assert.equal(await read('az2', second), 'replicated')
+  assert.equal(await region.read('az2', second), 'replicated')
   await region.job('DELETE', `/v1/{project}/replications/${second}`, {})
   await remove(made)
 })
@@ -215,11 +202,11 @@ test('a pair leaves a protected group: its disks become plain ones, the others g
   const volume = await region.volume('leaves')
   const second = await region.pair(made.group, volume, 'leaves')
   await region.inSync(second)
-  await write('az1', second, 'kept on both')
+  await region.write('az1', second, 'kept on both')
   const [, target] = (await region.showPair(second)).volume_ids.split(',')
   await region.job('DELETE', `/v1/{project}/replications/${second}`)
-  assert.equal(await read('az1', volume), 'kept on both')
-  assert.equal(await read('az2', target), 'kept on both')
+  assert.equal(await region.read('az1', volume), 'kept on both')
+  assert.equal(await region.read('az2', target), 'kept on both')
   await region.inSync(made.pair)
   assert.equal((await region.show(made.group)).replication_num, 1)
   await region.job('DELETE', `/v1/{project}/replications/${made.pair}`)
@@ -255,7 +242,7 @@ test('the directory names the side that may write', async () => {
 
 test('a dead production site is shown, failed over from, and protected again when it is back', async () => {
   const made = await protectedGroup('disaster')
-  await write('az1', made.pair, 'acknowledged')
+  await region.write('az1', made.pair, 'acknowledged')
   await region.stopSite('az1')
   const shown = await region.showPair(made.pair)
   assert.deepEqual([shown.fault_level, shown.replication_status], ['2', 'inactive'])
@@ -265,8 +252,8 @@ test('a dead production site is shown, failed over from, and protected again whe
   assert.equal(await refusal(made.group, reverse), 'SDRS.1823')
 
   await region.act(made.group, 'failover-server-group')
-  assert.equal(await read('az2', made.pair), 'acknowledged')
-  await write('az2', made.pair, 'at the other site')
+  assert.equal(await region.read('az2', made.pair), 'acknowledged')
+  await region.write('az2', made.pair, 'at the other site')
 
   const failed = await region.jobEnd('POST', ACTION(made.group), { 'start-server-group': {} })
   assert.equal(failed.status, 'FAIL')
@@ -275,7 +262,7 @@ test('a dead production site is shown, failed over from, and protected again whe
   assert.equal(JSON.parse(detail).badRequest.code, 400)
   assert.equal((await region.show(made.group)).status, 'error-reprotecting')
   assert.equal((await region.showPair(made.pair)).status, 'error-reprotecting')
-  assert.equal(await read('az2', made.pair), 'at the other site')
+  assert.equal(await region.read('az2', made.pair), 'at the other site')
   const tasks = '/v1/{project}/task-center'
   const listed = await region.ok('GET', `${tasks}/failure-jobs?server_group_id=${made.group}`)
   assert.equal(listed.count, 1)
@@ -294,7 +281,7 @@ test('a dead production site is shown, failed over from, and protected again whe
   assert.equal((await region.showPair(made.pair)).status, 'protected')
   await region.inSync(made.pair)
   await region.act(made.group, 'reverse-server-group', { priority_station: 'source' })
-  assert.equal(await read('az1', made.pair), 'at the other site')
+  assert.equal(await region.read('az1', made.pair), 'at the other site')
   await remove(made)
 })
 
@@ -303,7 +290,7 @@ test('a group stops while its DR site is away, and the site learns of it when it
   const second = await protectedGroup('deleted')
   await region.stopSite('az2')
   await region.act(made.group, 'stop-server-group')
-  await write('az1', made.volume, 'alone')
+  await region.write('az1', made.volume, 'alone')
   const job = await region.job('DELETE', `/v1/{project}/replications/${second.pair}`, {
     replication: { delete_target_volume: true },
   })
@@ -324,6 +311,6 @@ test('a group stops while its DR site is away, and the site learns of it when it
   await region.act(made.group, 'start-server-group')
   await region.inSync(made.pair)
   await region.act(made.group, 'failover-server-group')
-  assert.equal(await read('az2', made.pair), 'alone')
+  assert.equal(await region.read('az2', made.pair), 'alone')
   await remove(made)
 })

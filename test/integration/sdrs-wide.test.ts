@@ -40,19 +40,6 @@ const inSync = async (group: string): Promise<void> =>
     60_000,
   )
 
-async function write(site: string, name: string, text: string): Promise<void> {
-  const client = await region.nbd(site, name)
-  await client.write(4096, Buffer.from(text.padEnd(512)), { fua: true })
-  await client.disconnect()
-}
-
-async function read(site: string, name: string): Promise<string> {
-  const client = await region.nbd(site, name)
-  const data = await client.read(4096, 512)
-  await client.disconnect()
-  return data.toString().trimEnd()
-}
-
 test('256 pairs are protected, switched, failed over, protected again, stopped and deleted as one group', async (t) => {
   const took = async (what: string, work: () => Promise<unknown>): Promise<void> => {
     const startMs = performance.now()
@@ -100,19 +87,19 @@ test('256 pairs are protected, switched, failed over, protected again, stopped a
 
   await took('start', () => region.act(group, 'start-server-group'))
   await inSync(group)
-  for (const name of names) await write('az1', name, `one ${name}`)
+  for (const name of names) await region.write('az1', name, `one ${name}`)
 
   await took('reverse', () =>
     region.act(group, 'reverse-server-group', { priority_station: 'target' }),
   )
   assert.deepEqual(await all(group, 'priority_station'), ['target'])
   await inSync(group)
-  for (const name of names) assert.equal(await read('az2', name), `one ${name}`)
-  for (const name of names) await write('az2', name, `two ${name}`)
+  for (const name of names) assert.equal(await region.read('az2', name), `one ${name}`)
+  for (const name of names) await region.write('az2', name, `two ${name}`)
 
   await took('failover', () => region.act(group, 'failover-server-group'))
   assert.deepEqual(await all(group, 'status'), ['failed-over'])
-  for (const name of names) assert.equal(await read('az1', name), `two ${name}`)
+  for (const name of names) assert.equal(await region.read('az1', name), `two ${name}`)
   let job: Reply['body']
   await took('reprotect', async () => {
     job = await region.act(group, 'start-server-group')

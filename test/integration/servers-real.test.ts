@@ -13,10 +13,10 @@ import {
   requestServers,
   type ServerRequestRefusal,
 } from '#control/operations/definitions/servers/server-requests.ts'
-import { imageId } from '#control/resources/images.ts'
 import { readServer } from '#control/resources/servers.ts'
 import { NO_QEMU } from '../support/guest-lab.ts'
 import { testImages } from '../support/images.ts'
+import { newServer } from '../support/new-server.ts'
 import { PROJECT, Region } from '../support/region.ts'
 
 /** Without hardware support, on a machine that does other things as well. */
@@ -35,15 +35,7 @@ before(async () => {
     agent: { imageDir: images.directory, computeDriver: 'qemu', qemuAccelerator: 'tcg' },
   })
   started = true
-  const { store, operations, agents } = region.plane
-  services = {
-    store,
-    operations,
-    agents,
-    clock: systemClock,
-    sites: ['az1', 'az2'],
-    agentSilenceMs: 1_000,
-  }
+  services = region.requests
 })
 after(async () => {
   if (!started) return
@@ -84,25 +76,7 @@ test('a server boots from its image, gets and loses a disk, outlives its agent, 
 }, async (t) => {
   const begunMs = systemClock.bootMs()
   const { servers, operation } = taken(
-    await requestServers(
-      services,
-      {
-        project: PROJECT,
-        user: 'c'.repeat(32),
-        name: 'real',
-        description: null,
-        az: 'az1',
-        flavor: 't2.micro',
-        image: imageId('holdfast-tiny'),
-        disks: [],
-        nics: [],
-        keyName: null,
-        metadata: {},
-        tags: {},
-        autoRecovery: false,
-      },
-      1,
-    ),
+    await requestServers(services, newServer({ name: 'real' }), 1),
   )
   await ended(operation)
   t.diagnostic(`active after ${systemClock.bootMs() - begunMs} ms`)

@@ -16,10 +16,10 @@ import {
   requestServerDeletion,
   requestServers,
 } from '#control/operations/definitions/servers/server-requests.ts'
-import { imageId } from '#control/resources/images.ts'
 import { disksOf, faultOf, listServers } from '#control/resources/servers.ts'
 import { attachmentsOf, listVolumes } from '#control/resources/volumes.ts'
 import { fakeGuests } from '../support/fake-guests.ts'
+import { newDisk, newServer } from '../support/new-server.ts'
 import { PROJECT, Region } from '../support/region.ts'
 import { randomFrom } from './vault-kit.ts'
 
@@ -32,15 +32,7 @@ const sites = { az1: fakeGuests(), az2: fakeGuests() }
 
 before(async () => {
   region = await Region.start({ servers: sites })
-  const { store, operations, agents } = region.plane
-  services = {
-    store,
-    operations,
-    agents,
-    clock: systemClock,
-    sites: SITES,
-    agentSilenceMs: 1_000,
-  }
+  services = region.requests
 })
 after(async () => await region.stop())
 
@@ -50,30 +42,7 @@ const ids = async () =>
 async function create(name: string, az: string, count: number, all: boolean): Promise<void> {
   await requestServers(
     services,
-    {
-      project: PROJECT,
-      user: 'c'.repeat(32),
-      name,
-      description: null,
-      az,
-      flavor: 't2.nano',
-      image: imageId('holdfast-tiny'),
-      disks: [
-        {
-          source: { kind: 'blank' },
-          sizeGb: 1,
-          bootIndex: null,
-          device: null,
-          deleteWithServer: all,
-          type: null,
-        },
-      ],
-      nics: [],
-      keyName: null,
-      metadata: {},
-      tags: {},
-      autoRecovery: false,
-    },
+    newServer({ name, az, flavor: 't2.nano', disks: [newDisk({ deleteWithServer: all })] }),
     count,
   )
 }

@@ -4,11 +4,9 @@
  */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { systemClock } from '#base/system/clock.ts'
 import type { Outcome, RequestServices } from '#control/operations/definitions/requests.ts'
 import {
   changeServer,
-  type NewServerDisk,
   type NewServerRequest,
   requestAttachment,
   requestDetachment,
@@ -17,60 +15,25 @@ import {
   requestServers,
   type ServerRequestRefusal,
 } from '#control/operations/definitions/servers/server-requests.ts'
-import { findImageByName } from '#control/resources/images.ts'
+import { imageId } from '#control/resources/images.ts'
 import { defaultSubnetId, portsOf } from '#control/resources/networks.ts'
 import { disksOf, faultOf, listServers, readServer } from '#control/resources/servers.ts'
 import { readVolume } from '#control/resources/volumes.ts'
 import type { ServerRow } from '#control/store/tables/servers.ts'
 import { type FakeGuests, fakeGuests } from '../support/fake-guests.ts'
+import { newDisk, newServer } from '../support/new-server.ts'
 import { PROJECT, Region } from '../support/region.ts'
 
 let region: Region
 let services: RequestServices
-let image: string
+const image = imageId('holdfast-tiny')
 const sites: Readonly<Record<'az1' | 'az2', FakeGuests>> = { az1: fakeGuests(), az2: fakeGuests() }
 
 before(async () => {
   region = await Region.start({ servers: sites })
-  const { store, operations, agents } = region.plane
-  services = {
-    store,
-    operations,
-    agents,
-    clock: systemClock,
-    sites: ['az1', 'az2'],
-    agentSilenceMs: 1_000,
-  }
-  image = (await findImageByName(store.db, 'holdfast-tiny'))?.id ?? ''
+  services = region.requests
 })
 after(async () => await region.stop())
-
-const wish = (over: Partial<NewServerRequest> = {}): NewServerRequest => ({
-  project: PROJECT,
-  user: 'c'.repeat(32),
-  name: 'box',
-  description: null,
-  az: 'az1',
-  flavor: 't2.micro',
-  image,
-  disks: [],
-  nics: [],
-  keyName: null,
-  metadata: {},
-  tags: {},
-  autoRecovery: false,
-  ...over,
-})
-
-const disk = (over: Partial<NewServerDisk> = {}): NewServerDisk => ({
-  source: { kind: 'blank' },
-  sizeGb: 1,
-  bootIndex: null,
-  device: null,
-  deleteWithServer: false,
-  type: null,
-  ...over,
-})
 
 function taken<T>(outcome: Outcome<T, ServerRequestRefusal>): T {
   assert.ok(outcome.ok, JSON.stringify(outcome))
@@ -92,7 +55,7 @@ async function row(id: string): Promise<ServerRow> {
 }
 
 async function server(over: Partial<NewServerRequest> = {}): Promise<ServerRow> {
-  const { servers, operation } = taken(await requestServers(services, wish(over), 1))
+  const { servers, operation } = taken(await requestServers(services, newServer(over), 1))
   await ended(operation)
   const [made] = servers
   assert.ok(made !== undefined)
@@ -123,9 +86,9 @@ async function everything(): Promise<string> {
 }
 
 test('a server is made from an image with its disks and its port, and runs', async () => {
-  const request = wish({
+  const request = newServer({
     name: 'web',
-    disks: [disk({ deleteWithServer: true }), disk({ device: '/dev/sdd', sizeGb: 2 })],
+    disks: [newDisk({ deleteWithServer: true }), newDisk({ device: '/dev/sdd', sizeGb: 2 })],
     tags: { team: 'blue' },
     metadata: { role: 'front' },
   })
@@ -193,7 +156,7 @@ test('a server is made from an image with its disks and its port, and runs', asy
   const kept = left[0].id as string
   const again = await server({
     name: 'again',
-    disks: [disk({ source: { kind: 'volume', volume: kept }, deleteWithServer: true })],
+    disks: [newDisk({ source: { kind: 'volume', volume: kept }, deleteWithServer: true })],
   })
   assert.equal((await disks(again.id)).length, 2)
   await remove([again.id], false)
@@ -208,7 +171,7 @@ test('what cannot be made is refused, and then nothing was made', async () => {
   assert.ok(port !== undefined)
   const used = (await disks(other.id))[0]?.volume ?? ''
   const volume = (id: string, bootIndex: number | null = null) =>
-    disk({ source: { kind: 'volume', volume: id }, bootIndex })
+    newDisk({ source: { kind: 'volume', volume: id }, bootIndex })
   const nic = (over: object) => ({
     port: null,
     subnet: null,
@@ -222,16 +185,16 @@ test('what cannot be made is refused, and then nothing was made', async () => {
     ['IMAGE_UNKNOWN', { image: 'holdfast-tiny' }],
     ['KEYPAIR_UNKNOWN', { keyName: 'mine' }],
     ['NO_ROOT_DISK', { image: null }],
-    ['NO_ROOT_DISK', { image: null, disks: [disk()] }],
-    ['TWO_ROOT_DISKS', { disks: [disk({ bootIndex: 0 }), disk({ bootIndex: 0 })] }],
-    ['TOO_MANY_DISKS', { disks: Array.from({ length: 24 }, () => disk()) }],
+    ['NO_ROOT_DISK', { image: null, disks: [newDisk()] }],
+    ['TWO_ROOT_DISKS', { disks: [newDisk({ bootIndex: 0 }), newDisk({ bootIndex: 0 })] }],
+    ['TOO_MANY_DISKS', { disks: Array.from({ length: 24 }, () => newDisk()) }],
     ['TOO_MANY_NICS', { nics: Array.from({ length: 9 }, () => nic({})) }],
-    ['DEVICE_TAKEN', { disks: [disk({ device: '/dev/vda' })] }],
-    ['DEVICE_INVALID', { disks: [disk({ device: '/dev/disk1' })] }],
-    ['SIZE_MISSING', { disks: [disk({ sizeGb: null })] }],
-    ['SIZE_TOO_SMALL', { disks: [disk({ sizeGb: 0 })] }],
-    ['SIZE_TOO_LARGE', { disks: [disk({ sizeGb: 32_769 })] }],
-    ['TYPE_UNKNOWN', { disks: [disk({ type: 'tape' })] }],
+    ['DEVICE_TAKEN', { disks: [newDisk({ device: '/dev/vda' })] }],
+    ['DEVICE_INVALID', { disks: [newDisk({ device: '/dev/disk1' })] }],
+    ['SIZE_MISSING', { disks: [newDisk({ sizeGb: null })] }],
+    ['SIZE_TOO_SMALL', { disks: [newDisk({ sizeGb: 0 })] }],
+    ['SIZE_TOO_LARGE', { disks: [newDisk({ sizeGb: 32_769 })] }],
+    ['TYPE_UNKNOWN', { disks: [newDisk({ type: 'tape' })] }],
     ['VOLUME_UNKNOWN', { disks: [volume('00000000-0000-4000-8000-000000000000')] }],
     ['VOLUME_OTHER_AZ', { disks: [volume(elsewhere)] }],
     ['VOLUME_NOT_AVAILABLE', { disks: [volume(used)] }],
@@ -252,14 +215,14 @@ test('what cannot be made is refused, and then nothing was made', async () => {
   ]
   const before = await everything()
   for (const [refusal, over, count = 1] of cases) {
-    assert.equal(refusalOf(await requestServers(services, wish(over), count)), refusal)
+    assert.equal(refusalOf(await requestServers(services, newServer(over), count)), refusal)
     assert.equal(await everything(), before, refusal)
   }
   await remove([other.id])
 })
 
 test('several servers at once have names, operations and disks of their own', async () => {
-  const request = wish({ name: 'many', disks: [disk()] })
+  const request = newServer({ name: 'many', disks: [newDisk()] })
   const { servers, operation } = taken(await requestServers(services, request, 3))
   await ended(operation)
   const children = await region.plane.operations.list({ parent: operation })
@@ -420,7 +383,7 @@ test('a disk that could not be attached is free as soon as the guest is known no
 
 test('a server whose start fails stays visible with the reason, and goes with all that was made', async () => {
   sites.az2.refusing.set('server.start', 1)
-  const request = wish({ name: 'broken', az: 'az2', disks: [disk()] })
+  const request = newServer({ name: 'broken', az: 'az2', disks: [newDisk()] })
   const { servers, operation } = taken(await requestServers(services, request, 1))
   await ended(operation, 'failed')
   const id = servers[0]?.id ?? ''
@@ -434,7 +397,7 @@ test('a server whose start fails stays visible with the reason, and goes with al
 })
 
 test('a server is deleted while it is being made', async () => {
-  const { servers } = taken(await requestServers(services, wish({ name: 'brief' }), 2))
+  const { servers } = taken(await requestServers(services, newServer({ name: 'brief' }), 2))
   const ids = servers.map(({ id }) => id)
   await remove(ids)
   assert.deepEqual(await listServers(services.store.db, PROJECT), [])
@@ -496,7 +459,7 @@ test('a guest that ends or begins by itself is shown so, and a lost definition i
 })
 
 test('a silent site keeps its servers; one that is deleted meanwhile ends there before another gets its disk', async () => {
-  const gone = await server({ name: 'far', az: 'az2', disks: [disk()] })
+  const gone = await server({ name: 'far', az: 'az2', disks: [newDisk()] })
   const stays = await server({ name: 'stays', az: 'az2' })
   const volume = (await disks(gone.id)).find((one) => one.boot_index === null)?.volume ?? ''
   await region.stopSite('az2')

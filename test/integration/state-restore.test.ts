@@ -16,12 +16,6 @@ before(async () => {
 })
 after(async () => await region.stop())
 
-async function write(site: string, name: string, text: string): Promise<void> {
-  const client = await region.nbd(site, name)
-  await client.write(4096, Buffer.from(text.padEnd(512)), { fua: true })
-  await client.disconnect()
-}
-
 /** The control plane comes back with the state of `file`; `meanwhile` happens while there is none. */
 async function restore(file: string, meanwhile = async () => {}): Promise<void> {
   await region.restartControl(async () => {
@@ -33,20 +27,13 @@ async function restore(file: string, meanwhile = async () => {}): Promise<void> 
   })
 }
 
-async function read(site: string, name: string): Promise<string> {
-  const client = await region.nbd(site, name)
-  const data = await client.read(4096, 512)
-  await client.disconnect()
-  return data.toString().trimEnd()
-}
-
 test('after a restore to before a switch the witness takes the truth over from the agents, and no write is lost', async () => {
   const volume = await region.volume('data')
   const group = await region.group()
   const pair = await region.pair(group, volume)
   await region.act(group, 'start-server-group')
   await region.inSync(pair)
-  await write('az1', pair, 'before the backup')
+  await region.write('az1', pair, 'before the backup')
 
   const file = join(region.directory, 'backup')
   await backupState(region.plane.store, file, systemClock)
@@ -56,7 +43,7 @@ test('after a restore to before a switch the witness takes the truth over from t
 
   await region.act(group, 'reverse-server-group', { priority_station: 'target' })
   await region.inSync(pair)
-  await write('az2', pair, 'after the switch')
+  await region.write('az2', pair, 'after the switch')
   const truth = await region.plane.witness.record(group)
   assert.ok(truth !== null && truth.epoch > saved.epoch && truth.writer === 'az2')
 
@@ -73,7 +60,7 @@ test('after a restore to before a switch the witness takes the truth over from t
   })
   const record = await witness.record(group)
   assert.deepEqual([record?.writer, record?.state], ['az2', 'in_sync'])
-  assert.equal(await read('az2', pair), 'after the switch')
+  assert.equal(await region.read('az2', pair), 'after the switch')
   await region.refuses('az1', pair)
   await region.until('the group’s row follows the record', async () => {
     const { status, priority_station } = await region.show(group)
@@ -90,7 +77,7 @@ test('a backup from before the start of protection: the group is protected again
   await backupState(region.plane.store, file, systemClock)
   await region.act(group, 'start-server-group')
   await region.inSync(pair)
-  await write('az1', pair, 'while protected')
+  await region.write('az1', pair, 'while protected')
 
   await restore(file)
   await region.until('it is protected', async () => {
@@ -98,7 +85,7 @@ test('a backup from before the start of protection: the group is protected again
   })
   await region.inSync(pair)
   await region.act(group, 'reverse-server-group', { priority_station: 'target' })
-  assert.equal(await read('az2', pair), 'while protected')
+  assert.equal(await region.read('az2', pair), 'while protected')
 })
 
 test('a preferred site that goes on alone is taken over as solo by a control plane that is restored meanwhile', async () => {
@@ -116,7 +103,7 @@ test('a preferred site that goes on alone is taken over as solo by a control pla
 
   await restore(file, async () => {
     await region.stopSite('az2')
-    await write('az1', pair, 'alone')
+    await region.write('az1', pair, 'alone')
   })
   await region.startSite('az2')
   await region.inSync(pair)
@@ -129,5 +116,5 @@ test('a preferred site that goes on alone is taken over as solo by a control pla
   const adopted = changes.find(({ kind }) => kind === 'adopt')
   assert.deepEqual(adopted, { kind: 'adopt', state: 'solo', writer: 'az1' })
   assert.equal((await region.plane.witness.record(group))?.mode, 'static-priority')
-  assert.equal(await read('az1', pair), 'alone')
+  assert.equal(await region.read('az1', pair), 'alone')
 })

@@ -3,7 +3,6 @@
  * Every answer is held against the contract.
  */
 import assert from 'node:assert/strict'
-import { systemClock } from '#base/system/clock.ts'
 import type { RequestServices } from '#control/operations/definitions/requests.ts'
 import {
   type NewServerDisk,
@@ -11,12 +10,12 @@ import {
   requestServerDeletion,
   requestServers,
 } from '#control/operations/definitions/servers/server-requests.ts'
-import { imageId } from '#control/resources/images.ts'
 import { portsOf } from '#control/resources/networks.ts'
 import { disksOf, readServer } from '#control/resources/servers.ts'
 import type { PortRow } from '#control/store/tables/networks.ts'
 import type { ServerRow } from '#control/store/tables/servers.ts'
 import { type FakeGuests, fakeGuests } from './fake-guests.ts'
+import { newDisk, newServer } from './new-server.ts'
 import { PROJECT, Region, type Reply } from './region.ts'
 
 export const INSTANCES = '/v1/{project}/protected-instances'
@@ -25,7 +24,6 @@ export const GROUPS = '/v1/{project}/server-groups'
 export function instanceLab() {
   let region: Region
   let services: RequestServices
-  const image = imageId('holdfast-tiny')
   const sites: Readonly<Record<'az1' | 'az2', FakeGuests>> = {
     az1: fakeGuests(),
     az2: fakeGuests(),
@@ -33,51 +31,18 @@ export function instanceLab() {
 
   async function start() {
     region = await Region.start({ servers: sites })
-    const { store, operations, agents } = region.plane
-    services = {
-      store,
-      operations,
-      agents,
-      clock: systemClock,
-      sites: ['az1', 'az2'],
-      agentSilenceMs: 1_000,
-    }
+    services = region.requests
     return { region, services }
   }
 
   // ---------------------------------------------------------------- servers
-
-  const blank = (over: Partial<NewServerDisk> = {}): NewServerDisk => ({
-    source: { kind: 'blank' },
-    sizeGb: 1,
-    bootIndex: null,
-    device: null,
-    deleteWithServer: false,
-    type: null,
-    ...over,
-  })
 
   async function server(
     name: string,
     disks: readonly NewServerDisk[] = [],
     az = 'az1',
   ): Promise<ServerRow> {
-    const request = {
-      project: PROJECT,
-      user: 'c'.repeat(32),
-      name,
-      description: null,
-      az,
-      flavor: 't2.micro',
-      image,
-      disks,
-      nics: [],
-      keyName: null,
-      metadata: {},
-      tags: {},
-      autoRecovery: false,
-    }
-    const outcome = await requestServers(services, request, 1)
+    const outcome = await requestServers(services, newServer({ name, az, disks }), 1)
     assert.ok(outcome.ok, JSON.stringify(outcome))
     const view = await region.plane.operations.waitFor(outcome.operation)
     assert.equal(view.status, 'succeeded', view.failReason ?? '')
@@ -190,7 +155,7 @@ export function instanceLab() {
     start,
     services: (): RequestServices => services,
     sites,
-    blank,
+    blank: newDisk,
     server,
     row,
     power,

@@ -13,6 +13,7 @@ import { sleep } from '#base/clock.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { connectNbd, type NbdClient } from '#client/nbd/client.ts'
 import type { SdrsOptions } from '#control/api/sdrs/dialect.ts'
+import type { RequestServices } from '#control/operations/definitions/requests.ts'
 import type { CrashPoint } from '#control/operations/runner.ts'
 import { defaultVpcId } from '#control/resources/networks.ts'
 import type { Plane } from '#control/plane.ts'
@@ -94,6 +95,13 @@ export class Region {
     this.#options = options
   }
 
+  /** What requests are made with that come from within, past the APIs. */
+  get requests(): RequestServices {
+    const { store, operations, agents } = this.plane
+    const sites = ['az1', 'az2']
+    return { store, operations, agents, sites, clock: systemClock, agentSilenceMs: 1_000 }
+  }
+
   get plane(): Plane {
     return this.#control.plane
   }
@@ -152,6 +160,20 @@ export class Region {
         await sleep(systemClock, 50)
       }
     }
+  }
+
+  /** A text in the second block of an export; durable on every side that acknowledges. */
+  async write(site: string, name: string, text: string): Promise<void> {
+    const client = await this.nbd(site, name)
+    await client.write(4096, Buffer.from(text.padEnd(512)), { fua: true })
+    await client.disconnect()
+  }
+
+  async read(site: string, name: string): Promise<string> {
+    const client = await this.nbd(site, name)
+    const data = await client.read(4096, 512)
+    await client.disconnect()
+    return data.toString().trimEnd()
   }
 
   /** Fails unless the site refuses to open the export now. */
