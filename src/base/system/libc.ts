@@ -1,5 +1,6 @@
 import { getSystemErrorMap } from 'node:util'
 import koffi from 'koffi'
+import { type FileShape, fileShape } from './file-shape.ts'
 
 /* System calls on file ranges that Node has no function for. Each costs about a microsecond of call overhead, the
  * work in the kernel comes on top: punching 1 MiB takes 0.1 to 0.7 ms.
@@ -39,6 +40,8 @@ export interface FileRanges {
   /** Reads what the page cache holds and never waits for the disk. Bytes read, from the beginning of the range; 0 when
    *  the first page is not there. `buf` must not be resizable. */
   readCached(fd: number, buf: Uint8Array, bufOffset: number, length: number, offset: number): number
+  /** Names and length, and nothing that would make later writes of the file dearer. */
+  shape(fd: number): FileShape
 }
 
 type Fallocate = (fd: number, mode: number, offset: number, length: number) => number
@@ -127,6 +130,7 @@ export function systemFileRanges(): FileRanges {
       if (errno === koffi.os.errno['EAGAIN']) return 0
       throw systemError('preadv2', errno)
     },
+    shape: fileShape,
   }
 }
 
@@ -180,4 +184,5 @@ export const NO_FILE_RANGES: FileRanges = {
   readCached() {
     throw unsupported()
   },
+  shape: fileShape,
 }

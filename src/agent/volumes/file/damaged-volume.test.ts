@@ -1,13 +1,13 @@
 /** What becomes of a volume whose file somebody, or the disk, has done something to; and of changes that there is no room for. */
 import assert from 'node:assert/strict'
-import fs, { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
-import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, test } from 'node:test'
 import { isFault } from '#base/fault.ts'
 import { createLog } from '#base/log.ts'
+import { systemFileRanges } from '#base/system/libc.ts'
 import { withFilesUpTo } from '../../../../test/support/file-limit.ts'
 import { VOLUME_FAILED, VOLUME_NO_SPACE } from '../faults.ts'
 import type { VolumeStore } from '../volume-store.ts'
@@ -24,9 +24,20 @@ const isFull = (error: unknown) => isFault(error, VOLUME_NO_SPACE)
 
 let directory: string
 let store: VolumeStore
-const openStore = () =>
-  openFileVolumeStore({ directory, log, wallMs: () => 1_700_000_000_000, bootDirectories: [] })
+/** Looking at a data file fails. */
+let broken: boolean
+const system = systemFileRanges()
+const ranges = {
+  ...system,
+  shape(fd: number) {
+    if (broken) throw Object.assign(new Error('EIO: i/o error, statx'), { code: 'EIO' })
+    return system.shape(fd)
+  },
+}
+const wallMs = () => 1_700_000_000_000
+const openStore = () => openFileVolumeStore({ directory, log, wallMs, ranges, bootDirectories: [] })
 beforeEach(async () => {
+  broken = false
   directory = await mkdtemp(join(tmpdir(), 'holdfast-damaged-'))
   store = await openStore()
 })
@@ -100,19 +111,14 @@ describe('a data file that', () => {
   }
 
   for (const ahead of [false, true]) {
-    test(`cannot be looked at any more fails its volume for good${ahead ? ', also when the flush was prepared' : ''}`, async (t) => {
+    test(`cannot be looked at any more fails its volume for good${ahead ? ', also when the flush was prepared' : ''}`, async () => {
       await store.create(ONE, 64 * KIB, standalone)
       const volume = await store.open(ONE)
       volume.writeSync(Buffer.from('x'), 0, 1, 0)
-      const broken = t.mock.method(fs, 'fstatSync', () => {
-        throw Object.assign(new Error('EIO: i/o error, fstat'), { code: 'EIO' })
-      })
-      syncBuiltinESMExports()
-      t.after(syncBuiltinESMExports)
+      broken = true
       if (ahead) volume.prepareFlush(true)
       else await assert.rejects(volume.flush(), isFailed)
-      broken.mock.restore()
-      syncBuiltinESMExports()
+      broken = false
       // The file system is mended, and what it threw away is still gone.
       await assert.rejects(volume.flush(), isFailed)
       assert.match(failedMark(ONE), /EIO/)

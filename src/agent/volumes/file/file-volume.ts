@@ -1,8 +1,9 @@
-import { fstatSync, read, readSync } from 'node:fs'
+import { read, readSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
 import { cloneFile } from '#base/system/clone.ts'
+import type { FileShape } from '#base/system/file-shape.ts'
 import type { FileRanges } from '#base/system/libc.ts'
 import { hasNoRoom, writeWholeSync } from '#base/system/whole-io.ts'
 import { VOLUME_CLOSED, VOLUME_FAILED, VOLUME_NO_SPACE, VOLUME_READ_ERROR } from '../faults.ts'
@@ -359,13 +360,13 @@ export class FileVolume implements Volume {
   }
 
   /** Throws VOLUME_FAILED when the file has no name any more, is shorter than the volume, or its file system does not tell. Costs a microsecond. */
-  #checkFile(): { readonly size: number } {
-    let found: { readonly nlink: number; readonly size: number }
+  #checkFile(): FileShape {
+    let found: FileShape
     try {
-      found = fstatSync(this.#fd)
+      found = this.#ranges.shape(this.#fd)
     } catch (error) {
       // A file system that has shut itself down has thrown away what it had not written.
-      throw this.#fail(`fstat failed: ${String(error)}`, error)
+      throw this.#fail(`statx failed: ${String(error)}`, error)
     }
     if (found.nlink === 0) throw this.#fail('the data file was removed', undefined)
     if (found.size < this.#sizeBytes) throw this.#fail(CUT_OFF, undefined)
