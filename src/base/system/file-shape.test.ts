@@ -54,6 +54,7 @@ test('a file that was looked at is given the time of a step of the kernel by its
     writeSync(looked, Buffer.from('x'))
     return writtenAt(looked) === writtenAt(other)
   }
-  // Now and then a step of the clock lies between the two writes.
-  assert.ok(Array.from({ length: 50 }, (_, i) => i).some(together))
+  // Now and then a step of the clock lies between the two writes; where times are asked for, in few cases none.
+  const attempts = Array.from({ length: 50 }, (_, i) => i)
+  assert.ok(attempts.filter(together).length > attempts.length / 2)
 })
