@@ -1,26 +1,15 @@
-import { randomBytes } from 'node:crypto'
 import type { Clock } from '#base/clock.ts'
-import { Fault } from '#base/fault.ts'
-import { isUuid, newId } from '#base/ids.ts'
-import {
-  INDEX_PREFIX,
-  listPacks,
-  putIndex,
-  readFooter,
-  readIndex,
-} from '../backup/index-objects.ts'
-import { createChunkSource } from '../chunks/chunk-source.ts'
-import { createPackWriter } from '../chunks/pack-writer.ts'
-import { COLLECTOR_BUSY } from '../faults.ts'
-import { FLAG_NODE } from '../format/entry.ts'
+import { isFault } from '#base/fault.ts'
+import { newId } from '#base/ids.ts'
+import { listPacks } from '../backup/index-objects.ts'
+import { OBJECT_RETAINED } from '../faults.ts'
 import { manifestKey, REVOKED } from '../format/manifest.ts'
-import { encodeMoves, type Move, movesKey } from '../format/moves.ts'
+import { movesKey } from '../format/moves.ts'
 import { packKey } from '../format/pack.ts'
-import { createSealer } from '../format/record.ts'
-import { type Keyring, recordKey, sealWith } from '../keys/keyring.ts'
+import type { Keyring } from '../keys/keyring.ts'
 import { COLLECT_GRACE_MS, COLLECT_USED_MIN, LEASE_EXPIRY_MS } from '../limits.ts'
-import { ifPresent, type ListedObject, type ObjectStore } from '../object-store.ts'
-import { NODE_BYTES_MAX } from '../tree/node-reader.ts'
+import type { ListedObject, ObjectStore } from '../object-store.ts'
+import { becomeCollector, COLLECTOR_KEY } from './collector.ts'
 import {
   type Condemned,
   forgottenKey,
@@ -31,9 +20,11 @@ import {
   readWaiting,
   removeCondemned,
 } from './condemned.ts'
-import { LEASE_PREFIX, leaseKey, leaseSession, takeLease } from './leases.ts'
-import { deleteUnlessRetained, lockedUntil, removeLocks, retainLocked } from './locks.ts'
-import { createMarks, inUse, type Marks } from './mark.ts'
+import { LEASE_PREFIX, leaseSession, takeLease } from './leases.ts'
+import { listLocks, lockedUntil, retainLocked } from './locks.ts'
+import { createMarks, type Marks } from './mark.ts'
+import { rescue } from './rescue.ts'
+import { tidyIndexes } from './tidy-indexes.ts'
 import { abandoned, sessionPrefixes, unfinishedUploads } from './uploads.ts'
 
 /* Deletes what no checkpoint needs, while backups run. Nothing below depends on clocks or on how long anything takes.
@@ -92,12 +83,12 @@ interface Collecting extends CollectDeps {
   readonly graceMs: number
   readonly leaseExpiryMs: number
   readonly usedMin: number
-  readonly result: Collected
+  readonly result: Omit<Collected, 'retained'>
+  readonly retained: Set<string>
   readonly signal: AbortSignal | undefined
   say(text: string): void
 }
 
-const COLLECTOR_KEY = 'collector'
 const ROUNDS_MAX = 3
 
 export async function collect(deps: CollectDeps, options: CollectOptions): Promise<Collected> {
@@ -131,8 +122,8 @@ export async function collect(deps: CollectDeps, options: CollectOptions): Promi
         revoked: [],
         waitingFor: [],
         bytesWaiting: 0,
-        retained: [],
       },
+      retained: new Set(),
     }
     // A deleted checkpoint frees its packs in the round after it.
     for (let round = 0; round < ROUNDS_MAX; round++) {
@@ -141,40 +132,9 @@ export async function collect(deps: CollectDeps, options: CollectOptions): Promi
       if (collecting.result.checkpointsDeleted === before) break
     }
     await store.delete(COLLECTOR_KEY)
-    return collecting.result
+    return { ...collecting.result, retained: [...collecting.retained] }
   } finally {
     await lease.release()
-  }
-}
-
-/** Two at once would do no harm, only the same work twice. */
-async function becomeCollector(
-  store: ObjectStore,
-  id: string,
-  storeMs: number,
-  expiryMs: number,
-): Promise<void> {
-  const body = Buffer.from(`${JSON.stringify({ session: id })}\n`)
-  if (await store.put(COLLECTOR_KEY, body, { ifAbsent: true })) return
-  const other = await otherCollector(store)
-  const theirs = other === undefined ? undefined : await store.stat(leaseKey(other))
-  if (theirs !== undefined && storeMs - theirs.modifiedMs <= expiryMs) {
-    throw new Fault(COLLECTOR_BUSY, 'collecting', { session: other })
-  }
-  await store.put(COLLECTOR_KEY, body)
-}
-
-/** undefined: it has just ended, or what it put cannot be read any more. */
-async function otherCollector(store: ObjectStore): Promise<string | undefined> {
-  const body = await ifPresent(store.get(COLLECTOR_KEY))
-  if (body === undefined) return undefined
-  try {
-    const other: unknown = JSON.parse(body.toString())
-    const session = (other as { readonly session?: unknown } | null)?.session
-    return typeof session === 'string' && isUuid(session) ? session : undefined
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined
-    throw error
   }
 }
 
@@ -232,7 +192,7 @@ async function collectRound(collecting: Collecting): Promise<void> {
       if (!(await sweep(collecting, list, marks))) break
     }
   }
-  await tidyIndexes(collecting)
+  await tidyIndexes(collecting, (text) => collecting.say(text))
   // Only of packs that were gone before the marking began: those that went meanwhile were marked as packs.
   for (const hex of marks.unread.size > 0 ? [] : moves) {
     if (!packs.has(hex) && !marks.moved.has(hex))
@@ -241,10 +201,15 @@ async function collectRound(collecting: Collecting): Promise<void> {
 }
 
 /** False: the store keeps it; whatever says that it is to go stays, so that a later collection asks again. */
-async function deleted({ store, result }: Collecting, key: string): Promise<boolean> {
-  const retained = await deleteUnlessRetained(store, key)
-  if (retained !== undefined && !result.retained.includes(retained)) result.retained.push(retained)
-  return retained === undefined
+async function deleted({ store, retained }: Collecting, key: string): Promise<boolean> {
+  try {
+    await store.delete(key)
+    return true
+  } catch (error) {
+    if (!isFault(error, OBJECT_RETAINED)) throw error
+    retained.add(key)
+    return false
+  }
 }
 
 /** Sessions other than this one; those that are not renewed any more are revoked first. */
@@ -325,7 +290,7 @@ async function deleteManifests(collecting: Collecting, list: Condemned): Promise
       if (!(await deleted(collecting, manifestKey(id)))) continue
       result.checkpointsDeleted++
     }
-    for (const key of await removeLocks(store, id)) result.retained.push(key)
+    for await (const { key } of listLocks(store, id)) await deleted(collecting, key)
     await store.delete(forgottenKey(id))
   }
 }
@@ -340,10 +305,12 @@ async function sweep(collecting: Collecting, list: Condemned, marks: Marks): Pro
   const there = list.packs.filter((hex) => packs.has(hex))
   const partly = there.filter((hex) => (marks.uses.get(hex)?.bytes ?? 0) > 0)
   if (partly.length > 0) {
-    if (!(await rescue(collecting, partly, packs, marks))) {
+    const bytes = await rescue(collecting, partly, packs, marks)
+    if (bytes === undefined) {
       collecting.say('another collector is at work: the rest is left to it')
       return false
     }
+    result.bytesWritten += bytes
     await retainLocked(collecting, collecting.storeMs)
   }
   let all = true
@@ -368,107 +335,6 @@ async function anyLeft(store: ObjectStore, { manifests }: Condemned): Promise<bo
     if ((await store.stat(forgottenKey(id))) !== undefined) return true
   }
   return false
-}
-
-/**
- * Copies what is in use of these packs into new ones, and says where it went. All durable when it settles. False: somebody else has said
- * so for one of them, since the marking.
- */
-async function rescue(
-  { store, keyring, id, result, blockBytes, signal }: Collecting,
-  hexes: readonly string[],
-  packs: ReadonlyMap<string, number>,
-  marks: Marks,
-): Promise<boolean> {
-  const source = createChunkSource(store, keyring)
-  const bytesMax = Math.max(NODE_BYTES_MAX, blockBytes)
-  const salt = randomBytes(32)
-  const sealer = createSealer(recordKey(keyring.current, salt), 0, 1)
-  const sessionId = Buffer.from(id.replaceAll('-', ''), 'hex')
-  const writer = createPackWriter({
-    store,
-    keyring,
-    keyId: keyring.current.id,
-    salt,
-    sessionId,
-  })
-  const moves = new Map<string, Move[]>()
-  for (const hex of hexes) {
-    signal?.throwIfAborted()
-    const pack = Buffer.from(hex, 'hex')
-    const records = await readFooter(store, keyring, pack, packs.get(hex) ?? 0)
-    const moved: Move[] = []
-    for (const [slot, record] of records.entries()) {
-      if (!inUse(marks.uses.get(hex), slot)) continue
-      const chunk = await source.read({ ...record, pack, slot }, bytesMax)
-      const sealed = sealer.seal(record.id, chunk, record.flags & FLAG_NODE)
-      const entry = writer.add(record.id, sealed.bytes, sealed.length, sealed.flags)
-      moved.push({ ...entry, from: slot })
-      await writer.ready()
-    }
-    moves.set(hex, moved)
-  }
-  await writer.flush()
-  const stored = writer.takeStored()
-  if (stored.length > 0) await putIndex(store, keyring, stored)
-  for (const [hex, moved] of moves) {
-    const key = movesKey(Buffer.from(hex, 'hex'))
-    const body = sealWith(keyring, 'moves', key, encodeMoves(moved))
-    if (!(await store.put(key, body, { ifAbsent: true }))) return false
-  }
-  result.bytesWritten += writer.bytesStored
-  return true
-}
-
-const INDEX_OBJECTS_MAX = 32
-const RECORDS_PER_INDEX = 64 * 1024
-
-/** Index objects without packs go, and many small ones become few. */
-async function tidyIndexes(collecting: Collecting): Promise<void> {
-  const { store, keyring } = collecting
-  const packs = await listPacks(store)
-  const keys: string[] = []
-  for await (const { key } of store.list(INDEX_PREFIX)) keys.push(key)
-  const covered = new Set<string>()
-  const small: string[] = []
-  for (const key of keys) {
-    let indexed
-    try {
-      indexed = await readIndex(store, keyring, key)
-    } catch (error) {
-      if (!(error instanceof Fault)) throw error
-      // It only repeats footers, so there is nothing to lose.
-      collecting.say(`an index object is damaged and was removed: ${error.message}`)
-      await store.delete(key)
-      continue
-    }
-    const left = indexed.filter(({ id }) => {
-      const hex = id.toString('hex')
-      return packs.has(hex) && !covered.has(hex)
-    })
-    for (const { id } of left) covered.add(id.toString('hex'))
-    const records = left.reduce((sum, pack) => sum + pack.records.length, 0)
-    if (records === 0) await store.delete(key)
-    else if (left.length < indexed.length / 2 || records < RECORDS_PER_INDEX / 2) small.push(key)
-  }
-  if (small.length <= INDEX_OBJECTS_MAX) return
-  collecting.say(`joining ${small.length} index objects`)
-  let group: string[] = []
-  let joined: Awaited<ReturnType<typeof readIndex>> = []
-  const flush = async () => {
-    if (joined.length > 0) await putIndex(store, keyring, joined)
-    for (const key of group) await store.delete(key)
-    group = []
-    joined = []
-  }
-  for (const key of small) {
-    const indexed = await readIndex(store, keyring, key)
-    joined.push(...indexed.filter(({ id }) => packs.has(id.toString('hex'))))
-    group.push(key)
-    if (joined.reduce((sum, pack) => sum + pack.records.length, 0) >= RECORDS_PER_INDEX)
-      await flush()
-  }
-  await flush()
 }
 
 async function listMoves(store: ObjectStore): Promise<string[]> {

@@ -1,6 +1,4 @@
-import { isFault } from '#base/fault.ts'
 import { createChunkSource } from '../chunks/chunk-source.ts'
-import { OBJECT_RETAINED } from '../faults.ts'
 import { HEADER_KEY } from '../keys/header.ts'
 import { KEYRING_PREFIX, type Keyring } from '../keys/keyring.ts'
 import { SLOT_PREFIX } from '../keys/slots.ts'
@@ -16,10 +14,15 @@ import { visitTree } from '../tree/walk.ts'
 
 const LOCK_PREFIX = 'locks/'
 
+export const listLocks = (
+  store: ObjectStore,
+  checkpoint: string,
+): ReturnType<ObjectStore['list']> => store.list(`${LOCK_PREFIX}${checkpoint}/`)
+
 /** End of the lock in ms since 1970, or 0. */
 export async function lockedUntil(store: ObjectStore, checkpoint: string): Promise<number> {
   let untilMs = 0
-  for await (const { key } of store.list(`${LOCK_PREFIX}${checkpoint}/`)) {
+  for await (const { key } of listLocks(store, checkpoint)) {
     const found = Number(key.slice(key.lastIndexOf('/') + 1))
     if (Number.isSafeInteger(found)) untilMs = Math.max(untilMs, found)
   }
@@ -95,29 +98,5 @@ export async function retainLocked(
     // Locked while it was being deleted, or by hand: there is nothing to keep.
     if (object === undefined) continue
     await retainNeeded(deps, decodeManifest(keyring, id, object), await lockedUntil(store, id))
-  }
-}
-
-/** Answers those that the store keeps. */
-export async function removeLocks(store: ObjectStore, checkpoint: string): Promise<string[]> {
-  const retained: string[] = []
-  for await (const { key } of store.list(`${LOCK_PREFIX}${checkpoint}/`)) {
-    const kept = await deleteUnlessRetained(store, key)
-    if (kept !== undefined) retained.push(kept)
-  }
-  return retained
-}
-
-/** The key, when the store keeps the object. */
-export async function deleteUnlessRetained(
-  store: ObjectStore,
-  key: string,
-): Promise<string | undefined> {
-  try {
-    await store.delete(key)
-    return undefined
-  } catch (error) {
-    if (isFault(error, OBJECT_RETAINED)) return key
-    throw error
   }
 }
