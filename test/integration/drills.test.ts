@@ -1,46 +1,31 @@
 /** Drills over two real agents whose guests are lines in memory: the API, every refusal, what is left behind, and what is not. */
 import assert from 'node:assert/strict'
-import { createPublicKey } from 'node:crypto'
 import { after, before, test } from 'node:test'
 import { newId } from '#base/ids.ts'
 import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
-import type { DrillOptions } from '#control/operations/definitions/drills/drill-facts.ts'
 import {
   requestDrill,
   requestDrillDeletion,
 } from '#control/operations/definitions/drills/drill-requests.ts'
-import { createSchedule } from '#control/operations/definitions/drills/drill-schedules.ts'
-import { createDrill1, deleteDrill1 } from '#control/operations/definitions/drills/drills-of-old.ts'
 import {
   deleteFreePort,
   requestPort,
-  requestSubnet,
-  requestVpc,
 } from '#control/operations/definitions/networks/network-requests.ts'
 import { preflightReport } from '#control/operations/definitions/recovery/preflight-report.ts'
 import { storePlan } from '#control/operations/definitions/recovery/recovery-requests.ts'
 import { groupFacts } from '#control/operations/definitions/protection/sync-views.ts'
-import { createDrillClock, MISSED_MS } from '#control/operations/drill-clock.ts'
+import { createDrillClock } from '#control/operations/drill-clock.ts'
 import { findGroup } from '#control/resources/groups.ts'
 import { defaultVpcId } from '#control/resources/networks.ts'
-import {
-  deleteScheduleRow,
-  findDrill,
-  findReport,
-  findSchedule,
-  listReports,
-  listSchedules,
-  updateSchedule,
-} from '#control/resources/drills.ts'
-import { quotaUsed } from '#control/resources/surroundings.ts'
-import { setQuotaLimit } from '#control/resources/surroundings.ts'
+import { findDrill } from '#control/resources/drills.ts'
+import { quotaUsed, setQuotaLimit } from '#control/resources/surroundings.ts'
 import { decideGroup } from '#domain/protection-group.ts'
-import { chainProblems, openReport, type SealedReport } from '#wire/reports/sealed.ts'
 import { instanceLab } from '../support/instance-lab.ts'
-import { PROJECT, type Region, type Reply } from '../support/region.ts'
-
-const DRILLS = '/v1/{project}/disaster-recovery-drills'
+import { PROJECT, type Region } from '../support/region.ts'
+import { DRILLS, drillCalls } from './drills/drill-calls.ts'
+import { testDrillsOfOld } from './drills/drills-of-old.ts'
+import { testSchedules } from './drills/schedules.ts'
 
 const lab = instanceLab()
 let region: Region
@@ -56,53 +41,8 @@ before(async () => {
 })
 after(async () => await region.stop())
 
-const wish = (over: object = {}) => ({
-  disaster_recovery_drill: { server_group_id: group, name: 'drill', ...over },
-})
-const make = async (over: object = {}): Promise<string> => {
-  const job = await region.job('POST', DRILLS, wish(over))
-  assert.equal(job.job_type, 'createDisasterRecoveryDrill')
-  assert.equal(job.entities.server_group_id, group)
-  return job.entities.disaster_recovery_drill_id as string
-}
-const end = async (id: string): Promise<void> => {
-  const job = await region.job('DELETE', `${DRILLS}/${id}`)
-  assert.equal(job.job_type, 'deleteDisasterRecoveryDrill')
-  assert.equal(job.entities.disaster_recovery_drill_id, id)
-}
-const show = async (id: string): Promise<Reply['body']> =>
-  (await region.ok('GET', `${DRILLS}/${id}`)).disaster_recovery_drill
-
-const services = () => lab.services()
-async function network(cidr: string): Promise<string> {
-  const wanted = { project: PROJECT, name: 'apart', description: '', cidr }
-  const outcome = await requestVpc(services(), wanted)
-  assert.ok(outcome.ok)
-  return outcome.vpc.id
-}
-async function subnet(vpc: string, name: string, cidr: string, gateway: string) {
-  const wanted = { project: PROJECT, vpc, name, description: '', cidr, gateway, dhcp: true }
-  const outcome = await requestSubnet(services(), { ...wanted, dns: [], az: null })
-  assert.ok(outcome.ok, JSON.stringify(outcome))
-  return outcome.subnet
-}
-
-const refused = async (over: object, code: string) =>
-  await lab.refused('POST', DRILLS, wish(over), code)
-
-async function reports(drill: string): Promise<SealedReport[]> {
-  const { db } = region.plane.store
-  const keys = [createPublicKey(region.plane.services.reports.publicKey())]
-  const found: SealedReport[] = []
-  for (const { ordinal } of await listReports(db, PROJECT, { limit: 100 })) {
-    const row = await findReport(db, PROJECT, { ordinal })
-    const opened = openReport(Buffer.from(row?.document ?? ''), keys)
-    assert.ok(opened.ok, JSON.stringify(opened))
-    found.push(opened.sealed)
-  }
-  assert.deepEqual(chainProblems(found), [])
-  return found.filter(({ report }) => report.drill.id === drill)
-}
+const calls = drillCalls(lab, () => ({ region, group }))
+const { wish, make, end, show, network, subnet, refused, reports, services } = calls
 
 test('a group that never had a copy has nothing to try', async () => {
   await refused({}, 'SDRS.1830')
@@ -331,53 +271,7 @@ test('what is left behind is named, the drill stays, and is deleted when that is
   assert.equal((await reports(id))[0]?.report.teardown?.verdict, 'clean')
 })
 
-test('a schedule makes a drill and deletes it, once for all that was missed, or never late', async () => {
-  const { store } = region.plane
-  let now = systemClock.wallMs()
-  const clock = { ...systemClock, wallMs: () => now }
-  const later = { ...lab.services(), clock }
-  const parts = {
-    name: 'nightly',
-    rule: 'FREQ=DAILY;BYHOUR=3',
-    zone: 'UTC',
-    options: { probes: {}, timeoutMs: 1_000 },
-    vpc: null,
-    enabled: true,
-    runMissed: true,
-  }
-  const place = { project: PROJECT, user: 'u', group }
-  const made = await createSchedule(later, place, parts)
-  const strict = await createSchedule(later, place, { ...parts, runMissed: false })
-  assert.ok(made.ok && strict.ok)
-  const log = createLog('test', 'silent')
-  const drillClock = createDrillClock(later, log)
-  await drillClock.turn()
-  const row = async (id: string) => (await findSchedule(store.db, PROJECT, id)) ?? made.schedule
-  assert.equal((await row(made.schedule.id)).last_at, null, 'its time has not come')
-
-  // Three nights pass without a control plane.
-  now += 3 * 24 * 3_600_000
-  await drillClock.turn()
-  await drillClock.turn()
-  const after3 = await row(made.schedule.id)
-  assert.equal(after3.last_outcome, 'started late')
-  assert.ok((after3.next_at ?? 0) > now)
-  assert.equal((await row(strict.schedule.id)).last_outcome, 'missed')
-  const drill = after3.last_drill ?? ''
-  await region.until('the drill is made', async () => (await reports(drill)).length === 1)
-  await region.until('and deleted by itself', async () => {
-    await drillClock.turn()
-    return (await reports(drill)).length === 2
-  })
-  const [ended] = await reports(drill)
-  assert.equal(ended?.report.teardown?.verdict, 'clean')
-  assert.equal(ended.report.drill.schedule, made.schedule.id)
-
-  now = (await row(strict.schedule.id)).next_at ?? 0
-  await drillClock.turn()
-  assert.equal((await row(strict.schedule.id)).last_outcome, 'started')
-  assert.equal((await row(made.schedule.id)).last_outcome, 'started')
-})
+testSchedules(calls)
 
 test('a probe counts from the start of its guest, whenever it was asked for', async () => {
   let asked = 0
@@ -473,70 +367,7 @@ test('a drill follows the recovery plan, copies a disk that two servers share on
   assert.equal((await reports(id))[0]?.report.teardown?.asked.disks, 5)
 })
 
-test('a drill of an earlier release is ended with what its report has found', async () => {
-  const id = await make()
-  const { store } = region.plane
-  const ready = await findReport(store.db, PROJECT, { drill: id })
-  assert.ok(ready !== undefined)
-  // As those were: what was found stands in the report of version 1 alone.
-  const document = JSON.parse(ready.document)
-  document.version = 1
-  for (const server of document.report.servers) {
-    delete server.state
-    delete server.reason
-    for (const probe of server.probes) {
-      probe.after_request_ms = probe.after_begin_ms
-      delete probe.after_begin_ms
-    }
-  }
-  const keep = (text: string) =>
-    store.write(async (tx) => {
-      await tx.updateTable('drills').set({ findings: null }).where('id', '=', id).execute()
-      await tx
-        .updateTable('drill_reports')
-        .set({ document: text })
-        .where('ordinal', '=', ready.ordinal)
-        .execute()
-    })
-  await keep(JSON.stringify(document))
-  await end(id)
-  await keep(ready.document)
-  const [ended, made] = await reports(id)
-  assert.ok(ended?.version === 2 && made?.version === 2)
-  assert.deepEqual([ended.report.stage, ended.report.result], ['ended', 'passed'])
-  for (const part of ['moment', 'servers', 'recovery_time_ms', 'production_stall_ms'] as const) {
-    assert.deepEqual(ended.report[part], made.report[part], part)
-  }
-})
-
-test('a drill that an earlier release left under way, or without an operation, comes to an honest end, and is deleted then', async () => {
-  const id = await make()
-  const { store, operations } = region.plane
-  const clock = createDrillClock(services(), createLog('test', 'silent'))
-  for (const [kind, status, left] of [
-    [createDrill1, 'creating', 'error'],
-    [deleteDrill1, 'deleting', 'error-deleting'],
-    [null, 'creating', 'error'],
-    [null, 'deleting', 'error-deleting'],
-  ] as const) {
-    const about = { project: PROJECT, resourceType: 'drill', resourceId: id }
-    const given = await store.write(async (tx) => {
-      await tx.updateTable('drills').set({ status }).where('id', '=', id).execute()
-      if (kind === null) return null
-      return await operations.submit(tx, kind, { ...about, input: {}, entities: {} })
-    })
-    if (given === null) await clock.turn()
-    const [newest] = await operations.list({ ...about, limit: 1 })
-    const operation = given ?? newest?.id ?? ''
-    const { status: end, errorCode } = await operations.waitFor(operation)
-    assert.deepEqual([end, errorCode], ['failed', 'DRILL_OF_OLD'])
-    assert.equal((await findDrill(store.db, PROJECT, id))?.status, left)
-    const [last] = await reports(id)
-    assert.equal(last?.report.failure?.code, 'DRILL_OF_OLD')
-  }
-  await end(id)
-  assert.equal((await reports(id))[0]?.report.teardown?.verdict, 'clean')
-})
+testDrillsOfOld(calls)
 
 test('what was asked nothing has proved nothing', async () => {
   const outcome = await requestDrill(services(), {
@@ -623,60 +454,6 @@ test('a drill whose site does not give anything back is given up by force, and c
   })
   assert.equal((await reports(id))[0]?.report.teardown?.verdict, 'clean')
   assert.equal(await findDrill(store.db, PROJECT, id), undefined)
-})
-
-test('a schedule that fails says why and holds up no other, and one that could never begin is not taken', async () => {
-  const { store } = region.plane
-  let now = systemClock.wallMs()
-  const later = { ...services(), clock: { ...systemClock, wallMs: () => now } }
-  const parts = {
-    name: 'early',
-    rule: 'FREQ=DAILY;BYHOUR=4',
-    zone: 'UTC',
-    options: { probes: {}, timeoutMs: 1_000 },
-    vpc: null,
-    enabled: true,
-    runMissed: true,
-  }
-  const place = { project: PROJECT, user: 'u', group }
-  const refusal = async (over: Partial<typeof parts> | { readonly options: DrillOptions }) => {
-    const outcome = await createSchedule(later, place, { ...parts, ...over })
-    return outcome.ok ? null : outcome.refusal
-  }
-  const probes = { [newId()]: [{ kind: 'boot' as const }] }
-  assert.equal(await refusal({ options: { probes, timeoutMs: 1 } }), 'DRILL_PROBES_UNKNOWN')
-  for (const one of await listSchedules(store.db, PROJECT)) {
-    await store.write((tx) => deleteScheduleRow(tx, one.id))
-  }
-  const broken = await createSchedule(later, place, parts)
-  const full = await createSchedule(later, place, { ...parts, name: 'full' })
-  const fine = await createSchedule(later, place, { ...parts, name: 'fine' })
-  assert.ok(broken.ok && full.ok && fine.ok)
-  const due = fine.schedule.next_at ?? 0
-  await store.write(async (tx) => {
-    await updateSchedule(tx, broken.schedule.id, { options: '{', next_at: due - 2 })
-    await updateSchedule(tx, full.schedule.id, { vpc: newId(), next_at: due - 1 })
-  })
-  now = due
-  await createDrillClock(later, createLog('test', 'silent')).turn()
-  const row = async (id: string) => await findSchedule(store.db, PROJECT, id)
-  const failed = await row(broken.schedule.id)
-  assert.deepEqual([failed?.last_outcome, failed?.next_at], ['INTERNAL', due - 2], 'tried again')
-  assert.match(failed?.last_reason ?? '', /see its log/)
-  const refused = await row(full.schedule.id)
-  assert.equal(refused?.last_outcome, 'DRILL_VPC_UNKNOWN')
-  assert.match(refused.last_reason ?? '', /There is no such VPC\. /)
-  const begun = await row(fine.schedule.id)
-  assert.equal(begun?.last_outcome, 'started')
-  now = due + MISSED_MS + 1
-  await createDrillClock(later, createLog('test', 'silent')).turn()
-  assert.ok(((await row(broken.schedule.id))?.next_at ?? 0) > now, 'given up for this time')
-  const drill = begun.last_drill ?? ''
-  await region.until('its drill is deleted', async () => {
-    await createDrillClock(later, createLog('test', 'silent')).turn()
-    return (await reports(drill)).length === 2
-  })
-  assert.equal((await row(fine.schedule.id))?.last_result, 'passed')
 })
 
 test('the preflight of a drill says what its request says', async () => {
