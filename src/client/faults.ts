@@ -18,7 +18,7 @@ export const API_REFUSED = fault({
   code: 'API_REFUSED',
   retry: 'never',
   text: 'The control plane refused the request.',
-  hint: 'Look at what it names with `show`: its state says what may be done. docs/compatibility explains the codes of each API.',
+  hint: 'Look with `list` and `show` at what there is and in which state; docs/compatibility explains the codes of each API.',
 })
 
 export const JOB_FAILED = fault({
