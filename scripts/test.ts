@@ -9,9 +9,13 @@
  */
 import { spawn } from 'node:child_process'
 import { globSync } from 'node:fs'
+import { resolve } from 'node:path'
 
 const bin = (name: string) => `node_modules/.bin/${name}`
 const files = (...patterns: string[]) => patterns.flatMap((pattern) => globSync(pattern)).sort()
+
+/** A run starts a thousand processes of the same code: the first of them compiles it. The directory is that of bin/holdfast. */
+const ENV = { NODE_COMPILE_CACHE: resolve('node_modules/.cache/holdfast'), ...process.env }
 
 const nodeTest = (concurrency: number, paths: string[]) => [
   process.execPath,
@@ -72,7 +76,7 @@ function run(name: string, [program, ...args]: string[]): Promise<number> {
   if (program === undefined) throw new Error(`stage ${name} has no program`)
   console.log(`\n== ${name}`)
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { stdio: ['ignore', 'inherit', 'inherit'] })
+    const child = spawn(program, args, { stdio: ['ignore', 'inherit', 'inherit'], env: ENV })
     child.once('error', reject)
     child.once('exit', (code, signal) => resolve(code ?? (signal === null ? 1 : 128)))
   })

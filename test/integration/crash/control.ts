@@ -8,6 +8,7 @@
  */
 import { once } from 'node:events'
 import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { flushCompileCache } from 'node:module'
 import process from 'node:process'
 import { type RegionControlOptions, startRegionControl } from '../../support/region-parts.ts'
 
@@ -24,6 +25,8 @@ interface Arguments {
 const { directory, internalPort, apiPort, visited, only, also } = JSON.parse(
   process.argv[2] ?? '',
 ) as Arguments
+// Kept now or never: a process that is killed writes nothing at its end, and the next life would compile everything again.
+flushCompileCache()
 await once(process.stdin, 'data')
 const passed = new Set(readFileSync(visited, 'utf8').split('\n'))
 

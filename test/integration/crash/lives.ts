@@ -82,7 +82,7 @@ export class Lives {
       ['--disable-warning=ExperimentalWarning', CONTROL, JSON.stringify(options)],
       {
         stdio: ['pipe', 'ignore', 'inherit'],
-        env: { ...process.env, NODE_COMPILE_CACHE: join(this.#directory, 'compiled') },
+        env: { NODE_COMPILE_CACHE: join(this.#directory, 'compiled'), ...process.env },
       },
     )
   }
