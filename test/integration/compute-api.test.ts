@@ -4,12 +4,13 @@ import { after, before, test } from 'node:test'
 import { newId } from '#base/ids.ts'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createVerify, createPrivateKey, createPublicKey, createSign } from 'node:crypto'
 import { findImageByName } from '#control/resources/images.ts'
 import { defaultSecurityGroupId, defaultSubnetId } from '#control/resources/networks.ts'
 import { setQuotaLimit } from '#control/resources/surroundings.ts'
 import { ApiLab, type Reply } from '../support/api.ts'
 import * as go from '../support/go-types.ts'
+import { computeCalls, type Method, version } from './compute/compute-calls.ts'
+import { testKeyPairs } from './compute/key-pairs.ts'
 
 let lab: ApiLab
 let token: string
@@ -27,33 +28,8 @@ before(async () => {
 })
 after(async () => await lab.stop())
 
-type Method = 'GET' | 'POST' | 'PUT' | 'DELETE'
-
-async function call(
-  method: Method,
-  url: string,
-  body?: unknown,
-  headers: Readonly<Record<string, string>> = {},
-): Promise<Reply> {
-  const request = { method, url, headers: { 'x-auth-token': token, ...headers } }
-  return await lab.call(body === undefined ? request : { ...request, body }, 'compute')
-}
-
-async function ok(
-  method: Method,
-  url: string,
-  body?: unknown,
-  status = 200,
-  headers: Readonly<Record<string, string>> = {},
-): Promise<Reply['body']> {
-  const reply = await call(method, url, body, headers)
-  assert.equal(reply.status, status, `${method} ${url}: ${reply.text}`)
-  return reply.body
-}
-
-const get = async (url: string): Promise<Reply['body']> => await ok('GET', url)
-
-const version = (text: string) => ({ 'x-openstack-nova-api-version': text })
+const calls = computeCalls(() => ({ lab, token, project: P }))
+const { call, ok, get } = calls
 
 test('the version document tells the lowest and the highest version, without a token', async () => {
   const reply = await lab.call({ url: '/v2.1/' }, 'compute')
@@ -117,63 +93,7 @@ test('flavors are named by their ids, in the numbers of one API and the texts of
   assert.deepEqual(nowhere.flavors, [])
 })
 
-// ---------------------------------------------------------------- key pairs
-
-const PUBLIC_KEY =
-  'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9H2x0Tj0Qm4nD1iYQ0xJw0x2J9b7e8w6y5v4u3t2s1 me@here'
-
-test('a key pair is imported, shown, refused a second time and deleted, with the statuses of the version', async () => {
-  const url = `/v2.1/${P}/os-keypairs`
-  const keypair = { name: 'mine', public_key: PUBLIC_KEY }
-  const made = await ok('POST', url, { keypair }, 200)
-  assert.match(made.keypair.fingerprint, /^([0-9a-f]{2}:){15}[0-9a-f]{2}$/)
-  assert.equal(made.keypair.private_key, undefined)
-  assert.equal((await call('POST', url, { keypair })).status, 409)
-  await ok('POST', url, { keypair: { ...keypair, name: 'other' } }, 201, version('2.10'))
-  const { keypairs } = await get(url)
-  assert.deepEqual(
-    keypairs.map((one: { keypair: { name: string } }) => one.keypair.name),
-    ['mine', 'other'],
-  )
-  assert.equal((await get(`${url}/mine`)).keypair.public_key, PUBLIC_KEY)
-  await ok('DELETE', `${url}/mine`, undefined, 202)
-  await ok('DELETE', `${url}/other`, undefined, 204, version('2.10'))
-  assert.equal((await call('GET', `${url}/mine`)).status, 404)
-  assert.equal((await call('DELETE', `${url}/mine`)).status, 404)
-  for (const bad of [
-    { name: 'x', public_key: 'ssh-rsa nonsense' },
-    { name: 'x', public_key: `${PUBLIC_KEY}\nssh-rsa AAAA` },
-    { name: '', public_key: PUBLIC_KEY },
-    { name: 'x/y', public_key: PUBLIC_KEY },
-    { name: 'x', public_key: PUBLIC_KEY, type: 'x509' },
-    { name: 5 },
-  ]) {
-    assert.equal((await call('POST', url, { keypair: bad })).status, 400, JSON.stringify(bad))
-  }
-})
-
-test('a key pair that is made here fits together, and its private half is told once', async () => {
-  const url = `/v2.1/${P}/os-keypairs`
-  const { keypair } = await ok('POST', url, { keypair: { name: 'made', public_key: null } })
-  const [type, text] = keypair.public_key.split(' ') as [string, string]
-  assert.equal(type, 'ssh-rsa')
-  const blob = Buffer.from(text, 'base64')
-  const fields: Buffer[] = []
-  for (let at = 0; at < blob.length; ) {
-    const length = blob.readUInt32BE(at)
-    fields.push(blob.subarray(at + 4, at + 4 + length))
-    at += 4 + length
-  }
-  const [, exponent, modulus] = fields
-  assert.ok(exponent !== undefined && modulus !== undefined)
-  const number = (bytes: Buffer) => bytes.subarray(bytes[0] === 0 ? 1 : 0).toString('base64url')
-  const jwk = { kty: 'RSA', e: number(exponent), n: number(modulus) }
-  const sign = createSign('sha256').update('text')
-  const signature = sign.sign(createPrivateKey(keypair.private_key as string))
-  const verify = createVerify('sha256').update('text')
-  assert.ok(verify.verify(createPublicKey({ key: jwk, format: 'jwk' }), signature))
-  assert.equal((await get(`${url}/made`)).keypair.private_key, undefined)
-})
+testKeyPairs(calls)
 
 // ---------------------------------------------------------------- creation
 
