@@ -1,8 +1,5 @@
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { readFileSync } from 'node:fs'
 import { test, type TestContext } from 'node:test'
 import { BrokenInvariant } from '#base/assert.ts'
 import { createLog } from '#base/log.ts'
@@ -13,17 +10,9 @@ import { operation, step, StepWaits } from '#control/operations/operation.ts'
 import { forgetEnded } from '#control/operations/records.ts'
 import type { OperationServices } from '#control/operations/services.ts'
 import { openStore } from '#control/store/open.ts'
+import { everyBoundary, scratch } from './operations/boundaries.ts'
 import { kinds, part, type SampleInput, whole } from './operations/sample.ts'
 
-const HOST = join(import.meta.dirname, 'operations/host.ts')
-
-function scratch(t: TestContext) {
-  const dir = mkdtempSync(join(tmpdir(), 'holdfast-operations-'))
-  t.after(() => rmSync(dir, { recursive: true, force: true }))
-  return { url: `sqlite:${dir}/state.db`, trace: `${dir}/trace` }
-}
-
-/** An engine in this process. */
 async function lab(t: TestContext, options: Partial<EngineOptions> = {}) {
   const { url, trace } = scratch(t)
   const log = createLog('test', 'silent')
@@ -65,102 +54,6 @@ async function lab(t: TestContext, options: Partial<EngineOptions> = {}) {
     }
   }
   return { store, engine, trace, submit, marks, traced, until }
-}
-
-interface Point {
-  operation: string
-  step: string
-  phase: string
-}
-
-/** Runs the host to its end, however that comes. */
-function host(args: object): Promise<{
-  signal: string | null
-  points: Point[]
-  operations: OperationView[]
-}> {
-  return new Promise((resolve, reject) => {
-    execFile(
-      process.execPath,
-      [HOST, JSON.stringify(args)],
-      { timeout: 60_000 },
-      (error, stdout, stderr) => {
-        if (error !== null && error.signal !== 'SIGKILL')
-          return reject(new Error(stderr, { cause: error }))
-        const said = stdout
-          .split('\n')
-          .filter((line) => line !== '')
-          .map((line) => JSON.parse(line) as { point?: Point; operation?: OperationView })
-        resolve({
-          signal: error?.signal ?? null,
-          points: said.flatMap(({ point }) => point ?? []),
-          operations: said.flatMap(({ operation: one }) => one ?? []),
-        })
-      },
-    )
-  })
-}
-
-async function everyBoundary(t: TestContext, input: Omit<SampleInput, 'trace'>, status: string) {
-  const clean = scratch(t)
-  const submit = (trace: string) => ({ trace, ...input })
-  const { points, operations } = await host({
-    url: clean.url,
-    submit: submit(clean.trace),
-    crash: null,
-  })
-  assert.equal(operations[0]?.status, status)
-  const distinct = [...new Map(points.map((point) => [JSON.stringify(point), point])).values()]
-  for (const crash of distinct) {
-    const name = `${crash.operation} ${crash.step} ${crash.phase}`
-    const { url, trace } = scratch(t)
-    const first = await host({ url, submit: submit(trace), crash })
-    assert.equal(first.signal, 'SIGKILL', `${name}: the host was killed`)
-    const second = await host({ url, submit: null, crash: null })
-    assert.equal(second.signal, null)
-    const [ended] = second.operations
-    assert.equal(ended?.status, status, `${name}: the operation ends as declared`)
-    assert.equal(ended?.errorCode, operations[0]?.errorCode)
-    const store = await openStore({ url, clock: systemClock, log: createLog('test', 'silent') })
-    try {
-      const unfinished = await store.db
-        .selectFrom('operations')
-        .select('id')
-        .where('end_at', 'is', null)
-        .execute()
-      assert.deepEqual(unfinished, [], `${name}: nothing is left over`)
-      const tally = async (table: 'operation_steps' | 'audit' | 'operations') =>
-        (
-          await store.db
-            .selectFrom(table)
-            .select((eb) => eb.fn.countAll<number>().as('n'))
-            .executeTakeFirstOrThrow()
-        ).n
-      const expected = await openStore({
-        url: clean.url,
-        clock: systemClock,
-        log: createLog('test', 'silent'),
-      })
-      try {
-        for (const table of ['operation_steps', 'audit', 'operations'] as const) {
-          const { n } = await expected.db
-            .selectFrom(table)
-            .select((eb) => eb.fn.countAll<number>().as('n'))
-            .executeTakeFirstOrThrow()
-          assert.equal(
-            await tally(table),
-            n,
-            `${name}: as many rows in ${table} as without a crash`,
-          )
-        }
-      } finally {
-        await expected.close()
-      }
-    } finally {
-      await store.close()
-    }
-  }
-  return distinct
 }
 
 test('an operation killed with SIGKILL at every boundary of every step still ends, each step recorded once', async (t) => {
