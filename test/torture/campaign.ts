@@ -1,18 +1,20 @@
 import { join } from 'node:path'
-import { type Clock, sleep } from '#base/clock.ts'
+import { sleep } from '#base/clock.ts'
 import { BLOCK_BYTES } from './load/stamp.ts'
 import { offsetOf } from './load/layout.ts'
 import { Random } from '../../sim/world/random.ts'
 import { at, compareAreas, compareFiles, scanExports, tellJudgement } from './audit.ts'
-import { Events, type Violation } from './events.ts'
+import { Events } from './events.ts'
 import { Lab, otherSite, type Site } from './lab/lab.ts'
 import { lastLines } from './lab/part.ts'
 import { Authority, SEEN_WITHIN_MS } from './load/authority.ts'
 import { Ledger, type Op } from './load/ledger.ts'
-import { Load, type LoadCounts } from './load/load.ts'
+import { Load } from './load/load.ts'
 import { Nemesis } from './nemesis.ts'
-import { type Announced, type Made, Operator, type View } from './operator.ts'
-import { type FaultKind, losesBoth, type Mode, planRound, type Round } from './schedule.ts'
+import { type Announced, isWell, type Made, Operator, type View } from './operator.ts'
+import { type CampaignOptions, optionsOf } from './options.ts'
+import type { Report } from './report.ts'
+import { losesBoth, type Mode, planRound, type Round } from './schedule.ts'
 
 /* A torture run: one lab, one load, round after round of faults, and after each round the demand that everything is well again.
  *
@@ -24,51 +26,6 @@ import { type FaultKind, losesBoth, type Mode, planRound, type Round } from './s
  *   the same bytes;
  * - at the end: that both files of each pair are identical as a whole.
  */
-
-export interface CampaignOptions {
-  readonly clock: Clock
-  readonly seed: number
-  /** Rounds from `from` on; `undefined`: until the time is over. */
-  readonly rounds: number | undefined
-  readonly from: number
-  /** No round begins after this many ms. */
-  readonly limitMs: number
-  readonly kinds: readonly FaultKind[]
-  readonly longMs: number
-  readonly volumes: number
-  readonly chains: number
-  readonly thinkMs: number
-  /** What the sites keep their data on; faults of the kind `power` need the second. */
-  readonly disks: 'small' | 'power'
-  readonly keep: boolean
-  readonly say: (line: string) => void
-  /** Aborted: put everything away and report. */
-  readonly signal: AbortSignal
-}
-
-export interface Report {
-  /** Flags, besides the seed, that make the same rounds again. */
-  readonly options: string
-  readonly seed: number
-  readonly rounds: number
-  readonly seconds: number
-  readonly faults: Readonly<Record<string, number>>
-  /** What the operator did, by outcome. */
-  readonly acts: Readonly<Record<string, number>>
-  readonly operations: number
-  readonly acknowledged: number
-  readonly lost: number
-  /** Given up by failovers by force, as announced. */
-  readonly givenUp: number
-  readonly moves: number
-  readonly load: LoadCounts
-  readonly longestStallMs: number
-  readonly longestSettleMs: number
-  readonly audits: number
-  readonly violations: readonly Violation[]
-  /** Left behind when something was wrong. */
-  readonly directory: string | undefined
-}
 
 const SETTLE_MS = 120_000
 const DRAIN_MS = 20_000
@@ -512,25 +469,4 @@ class Campaign {
       directory: kept ? this.#lab.directory : undefined,
     }
   }
-}
-
-const optionsOf = ({ disks, kinds, longMs, volumes, chains }: CampaignOptions): string =>
-  [
-    ...(disks === 'power' ? ['--power'] : []),
-    `--kinds ${kinds.join(',')}`,
-    `--long-ms ${longMs}`,
-    `--volumes ${volumes}`,
-    `--chains ${chains}`,
-  ].join(' ')
-
-/** Protected, and known to be in step now. */
-function isWell({ status, sync, sides, record }: View): boolean {
-  const production = sides.find(({ role }) => role === 'production')
-  return (
-    status === 'protected' &&
-    sync === 'in_sync' &&
-    record?.trusted === true &&
-    record.writer === production?.site &&
-    sides.every(({ heard, session }) => heard && session?.['epoch'] === record.epoch)
-  )
 }

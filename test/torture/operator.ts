@@ -48,6 +48,18 @@ export interface View {
   }[]
 }
 
+/** Protected, and known to be in step now. */
+export function isWell({ status, sync, sides, record }: View): boolean {
+  const production = sides.find(({ role }) => role === 'production')
+  return (
+    status === 'protected' &&
+    sync === 'in_sync' &&
+    record?.trusted === true &&
+    record.writer === production?.site &&
+    sides.every(({ heard, session }) => heard && session?.['epoch'] === record.epoch)
+  )
+}
+
 export interface OperatorOptions {
   readonly clock: Clock
   readonly api: ApiSession

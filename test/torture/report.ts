@@ -1,4 +1,29 @@
-import type { Report } from './campaign.ts'
+import type { Violation } from './events.ts'
+import type { LoadCounts } from './load/load.ts'
+
+export interface Report {
+  /** Flags, besides the seed, that make the same rounds again. */
+  readonly options: string
+  readonly seed: number
+  readonly rounds: number
+  readonly seconds: number
+  readonly faults: Readonly<Record<string, number>>
+  /** What the operator did, by outcome. */
+  readonly acts: Readonly<Record<string, number>>
+  readonly operations: number
+  readonly acknowledged: number
+  readonly lost: number
+  /** Given up by failovers by force, as announced. */
+  readonly givenUp: number
+  readonly moves: number
+  readonly load: LoadCounts
+  readonly longestStallMs: number
+  readonly longestSettleMs: number
+  readonly audits: number
+  readonly violations: readonly Violation[]
+  /** Left behind when something was wrong. */
+  readonly directory: string | undefined
+}
 
 /** The report as lines for people. */
 export function reportLines(report: Report): string[] {
