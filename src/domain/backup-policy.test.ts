@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { decideDue, type Schedule, zoneMinutes } from './backup-policy.ts'
+import { decideDue, nextInstant, type Schedule, strayed, zoneMinutes } from './backup-policy.ts'
 import { recurrence } from './recurrence.ts'
 
 const MINUTE = 60_000
@@ -77,6 +77,20 @@ test('whoever looks and whenever, every instant is used at most once, in order, 
       )
     }),
   )
+})
+
+test('a clock that was years ahead for a moment costs no more than the instants of that moment', () => {
+  const decided = decideDue(daily, due, at('2031-05-01T12:00:00'), 'nobody')
+  assert.equal(decided.nextAt, at('2031-05-02T03:00:00'))
+  assert.equal(strayed(daily, decided.nextAt, due - MINUTE), due)
+  const ending = { ...daily, endMs: at('2026-03-01T03:00:00') }
+  const over = decideDue(ending, due, at('2031-05-01T12:00:00'), 'nobody')
+  assert.equal(over.nextAt, null)
+  assert.equal(strayed(ending, null, due - MINUTE), due)
+  // A used instant does not come again after a clock was set back a little, and an end is an end.
+  assert.equal(strayed(daily, next, due - MINUTE), undefined)
+  assert.equal(strayed({ ...daily, endMs: due }, null, due - MINUTE), undefined)
+  assert.equal(nextInstant({ ...daily, endMs: due }, due), null)
 })
 
 test('zones of slots are hours and minutes from UTC', () => {

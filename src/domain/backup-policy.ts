@@ -60,6 +60,22 @@ export function decideDue(
   return { kind: 'drop', at: waitsFor, nextAt, why }
 }
 
+/**
+ * What a schedule is to wait for that waits for too late an instant, or for none: somebody looked while the clock was wrong, ahead by months perhaps, and has
+ * put it right since. undefined: nothing is wrong. Waiting for the second instant from now is right: a clock that is set back by seconds
+ * does not bring the first one, which was used, again.
+ */
+export function strayed(
+  schedule: Schedule,
+  waitsFor: number | null,
+  nowMs: number,
+): number | undefined {
+  const first = nextInstant(schedule, nowMs)
+  const second = first === null ? null : nextInstant(schedule, first)
+  if (first === null || second === null) return undefined
+  return waitsFor === null || waitsFor > second ? first : undefined
+}
+
 /** `UTC+08:00` as minutes ahead of UTC; null: not of that form, or beyond what zones are. */
 export function zoneMinutes(text: string): number | null {
   const match = /^UTC([+-])(\d{2}):(\d{2})$/.exec(text)

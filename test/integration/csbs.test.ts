@@ -226,6 +226,20 @@ test('a policy runs by itself, once per instant whoever looks, and lets go what 
   assert.equal(by.filter((id: unknown) => id === operation.id).length, by.length - 2)
   assert.equal(by.length, 2 + 4 * 2)
 
+  // The clock was years ahead when somebody looked, and was put right.
+  const change = (next_at: number) =>
+    store.write((tx) =>
+      tx.updateTable('backup_schedules').set({ next_at }).where('plan', '=', policy.id).execute(),
+    )
+  await change(clock.wallMs() + 5 * 365 * 86_400_000)
+  assert.equal(await schedule().look(), 0)
+  const { next_at } = await store.db
+    .selectFrom('backup_schedules')
+    .select('next_at')
+    .where('plan', '=', policy.id)
+    .executeTakeFirstOrThrow()
+  assert.ok((next_at ?? 0) - clock.wallMs() <= 86_400_000)
+
   // What it made stays when it goes.
   await world.ok('DELETE', `policies/${policy.id}`)
   assert.equal((await world.call('GET', `policies/${policy.id}`)).status, 404)

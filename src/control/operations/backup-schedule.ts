@@ -11,10 +11,11 @@ import {
   readTrigger,
   scheduleOf,
   updateSchedule,
+  waitingSchedules,
 } from '#control/resources/backup-plans.ts'
 import type { Queries, Store, Transaction } from '#control/store/store.ts'
 import type { BackupScheduleRow } from '#control/store/tables/checkpoints.ts'
-import { decideDue } from '#domain/backup-policy.ts'
+import { decideDue, strayed } from '#domain/backup-policy.ts'
 import { forgetBackupHistory } from './backup-history.ts'
 import { beginRun, runOf } from './definitions/backup/backup-requests.ts'
 import { beginPolicyReplication } from './definitions/backup/replica-requests.ts'
@@ -59,7 +60,8 @@ const DAY_MS = 24 * HOUR_MS
 
 export function createBackupSchedule(options: BackupScheduleOptions): BackupSchedule {
   const { store, clock, log, operations, region, destinations, everyMs = EVERY_MS } = options
-  let forgottenAt: number | null = null
+  /** Boot clock, ms. */
+  let tidiedAt: number | null = null
   const looks = rounds(clock, everyMs, look, (error) => {
     log.error({ err: error }, 'the schedules of backups were not looked through')
   })
@@ -76,17 +78,41 @@ export function createBackupSchedule(options: BackupScheduleOptions): BackupSche
       }
     }
     await dailyUpkeep()
-    await forgetNowAndThen()
+    await tidyNowAndThen()
     return begun
   }
 
-  /** Each control plane for itself: what another has deleted is not there any more. */
-  async function forgetNowAndThen(): Promise<void> {
-    const now = clock.wallMs()
-    if (forgottenAt !== null && now - forgottenAt < HOUR_MS) return
-    forgottenAt = now
-    const gone = await forgetBackupHistory(store, now)
+  /** Each control plane for itself: what another has deleted or set right is so already. */
+  async function tidyNowAndThen(): Promise<void> {
+    const now = clock.bootMs()
+    if (tidiedAt !== null && now - tidiedAt < HOUR_MS) return
+    tidiedAt = now
+    const gone = await forgetBackupHistory(store, clock.wallMs())
     if (gone > 0) log.info({ entries: gone }, 'old entries of the history of backups are gone')
+    await bringBackStrays()
+  }
+
+  /** Schedules that wait for a time of a clock that was wrong: without this they would wait until it is so late. */
+  async function bringBackStrays(): Promise<void> {
+    for (let after = ''; ; ) {
+      const rows = await waitingSchedules(store.db, clock.wallMs(), after, AT_ONCE)
+      for (const { id } of rows) await store.write((tx) => bringBack(tx, id))
+      const last = rows.at(-1)
+      if (last === undefined || rows.length < AT_ONCE) return
+      after = last.id
+    }
+  }
+
+  async function bringBack(tx: Transaction, id: string): Promise<void> {
+    const row = await readSchedule(tx, id)
+    if (row === undefined || row.enabled === 0) return
+    const trigger = await readTrigger(tx, row.trigger_id)
+    const rule = trigger === undefined ? null : scheduleOf(trigger)
+    const now = clock.wallMs()
+    const nextAt = rule === null ? undefined : strayed(rule, row.next_at, now)
+    if (nextAt === undefined) return
+    log.warn({ policy: row.plan, waited: row.next_at, nextAt }, 'a schedule waited for too late')
+    await updateSchedule(tx, id, { next_at: nextAt }, now)
   }
 
   /** True: a run was begun. */
@@ -149,13 +175,11 @@ export function createBackupSchedule(options: BackupScheduleOptions): BackupSche
   /** One a day, whichever control plane comes first: the last one is in the table of operations. None before there is any backup. */
   async function dailyUpkeep(): Promise<void> {
     const now = clock.wallMs()
-    const last = await lastUpkeep(store.db, region)
-    if (last !== null && now - last < DAY_MS) return
+    if (isRecent(await lastUpkeep(store.db, region), now)) return
     const any = await store.db.selectFrom('checkpoint_items').select('id').limit(1).execute()
     if (any.length === 0) return
     await store.write(async (tx) => {
-      const known = await lastUpkeep(tx, region)
-      if (known !== null && now - known < DAY_MS) return
+      if (isRecent(await lastUpkeep(tx, region), now)) return
       await operations.submit(tx, backupUpkeep, {
         project: null,
         resourceType: UPKEEP_RESOURCE,
@@ -171,6 +195,10 @@ export function createBackupSchedule(options: BackupScheduleOptions): BackupSche
     look,
   }
 }
+
+/** Less than a day ago. One that lies far ahead was begun by a clock that was wrong. */
+const isRecent = (at: number | null, now: number): boolean =>
+  at !== null && now - at < DAY_MS && at - now < HOUR_MS
 
 async function lastUpkeep(db: Queries | Transaction, region: string): Promise<number | null> {
   const row = await db

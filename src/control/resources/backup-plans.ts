@@ -227,3 +227,21 @@ export async function dueSchedules(
     .limit(limit)
     .execute()
 }
+
+/** Enabled ones that wait for a later instant, or for none, by id, behind `after`. */
+export async function waitingSchedules(
+  db: Db,
+  nowMs: number,
+  after: string,
+  limit: number,
+): Promise<BackupScheduleRow[]> {
+  return await db
+    .selectFrom('backup_schedules')
+    .selectAll()
+    .where('enabled', '=', 1)
+    .where('id', '>', after)
+    .where((eb) => eb.or([eb('next_at', 'is', null), eb('next_at', '>', nowMs)]))
+    .orderBy('id')
+    .limit(limit)
+    .execute()
+}
