@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { Load } from './world/load.ts'
-import { Operator, type OperationName } from './world/operator.ts'
+import type { OperationName } from './world/operations.ts'
+import { Operator } from './world/operator.ts'
 import { World } from './world/world.ts'
 
 /** A group that is in sync, with clients at work, and nothing broken. `staticShare` 1: in mode static-priority. */

@@ -265,6 +265,9 @@ const EVENTS = [
   'record adopted from a later epoch',
   'record vouched for',
   'operation forgotten',
+  'operation failover-paused ok',
+  'volumes standalone',
+  'volumes standby',
 ] as const
 
 /** The moves of the table whose states a group can be in: arbitration states have no way in yet. */

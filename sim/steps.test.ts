@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { failoverGroup } from '#control/operations/definitions/protection/failover.ts'
+import { failoverPausedGroup } from '#control/operations/definitions/protection/paused-failover.ts'
 import {
   reprotectGroup,
   reverseGroup,
@@ -25,6 +26,8 @@ const ABSENT: Readonly<Record<string, readonly string[]>> = {
   reprotect: ['choose_members', 'establish'],
   reverse: [],
   close: ['settle'],
+  // A snapshot for users: what is overwritten is kept by the resync as well.
+  'failover-paused': ['keep'],
 }
 
 const stepsOf = (kind: { readonly steps: readonly { readonly name: string }[] }) =>
@@ -36,15 +39,16 @@ const REAL = {
   failover: stepsOf(failoverGroup),
   reprotect: stepsOf(reprotectGroup),
   close: stepsOf(stopGroup),
+  'failover-paused': stepsOf(failoverPausedGroup),
 } as const
 
 test('each simulated operation takes the steps of the real one', () => {
   const { operator, run, until, world } = calmWorld(1)
   const taken: Record<string, string[]> = { open: [...operator.steps] }
-  for (const name of ['reverse', 'failover', 'reprotect', 'close'] as const) {
+  for (const name of ['reverse', 'failover', 'reprotect', 'close', 'failover-paused'] as const) {
     run(name)
     taken[name] = [...operator.steps]
-    if (name === 'close') continue
+    if (name === 'close' || name === 'failover-paused') continue
     const wanted = name === 'failover' ? 'failed_over' : 'in_sync'
     until(`${name} is over`, () => world.witness.stored.state === wanted)
     world.timeline.runUntil(world.timeline.nowMs + 3_000)

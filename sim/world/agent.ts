@@ -4,6 +4,7 @@ import { ClientPath, type ClientIo } from './client-path.ts'
 import { Process } from './host.ts'
 import { Link } from './link.ts'
 import type { Site } from './site.ts'
+import { Volumes } from './volumes.ts'
 import type { World } from './world.ts'
 
 /* One life of an agent: the real session, and a shell around it that carries its effects out against the simulated disk,
@@ -31,6 +32,8 @@ export interface AgentStatus {
   /** Every volume here has received its first copy in full. */
   readonly joined: boolean
   readonly failed: boolean
+  /** An ended session has left a copy of one moment here, and nobody has been given it since. */
+  readonly left: boolean
 }
 
 export type AgentCommand =
@@ -47,6 +50,8 @@ export type AgentCommand =
   | { readonly kind: 'verify' }
   /** The failed copy of this replica is replaced by an empty one. */
   | { readonly kind: 'rebuild'; readonly epoch: number }
+  /** As `volume.serve`, for all volumes: those of a session are its own. */
+  | { readonly kind: 'serve'; readonly serving: Site['plain'] }
   | { readonly kind: 'promote'; readonly force: boolean }
   | {
       readonly kind: 'arbitrate'
@@ -68,6 +73,7 @@ export class Agent {
   session: Session
   readonly link: Link
   readonly clients: ClientPath
+  readonly volumes: Volumes
   /** This life has begun to answer as the writer; the observer was told. */
   began = false
   /** What the last answer to a report carried. */
@@ -82,6 +88,8 @@ export class Agent {
   #command = false
   #stopping = false
   #ticks = 0
+  /** From then on no old writer can still answer because it was in touch with a session that has ended here. */
+  #quietAtMs: number
 
   constructor(world: World, site: Site) {
     this.world = world
@@ -91,12 +99,15 @@ export class Agent {
     const good = run !== null && (run.bootId === host.bootId || world.plan.trustsOldRunFile)
     const known = good ? run.sequence : null
     this.session = world.newSession(site, known, this.process.bootMs())
+    this.#quietAtMs = this.session.silence.overAtMs()
     this.link = new Link(this)
     this.clients = new ClientPath(this)
+    this.volumes = new Volumes(this)
     this.process.onDeath.push(() => this.clients.failAll())
     // As the runtime does: the end of a session takes its members with it.
-    const over = this.session.role === 'none' && !site.joined
+    const over = this.session.role === 'none' && !site.taken
     this.feed(() => ({ kind: 'start', now: this.now(), over }))
+    if (this.clients.plain && site.endedEpoch > 0) world.observer.begins(this)
     this.#tick()
     this.link.startBeating()
   }
@@ -135,6 +146,7 @@ export class Agent {
       kept: session.stored.kept,
       joined: this.site.joined,
       failed: this.site.failed,
+      left: this.site.left && !this.site.taken && consistent && !session.stored.divergent,
     }
   }
 
@@ -149,13 +161,23 @@ export class Agent {
     // As commands.ts does.
     const draws = command.kind === 'hold' && this.session.phase === 'following'
     if (draws && !this.link.peerJoined) return answer('NOT_YET')
-    if (command.kind === 'rebuild') return this.#rebuild(command.epoch, answer)
+    if (command.kind === 'serve') return this.volumes.serve(command.serving, answer)
+    if (command.kind === 'rebuild') return this.volumes.rebuild(command.epoch, answer)
     // Closed already, or never opened here: there is nothing left to end.
     if (command.kind === 'close' && this.session.stored.record.epoch === 0) return answer(null)
     // As the command server of the agent does.
     if (command.kind === 'close' && command.mark !== this.mark) {
       this.world.coverage.count('command-refused of another history')
       return answer('NOT_YET')
+    }
+    // As the host of the sessions does.
+    if (command.kind === 'close' && this.#oldWriterMayAnswer(command.record)) {
+      this.world.coverage.count('command-refused of an old writer')
+      return answer('NOT_YET')
+    }
+    if (command.kind === 'open' && this.volumes.writtenPlainly(command.record)) {
+      this.world.coverage.count('opened after it was served plainly')
+      this.feed(() => ({ kind: 'served_plainly', now: this.now() }))
     }
     this.#events.push({
       make: () => {
@@ -164,7 +186,7 @@ export class Agent {
         const now = this.now()
         switch (command.kind) {
           case 'open': {
-            const left = this.#takesMembers(command.record.epoch)
+            const left = this.volumes.take(command.record, command.force)
             return { ...command, now, joined: this.site.joined, left }
           }
           case 'promote':
@@ -251,6 +273,7 @@ export class Agent {
   /** What is to be opened next at this site begins with a session that knows nothing. */
   #renew(): void {
     this.#ended = false
+    this.#quietAtMs = this.session.silence.overAtMs()
     this.link.end()
     this.session = this.world.newSession(this.site, null, this.now())
     this.clients.renew()
@@ -370,6 +393,12 @@ export class Agent {
   /** As the runtime does: a copy that is left is durable before it is noted. Of one that has ended before, nothing is known any more. */
   #end(serving: Site['plain'], copy: boolean): void {
     const { site, world } = this
+    if (!site.taken) {
+      // It was over already: it learns who writes since, and its volumes are not its business any more.
+      site.endedEpoch = this.session.stored.record.epoch
+      this.#ended = true
+      return
+    }
     const leave = (left: boolean) => {
       site.plain = serving
       site.left = left
@@ -389,33 +418,13 @@ export class Agent {
     })
   }
 
-  /** As `Members.take`: what the ended session left counts as joined again. */
-  #takesMembers(epoch: number): boolean {
+  /** As `EndedSessions.otherMayAnswer`. */
+  #oldWriterMayAnswer(record: OwnershipRecord): boolean {
     const { session, site } = this
-    const left = session.role === 'none' && epoch > session.stored.record.epoch && site.left
-    if (!left) return false
-    site.left = false
-    site.joined = true
-    return true
-  }
-
-  /** As rebuild.ts: the link goes, the copy counts as never made, then it is replaced. It joins by a first copy. */
-  #rebuild(epoch: number, answer: (code: string | null) => void): void {
-    const { site, world } = this
-    const ready = () =>
-      this.session.role === 'replica' && epoch >= this.session.stored.record.epoch && site.failed
-    if (!ready()) return answer('WRONG_STATE')
-    this.link.lose()
-    this.feed(
-      () => ({ kind: 'link_down', now: this.now() }),
-      () => {
-        if (!ready()) return answer('WRONG_STATE')
-        world.coverage.count('copy rebuilt')
-        world.observer.rebuilds(site)
-        // One that was let in meanwhile has said that the copy is failed.
-        this.link.lose()
-        answer(null)
-      },
+    const { epoch, writer } = session.stored.record
+    const ended = session.role === 'none' && record.epoch > epoch
+    return (
+      ended && record.writer === site.name && writer !== site.name && this.now() < this.#quietAtMs
     )
   }
 

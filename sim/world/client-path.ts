@@ -57,7 +57,7 @@ export class ClientPath {
     this.copy = new CopyJob(agent, this)
     this.verify = new Verify(agent, this)
     this.#stream = new OutStream(agent)
-    this.#plain = agent.site.plain === 'standalone' && agent.session.stored.record.epoch === 0
+    this.#plain = agent.site.plain === 'standalone' && !agent.site.taken
     this.#intent = new Intent(agent, this)
   }
 
@@ -109,6 +109,12 @@ export class ClientPath {
     this.#plain = false
     this.#exported = false
     this.failAll()
+  }
+
+  /** The volumes are served without a session, and were not before. */
+  servePlainly(): void {
+    this.#plain = true
+    this.#agent.world.observer.begins(this.#agent)
   }
 
   end(): void {

@@ -1,3 +1,4 @@
+import type { OperationName } from './operations.ts'
 import type { Operator } from './operator.ts'
 import type { Random } from './random.ts'
 import { BLOCKS, type Site } from './site.ts'
@@ -46,6 +47,9 @@ const SITE_GONE: ReadonlySet<FaultKind> = new Set([
   'site-isolated',
   'witness-cut',
 ])
+
+/** Operations in which a disk that fails is the second failure. */
+const NEEDS_BOTH: ReadonlySet<OperationName> = new Set(['reverse', 'close', 'failover-paused'])
 
 export class Faults {
   readonly #world: World
@@ -149,7 +153,7 @@ export class Faults {
     const world = this.#world
     const { busy, deciding } = this.#operator
     // A copy that fails when a failover to it has been decided, or a switch is under way, is the second failure.
-    if ((busy === 'failover' && deciding) || busy === 'reverse' || busy === 'close') return null
+    if ((busy === 'failover' && deciding) || (busy !== null && NEEDS_BOTH.has(busy))) return null
     if (world.sites.some(({ failing, failed }) => failing || failed)) return null
     return world.site(world.witness.stored.replica)
   }

@@ -55,7 +55,7 @@ export class Observer {
     const { record } = site.epoch.value
     const plain = agent.clients.plain
     this.#world.coverage.count(`answer ${io.kind}${io.fua ? ' fua' : ''}${plain ? ' plain' : ''}`)
-    const alone = !plain && !agent.session.gate.needsReplica
+    const alone = plain || !agent.session.gate.needsReplica
     if (this.#split(agent)) {
       // Break-glass was used while the other writer lived: what that one still answers is lost, but not without a trace.
       this.#world.coverage.count('answer beside break-glass')
@@ -243,6 +243,7 @@ export class Observer {
     if (
       glass !== null &&
       glass.site !== site.name &&
+      !agent.clients.plain &&
       site.epoch.value.record.epoch >= glass.epoch
     ) {
       if (!glass.began) this.allowLoss(glass.site)
@@ -280,6 +281,15 @@ export class Observer {
       this.#world.truth.consistent(agent.site.name, agent.site.disk.current)
       this.copies.claimed(agent.site)
     }
+  }
+
+  /** The disks of `site` are about to be served plainly, because an operator gave up what the old `production` wrote since the group was stopped. One that
+   *  was silent serves its own until it hears, as beside break-glass. */
+  servesPlainly(site: Site, production: Site, epoch: number): void {
+    this.allowLoss(site.name)
+    const silent =
+      this.#world.agentAt(production)?.clients.plain ?? production.plain === 'standalone'
+    if (silent) this.#glass = { site: site.name, epoch, began: false }
   }
 
   /** The host of `site` loses its power. */

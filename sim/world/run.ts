@@ -1,7 +1,8 @@
 import type { Coverage } from './coverage.ts'
 import { Faults, FAULTS_MIN } from './faults.ts'
 import { Load } from './load.ts'
-import { Operator, type OperationName } from './operator.ts'
+import type { OperationName } from './operations.ts'
+import { Operator } from './operator.ts'
 import type { OwnershipState } from '#domain/ownership.ts'
 import { HONEST, type Plan } from './plan.ts'
 import type { Random } from './random.ts'
@@ -83,10 +84,11 @@ function play(world: World, counted: { faults: number }): void {
   }
   const operate = random.pick([1_500, 4_000, 10_000])
   const chaosMs = random.pick([10_000, 25_000, 50_000])
+  const stops = random.chance(0.2)
   const next = () => {
     world.timeline.after(random.between(0.2, 2) * operate, () => {
       if (operator.patient) return
-      chooseOperation(world, operator, random)
+      chooseOperation(world, operator, random, stops)
       next()
     })
   }
@@ -157,20 +159,25 @@ function isWhole(world: World): boolean {
   return here?.answering === true && here.phase === 'following' && there?.phase === 'following'
 }
 
-function chooseOperation(world: World, operator: Operator, random: Random): void {
+/** `stops`: by somebody who stops the group often, and fails it over while it is stopped. */
+function chooseOperation(world: World, operator: Operator, random: Random, stops: boolean): void {
   if (operator.busy !== null) return
+  const { epoch, state } = world.witness.stored
+  const never = epoch === 0
+  const again = stops ? 0.4 : 0.8
+  const close = stops ? 0.3 : 0.04
   const weights: Record<string, Partial<Record<OperationName, number>>> = {
-    closed: { open: 1 },
+    closed: never ? { open: 1 } : { open: again, 'failover-paused': 1 - again },
     in_sync: {
       reverse: 0.3,
       failover: 0.25,
-      close: 0.04,
+      close,
       arbitrate: 0.15,
       freeze: 0.06,
       verify: 0.15,
     },
-    resyncing: { failover: 0.3, close: 0.04, freeze: 0.06 },
-    solo: { failover: 0.25, close: 0.04, freeze: 0.06, reprotect: 0.05 },
+    resyncing: { failover: 0.3, close, freeze: 0.06 },
+    solo: { failover: 0.25, close, freeze: 0.06, reprotect: 0.05 },
     frozen: { thaw: 0.4, failover: 0.4, close: 0.1 },
     failed_over: { reprotect: 0.75, close: 0.1, freeze: 0.06 },
   }
@@ -180,7 +187,7 @@ function chooseOperation(world: World, operator: Operator, random: Random): void
     return operator.start(random.chance(0.3) ? 'close' : 'rebuild')
   }
   let dice = random.next()
-  for (const [name, weight] of Object.entries(weights[world.witness.stored.state] ?? {})) {
+  for (const [name, weight] of Object.entries(weights[state] ?? {})) {
     dice -= weight
     if (dice < 0) return operator.start(name as OperationName)
   }

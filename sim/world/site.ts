@@ -13,6 +13,7 @@ import type { Random } from './random.ts'
  *   intent    one bit per region, durable before the first touch of the region
  *   joined    every volume has received its first copy in full
  *   left      a session has ended here, and the volumes hold the copy that it left: noted with each of them
+ *   taken     the volumes belong to a session; until it has ended here, nothing else is done with them
  *   plain     how the volumes are served outside of a session
  */
 
@@ -111,6 +112,7 @@ export class Site {
   run: { bootId: string; sequence: number } | null = null
   joined = false
   left = false
+  taken = false
   plain: 'standalone' | 'standby'
   /** Epoch of the record that ended the last session here. */
   endedEpoch = 0
@@ -129,6 +131,7 @@ export class Site {
     this.endedEpoch = epoch
     this.run = null
     this.joined = false
+    this.taken = false
     this.intent.clear()
     this.changes.begin(this.host.bootId)
     this.kept.clear()

@@ -14,6 +14,8 @@ export type EndedPart = Pick<Report, 'ended' | 'ended_after' | 'ended_up_to'>
 
 export class EndedSessions {
   readonly #sessions = new Map<string, EndedSession>()
+  /** CLOCK_BOOTTIME, ms, by session. */
+  readonly #quietAt = new Map<string, number>()
   readonly #most: number
   /** Last id that a report has named; null: the next one begins at the beginning. */
   #after: string | null = null
@@ -22,17 +24,31 @@ export class EndedSessions {
     this.#most = most
   }
 
-  set(one: EndedSession): void {
+  /** `quietAtMs`: CLOCK_BOOTTIME from which on no writer of the other site can still answer because it was in touch with this one (`Silence`). */
+  set(one: EndedSession, quietAtMs: number): void {
     this.#sessions.set(one.session, one)
+    this.#quietAt.set(one.session, quietAtMs)
   }
 
   delete(session: string): void {
     this.#sessions.delete(session)
+    this.#quietAt.delete(session)
   }
 
   /** Of the record that ended it, or that was made of it since; undefined: no such session has ended here. */
   epochOf(session: string): number | undefined {
     return this.#sessions.get(session)?.epoch
+  }
+
+  /**
+   * Whether the writer of the other site may still answer at `nowMs`, by the record that ended the session here. Until it cannot, nobody may be given the
+   * volumes of this site: a session that ended may have done so without that writer's hearing of it.
+   */
+  otherMayAnswer(session: string, site: string, nowMs: number): boolean {
+    const known = this.#sessions.get(session)
+    const quietAtMs = this.#quietAt.get(session)
+    if (known === undefined || quietAtMs === undefined || known.writer === site) return false
+    return nowMs < quietAtMs
   }
 
   /** What the next report says. */

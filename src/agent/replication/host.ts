@@ -5,7 +5,7 @@ import { Fault } from '#base/fault.ts'
 import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
 import { EndedSessions } from './ended-sessions.ts'
-import { SESSION_UNKNOWN } from './faults.ts'
+import { NOT_YET, SESSION_UNKNOWN } from './faults.ts'
 import { type LinkListener, listenForLinks } from './link.ts'
 import { SessionRuntime } from './runtime.ts'
 import { unopened } from './session/session.ts'
@@ -120,10 +120,12 @@ class Host implements SessionHost {
   }
 
   #forget(id: string): void {
-    const { epoch, state, writer } = this.#sessions.get(id)?.session.stored.record ?? {}
+    const session = this.#sessions.get(id)?.session
     this.#sessions.delete(id)
-    if (state === 'closed' && epoch !== undefined && epoch > 0 && writer !== undefined) {
-      this.#ended.set({ session: id, epoch, writer })
+    if (session === undefined) return
+    const { epoch, state, writer } = session.stored.record
+    if (state === 'closed' && epoch > 0) {
+      this.#ended.set({ session: id, epoch, writer }, session.silence.overAtMs())
     }
   }
 
@@ -204,12 +206,17 @@ class Host implements SessionHost {
 
   /**
    * Never opened here: there is nothing to end. Over already: a newer record that is closed as well says that another site has come to write outside of any
-   * session. It is kept, so that a control plane that forgets it (a restored database) hears of it.
+   * session. It is kept, so that a control plane that forgets it (a restored database) hears of it. If that is this site, its volumes are served
+   * next, so it is not taken before the writer of the time before has certainly fallen silent (decision 0156).
    */
   async #close(request: CommandRequest<'session.close'>): Promise<void> {
-    const { session, epoch } = request.record
+    const { session, epoch, writer } = request.record
+    const { clock, site } = this.#deps
     const known = this.#sessions.get(session)
     if (known === undefined && (this.#ended.epochOf(session) ?? epoch) >= epoch) return
+    if (writer === site && this.#ended.otherMayAnswer(session, site, clock.bootMs())) {
+      throw new Fault(NOT_YET, `handing session ${session} over: its old writer may still answer`)
+    }
     const runtime = known ?? (await this.#load(session))
     try {
       await runtime.closeUnder(request)
