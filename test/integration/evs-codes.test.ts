@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import { ApiLab } from '../support/api.ts'
 import { assertComplete, assertOnPage, type Produced, tableLines } from '../support/codes.ts'
-import { evsAsks } from '../support/evs-asks.ts'
+import { EvsAsks } from '../support/evs-asks.ts'
 import { NEVER, PUBLISHED } from '../support/evs-codes.ts'
 import { evsProduced } from '../support/evs-produced.ts'
 
@@ -12,7 +12,7 @@ let lab: ApiLab
 let produced: readonly Produced[]
 before(async () => {
   lab = await ApiLab.start()
-  produced = evsProduced(evsAsks(lab, await lab.adminToken()))
+  produced = evsProduced(new EvsAsks(lab, await lab.adminToken()))
 })
 after(async () => await lab.stop())
 

@@ -9,7 +9,7 @@ import { requestGroupCommand } from '#control/operations/definitions/protection/
 import { readGroup } from '#control/resources/groups.ts'
 import { forgetOldRuns, insertRun, RUNS_KEPT } from '#control/resources/recovery.ts'
 import { ApiLab, SITES } from '../support/api.ts'
-import { groupRow, ownershipRow, pairRow, volumeRow } from '../support/group-rows.ts'
+import { drillRow, groupRow, ownershipRow, pairRow, volumeRow } from '../support/group-rows.ts'
 import { SdrsWorld } from '../support/sdrs-world.ts'
 
 let lab: ApiLab
@@ -228,28 +228,9 @@ test('in every situation a preflight names what refuses the request, and calls a
     'the link is down': async () =>
       (await inSync({ production: off }, { session: { link: 'down' } })).group.id,
     'a drill is left': async () => {
-      const { id, project } = await world.group()
-      await store.write((tx) =>
-        tx
-          .insertInto('drills')
-          .values({
-            id: newId(),
-            project,
-            group_id: id,
-            name: 'd',
-            status: 'available',
-            az: 'az2',
-            vpc: newId(),
-            snapshot: newId(),
-            user_id: 'u',
-            options: '{}',
-            auto_delete: 0,
-            created_at: 1,
-            updated_at: 1,
-          })
-          .execute(),
-      )
-      return id
+      const made = await world.group()
+      await store.write((tx) => tx.insertInto('drills').values(drillRow(made)).execute())
+      return made.id
     },
     'every command fails': async () =>
       (await world.protect({ group: { status: 'error-failing-over' }, production: off })).group.id,

@@ -20,6 +20,7 @@ import {
   SDRS_RPO,
   sdrsPage,
 } from '../support/go-types.ts'
+import { drillRow } from '../support/group-rows.ts'
 import { type Protected, SdrsWorld } from '../support/sdrs-world.ts'
 
 let lab: ApiLab
@@ -42,24 +43,7 @@ before(async () => {
     await rememberRpoPoint(tx, { project, pointAt: 300_000, behind: 3 }, 300_001)
     await tx
       .insertInto('drills')
-      .values({
-        id: drill,
-        project,
-        group_id: made.group.id,
-        name: 'd',
-        status: 'available',
-        az: 'az2',
-        vpc: newId(),
-        snapshot: newId(),
-        user_id: 'u',
-        options: '{}',
-        schedule: null,
-        auto_delete: 0,
-        findings: null,
-        failure_detail: null,
-        created_at: 1,
-        updated_at: 1,
-      })
+      .values(drillRow(made.group, { id: drill }))
       .execute()
   })
   // One that failed.

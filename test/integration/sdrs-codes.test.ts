@@ -16,7 +16,7 @@ import { STORE_BUSY } from '#control/store/store.ts'
 import { ApiLab, type Reply } from '../support/api.ts'
 import { assertGo, SDRS_FLAT_JOB, SDRS_JOB } from '../support/go-types.ts'
 import { insertRows, pairRow } from '../support/group-rows.ts'
-import { GROUPS, type SdrsAsks, type Situation, sdrsAsks } from '../support/sdrs-asks.ts'
+import { GROUPS, SdrsAsks, type Situation } from '../support/sdrs-asks.ts'
 import {
   NEVER,
   neverAsPage,
@@ -43,9 +43,9 @@ before(async () => {
     .select('subnet')
     .where('id', '=', made.port)
     .executeTakeFirstOrThrow()
-  asks = sdrsAsks(world, subnet)
-  situations = sdrsSituations(world, asks)
-  failedJobs = sdrsFailedJobs(world, asks)
+  asks = new SdrsAsks(world, subnet)
+  situations = sdrsSituations(asks)
+  failedJobs = sdrsFailedJobs(asks)
 })
 after(async () => await lab.stop())
 

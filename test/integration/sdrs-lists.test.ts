@@ -8,6 +8,7 @@ import type { OperationRow } from '#control/store/tables/operations.ts'
 import { INSTANCE_STATUSES } from '#domain/protected-instance.ts'
 import { ApiLab } from '../support/api.ts'
 import { disksOfPairs, groupRow, insertRows, instanceRow, pairRow } from '../support/group-rows.ts'
+import { operationRow } from '../support/operation-rows.ts'
 import { insertServers } from '../support/server-rows.ts'
 
 let lab: ApiLab
@@ -123,35 +124,20 @@ function failure(
 ): OperationRow {
   const operation = newHexId()
   id.set(`${kind} ${name}`, operation)
-  return {
+  const failed = status === 'failed'
+  return operationRow({
     id: operation,
     ordinal: ordinals.next++,
     kind,
-    version: 1,
     project,
     resource_type: kind.replace(/\..*/, ''),
     resource_id: id.get(name) ?? newId(),
-    parent: null,
-    root: operation,
-    input: '{}',
     status,
-    step: 0,
-    progress: 0,
-    joining: 0,
-    cancel_wanted: 0,
-    attempts: 1,
-    run_at: 0,
-    error_code: status === 'failed' ? 'SITE_UNREACHABLE' : null,
-    fail_reason: status === 'failed' ? 'The agent of the site did not answer.' : null,
+    error_code: failed ? 'SITE_UNREACHABLE' : null,
+    fail_reason: failed ? 'The agent of the site did not answer.' : null,
     failed_step: null,
     entities: JSON.stringify({ server_group_id: group, name }),
-    created_at: 1,
-    begin_at: 1,
-    end_at: 2,
-    lease_owner: null,
-    lease_beat: 0,
-    lease_beat_at: null,
-  }
+  })
 }
 
 const insertOperations = async (rows: readonly OperationRow[]): Promise<void> =>

@@ -2,6 +2,7 @@
 import { newId } from '#base/ids.ts'
 import { readMeta } from '#control/store/meta.ts'
 import type { Store } from '#control/store/store.ts'
+import type { DrillRow } from '#control/store/tables/drills.ts'
 import type {
   ProtectionGroupRow,
   ReplicationPairRow,
@@ -32,6 +33,30 @@ export const groupRow = (
   start_servers: 0,
   next_member: 1_000,
   failure_detail: null,
+  created_at: 1,
+  updated_at: 1,
+  ...over,
+})
+
+/** A drill of the group that is there, of no disks. */
+export const drillRow = (group: ProtectionGroupRow, over: Partial<DrillRow> = {}): DrillRow => ({
+  id: newId(),
+  project: group.project,
+  group_id: group.id,
+  name: 'd',
+  status: 'available',
+  az: group.target_az,
+  vpc: newId(),
+  snapshot: newId(),
+  user_id: 'u',
+  options: '{}',
+  schedule: null,
+  auto_delete: 0,
+  findings: null,
+  failure_detail: null,
+  began_at: null,
+  plan: null,
+  forced_at: null,
   created_at: 1,
   updated_at: 1,
   ...over,

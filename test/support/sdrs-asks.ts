@@ -3,7 +3,7 @@ import { newId } from '#base/ids.ts'
 import { insertSubnet, insertVpc } from '#control/resources/networks.ts'
 import { setQuotaLimit } from '#control/resources/surroundings.ts'
 import type { QuotaKind } from '#domain/quota.ts'
-import { insertRows, volumeRow } from './group-rows.ts'
+import { drillRow, insertRows, volumeRow } from './group-rows.ts'
 import type { Protected, SdrsWorld } from './sdrs-world.ts'
 
 type Method = 'GET' | 'POST' | 'PUT' | 'DELETE'
@@ -15,84 +15,94 @@ export const PAIRS = 'replications'
 export const INSTANCES = 'protected-instances'
 export const DRILLS = 'disaster-recovery-drills'
 
-export type SdrsAsks = ReturnType<typeof sdrsAsks>
+export class SdrsAsks {
+  readonly world: SdrsWorld
+  /** Of the project, for NICs. */
+  readonly subnet: string
+  #tagged: string | undefined
 
-/** `subnet`: of the project, for NICs. */
-export function sdrsAsks(world: SdrsWorld, subnet: string) {
-  const newGroup = (over: object = {}): Asked => [
-    'POST',
-    GROUPS,
-    {
-      server_group: {
-        name: 'g',
-        source_availability_zone: 'az1',
-        target_availability_zone: 'az2',
-        domain_id: world.domain,
-        source_vpc_id: world.vpc,
-        ...over,
+  constructor(world: SdrsWorld, subnet: string) {
+    this.world = world
+    this.subnet = subnet
+  }
+
+  newGroup(over: object = {}): Asked {
+    return [
+      'POST',
+      GROUPS,
+      {
+        server_group: {
+          name: 'g',
+          source_availability_zone: 'az1',
+          target_availability_zone: 'az2',
+          domain_id: this.world.domain,
+          source_vpc_id: this.world.vpc,
+          ...over,
+        },
       },
-    },
-  ]
-  const act = (group: string, action: string, value: unknown = {}): Asked => [
-    'POST',
-    `${GROUPS}/${group}/action`,
-    { [`${action}-server-group`]: value },
-  ]
-  const newPair = async (over: object = {}, disk: object = {}): Promise<Asked> => {
-    const group = await world.group()
-    const volume = volumeRow(world.project, 'az1', disk)
-    await insertRows(world.lab.store, { volumes: [volume] })
+    ]
+  }
+
+  act(group: string, action: string, value: unknown = {}): Asked {
+    return ['POST', `${GROUPS}/${group}/action`, { [`${action}-server-group`]: value }]
+  }
+
+  async newPair(over: object = {}, disk: object = {}): Promise<Asked> {
+    const group = await this.world.group()
+    const volume = volumeRow(this.world.project, 'az1', disk)
+    await insertRows(this.world.lab.store, { volumes: [volume] })
     const body = { server_group_id: group.id, volume_id: volume.id, name: 'p', ...over }
     return ['POST', PAIRS, { replication: body }]
   }
-  const newInstance = async (over: object = {}, change: object = {}): Promise<Asked> => {
-    const group = await world.group()
-    const { server } = await world.machine(change)
+
+  async newInstance(over: object = {}, change: object = {}): Promise<Asked> {
+    const group = await this.world.group()
+    const { server } = await this.world.machine(change)
     const body = { server_group_id: group.id, server_id: server, name: 'i', ...over }
     return ['POST', INSTANCES, { protected_instance: body }]
   }
-  const newDrill = (group: string, over: object = {}): Asked => [
-    'POST',
-    DRILLS,
-    { disaster_recovery_drill: { server_group_id: group, name: 'd', ...over } },
-  ]
-  const attach = (instance: string, pair: string, device = '/dev/vdb'): Asked => [
-    'POST',
-    `${INSTANCES}/${instance}/attachreplication`,
-    { replicationAttachment: { replication_id: pair, device } },
-  ]
-  const nic = (instance: string, over: object = {}): Asked => [
-    'POST',
-    `${INSTANCES}/${instance}/nic`,
-    { subnet_id: subnet, ...over },
-  ]
-  const resize = (instance: string, over: object = { flavorRef: 't2.small' }): Asked => [
-    'POST',
-    `${INSTANCES}/${instance}/resize`,
-    { resize: over },
-  ]
-  const tag = (instance: string, key: unknown, value: unknown): Asked => [
-    'POST',
-    `${INSTANCES}/${instance}/tags`,
-    { tag: { key, value } },
-  ]
-  const tags = (instance: string, body: unknown): Asked => [
-    'POST',
-    `${INSTANCES}/${instance}/tags/action`,
-    body,
-  ]
-  const query = (body: object): Asked => [
-    'POST',
-    `${INSTANCES}/resource_instances/action`,
-    { action: 'filter', ...body },
-  ]
-  const expand = (pair: string, size = 2): Asked => [
-    'POST',
-    `${PAIRS}/${pair}/action`,
-    { 'extend-replication': { new_size: size } },
-  ]
 
-  const change = async (
+  newDrill(group: string, over: object = {}): Asked {
+    return [
+      'POST',
+      DRILLS,
+      { disaster_recovery_drill: { server_group_id: group, name: 'd', ...over } },
+    ]
+  }
+
+  attach(instance: string, pair: string, device = '/dev/vdb'): Asked {
+    return [
+      'POST',
+      `${INSTANCES}/${instance}/attachreplication`,
+      { replicationAttachment: { replication_id: pair, device } },
+    ]
+  }
+
+  nic(instance: string, over: object = {}): Asked {
+    return ['POST', `${INSTANCES}/${instance}/nic`, { subnet_id: this.subnet, ...over }]
+  }
+
+  resize(instance: string, over: object = { flavorRef: 't2.small' }): Asked {
+    return ['POST', `${INSTANCES}/${instance}/resize`, { resize: over }]
+  }
+
+  tag(instance: string, key: unknown, value: unknown): Asked {
+    return ['POST', `${INSTANCES}/${instance}/tags`, { tag: { key, value } }]
+  }
+
+  tags(instance: string, body: unknown): Asked {
+    return ['POST', `${INSTANCES}/${instance}/tags/action`, body]
+  }
+
+  query(body: object): Asked {
+    return ['POST', `${INSTANCES}/resource_instances/action`, { action: 'filter', ...body }]
+  }
+
+  expand(pair: string, size = 2): Asked {
+    return ['POST', `${PAIRS}/${pair}/action`, { 'extend-replication': { new_size: size } }]
+  }
+
+  async change(
     table:
       | 'protection_groups'
       | 'protected_instances'
@@ -101,63 +111,44 @@ export function sdrsAsks(world: SdrsWorld, subnet: string) {
       | 'servers',
     id: string,
     columns: object,
-  ): Promise<void> => {
-    await world.lab.store.write((tx) =>
+  ): Promise<void> {
+    await this.world.lab.store.write((tx) =>
       tx.updateTable(table).set(columns).where('id', '=', id).execute(),
     )
   }
-  const full = async (kind: QuotaKind, run: () => Asked | Promise<Asked>): Promise<Asked> => {
+
+  async full(kind: QuotaKind, run: () => Asked | Promise<Asked>): Promise<Asked> {
     const asked = await run()
-    await world.lab.store.write((tx) => setQuotaLimit(tx, world.project, kind, 0))
+    await this.world.lab.store.write((tx) => setQuotaLimit(tx, this.world.project, kind, 0))
     return asked
   }
-  const free = async (): Promise<void> => {
-    await world.lab.store.write((tx) => tx.deleteFrom('quotas').execute())
+
+  async free(): Promise<void> {
+    await this.world.lab.store.write((tx) => tx.deleteFrom('quotas').execute())
   }
+
   /** A group that replicates, all servers off. */
-  const inSync = async (
-    session: Parameters<SdrsWorld['replicate']>[1] = {},
-  ): Promise<Protected> => {
-    const made = await world.protect({
+  async inSync(session: Parameters<SdrsWorld['replicate']>[1] = {}): Promise<Protected> {
+    const made = await this.world.protect({
       group: { status: 'protected' },
       production: { status: 'stopped', power: 'off' },
     })
-    await world.replicate(made, session)
+    await this.world.replicate(made, session)
     return made
   }
+
   /** A group with a drill; the drill's row. */
-  const withDrill = async (status: string, made?: Protected, vpc = newId()) => {
-    const { group } = made ?? (await inSync())
-    const id = newId()
-    await world.lab.store.write((tx) =>
-      tx
-        .insertInto('drills')
-        .values({
-          id,
-          project: world.project,
-          group_id: group.id,
-          name: 'd',
-          status,
-          az: 'az2',
-          vpc,
-          snapshot: newId(),
-          user_id: 'u',
-          options: '{}',
-          schedule: null,
-          auto_delete: 0,
-          findings: null,
-          failure_detail: null,
-          created_at: 1,
-          updated_at: 1,
-        })
-        .execute(),
-    )
-    return { id, group }
+  async withDrill(status: string, made?: Protected, vpc = newId()) {
+    const { group } = made ?? (await this.inSync())
+    const row = drillRow(group, { status, vpc })
+    await this.world.lab.store.write((tx) => tx.insertInto('drills').values(row).execute())
+    return { id: row.id, group }
   }
-  const vpcOf = async (...cidrs: string[]): Promise<string> => {
+
+  async vpcOf(...cidrs: string[]): Promise<string> {
     const id = newId()
-    await world.lab.store.write(async (tx) => {
-      const shared = { project: world.project, created_at: 1, description: '' }
+    await this.world.lab.store.write(async (tx) => {
+      const shared = { project: this.world.project, created_at: 1, description: '' }
       await insertVpc(tx, { ...shared, id, name: 'drill', cidr: '10.0.0.0/8' })
       for (const cidr of cidrs) {
         await insertSubnet(tx, {
@@ -176,38 +167,21 @@ export function sdrsAsks(world: SdrsWorld, subnet: string) {
     })
     return id
   }
-  const busy = async (over: Parameters<SdrsWorld['protect']>[0]) =>
-    (await world.protect(over)).instance.id
-  const plain = async () => (await world.protect()).instance.id
-  /** All tests of tags on one instance: none of them changes it. */
-  let tagged: string | undefined
-  const ofTags = async () => (tagged ??= await plain())
-  const pairOf = async (over: object = {}, group: object = {}) =>
-    (await world.pair(await world.group(group), 1, over)).id
 
-  return {
-    subnet,
-    newGroup,
-    act,
-    newPair,
-    newInstance,
-    newDrill,
-    attach,
-    nic,
-    resize,
-    tag,
-    tags,
-    query,
-    expand,
-    change,
-    full,
-    free,
-    inSync,
-    withDrill,
-    vpcOf,
-    busy,
-    plain,
-    ofTags,
-    pairOf,
+  async busy(over: Parameters<SdrsWorld['protect']>[0]) {
+    return (await this.world.protect(over)).instance.id
+  }
+
+  async plain() {
+    return (await this.world.protect()).instance.id
+  }
+
+  /** For all tests of tags: none of them changes it. */
+  async ofTags() {
+    return (this.#tagged ??= await this.plain())
+  }
+
+  async pairOf(over: object = {}, group: object = {}) {
+    return (await this.world.pair(await this.world.group(group), 1, over)).id
   }
 }

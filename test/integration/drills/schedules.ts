@@ -16,6 +16,16 @@ import {
 import { PROJECT } from '../../support/region.ts'
 import type { DrillCalls } from './drill-calls.ts'
 
+const NIGHTLY = {
+  name: 'nightly',
+  rule: 'FREQ=DAILY;BYHOUR=3',
+  zone: 'UTC',
+  options: { probes: {}, timeoutMs: 1_000 },
+  vpc: null,
+  enabled: true,
+  runMissed: true,
+}
+
 export function testSchedules({ of, reports, services }: DrillCalls): void {
   test('a schedule makes a drill and deletes it, once for all that was missed, or never late', async () => {
     const { region, group } = of()
@@ -23,18 +33,9 @@ export function testSchedules({ of, reports, services }: DrillCalls): void {
     let now = systemClock.wallMs()
     const clock = { ...systemClock, wallMs: () => now }
     const later = { ...services(), clock }
-    const parts = {
-      name: 'nightly',
-      rule: 'FREQ=DAILY;BYHOUR=3',
-      zone: 'UTC',
-      options: { probes: {}, timeoutMs: 1_000 },
-      vpc: null,
-      enabled: true,
-      runMissed: true,
-    }
     const place = { project: PROJECT, user: 'u', group }
-    const made = await createSchedule(later, place, parts)
-    const strict = await createSchedule(later, place, { ...parts, runMissed: false })
+    const made = await createSchedule(later, place, NIGHTLY)
+    const strict = await createSchedule(later, place, { ...NIGHTLY, runMissed: false })
     assert.ok(made.ok && strict.ok)
     const log = createLog('test', 'silent')
     const drillClock = createDrillClock(later, log)
@@ -71,15 +72,7 @@ export function testSchedules({ of, reports, services }: DrillCalls): void {
     const { store } = region.plane
     let now = systemClock.wallMs()
     const later = { ...services(), clock: { ...systemClock, wallMs: () => now } }
-    const parts = {
-      name: 'early',
-      rule: 'FREQ=DAILY;BYHOUR=4',
-      zone: 'UTC',
-      options: { probes: {}, timeoutMs: 1_000 },
-      vpc: null,
-      enabled: true,
-      runMissed: true,
-    }
+    const parts = { ...NIGHTLY, name: 'early', rule: 'FREQ=DAILY;BYHOUR=4' }
     const place = { project: PROJECT, user: 'u', group }
     const refusal = async (over: Partial<typeof parts> | { readonly options: DrillOptions }) => {
       const outcome = await createSchedule(later, place, { ...parts, ...over })
