@@ -82,6 +82,12 @@ export async function openCheckpointExports(
     await writeFileWhole(file, `${JSON.stringify([...list])}\n`, 0o600)
   }
 
+  /** Noted first: what cannot be noted is as it was. */
+  async function put(one: Attached): Promise<void> {
+    await note(new Map([...attached, [one.checkpoint, one]]).values())
+    attached.set(one.checkpoint, one)
+  }
+
   function rememberEnd(attachment: string): void {
     ended.add(attachment)
     if (ended.size > ENDED_KEPT) ended.delete(ended.values().next().value as string)
@@ -111,9 +117,7 @@ export async function openCheckpointExports(
         }
         const attachments = new Set(known?.attachments)
         if (attachment !== undefined) attachments.add(attachment)
-        const one = { checkpoint, owner, attachments: [...attachments], volumes }
-        await note(new Map([...attached, [checkpoint, one]]).values())
-        attached.set(checkpoint, one)
+        await put({ checkpoint, owner, attachments: [...attachments], volumes })
       })
       return {
         exports: volumes.map(({ id, sizeBytes }) => ({
@@ -132,12 +136,7 @@ export async function openCheckpointExports(
           attachment === undefined
             ? []
             : (known.attachments ?? []).filter((other) => other !== attachment)
-        if (left.length > 0) {
-          const one = { ...known, attachments: left }
-          await note(new Map([...attached, [checkpoint, one]]).values())
-          attached.set(checkpoint, one)
-          return
-        }
+        if (left.length > 0) return await put({ ...known, attachments: left })
         leaving.add(checkpoint)
         try {
           for (const { id } of known.volumes) {

@@ -36,7 +36,7 @@ export interface ItemFilter {
   readonly to?: number | undefined
 }
 
-/** In the order of what `replica` is for them. */
+/** In the order of what `replica` is for them; of any other there are none. */
 const IMAGE_TYPES = ['backup', 'replication']
 
 export type ItemPage = SqlPage<CheckpointItemRow, ItemKey>
@@ -123,10 +123,8 @@ function conditionsOf(filter: ItemFilter): Expression<SqlBool>[] {
   equal('policy', filter.policy)
   equal('checkpoint', filter.checkpoint)
   equal('address', filter.address)
-  if (filter.imageType !== undefined) {
-    const replica = IMAGE_TYPES.indexOf(filter.imageType)
-    found.push(replica < 0 ? sql`1 = 0` : sql`replica = ${replica}`)
-  }
+  const { imageType } = filter
+  equal('replica', imageType === undefined ? undefined : IMAGE_TYPES.indexOf(imageType))
   like('name', filter.name)
   like('resource_name', filter.resourceName)
   const moment = sql`coalesce(taken_at, created_at)`
