@@ -26,10 +26,14 @@ const nodeTest = (concurrency: number, paths: string[]) => [
   ...paths,
 ]
 
-/** Files that wait more than they compute and judge states alone: a neighbour's load is no part of what they show. */
-const SHARING = files(
-  ...['operations-crash*', 'vault-*', 'csbs*'].map((name) => `test/integration/${name}.test.ts`),
-)
+/** One at a time: files that judge how long something takes or make a load of a certain size, and those whose two sites have leases of a
+ *  second and a half. All others of test/integration wait more than they compute and judge states alone: two at a time. */
+const ALONE = [
+  ...['arbitration', 'automatic-failover', 'busy', 'demo', 'disk-damage', 'disk-failure'],
+  ...['disk-full', 'nbd', 'preflight', 'rebuild', 'replication', 'replication-resync', 'sdrs-wide'],
+  ...['servers', 'servers-walk', 'torture', 'up', 'up-real', 'verify', 'volume-limits'],
+].map((name) => `test/integration/${name}.test.ts`)
+const isAlone = (path: string) => ALONE.includes(path)
 
 const stages: Record<string, () => string[]> = {
   types: () => [bin('tsc'), '--noEmit'],
@@ -37,13 +41,12 @@ const stages: Record<string, () => string[]> = {
   format: () => [bin('biome'), 'format', '.'],
   unit: () => nodeTest(2, files('src/**/*.test.ts', 'sim/**/*.test.ts', 'bench/**/*.test.ts')),
   code: () => nodeTest(2, files('test/*.test.ts', 'test/contracts/**/*.test.ts')),
-  sharing: () => nodeTest(2, SHARING),
-  // One file at a time: each starts real processes and measures time on the two cores there are.
-  integration: () =>
+  sharing: () =>
     nodeTest(
-      1,
-      files('test/integration/**/*.test.ts').filter((path) => !SHARING.includes(path)),
+      2,
+      files('test/integration/**/*.test.ts').filter((path) => !isAlone(path)),
     ),
+  integration: () => nodeTest(1, ALONE),
 }
 
 async function main(args: string[]): Promise<number> {
