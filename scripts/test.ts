@@ -28,11 +28,11 @@ const nodeTest = (concurrency: number, paths: string[]) => [
 
 /** One at a time: files that judge how long something takes or make a load of a certain size, and those whose two sites have leases of a
  *  second and a half. All others of test/integration wait more than they compute and judge states alone: two at a time. */
-const ALONE = [
-  ...['arbitration', 'automatic-failover', 'busy', 'demo', 'disk-damage', 'disk-failure'],
-  ...['disk-full', 'nbd', 'preflight', 'rebuild', 'replication', 'replication-resync', 'sdrs-wide'],
-  ...['servers', 'servers-walk', 'torture', 'up', 'up-real', 'verify', 'volume-limits'],
-].map((name) => `test/integration/${name}.test.ts`)
+const ALONE =
+  `arbitration automatic-failover busy demo disk-damage disk-failure disk-full nbd preflight rebuild replication
+  replication-resync sdrs-wide servers servers-walk torture up up-real verify volume-limits`
+    .split(/\s+/)
+    .map((name) => `test/integration/${name}.test.ts`)
 const isAlone = (path: string) => ALONE.includes(path)
 
 const stages: Record<string, () => string[]> = {
