@@ -8,15 +8,14 @@ import { decodeRecord, encodeRecord, type StoredRecord } from './divergence/reco
 import { type MembersFile, readMembers, writeMembers } from './replication/members-file.ts'
 import { decodeSnapshot, encodeSnapshot, type StoredSnapshot } from './snapshots/store/record.ts'
 import { decodeMeta, encodeMeta } from './volumes/file/meta.ts'
+import { flipped } from '../../test/support/flipped.ts'
 
 /** `decode` says undefined where it refuses the text. */
 function everyBit<T>(text: string, whole: T, decode: (text: string) => T | undefined): void {
   assert.deepEqual(decode(text), whole)
   const bytes = Buffer.from(text)
   for (let bit = 0; bit < bytes.length * 8; bit++) {
-    const damaged = Buffer.from(bytes)
-    damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7))
-    const found = decode(damaged.toString('utf8'))
+    const found = decode(flipped(bytes, bit).toString('utf8'))
     // White space behind the checksum may be another one: then it says what it said.
     if (found !== undefined) assert.deepEqual(found, whole, `bit ${bit}`)
   }
@@ -97,9 +96,7 @@ test('of the members of a session: never another volume, nor one that has joined
   const bytes = readFileSync(path)
   // Each of them is a file: one bit of every byte, another one from byte to byte.
   for (let at = 0; at < bytes.length; at++) {
-    const damaged = Buffer.from(bytes)
-    damaged[at] = (damaged[at] as number) ^ (1 << (at % 8))
-    writeFileSync(path, damaged)
+    writeFileSync(path, flipped(bytes, at * 8 + (at % 8)))
     const found = await readMembers(directory)
     if (found !== 'damaged') assert.deepEqual(found, members, `byte ${at}`)
   }

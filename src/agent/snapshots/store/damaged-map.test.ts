@@ -10,6 +10,7 @@ import { BeforeImage } from './before-image.ts'
 import { MAP_HEADER_BYTES, MAP_RECORD_BYTES } from './map-log.ts'
 import { writeKept } from './sealing.ts'
 import { systemDisk } from './system-disk.ts'
+import { flipped } from '../../../../test/support/flipped.ts'
 
 const BLOCKS = 20
 const SIZE = BLOCKS * SNAPSHOT_BLOCK_BYTES
@@ -51,12 +52,6 @@ async function heldAfter(paths: { data: string; map: string }, bytes: Buffer) {
   }
   await found.close()
   return [...found.table.held()]
-}
-
-const flipped = (bytes: Buffer, bit: number): Buffer => {
-  const damaged = Buffer.from(bytes)
-  damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7))
-  return damaged
 }
 
 test('a bit that flips in front of a batch that is there fails the snapshot, and cuts nothing off', async (t) => {
