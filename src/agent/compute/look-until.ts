@@ -7,7 +7,7 @@ const LOOK_MAX_MS = 1_000
 
 export interface Looking {
   readonly clock: Clock
-  readonly state: () => Promise<GuestState>
+  readonly state: (server: string) => Promise<GuestState>
   /** The driver was closed meanwhile. */
   readonly closed: () => boolean
 }
@@ -18,13 +18,14 @@ export interface Looking {
  */
 export async function lookUntil(
   { clock, state: look, closed }: Looking,
+  server: string,
   wanted: (state: GuestState) => boolean,
   limitMs: number,
   hurry: AbortSignal,
 ): Promise<void> {
   const end = clock.bootMs() + limitMs
   for (let pause = LOOK_MS; ; pause = Math.min(pause * 2, LOOK_MAX_MS)) {
-    const state = await look()
+    const state = await look(server)
     if (state.power !== 'unknown' && wanted(state)) return
     const left = end - clock.bootMs()
     if (left <= 0 || hurry.aborted || closed()) return

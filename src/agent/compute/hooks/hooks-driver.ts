@@ -1,5 +1,4 @@
 import { join } from 'node:path'
-import type { Clock } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import type { ServerDefinition } from '#wire/site/servers.ts'
@@ -12,7 +11,7 @@ import {
   type GuestDeviceName,
   type GuestState,
 } from '../driver.ts'
-import { lookUntil } from '../look-until.ts'
+import { type Looking, lookUntil } from '../look-until.ts'
 import { GUEST_FAILED } from '../faults.ts'
 import { listOf, stateOf } from './answers.ts'
 import { type HookAnswer, type HookProgram, hookProgram } from './program.ts'
@@ -61,7 +60,7 @@ class HooksDriver implements ComputeDriver {
   readonly name = 'hooks'
   readonly pollMs = POLL_MS
   readonly #options: HooksOptions
-  readonly #clock: Clock
+  readonly #looking: Looking
   readonly #log: Log
   readonly #program: HookProgram
   /** As given last. */
@@ -73,7 +72,11 @@ class HooksDriver implements ComputeDriver {
 
   constructor(options: HooksOptions) {
     this.#options = options
-    this.#clock = options.clock
+    this.#looking = {
+      clock: options.clock,
+      state: (server) => this.state(server),
+      closed: () => this.#closed,
+    }
     this.#log = options.log
     const { program, directory, clock } = options
     const mark = `holdfast-hook:${join(options.runDir, options.prefix)}`
@@ -132,7 +135,7 @@ class HooksDriver implements ComputeDriver {
     if ((await this.state(server)).power === 'running' && !hurry.aborted) {
       try {
         await this.#tell('power_down', server, {}, 'may be left out')
-        await this.#waitUntil(server, (state) => !isOn(state), graceMs, hurry)
+        await lookUntil(this.#looking, server, (state) => !isOn(state), graceMs, hurry)
       } catch (error) {
         this.#log.warn({ server, err: error }, 'the guest could not be asked to power off')
       }
@@ -167,7 +170,13 @@ class HooksDriver implements ComputeDriver {
     const before = await this.#known(server, 'detach')
     if (!isOn(before) || !has(before, device)) return
     await this.#tell('detach', server, { device })
-    await this.#waitUntil(server, (state) => !isOn(state) || !has(state, device), RELEASE_MS, hurry)
+    await lookUntil(
+      this.#looking,
+      server,
+      (state) => !isOn(state) || !has(state, device),
+      RELEASE_MS,
+      hurry,
+    )
     this.#changed(server)
   }
 
@@ -202,20 +211,6 @@ class HooksDriver implements ComputeDriver {
     if (state.power !== 'unknown') return state
     const doing = `hook ${verb} of server ${server}: ${state.reason ?? 'its state is not known'}`
     throw new Fault(GUEST_FAILED, doing, { server, verb })
-  }
-
-  async #waitUntil(
-    server: string,
-    wanted: (state: GuestState) => boolean,
-    limitMs: number,
-    hurry: AbortSignal,
-  ): Promise<void> {
-    const looking = {
-      clock: this.#clock,
-      state: () => this.state(server),
-      closed: () => this.#closed,
-    }
-    await lookUntil(looking, wanted, limitMs, hurry)
   }
 
   /** Something that changes a guest. */

@@ -1,6 +1,5 @@
 import { open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Clock } from '#base/clock.ts'
 import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { hasCode, readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
@@ -15,7 +14,7 @@ import {
   type GuestEnd,
   type GuestState,
 } from '../driver.ts'
-import { lookUntil } from '../look-until.ts'
+import { type Looking, lookUntil } from '../look-until.ts'
 import { bytesBeforeStart, noteConsoleStart } from '../console-start.ts'
 import { GUEST_FAILED } from '../faults.ts'
 import {
@@ -76,7 +75,7 @@ class LibvirtDriver implements ComputeDriver {
   readonly name = 'libvirt'
   readonly pollMs = POLL_MS
   readonly #options: LibvirtOptions
-  readonly #clock: Clock
+  readonly #looking: Looking
   readonly #log: Log
   readonly #virsh: Virsh
   #accelerator: 'kvm' | 'tcg' | undefined
@@ -84,7 +83,11 @@ class LibvirtDriver implements ComputeDriver {
 
   constructor(options: LibvirtOptions) {
     this.#options = options
-    this.#clock = options.clock
+    this.#looking = {
+      clock: options.clock,
+      state: (server) => this.state(server),
+      closed: () => this.#closed,
+    }
     this.#log = options.log
     this.#virsh = openVirsh(options.program, options.uri, options.clock)
   }
@@ -151,7 +154,7 @@ class LibvirtDriver implements ComputeDriver {
           'the guest could not be asked to power off',
         )
       } else {
-        await this.#waitUntil(server, ({ power }) => power === 'off', graceMs, hurry)
+        await lookUntil(this.#looking, server, ({ power }) => power === 'off', graceMs, hurry)
       }
     }
     await this.stop(server)
@@ -206,7 +209,8 @@ class LibvirtDriver implements ComputeDriver {
     // Asked before and not answered yet, as a rule.
     if (asked.kind === 'failed')
       this.#log.info({ server, alias, reason: asked.reason }, 'detaching')
-    await this.#waitUntil(
+    await lookUntil(
+      this.#looking,
       server,
       (state) => state.power === 'off' || !has(state, device),
       RELEASE_MS,
@@ -284,20 +288,6 @@ class LibvirtDriver implements ComputeDriver {
       releasing: disks.filter((volume) => asked.includes(volume)),
     }
     return { state, targets }
-  }
-
-  async #waitUntil(
-    server: string,
-    wanted: (state: GuestState) => boolean,
-    limitMs: number,
-    hurry: AbortSignal,
-  ): Promise<void> {
-    const looking = {
-      clock: this.#clock,
-      state: () => this.state(server),
-      closed: () => this.#closed,
-    }
-    await lookUntil(looking, wanted, limitMs, hurry)
   }
 
   // ---------------------------------------------------------------- calls and files
