@@ -28,7 +28,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { NbdClient } from '#client/nbd/client.ts'
-import { certificates, Lab, until } from '../test/integration/replication-lab/lab.ts'
+import { certificates, Lab } from '../test/integration/replication-lab/lab.ts'
+import { until } from '../test/support/until.ts'
 import { loopMount } from '../test/support/loop-mount.ts'
 import { disturbedOf, Lines, medianOf, round, weighed, type Weighed } from './lib/lines.ts'
 import { machineFacts } from './lib/machine.ts'
@@ -135,7 +136,7 @@ async function oneRound(
     const client = await lab.a.connect('pair-1')
     const away = async (change: () => Promise<void>): Promise<Weighed<Copied>> => {
       await lab.b.stop()
-      await until(async () => (await lab.a.status()).phase === 'alone', 'alone', WAIT_MS)
+      await until('alone', async () => (await lab.a.status()).phase === 'alone', WAIT_MS)
       await change()
       await settled()
       return await copied(lab, data, () => lab.b.start({ directory }))
@@ -188,6 +189,7 @@ async function copied(
     let beganMs = 0
     let sentBytes = 0
     await until(
+      'copied',
       async () => {
         const [status] = await lab.a.sessions()
         if (status === undefined) return false
@@ -202,7 +204,6 @@ async function copied(
         const whole = members.every((one) => one.copied_bytes === one.size_bytes)
         return seen === 'none' || (sentBytes > 0 && whole)
       },
-      'copied',
       WAIT_MS,
     )
     const acknowledgedMs = performance.now()
@@ -211,7 +212,7 @@ async function copied(
     await file.close()
     const durableMs = performance.now()
     await begun
-    await until(async () => (await lab.a.status()).phase === 'following', 'in sync', WAIT_MS)
+    await until('in sync', async () => (await lab.a.status()).phase === 'following', WAIT_MS)
     return {
       kind,
       sentBytes,

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import type { NbdClient } from '#client/nbd/client.ts'
-import { Lab, until } from './replication-lab/lab.ts'
+import { Lab } from './replication-lab/lab.ts'
+import { until } from '../support/until.ts'
 import { Load } from './replication-lab/load.ts'
 
 const SIZE = 8 * 1024 * 1024
@@ -25,7 +26,7 @@ async function underLoad(settings: Lab['settings'] = {}): Promise<{ lab: Lab; lo
   client = await lab.a.connect('pair-1')
   const load = new Load(client, SIZE / 4096, 4)
   load.start()
-  await until(() => load.result.count > 20, 'the load runs')
+  await until('the load runs', () => load.result.count > 20)
   return { lab, load }
 }
 
@@ -34,17 +35,17 @@ test('a replica that stands still for 6 s with its heartbeats going is busy: the
   const { epoch } = lab.record
   lab.asked.length = 0
   await lab.b.block(6_000)
-  await until(async () => (await lab.a.status()).peer_busy === true, 'seen to be busy')
+  await until('seen to be busy', async () => (await lab.a.status()).peer_busy === true)
   const held = await lab.a.status()
   assert.deepEqual([held.phase, held.link], ['held', 'up'])
   const before = load.result.count
-  await until(async () => ((await lab.a.status()).held_ms ?? 0) > 4_000, 'held for longer')
+  await until('held for longer', async () => ((await lab.a.status()).held_ms ?? 0) > 4_000)
   assert.equal(load.result.count, before, 'nothing is answered meanwhile')
   assert.equal((await lab.a.status()).link, 'up')
-  await until(() => load.result.count > before + 20, 'it goes on')
-  await until(async () => (await lab.a.status()).peer_busy === false, 'no longer busy')
+  await until('it goes on', () => load.result.count > before + 20)
+  await until('no longer busy', async () => (await lab.a.status()).peer_busy === false)
   await load.stop()
-  await until(() => lab.same(), 'both sides are equal')
+  await until('both sides are equal', () => lab.same())
   assert.equal(lab.record.epoch, epoch)
   assert.deepEqual(
     lab.asked.filter((ask) => !ask.endsWith('confirm')),
@@ -57,38 +58,38 @@ test('a writer that stands still keeps its link, and answers under the same epoc
   const { lab, load } = await underLoad()
   const { epoch } = lab.record
   await lab.a.block(4_000)
-  await until(async () => (await lab.b.status()).peer_busy === true, 'seen by the replica')
+  await until('seen by the replica', async () => (await lab.b.status()).peer_busy === true)
   assert.equal((await lab.b.status()).link, 'up')
   const before = load.result.count
-  await until(() => load.result.count > before + 20, 'it goes on')
+  await until('it goes on', () => load.result.count > before + 20)
   assert.equal((await lab.b.status()).link, 'up')
   await load.stop()
-  await until(() => lab.same(), 'both sides are equal')
+  await until('both sides are equal', () => lab.same())
   assert.equal(lab.record.epoch, epoch)
 })
 
 test('a replica that stands still for longer than busyMaxMs is given up', async () => {
   const { lab, load } = await underLoad({ busyMaxMs: 2_000 })
   await lab.b.block(5_000)
-  await until(async () => (await lab.a.status()).peer_busy === true, 'seen to be busy')
-  await until(async () => (await lab.a.status()).link === 'down', 'given up', 3_000)
+  await until('seen to be busy', async () => (await lab.a.status()).peer_busy === true)
+  await until('given up', async () => (await lab.a.status()).link === 'down', 3_000)
   await lab.inSync()
   const before = load.result.count
-  await until(() => load.result.count > before, 'it goes on')
+  await until('it goes on', () => load.result.count > before)
   await load.stop()
-  await until(() => lab.same(), 'both sides are equal')
+  await until('both sides are equal', () => lab.same())
 })
 
 test('a replica process that is stopped has no heartbeats: its link is given up after the silence', async () => {
   const { lab, load } = await underLoad()
   lab.b.signal('SIGSTOP')
   const began = performance.now()
-  await until(async () => (await lab.a.status()).link === 'down', 'given up')
+  await until('given up', async () => (await lab.a.status()).link === 'down')
   assert.ok(performance.now() - began < 2_500, 'after one silence and little more')
   lab.b.signal('SIGCONT')
   await lab.inSync()
   const before = load.result.count
-  await until(() => load.result.count > before, 'it goes on')
+  await until('it goes on', () => load.result.count > before)
   await load.stop()
-  await until(() => lab.same(), 'both sides are equal')
+  await until('both sides are equal', () => lab.same())
 })

@@ -4,7 +4,8 @@ import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } fr
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import type { NbdClient } from '#client/nbd/client.ts'
-import { Lab, type Site, until } from './replication-lab/lab.ts'
+import { Lab, type Site } from './replication-lab/lab.ts'
+import { until } from '../support/until.ts'
 import { Load, LOAD_BLOCK, lost } from './replication-lab/load.ts'
 
 const SIZE = 16 * 1024 * 1024
@@ -126,7 +127,7 @@ describe('state files damaged while the agent was down', () => {
     const client: NbdClient = await lab.a.connect('pair-1')
     const load = new Load(client, SIZE / LOAD_BLOCK, 4, number)
     load.start()
-    await until(() => load.result.count > 50, 'the load runs')
+    await until('the load runs', () => load.result.count > 50)
     await client.flush()
     await site.kill()
     const folder = join(site.directory, 'sessions', lab.session)
@@ -144,7 +145,7 @@ describe('state files damaged while the agent was down', () => {
     const result = await load.stop()
     client.destroy()
     number = load.next
-    await until(() => lab.same(), 'both sides are equal')
+    await until('both sides are equal', () => lab.same())
     assert.deepEqual(lost(lab.a.data('a-1'), result), [])
     assert.deepEqual(lost(lab.b.data('b-1'), result), [])
   }

@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { afterEach, test } from 'node:test'
 import type { NbdClient } from '#client/nbd/client.ts'
 import { Disk, noDisks } from './replication-lab/disk.ts'
-import { Lab, until } from './replication-lab/lab.ts'
+import { Lab } from './replication-lab/lab.ts'
+import { until } from '../support/until.ts'
 import { LOAD_BLOCK, lost, stamp } from './replication-lab/load.ts'
 
 const MIB = 1024 * 1024
@@ -116,7 +117,7 @@ test(
       seen = [mine, theirs]
       return theirs.phase === 'failed' || (mine.unfit === 'failed' && theirs.unfit === 'failed')
     }
-    await until(isSeen, 'the failure is seen').catch((error: unknown) => {
+    await until('the failure is seen', isSeen).catch((error: unknown) => {
       throw new Error(JSON.stringify(seen), { cause: error })
     })
     assert.notEqual((await lab.a.status()).phase, 'following')
@@ -128,10 +129,10 @@ test(
     disk.repair()
     await lab.b.start()
     // The mark of the failure did not get to the disk that failed, and holds all the same.
-    await until(async () => {
+    await until('linked, and still failed', async () => {
       const [mine, theirs] = await Promise.all([lab.a.status(), lab.b.status()])
       return mine.link === 'up' && mine.unfit === 'failed' && theirs.unfit === 'failed'
-    }, 'linked, and still failed')
+    })
     assert.notEqual((await lab.a.status()).phase, 'following')
 
     await lab.b.command('volume.rebuild', {
@@ -142,7 +143,7 @@ test(
       force: false,
     })
     await lab.inSync()
-    await until(() => lab.same(), 'in step means equal')
+    await until('in step means equal', () => lab.same())
     assert.equal((await lab.a.status()).unfit, null)
     assert.deepEqual(lost(lab.a.data('a-1'), resultOf(acknowledged)), [])
   },
@@ -166,7 +167,7 @@ test('a writer that starts again with one failed volume goes on with the others,
   lab.a.damage('a-1', 0, LOAD_BLOCK)
   lab.a.damage('a-2', 0, LOAD_BLOCK)
   await lab.a.start()
-  await until(async () => (await lab?.a.status())?.phase === 'following', 'in step')
+  await until('in step', async () => (await lab?.a.status())?.phase === 'following')
   assert.deepEqual(lab.b.data('b-1').subarray(0, LOAD_BLOCK), stamp(0, 7))
   const failed = await lab.a.connect('pair-1')
   await assert.rejects(failed.write(0, stamp(0, 8)))

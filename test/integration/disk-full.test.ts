@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { afterEach, test } from 'node:test'
 import type { NbdClient } from '#client/nbd/client.ts'
 import { Disk, type DiskOptions, noDisks } from './replication-lab/disk.ts'
-import { Lab, type Site, until } from './replication-lab/lab.ts'
+import { Lab, type Site } from './replication-lab/lab.ts'
+import { until } from '../support/until.ts'
 import { Load, LOAD_BLOCK, lost, stamp } from './replication-lab/load.ts'
 
 const MIB = 1024 * 1024
@@ -51,26 +52,26 @@ test(
     disk.fill(4 * MIB)
     const load = new Load(client, BLOCKS, 8)
     load.start()
-    await until(async () => (await lab.b.status()).unfit === 'no_space', 'the replica says why')
-    await until(async () => (await lab.a.status()).unfit === 'no_space', 'the writer knows why')
-    await until(() => lab.record.state === 'solo', 'the witness knows')
+    await until('the replica says why', async () => (await lab.b.status()).unfit === 'no_space')
+    await until('the writer knows why', async () => (await lab.a.status()).unfit === 'no_space')
+    await until('the witness knows', () => lab.record.state === 'solo')
     const alone = load.result.count
-    await until(() => load.result.count > alone + 50, 'the writer goes on alone')
+    await until('the writer goes on alone', () => load.result.count > alone + 50)
 
     // The same again after a restart: the disk is still full.
     await lab.b.kill()
     await lab.b.start()
     const again = load.result.count
-    await until(() => load.result.count > again + 50, 'the writer goes on')
+    await until('the writer goes on', () => load.result.count > again + 50)
     assert.notEqual(lab.record.state, 'in_sync')
 
     disk.clear()
     await lab.inSync()
     const before = load.result.count
-    await until(() => load.result.count > before + 20, 'the load goes on')
-    await until(async () => (await lab.a.status()).unfit === null, 'fit again')
+    await until('the load goes on', () => load.result.count > before + 20)
+    await until('fit again', async () => (await lab.a.status()).unfit === null)
     const result = await load.stop()
-    await until(() => lab.same(), 'both sides are equal')
+    await until('both sides are equal', () => lab.same())
     assert.deepEqual(lost(lab.a.data('a-1'), result), [])
     assert.deepEqual(lost(lab.b.data('b-1'), result), [])
   },
@@ -116,7 +117,7 @@ test(
       acknowledged.set(block, 4)
     }
     await client.flush()
-    await until(() => lab.same(), 'both sides are equal')
+    await until('both sides are equal', () => lab.same())
     const result = { acknowledged, started: acknowledged, count: acknowledged.size }
     assert.deepEqual(lost(lab.b.data('b-1'), result), [])
   },
@@ -133,13 +134,13 @@ test(
     // The first refusal ends the load: it takes every error for the end.
     const result = await Promise.race([
       load.ended(),
-      until(() => false, 'the disk is full').then(() => assert.fail('unreachable')),
+      until('the disk is full', () => false).then(() => assert.fail('unreachable')),
     ])
     await lab.a.kill()
     await lab.a.start()
     disk.clear()
     await lab.inSync()
-    await until(() => lab.same(), 'both sides are equal')
+    await until('both sides are equal', () => lab.same())
     assert.deepEqual(lost(lab.a.data('a-1'), result), [])
   },
 )
@@ -152,16 +153,16 @@ test(
     const { epoch } = lab.record
     const load = new Load(client, BLOCKS, 4)
     load.start()
-    await until(() => load.result.count > 20, 'the load runs')
+    await until('the load runs', () => load.result.count > 20)
     disk.freeze()
-    await until(async () => (await lab.a.status()).peer_busy === true, 'busy')
-    await until(async () => ((await lab.a.status()).held_ms ?? 0) > 2_500, 'held')
+    await until('busy', async () => (await lab.a.status()).peer_busy === true)
+    await until('held', async () => ((await lab.a.status()).held_ms ?? 0) > 2_500)
     assert.equal((await lab.a.status()).link, 'up')
     disk.thaw()
     const before = load.result.count
-    await until(() => load.result.count > before + 20, 'it goes on')
+    await until('it goes on', () => load.result.count > before + 20)
     await load.stop()
-    await until(() => lab.same(), 'both sides are equal')
+    await until('both sides are equal', () => lab.same())
     assert.equal(lab.record.epoch, epoch)
   },
 )

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
-import { Lab, type Site, until } from './replication-lab/lab.ts'
+import { Lab, type Site } from './replication-lab/lab.ts'
+import { until } from '../support/until.ts'
 import { Load } from './replication-lab/load.ts'
 
 const MIB = 1024 * 1024
@@ -47,7 +48,7 @@ test('a failed copy is rebuilt while clients write; the other members and the wr
   await lab.b.kill()
   await writeFile(join(lab.b.directory, 'volumes', 'b-1', 'failed'), 'EIO in a test\n')
   await lab.b.start()
-  await until(async () => (await lab.a.status()).state !== 'in_sync', 'the copy counts no more')
+  await until('the copy counts no more', async () => (await lab.a.status()).state !== 'in_sync')
   const client = await lab.a.connect('pair-1')
   const load = new Load(client, 512, 4)
   load.start()
@@ -57,7 +58,7 @@ test('a failed copy is rebuilt while clients write; the other members and the wr
   await lab.inSync()
   assert.ok((await load.stop()).count > 0)
   await client.disconnect()
-  await until(() => lab.same(), 'both sides are equal')
+  await until('both sides are equal', () => lab.same())
   // The same request again is the same rebuild.
   await rebuild(lab.b, 'b-1', 'r1')
   await lab.inSync()
@@ -67,7 +68,7 @@ test('a failed copy is rebuilt while clients write; the other members and the wr
 test('a rebuild that a crash cut off is finished by the next start', async () => {
   await rebuild(lab.b, 'b-2', 'r1', true)
   await lab.inSync()
-  await until(() => lab.same(), 'copied once')
+  await until('copied once', () => lab.same())
   await lab.b.kill()
   const path = join(lab.b.directory, 'sessions', lab.session, 'members.json')
   const { crc32c: _, ...file } = JSON.parse(await readFile(path, 'utf8')) as {
@@ -84,9 +85,9 @@ test('a rebuild that a crash cut off is finished by the next start', async () =>
   await writeFile(path, JSON.stringify({ ...file, version: 1 }))
   await lab.b.start()
   await lab.inSync()
-  await until(async () => {
+  await until('the member has joined again', async () => {
     const { members } = await lab.b.status()
     return members.every(({ joined }) => joined)
-  }, 'the member has joined again')
-  await until(() => lab.same(), 'copied again')
+  })
+  await until('copied again', () => lab.same())
 })

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { randomBytes, randomInt, randomUUID } from 'node:crypto'
 import { describe, test, type TestContext } from 'node:test'
 import type { NbdClient } from '#client/nbd/client.ts'
-import { certificates, Lab, SilentProxy, until } from './replication-lab/lab.ts'
+import { certificates, Lab, SilentProxy } from './replication-lab/lab.ts'
+import { until } from '../support/until.ts'
 import { Load, LOAD_BLOCK, lost } from './replication-lab/load.ts'
 
 /* What happens between the loss of the link and the next time in sync, with real processes: catching up in order, and resyncs of the
@@ -41,7 +42,7 @@ async function prepared(
 
 async function solo({ lab, proxy }: Cuttable): Promise<void> {
   proxy.cut()
-  await until(async () => (await lab.a.status()).phase === 'alone', 'alone')
+  await until('alone', async () => (await lab.a.status()).phase === 'alone')
   assert.equal(lab.record.state, 'solo')
 }
 
@@ -59,11 +60,11 @@ async function scatter(client: NbdClient, count: number): Promise<Set<number>> {
 /** Waits until in sync; the kinds of copy that were seen on the way there. */
 async function kindsUntilInSync(lab: Lab, writer = lab.a, replica = lab.b): Promise<Set<string>> {
   const kinds = new Set<string>()
-  await until(async () => {
+  await until('in sync', async () => {
     const [mine, theirs] = await Promise.all([writer.status(), replica.status()])
     if (mine.copy_kind !== 'none') kinds.add(mine.copy_kind)
     return mine.phase === 'following' && theirs.phase === 'following'
-  }, 'in sync')
+  })
   return kinds
 }
 
@@ -81,18 +82,18 @@ describe('from the loss of the link back into sync', () => {
     load.start()
     await solo(made)
     const before = load.result.count
-    await until(() => load.result.count > before + 300, 'the writer goes on alone')
+    await until('the writer goes on alone', () => load.result.count > before + 300)
     proxy.heal()
     await lab.inSync()
     const inSync = load.result.count
-    await until(() => load.result.count > inSync + 100, 'load goes on')
+    await until('load goes on', () => load.result.count > inSync + 100)
     const result = await load.stop()
     const status = await lab.a.status()
     assert.equal(status.copy_sent_bytes, 0)
     assert.equal(status.copy_kind, 'none')
     assert.ok(!lab.asked.includes('az1 resync'), 'no resync was asked for')
     assert.deepEqual(lost(lab.b.data('b-1'), result), [])
-    await until(() => lab.same(), 'both sides equal')
+    await until('both sides equal', () => lab.same())
     assert.deepEqual((await lab.b.kept()).snapshots, [], 'nothing had to be kept')
   })
 
@@ -113,8 +114,8 @@ describe('from the loss of the link back into sync', () => {
     assert.ok(lab.asked.includes('az1 resync'))
     assert.ok(await lab.same(), 'both sides equal')
     await until(
-      async () => (await lab.b.kept()).snapshots.length === 0,
       'the kept copy is released',
+      async () => (await lab.b.kept()).snapshots.length === 0,
     )
     assert.deepEqual((await lab.b.kept()).divergences, [])
   })
@@ -126,10 +127,10 @@ describe('from the loss of the link back into sync', () => {
     const changed = await scatter(client, 500)
     proxy.heal()
     const half = (changed.size * BLOCK) / 2
-    await until(async () => (await lab.a.status()).copy_sent_bytes > half, 'half way')
+    await until('half way', async () => (await lab.a.status()).copy_sent_bytes > half)
     assert.equal((await lab.a.status()).phase, 'copying')
     proxy.cut()
-    await until(async () => (await lab.a.status()).phase === 'alone', 'alone again')
+    await until('alone again', async () => (await lab.a.status()).phase === 'alone')
     for (const block of await scatter(client, 20)) changed.add(block)
     proxy.heal()
     await lab.inSync()
@@ -146,7 +147,7 @@ describe('from the loss of the link back into sync', () => {
     const changed = await scatter(client, 300)
     await lab.a.kill()
     await lab.a.start()
-    await until(async () => (await lab.a.status()).phase === 'alone', 'alone again')
+    await until('alone again', async () => (await lab.a.status()).phase === 'alone')
     const again = await lab.a.connect('pair-1')
     for (const block of await scatter(again, 50)) changed.add(block)
     proxy.heal()
@@ -178,9 +179,8 @@ describe('from the loss of the link back into sync', () => {
     const status = await lab.b.status()
     isAbout(status.copy_sent_bytes, both.size)
     assert.ok(await lab.same(), 'both sides equal')
-    await until(
-      async () => (await lab.a.kept()).divergences.some(({ state }) => state === 'kept'),
-      'the kept copy is a divergence record',
+    await until('the kept copy is a divergence record', async () =>
+      (await lab.a.kept()).divergences.some(({ state }) => state === 'kept'),
     )
     const { divergences } = await lab.a.kept()
     assert.equal(divergences.length, 1)
@@ -213,7 +213,7 @@ describe('from the loss of the link back into sync', () => {
     proxy.heal()
     await lab.inSync()
     assert.ok(!lab.asked.includes('az1 resync'), 'no resync was asked for')
-    await until(() => lab.same(), 'both sides equal')
+    await until('both sides equal', () => lab.same())
   })
 
   test('a replica that lost power in step is brought up again by the regions in use, sent only where they differ', async (t) => {
@@ -225,7 +225,7 @@ describe('from the loss of the link back into sync', () => {
     lab.b.bootId = randomUUID()
     lab.b.damage('b-1', 5 * BLOCK, 3 * BLOCK)
     await lab.b.start()
-    await until(() => lab.record.state === 'in_sync' && lab.record.epoch > 3, 'risen', 30_000)
+    await until('risen', () => lab.record.state === 'in_sync' && lab.record.epoch > 3, 30_000)
     await lab.inSync()
     assert.ok(await lab.same(), 'both sides equal')
     assert.equal((await lab.a.status()).copy_sent_bytes, 3 * BLOCK)
@@ -241,11 +241,11 @@ describe('from the loss of the link back into sync', () => {
       await new Promise((resolve) => setTimeout(resolve, ms))
       proxy.heal()
       const before = load.result.count
-      await until(() => load.result.count > before + 200, 'load goes on', 30_000)
+      await until('load goes on', () => load.result.count > before + 200, 30_000)
     }
-    await until(async () => (await lab.a.status()).phase === 'following', 'in sync', 60_000)
+    await until('in sync', async () => (await lab.a.status()).phase === 'following', 60_000)
     const result = await load.stop()
-    await until(() => lab.same(), 'both sides equal')
+    await until('both sides equal', () => lab.same())
     assert.deepEqual(lost(lab.b.data('b-1'), result), [])
   })
 })

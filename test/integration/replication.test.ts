@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { randomBytes, randomUUID } from 'node:crypto'
 import { describe, test, type TestContext } from 'node:test'
-import { certificates, Lab, SilentProxy, until } from './replication-lab/lab.ts'
+import { certificates, Lab, SilentProxy } from './replication-lab/lab.ts'
+import { until } from '../support/until.ts'
 import { Load, LOAD_BLOCK, lost } from './replication-lab/load.ts'
 
 const MIB = 1024 * 1024
@@ -44,7 +45,7 @@ describe('replication of a session between two site processes', () => {
         .every((byte) => byte === 0),
       true,
     )
-    await until(() => made.same(), 'both sides equal')
+    await until('both sides equal', () => made.same())
     await assert.rejects(made.b.connect('pair-1'), /written at az1/)
   })
 
@@ -56,13 +57,13 @@ describe('replication of a session between two site processes', () => {
     for (let at = 0; at < 64; at += 2) await client.write(at * MIB, randomBytes(MIB))
     const load = new Load(client, 64 * 256, 8)
     load.start()
-    await until(() => load.result.count > 200, 'load before the session')
+    await until('load before the session', () => load.result.count > 200)
     await made.protect()
     const atRise = load.result.count
-    await until(() => load.result.count > atRise + 500, 'load in sync')
+    await until('load in sync', () => load.result.count > atRise + 500)
     const result = await load.stop()
     assert.deepEqual(lost(made.b.data('b-1'), result), [])
-    await until(() => made.same(), 'both sides equal')
+    await until('both sides equal', () => made.same())
     const blocks = Number(
       execFileSync('stat', ['-c', '%b', `${made.b.directory}/volumes/b-1/data`]),
     )
@@ -79,7 +80,7 @@ describe('replication of a session between two site processes', () => {
     for (const load of loads) load.start()
     for (let round = 0; round < 3; round++) {
       const before = loads[0]?.result.count ?? 0
-      await until(() => (loads[0]?.result.count ?? 0) > before + 300, 'load goes on')
+      await until('load goes on', () => (loads[0]?.result.count ?? 0) > before + 300)
       await made.b.kill()
       const held = loads.map((load) => load.result.count)
       await new Promise((resolve) => setTimeout(resolve, 100))
@@ -96,7 +97,7 @@ describe('replication of a session between two site processes', () => {
       assert.deepEqual(lost(made.b.data(`b-${at + 1}`), result), [])
     }
     assert.equal(made.record.epoch, 2, 'no epoch was needed')
-    await until(() => made.same(), 'both sides equal')
+    await until('both sides equal', () => made.same())
     for (const client of clients) client.destroy()
   })
 
@@ -108,7 +109,7 @@ describe('replication of a session between two site processes', () => {
       const client = await made.a.connect('pair-1')
       const load = new Load(client, BLOCKS, 16, 1 + round * 1_000_000)
       load.start()
-      await until(() => load.result.count > 500, 'load')
+      await until('load', () => load.result.count > 500)
       await made.a.kill()
       const result = await load.stop()
       await made.a.start()
@@ -126,20 +127,20 @@ describe('replication of a session between two site processes', () => {
     const client = await made.a.connect('pair-1')
     const load = new Load(client, BLOCKS, 8)
     load.start()
-    await until(() => load.result.count > 200, 'load')
+    await until('load', () => load.result.count > 200)
     await made.b.kill()
     made.b.bootId = randomUUID()
     await made.b.start()
     await until(
-      () => made.record.epoch === 4 && made.record.state === 'in_sync',
       'dropped and risen',
+      () => made.record.epoch === 4 && made.record.state === 'in_sync',
     )
     await made.inSync()
     const before = load.result.count
-    await until(() => load.result.count > before + 100, 'load goes on')
+    await until('load goes on', () => load.result.count > before + 100)
     const result = await load.stop()
     assert.deepEqual(lost(made.b.data('b-1'), result), [])
-    await until(() => made.same(), 'both sides equal')
+    await until('both sides equal', () => made.same())
     assert.ok(made.asked.includes('az1 drop'))
     client.destroy()
   })
@@ -168,7 +169,7 @@ describe('replication of a session between two site processes', () => {
     const client = await made.a.connect('pair-1')
     const load = new Load(client, BLOCKS, 8)
     load.start()
-    await until(() => load.result.count > 300, 'load')
+    await until('load', () => load.result.count > 300)
     const request = { session: made.session, epoch: made.record.epoch, hold_ms: 5_000 }
     const held = (await made.a.command('session.hold', request)) as { drained: boolean }
     assert.equal(held.drained, true)
@@ -206,7 +207,7 @@ describe('replication of a session between two site processes', () => {
     const client = await made.a.connect('pair-1')
     const load = new Load(client, BLOCKS, 8)
     load.start()
-    await until(() => load.result.count > 300, 'load')
+    await until('load', () => load.result.count > 300)
     // The old writer stands still instead of dying: the worst case, for it may wake up and answer.
     made.a.signal('SIGSTOP')
     const stopped = performance.now()
@@ -220,7 +221,7 @@ describe('replication of a session between two site processes', () => {
     const other = await made.b.connect('pair-1')
     await other.write(0, randomBytes(4096))
     made.a.signal('SIGCONT')
-    await until(async () => (await made.a.status()).role === 'fenced', 'the old writer is fenced')
+    await until('the old writer is fenced', async () => (await made.a.status()).role === 'fenced')
     const result = await load.stop()
     assert.ok(result.count - count < 9, 'nothing was taken after the failover')
     result.acknowledged.delete(0)
@@ -270,7 +271,7 @@ describe('replication of a session between two site processes', () => {
     await made.change({ kind: 'open', writer: 'az1', replica: 'az2' })
     await made.open(made.b)
     await made.open(made.a)
-    await until(async () => (await made.b.status()).phase === 'receiving', 'copy under way')
+    await until('copy under way', async () => (await made.b.status()).phase === 'receiving')
     const status = await made.a.status()
     assert.equal(status.phase, 'copying')
     await made.a.kill()
@@ -292,9 +293,9 @@ describe('replication of a session between two site processes', () => {
     const client = await made.a.connect('pair-1')
     const load = new Load(client, BLOCKS, 8)
     load.start()
-    await until(() => load.result.count > 200, 'load')
+    await until('load', () => load.result.count > 200)
     proxy.goSilent()
-    await until(async () => (await made.a.status()).phase === 'held', 'held')
+    await until('held', async () => (await made.a.status()).phase === 'held')
     const held = load.result.count
     const status = await made.a.status()
     assert.ok(status.sequence > status.acknowledged)
@@ -303,10 +304,10 @@ describe('replication of a session between two site processes', () => {
     assert.ok(made.asked.includes('az1 confirm'), 'the witness was asked')
     proxy.heal()
     await made.inSync()
-    await until(() => load.result.count > held + 100, 'load goes on')
+    await until('load goes on', () => load.result.count > held + 100)
     const result = await load.stop()
     assert.deepEqual(lost(made.b.data('b-1'), result), [])
-    await until(() => made.same(), 'both sides equal')
+    await until('both sides equal', () => made.same())
     assert.equal(made.record.epoch, 2)
     client.destroy()
   })
@@ -323,14 +324,14 @@ describe('replication of a session between two site processes', () => {
     await made.open(made.b)
     await made.open(made.a)
     await plain.write(0, randomBytes(4096))
-    await until(async () => {
+    await until('joined', async () => {
       const both = await Promise.all([made.a.status(), made.b.status()])
       return both.every(
         ({ members, phase }) => phase === 'following' && members.every((m) => m.joined),
       )
-    }, 'joined')
+    })
     assert.equal(made.record.epoch, 2)
-    await until(() => made.same(), 'both sides equal')
+    await until('both sides equal', () => made.same())
     // Growing: the replica first, as the operation does it.
     made.members = made.members.map((member) => ({ ...member, sizeBytes: 20 * MIB }))
     await made.open(made.b)
@@ -358,7 +359,7 @@ describe('replication of a session between two site processes', () => {
     await made.change({ kind: 'open', writer: 'az1', replica: 'az2' })
     await made.open(made.b)
     await made.open(made.a)
-    await until(async () => (await made.a.status()).phase === 'alone', 'alone')
+    await until('alone', async () => (await made.a.status()).phase === 'alone')
     await new Promise((resolve) => setTimeout(resolve, 500))
     assert.equal((await made.a.status()).link, 'down')
     assert.equal((await made.b.status()).phase, 'waiting')
@@ -373,11 +374,11 @@ describe('replication of a session between two site processes', () => {
     const client = await made.a.connect('pair-1')
     const load = new Load(client, BLOCKS, 8)
     load.start()
-    await until(() => load.result.count > 500, 'load')
+    await until('load', () => load.result.count > 500)
     await client.write(4 * MIB, randomBytes(8 * MIB))
     const result = await load.stop()
     assert.ok(result.count > 500)
-    await until(() => made.same(), 'both sides equal')
+    await until('both sides equal', () => made.same())
     client.destroy()
     await made.b.kill()
     await made.b.start({ security: certificateOf('az2', 'az1') })
@@ -391,11 +392,11 @@ describe('replication of a session between two site processes', () => {
     await made.b.kill()
     await made.change({ kind: 'open', writer: 'az1', replica: 'az2' })
     await made.open(made.a)
-    await until(async () => (await made.a.status()).phase === 'alone', 'alone')
+    await until('alone', async () => (await made.a.status()).phase === 'alone')
     const client = await made.a.connect('pair-1')
     await client.write(0, randomBytes(4096))
     made.witnessDown = true
-    await until(async () => (await made.a.status()).phase === 'held', 'lease run out')
+    await until('lease run out', async () => (await made.a.status()).phase === 'held')
     let answered = false
     const write = client.write(4096, randomBytes(4096)).then(() => {
       answered = true

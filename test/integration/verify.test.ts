@@ -4,7 +4,8 @@ import { closeSync, fdatasyncSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
 import type { VerifyRun, VerifyStatus } from '#wire/site/verify.ts'
-import { Lab, type Site, until } from './replication-lab/lab.ts'
+import { Lab, type Site } from './replication-lab/lab.ts'
+import { until } from '../support/until.ts'
 import { Load } from './replication-lab/load.ts'
 
 const MIB = 1024 * 1024
@@ -42,12 +43,12 @@ const show = async (site: Site = lab.a): Promise<VerifyStatus> =>
 async function ended(run: string, ms = 60_000): Promise<VerifyRun> {
   let last: VerifyRun | null = null
   await until(
+    'the verification ends',
     async () => {
       last = (await show()).run
       assert.equal(last?.run, run)
       return last !== null && last.ended_at !== null
     },
-    'the verification ends',
     ms,
   )
   assert.ok(last !== null)
@@ -101,7 +102,7 @@ test('a block that was changed behind the agent is reported, exactly, and repair
   await fill(1, 0, 256)
   await fill(2, 8 * MIB, 32)
   await lab.a.command('session.hold', { session: lab.session, epoch: lab.record.epoch, hold_ms: 1 })
-  await until(async () => (await lab.a.status()).phase === 'following', 'following again')
+  await until('following again', async () => (await lab.a.status()).phase === 'following')
   damage(lab.b, 'b-1', 5 * BLOCK + 17, Buffer.from('x'))
   damage(lab.b, 'b-1', 6 * BLOCK + 100, Buffer.alloc(4096, 0xee))
   damage(lab.b, 'b-1', 200 * BLOCK, Buffer.alloc(BLOCK))
@@ -166,7 +167,7 @@ test('under load nothing is reported that does not differ, and what differs is f
   )
   for (const load of loads) assert.ok((await load.stop()).count > 100)
   for (const client of clients) await client.disconnect()
-  await until(() => lab.same(), 'both sides are equal')
+  await until('both sides are equal', () => lab.same())
 })
 
 test('a verification goes on after the death of either agent, with what it had found', async () => {
@@ -178,12 +179,12 @@ test('a verification goes on after the death of either agent, with what it had f
   damage(lab.b, 'b-1', 3 * BLOCK, Buffer.from('early'))
   damage(lab.b, 'b-1', 180 * MIB, Buffer.from('late'))
   await begin('run-killed', { rate: 72 * MIB })
-  await until(async () => ((await show()).run?.compared_bytes ?? 0) > 24 * MIB, 'it has begun')
+  await until('it has begun', async () => ((await show()).run?.compared_bytes ?? 0) > 24 * MIB)
   await lab.b.kill()
   await lab.b.start()
   await lab.inSync()
-  await until(async () => ((await show()).run?.compared_bytes ?? 0) > 72 * MIB, 'it goes on')
-  await until(async () => (await show()).run?.state === 'running', 'it runs')
+  await until('it goes on', async () => ((await show()).run?.compared_bytes ?? 0) > 72 * MIB)
+  await until('it runs', async () => (await show()).run?.state === 'running')
   await lab.a.kill()
   await lab.a.start()
   const after = await show()

@@ -15,6 +15,7 @@ import {
   type OwnershipRequest,
 } from '#domain/ownership.ts'
 import type { SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
+import { until } from '../../support/until.ts'
 import type { FromSite, SiteOptions, ToSite } from './site.ts'
 
 /* Two sites as processes, with the test as witness and control plane. Short silences and leases, so that a test of seconds sees
@@ -303,12 +304,12 @@ export class Lab {
   }
 
   async inSync(writer: Site = this.a, replica: Site = this.b): Promise<void> {
-    await until(async () => {
+    await until('in sync', async () => {
       const [mine, theirs] = await Promise.all([writer.status(), replica.status()])
       return (
         mine.phase === 'following' && theirs.phase === 'following' && mine.epoch === theirs.epoch
       )
-    }, 'in sync')
+    })
   }
 
   /** Both copies of every member, byte for byte, once nothing is in flight. */
@@ -339,19 +340,6 @@ export async function certificates(): Promise<(site: string, named?: string) => 
     made.set(site, { kind: 'tls', ca: authority.cert, cert, key })
   }
   return (site, named = site) => made.get(named) as Security
-}
-
-/** Asks again until it is true; fails after a while, because a test that hangs tells nothing. */
-export async function until(
-  condition: () => boolean | Promise<boolean>,
-  what: string,
-  ms = 15_000,
-): Promise<void> {
-  const end = performance.now() + ms
-  while (!(await condition())) {
-    if (performance.now() > end) throw new Error(`not reached within ${ms} ms: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
 }
 
 /** A TCP proxy that can go silent in both directions without closing anything: a half-open link. */
