@@ -25,7 +25,7 @@ export const JOB_FAILED = fault({
   code: 'JOB_FAILED',
   retry: 'never',
   text: 'The job ended without success.',
-  hint: '`holdfast job show JOB` shows its steps; the state of the resource says what may be done next.',
+  hint: '`show` of the resource says in which state it is, `holdfast job show JOB` which steps of a job were done. Repeat the command when the reason is gone.',
 })
 
 export const TIMED_OUT = fault({

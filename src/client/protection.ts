@@ -27,25 +27,32 @@ export async function showOperation(api: ApiSession, operation: string): Promise
 
 const ENDED = new Set(['succeeded', 'failed', 'cancelled'])
 
-/** Throws JOB_FAILED when it does not succeed. */
+export interface OperationWaitOptions extends Omit<WaitOptions, 'onState'> {
+  readonly onState?: (state: OperationState) => void
+  /** True: it has come far enough, and is left to itself. Default: only its end is. */
+  readonly isEnough?: (state: OperationState) => boolean
+}
+
+/** Throws JOB_FAILED when it fails or is cancelled. */
 export async function waitForOperation(
   api: ApiSession,
   operation: string,
-  options: Omit<WaitOptions, 'onState'> & { readonly onState?: (state: OperationState) => void },
+  options: OperationWaitOptions,
 ): Promise<OperationState> {
-  const ended = await waitFor(
+  const seen = await waitFor(
     `operation ${operation}`,
     async () => {
       const state = await showOperation(api, operation)
       options.onState?.(state)
       return state
     },
-    (state) => ENDED.has(state.status),
+    (state) => ENDED.has(state.status) || options.isEnough?.(state) === true,
     { clock: options.clock, limitMs: options.limitMs },
   )
-  if (ended.status === 'succeeded') return ended
-  const reason = `${ended.error_code ?? ended.status} ${ended.fail_reason ?? ''}`.trim()
-  throw new Fault(JOB_FAILED, `operation ${operation} (${ended.kind}): ${reason}`, { operation })
+  const { status, kind, error_code, fail_reason } = seen
+  if (status !== 'failed' && status !== 'cancelled') return seen
+  const reason = `${error_code ?? status} ${fail_reason ?? ''}`.trim()
+  throw new Fault(JOB_FAILED, `operation ${operation} (${kind}): ${reason}`, { operation })
 }
 
 // ---------------------------------------------------------------- verification

@@ -1,10 +1,7 @@
-import { Fault } from '#base/fault.ts'
 import { systemClock } from '#base/system/clock.ts'
 import type { ApiSession } from '#client/api.ts'
-import { JOB_FAILED } from '#client/faults.ts'
-import { type OperationState, showOperation } from '#client/protection.ts'
+import { waitForOperation } from '#client/protection.ts'
 import { failOverAnyGroup } from '#client/recovery.ts'
-import { waitFor } from '#client/sdrs.ts'
 import { type JobFlags, limitOf } from '../jobs.ts'
 import type { Output } from '../output.ts'
 
@@ -14,7 +11,6 @@ import type { Output } from '../output.ts'
 const BEHIND: ReadonlySet<string> = new Set(['fence_late', 'keep'])
 const GOES_ON =
   'the DR site serves the disks by their own ids; the old production is told, and what it wrote since the pause is kept, as soon as its site is heard'
-const ENDED: ReadonlySet<string> = new Set(['succeeded', 'failed', 'cancelled'])
 
 export async function failOverOtherGroup(
   api: ApiSession,
@@ -29,17 +25,11 @@ export async function failOverOtherGroup(
     return output.result({ operation_id: operation }, `${what}: operation ${operation}`)
   }
   output.say(`${what}: operation ${operation}, waiting for the switch`)
-  const isOver = ({ status, step }: OperationState) => ENDED.has(status) || BEHIND.has(step ?? '')
-  const seen = await waitFor(
-    `operation ${operation}`,
-    () => showOperation(api, operation),
-    isOver,
-    { clock: systemClock, limitMs: limitOf(flags) },
-  )
-  if (seen.status === 'failed' || seen.status === 'cancelled') {
-    const reason = `${seen.error_code ?? seen.status} ${seen.fail_reason ?? ''}`.trim()
-    throw new Fault(JOB_FAILED, `operation ${operation} (${seen.kind}): ${reason}`, { operation })
-  }
+  const seen = await waitForOperation(api, operation, {
+    clock: systemClock,
+    limitMs: limitOf(flags),
+    isEnough: ({ step }) => BEHIND.has(step ?? ''),
+  })
   output.result(seen, `${what}: done`)
   if (seen.status !== 'succeeded') output.say(GOES_ON)
 }
