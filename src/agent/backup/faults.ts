@@ -81,7 +81,7 @@ export const TRANSFER_REFUSED = fault({
   code: 'TRANSFER_REFUSED',
   retry: 'never',
   text: 'The other region does not take what it was sent.',
-  hint: 'Compare the releases and the block sizes of both vaults.',
+  hint: 'BLOCK_SIZE in the reason: the vaults have blocks of different sizes. KEY_REFUSED: that vault has another key under this name, or took over too many. Anything else: compare the releases.',
 })
 
 export const TRANSFER_BUSY = fault({
@@ -89,6 +89,13 @@ export const TRANSFER_BUSY = fault({
   retry: 'later',
   text: 'The other region takes as many replicas as it can, or has ended this transfer.',
   hint: 'It is tried again; what has arrived is not sent again.',
+})
+
+export const REPLICA_VAULT_FAILED = fault({
+  code: 'REPLICA_VAULT_FAILED',
+  retry: 'later',
+  text: 'The vault of the other region cannot take the replica.',
+  hint: 'Mend there what the reason names: space, the key file, or the rights of the access key. Then start the replica again; what has arrived is not sent again.',
 })
 
 export const REPLICA_UNREACHABLE = fault({

@@ -18,13 +18,20 @@ import {
   TransferOpened,
   TransferRefusal,
 } from '#wire/replica/messages.ts'
-import { TICKET_REFUSED, TRANSFER_REFUSED } from './faults.ts'
+import { NO_VAULT, REPLICA_VAULT_FAILED, TICKET_REFUSED, TRANSFER_REFUSED } from './faults.ts'
 
 /* The source's end of a transfer: requests to the door of another region. The authority that the target names is the only one that is trusted, and the
  * certificate must be of the host that is dialled. */
 
 /** The line was cut, or the other side has no room or forgot the transfer: open it again. */
-export class LineDown extends Error {}
+export class LineDown extends Error {
+  /** What the other side said it was, if it said anything. */
+  readonly code: string | undefined
+  constructor(message: string, code?: string) {
+    super(message)
+    this.code = code
+  }
+}
 
 /** The other side cannot open the record of this chunk. */
 export class RecordDamaged extends Error {
@@ -34,6 +41,10 @@ export class RecordDamaged extends Error {
     this.chunk = chunk
   }
 }
+
+/** Whether what the other side cannot do is its vault's fault: full, out of reach, or not to be opened. */
+export const isOfVault = (code: string | undefined): boolean =>
+  code === NO_VAULT.code || code?.startsWith('VAULT_') === true
 
 /** Longest silence of the other side. A `put` may wait for a flush there, `open` for its index to be read. */
 const SILENCE_MS = 120_000
@@ -105,7 +116,9 @@ export class ReplicaLine {
     const doing = `sending a replica (${name}): ${refused.text}`
     if (status === 401) throw new Fault(TICKET_REFUSED, doing)
     if (status === 422) throw new RecordDamaged(refused.text)
-    if (status >= 500 || status === 410) throw new LineDown(`${refused.code}: ${refused.text}`)
+    if (status >= 500 || status === 410)
+      throw new LineDown(`${refused.code}: ${refused.text}`, refused.code)
+    if (isOfVault(refused.code)) throw new Fault(REPLICA_VAULT_FAILED, doing)
     throw new Fault(TRANSFER_REFUSED, `${doing} (${refused.code})`)
   }
 

@@ -1,12 +1,19 @@
 import { readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '#base/clock.ts'
-import { isFault } from '#base/fault.ts'
+import { type Fault, isFault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import { readTextIfPresent, writeFileWhole } from '#base/system/files.ts'
-import { CHECKPOINT_UNKNOWN, OBJECT_MISSING, VAULT_DAMAGED } from '#vault/faults.ts'
+import {
+  CHECKPOINT_UNKNOWN,
+  OBJECT_MISSING,
+  VAULT_DAMAGED,
+  VAULT_STORE_FAILED,
+  VAULT_STORE_REFUSED,
+} from '#vault/faults.ts'
 import type { BackupSession } from '#vault/backup/session.ts'
 import type { DataKey } from '#vault/keys/keyring.ts'
+import { tryRoom } from '#vault/trial.ts'
 import type { Vault } from '#vault/vault.ts'
 import type { OpenTransfer, TransferFinished, TransferOpened } from '#wire/replica/messages.ts'
 import { OWNER_LABEL } from './backups.ts'
@@ -28,6 +35,8 @@ const NOTES_MAX = 1000
 const KEYS_PER_REPLICA_MAX = 4
 /** Of all other vaults together. Each is read whenever the vault is opened. */
 const KEYS_ADOPTED_MAX = 1000
+/** Room that a store must have again after it had none. What was sent for nothing then, a MiB or two, is little beside it. */
+const TRIAL_MIB = 32
 /** The label of a replica: vault and checkpoint that it is a copy of. */
 export const REPLICA_OF_LABEL = 'replica_of'
 
@@ -56,13 +65,22 @@ export class Rooms {
   readonly #parts: RoomsParts
   readonly #open = new Map<string, Open>()
   #opening: Promise<unknown> = Promise.resolve()
+  /** The store of the vault took no more, when it was last heard of. */
+  #doubted = false
 
   constructor(parts: RoomsParts) {
     this.#parts = parts
   }
 
   open(request: OpenTransfer, ticket: Ticket): Promise<TransferOpened> {
-    const work = () => this.#openOne(request, ticket)
+    const work = async () => {
+      try {
+        return await this.#openOne(request, ticket)
+      } catch (error) {
+        this.#doubted ||= isStoreTrouble(error)
+        throw error
+      }
+    }
     const result = this.#opening.then(work, work)
     this.#opening = result.catch(() => undefined)
     return result
@@ -116,9 +134,12 @@ export class Rooms {
     } catch (error) {
       if (error instanceof Refusal) throw error
       const reason = error instanceof Error ? error.message : String(error)
+      const code = isStoreTrouble(error) ? error.code : 'TRANSFER_BUSY'
+      // Before it is ended: the source may be back meanwhile.
+      this.#doubted ||= isStoreTrouble(error)
       this.#parts.log.warn({ replica, err: error }, 'a transfer has failed and is ended')
       if (this.#open.get(replica)?.transfer === transfer) await this.end(replica)
-      throw new Refusal(503, 'TRANSFER_BUSY', `the transfer has failed here: ${reason}`)
+      throw new Refusal(503, code, `the transfer has failed here: ${reason}`)
     }
   }
 
@@ -151,12 +172,20 @@ export class Rooms {
     await Promise.all([...this.#open.keys()].map((replica) => this.end(replica)))
   }
 
+  /** Before the next bytes are sent for nothing: the source sends again what was not durable. */
+  async #tryStore({ store }: Vault): Promise<void> {
+    if (!this.#doubted) return
+    await tryRoom(store, TRIAL_MIB)
+    this.#doubted = false
+  }
+
   async #begin(vault: Vault, request: OpenTransfer, ticket: Ticket): Promise<Open> {
     const { replica } = request
     const blockBytes = vault.header.block_bytes
     if (request.block_bytes !== blockBytes) {
       throw new Refusal(409, 'BLOCK_SIZE', `blocks here have ${blockBytes} bytes`)
     }
+    await this.#tryStore(vault)
     const noted = await this.#noted(replica)
     const dataKey = await this.#adopted(vault, request, noted)
     const session = await beginSession(vault, request, ticket, dataKey)
@@ -217,6 +246,9 @@ export class Rooms {
     return join(this.#parts.directory, 'notes', `${replica}.json`)
   }
 }
+
+const isStoreTrouble = (error: unknown): error is Fault =>
+  isFault(error, VAULT_STORE_FAILED) || isFault(error, VAULT_STORE_REFUSED)
 
 const keyIn = (told: OpenTransfer['data_key']): DataKey => ({
   id: Buffer.from(told.id, 'hex'),

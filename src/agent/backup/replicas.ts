@@ -10,10 +10,10 @@ import type { Checkpoint } from '#vault/restore/checkpoint.ts'
 import type { Vault } from '#vault/vault.ts'
 import type { ReplicaInfo, ReplicaRequest } from '#wire/site/backups.ts'
 import type { OpenTransfer } from '#wire/replica/messages.ts'
-import { REPLICA_UNREACHABLE } from './faults.ts'
+import { REPLICA_UNREACHABLE, REPLICA_VAULT_FAILED } from './faults.ts'
 import { Pace } from './pace.ts'
 import type { RegionVault } from './region-vault.ts'
-import { LineDown, ReplicaLine } from './replica-line.ts'
+import { isOfVault, LineDown, ReplicaLine } from './replica-line.ts'
 import { sendVolume } from './send-volume.ts'
 import { stronger } from './stronger.ts'
 import { vaultThreads } from './threads.ts'
@@ -163,7 +163,8 @@ class Replica {
     const { signal, record } = this.#running
     signal.throwIfAborted()
     if (clock.bootMs() - this.#heardMs > UNREACHABLE_MS) {
-      throw new Fault(REPLICA_UNREACHABLE, `sending replica ${record.id}: ${error.message}`)
+      const kind = isOfVault(error.code) ? REPLICA_VAULT_FAILED : REPLICA_UNREACHABLE
+      throw new Fault(kind, `sending replica ${record.id}: ${error.message}`)
     }
     log.info({ replica: record.id, reason: error.message, waitMs: this.#waitMs }, 'dialling again')
     await sleep(clock, this.#waitMs, signal)
