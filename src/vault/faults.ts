@@ -78,6 +78,13 @@ export const OBJECT_RETAINED = fault({
   hint: 'Nothing needs to be done: a later collection deletes it.',
 })
 
+export const OBJECT_HELD = fault({
+  code: 'OBJECT_HELD',
+  retry: 'later',
+  text: 'A legal hold keeps the object in the store, whoever asks.',
+  hint: 'It has no end of its own: whoever set it takes it off, and a later collection deletes the object.',
+})
+
 export const CHECKPOINT_UNKNOWN = fault({
   code: 'CHECKPOINT_UNKNOWN',
   retry: 'never',

@@ -57,7 +57,7 @@ export interface ObjectStore {
   stat(key: ObjectKey): Promise<ObjectStat | undefined>
   /** In no order. `prefix` ends with '/' or is empty. */
   list(prefix: string): AsyncIterable<ListedObject>
-  /** An object that is absent already is fine. Throws OBJECT_RETAINED. */
+  /** An object that is absent already is fine. Throws OBJECT_RETAINED, OBJECT_HELD. */
   delete(key: ObjectKey): Promise<void>
   /** Where the store itself can keep an object from being deleted or overwritten until a time, whoever asks. */
   readonly retain?: (key: ObjectKey, untilMs: number) => Promise<void>

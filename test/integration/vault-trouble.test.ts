@@ -6,6 +6,7 @@ import { BrokenInvariant } from '#base/assert.ts'
 import type { Clock } from '#base/clock.ts'
 import { type FaultKind, isFault } from '#base/fault.ts'
 import {
+  OBJECT_HELD,
   OBJECT_MISSING,
   OBJECT_RETAINED,
   VAULT_STORE_FAILED,
@@ -307,7 +308,7 @@ const versionList = (keys: readonly string[]) => ({
     .join('')}</ListVersionsResult>`,
 })
 
-test('with object lock, a version that MinIO answers 400 for is retained when its head says so, and the trial object is not listed', () =>
+test('with object lock, a version that MinIO answers 400 for is retained or held when its head says so and as long, and the trial object is not listed', () =>
   withBucket(
     async (bucket, store) => {
       let headers: Record<string, string> = {
@@ -320,11 +321,15 @@ test('with object lock, a version that MinIO answers 400 for is retained when it
       }
       assert.deepEqual(await keysOf(store), ['packs/ab/x'])
       await assert.rejects(store.delete('packs/ab/x'), faultOf(OBJECT_RETAINED, /until 2030/))
-      headers = {}
-      await assert.rejects(
-        store.delete('packs/ab/x'),
-        faultOf(VAULT_STORE_FAILED, /InvalidRequest/),
-      )
+      headers['x-amz-object-lock-legal-hold'] = 'ON'
+      await assert.rejects(store.delete('packs/ab/x'), faultOf(OBJECT_HELD, /legal hold/))
+      // Neither a lock that was never set nor one that has ended is why.
+      for (headers of [{}, { 'x-amz-object-lock-retain-until-date': '2020-01-01T00:00:00Z' }]) {
+        await assert.rejects(
+          store.delete('packs/ab/x'),
+          faultOf(VAULT_STORE_FAILED, /InvalidRequest/),
+        )
+      }
     },
     { objectLock: true },
   ))

@@ -49,6 +49,11 @@ export function openCollects({ vault, ...parts }: Parts): Promise<Works<CollectR
     async run({ signal, note }) {
       const done = await runErrand(vault, { kind: 'collect' }, signal)
       if (done.kind !== 'collect') return
+      const { held } = done.collected
+      if (held.length > 0) {
+        const [object] = held
+        parts.log.warn({ object, count: held.length }, 'a legal hold keeps what is to be deleted')
+      }
       note({
         checkpointsDeleted: done.collected.checkpointsDeleted,
         freedBytes: done.collected.bytesFreed,

@@ -146,6 +146,7 @@ export function vaultCommand(command: Command, context: CommandContext): void {
         : [
             `${bytesText(done.bytesWaiting)} wait for backups that run: ${done.waitingFor.join(', ')}`,
           ]),
+      ...done.held.map((key) => `${key}: a legal hold keeps it in the store`),
       ...done.revoked.map((session) => `backup ${session} had died and was revoked`),
     ])
   })

@@ -2,7 +2,7 @@ import type { Clock } from '#base/clock.ts'
 import { isFault } from '#base/fault.ts'
 import { newId } from '#base/ids.ts'
 import { listPacks } from '../backup/index-objects.ts'
-import { OBJECT_RETAINED } from '../faults.ts'
+import { OBJECT_HELD, OBJECT_RETAINED } from '../faults.ts'
 import { manifestKey, REVOKED } from '../format/manifest.ts'
 import { movesKey } from '../format/moves.ts'
 import { packKey } from '../format/pack.ts'
@@ -66,8 +66,10 @@ export interface Collected {
   waitingFor: string[]
   /** Bytes of packs that will go when those have ended. */
   bytesWaiting: number
-  /** Objects that the store itself keeps for now; a later collection asks again. */
+  /** Objects that the store itself keeps for now, by retention; a later collection asks again. */
   readonly retained: string[]
+  /** Objects that it keeps because somebody has set a legal hold. */
+  readonly held: string[]
 }
 
 interface CollectDeps {
@@ -83,8 +85,9 @@ interface Collecting extends CollectDeps {
   readonly graceMs: number
   readonly leaseExpiryMs: number
   readonly usedMin: number
-  readonly result: Omit<Collected, 'retained'>
+  readonly result: Omit<Collected, 'retained' | 'held'>
   readonly retained: Set<string>
+  readonly held: Set<string>
   readonly signal: AbortSignal | undefined
   say(text: string): void
 }
@@ -124,6 +127,7 @@ export async function collect(deps: CollectDeps, options: CollectOptions): Promi
         bytesWaiting: 0,
       },
       retained: new Set(),
+      held: new Set(),
     }
     // A deleted checkpoint frees its packs in the round after it.
     for (let round = 0; round < ROUNDS_MAX; round++) {
@@ -131,8 +135,9 @@ export async function collect(deps: CollectDeps, options: CollectOptions): Promi
       await collectRound(collecting)
       if (collecting.result.checkpointsDeleted === before) break
     }
-    await store.delete(COLLECTOR_KEY)
-    return { ...collecting.result, retained: [...collecting.retained] }
+    await deleted(collecting, COLLECTOR_KEY)
+    const { result, retained, held } = collecting
+    return { ...result, retained: [...retained], held: [...held] }
   } finally {
     await lease.release()
   }
@@ -192,7 +197,11 @@ async function collectRound(collecting: Collecting): Promise<void> {
       if (!(await sweep(collecting, list, marks))) break
     }
   }
-  await tidyIndexes(collecting, (text) => collecting.say(text))
+  await tidyIndexes(
+    collecting,
+    (key) => deleted(collecting, key),
+    (text) => collecting.say(text),
+  )
   // Only of packs that were gone before the marking began: those that went meanwhile were marked as packs.
   for (const hex of marks.unread.size > 0 ? [] : moves) {
     if (!packs.has(hex) && !marks.moved.has(hex))
@@ -201,13 +210,14 @@ async function collectRound(collecting: Collecting): Promise<void> {
 }
 
 /** False: the store keeps it; whatever says that it is to go stays, so that a later collection asks again. */
-async function deleted({ store, retained }: Collecting, key: string): Promise<boolean> {
+async function deleted({ store, retained, held }: Collecting, key: string): Promise<boolean> {
   try {
     await store.delete(key)
     return true
   } catch (error) {
-    if (!isFault(error, OBJECT_RETAINED)) throw error
-    retained.add(key)
+    if (isFault(error, OBJECT_RETAINED)) retained.add(key)
+    else if (isFault(error, OBJECT_HELD)) held.add(key)
+    else throw error
     return false
   }
 }
@@ -225,7 +235,7 @@ async function liveSessions(collecting: Collecting): Promise<Set<string>> {
     }
     // Whoever comes first at this key decides: from here on the session cannot commit, or it has.
     await store.put(manifestKey(session), REVOKED, { ifAbsent: true })
-    await store.delete(key)
+    await deleted(collecting, key)
     result.revoked.push(session)
   }
   return live
@@ -283,7 +293,7 @@ async function deleteManifests(collecting: Collecting, list: Condemned): Promise
   const nowMs = Math.min(clock.wallMs(), storeMs)
   for (const id of list.manifests) {
     if ((await lockedUntil(store, id)) > nowMs) {
-      await store.delete(forgottenKey(id))
+      await deleted(collecting, forgottenKey(id))
       continue
     }
     if ((await store.stat(manifestKey(id))) !== undefined) {
@@ -291,7 +301,7 @@ async function deleteManifests(collecting: Collecting, list: Condemned): Promise
       result.checkpointsDeleted++
     }
     for await (const { key } of listLocks(store, id)) await deleted(collecting, key)
-    await store.delete(forgottenKey(id))
+    await deleted(collecting, forgottenKey(id))
   }
 }
 
@@ -325,7 +335,9 @@ async function sweep(collecting: Collecting, list: Condemned, marks: Marks): Pro
     else result.packsDeleted++
   }
   if (there.length > 0) collecting.say(`${there.length} packs deleted`)
-  if (all && !(await anyLeft(store, list))) await removeCondemned(store, list)
+  if (all && !(await anyLeft(store, list))) {
+    await removeCondemned(list, (key) => deleted(collecting, key))
+  }
   return true
 }
 

@@ -103,8 +103,10 @@ export async function putWaiting(
   await store.put(key, sealWith(keyring, 'waiting', key, bytes), { ifAbsent: true })
 }
 
-/** The list itself goes last: until then nobody builds on what it names. */
-export async function removeCondemned(store: ObjectStore, condemned: Condemned): Promise<void> {
-  await store.delete(waitingKey(condemned.key))
-  await store.delete(condemned.key)
+/** The list itself goes last: until then nobody builds on what it names. `deleted` answers false when the store keeps the object. */
+export async function removeCondemned(
+  condemned: Condemned,
+  deleted: (key: string) => Promise<boolean>,
+): Promise<void> {
+  if (await deleted(waitingKey(condemned.key))) await deleted(condemned.key)
 }

@@ -8,9 +8,10 @@ import type { ObjectStore } from '../object-store.ts'
 const INDEX_OBJECTS_MAX = 32
 const RECORDS_PER_INDEX = 64 * 1024
 
-/** `say` is told what it does. */
+/** `deleted` answers false when the store keeps the object; `say` is told what is done. */
 export async function tidyIndexes(
   { store, keyring }: { readonly store: ObjectStore; readonly keyring: Keyring },
+  deleted: (key: string) => Promise<unknown>,
   say: (text: string) => void,
 ): Promise<void> {
   const packs = await listPacks(store)
@@ -26,7 +27,7 @@ export async function tidyIndexes(
       if (!(error instanceof Fault)) throw error
       // It only repeats footers, so there is nothing to lose.
       say(`an index object is damaged and was removed: ${error.message}`)
-      await store.delete(key)
+      await deleted(key)
       continue
     }
     const left = indexed.filter(({ id }) => {
@@ -35,7 +36,7 @@ export async function tidyIndexes(
     })
     for (const { id } of left) covered.add(id.toString('hex'))
     const records = left.reduce((sum, pack) => sum + pack.records.length, 0)
-    if (records === 0) await store.delete(key)
+    if (records === 0) await deleted(key)
     else if (left.length < indexed.length / 2 || records < RECORDS_PER_INDEX / 2) small.push(key)
   }
   if (small.length <= INDEX_OBJECTS_MAX) return
@@ -44,7 +45,7 @@ export async function tidyIndexes(
   let joined: Awaited<ReturnType<typeof readIndex>> = []
   const flush = async () => {
     if (joined.length > 0) await putIndex(store, keyring, joined)
-    for (const key of group) await store.delete(key)
+    for (const key of group) await deleted(key)
     group = []
     joined = []
   }

@@ -4,11 +4,11 @@ import {
   PutObjectRetentionCommand,
 } from '@aws-sdk/client-s3'
 import { Fault, isFault } from '#base/fault.ts'
-import { OBJECT_MISSING, OBJECT_RETAINED, VAULT_STORE_REFUSED } from '../faults.ts'
+import { OBJECT_HELD, OBJECT_MISSING, OBJECT_RETAINED, VAULT_STORE_REFUSED } from '../faults.ts'
 import { asPieces, type ListedObject, type ObjectKey, type ObjectStat } from '../object-store.ts'
 import { brokenList, deleteObject, getObject, listUploads, putObject } from './objects.ts'
 import { checkLock, once, type S3Store, TRIAL } from './check.ts'
-import { type Requests, statusOf } from './requests.ts'
+import { type Requests, saidAtMs, statusOf } from './requests.ts'
 
 /* A vault in a bucket with object lock, which keeps versions of every object. There an object is its oldest version:
  *
@@ -67,20 +67,26 @@ export function lockStore(
       // MinIO answers 400 for a version that is retained.
       const asks = error instanceof Fault && statusOf(error.cause) === 400
       if (!asks && !isFault(error, VAULT_STORE_REFUSED)) throw error
-      throw (await retained(key, id, error)) ?? error
+      throw (await kept(key, id, error)) ?? error
     })
   }
 
   const has = async (key: ObjectKey, { bytes, id }: Version, body: Buffer): Promise<boolean> =>
     bytes === body.length && (await getObject(requests, key, undefined, id)).equals(body)
 
-  /** Whether retention is why it was refused. */
-  async function retained(key: ObjectKey, id: string, cause: Fault): Promise<Fault | undefined> {
-    const until = await requests.ask(`looking at ${key}`, key, async () => {
-      const head = { Bucket: bucket, Key: requests.full(key), VersionId: id }
-      return (await client.send(new HeadObjectCommand(head))).ObjectLockRetainUntilDate
-    })
-    if (until === undefined) return undefined
+  /** Whether the object's lock is why it was refused. */
+  async function kept(key: ObjectKey, id: string, cause: Fault): Promise<Fault | undefined> {
+    const version = { Bucket: bucket, Key: requests.full(key), VersionId: id }
+    const head = await requests.ask(`looking at ${key}`, key, () =>
+      client.send(new HeadObjectCommand(version)),
+    )
+    if (head.ObjectLockLegalHoldStatus === 'ON') {
+      return new Fault(OBJECT_HELD, `deleting ${key}`, { object: key }, cause)
+    }
+    const until = head.ObjectLockRetainUntilDate
+    // One that had ended by then forbids nothing any more.
+    const ended = (until?.getTime() ?? 0) <= (saidAtMs(cause.cause) ?? 0)
+    if (until === undefined || ended) return undefined
     const doing = `deleting ${key}, which is kept until ${until.toISOString()}`
     return new Fault(OBJECT_RETAINED, doing, { object: key, untilMs: until.getTime() }, cause)
   }

@@ -124,6 +124,13 @@ export const statusOf = (error: unknown): number | undefined => {
   return typeof told === 'number' ? told : undefined
 }
 
+/** When the server said this, by its own clock, in whole seconds told in ms since 1970. */
+export function saidAtMs(error: unknown): number | undefined {
+  const date = error instanceof S3ServiceException ? error.$response?.headers['date'] : undefined
+  const ms = Date.parse(date ?? '')
+  return Number.isNaN(ms) ? undefined : ms
+}
+
 /** 409: another request for the same key is being carried out. 500 to 504 and 429: busy. 408: its patience was over. */
 const PASSING = new Set([408, 409, 429, 500, 502, 503, 504])
 
