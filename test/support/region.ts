@@ -282,11 +282,13 @@ export class Region {
     })
   }
 
+  /** A link that is lost soon after each rise waits up to 60 s before the next one (flapping.ts): a busy machine may lose some. */
   async inSync(pair: string): Promise<void> {
-    await this.until(`${pair} is in sync`, async () => {
+    const inSync = async () => {
       const { replication_status, progress } = await this.showPair(pair)
       return replication_status === 'active' && progress === 100
-    })
+    }
+    await this.until(`${pair} is in sync`, inSync, 90_000)
   }
 
   async until(what: string, check: () => Promise<boolean>, limitMs = 30_000): Promise<void> {
