@@ -6,7 +6,7 @@ import { NEXT_PHASES } from '#agent/replication/session/phases.ts'
 import { PLANTS } from './plants/plants.ts'
 import { SELDOM } from './seldom.ts'
 import { Coverage } from './world/coverage.ts'
-import { FAULTS, FAULTS_MIN } from './world/faults.ts'
+import { FAULTS, FAULTS_MIN } from './world/fault-kinds.ts'
 import { HONEST, type Plan } from './world/plan.ts'
 import { runSeed } from './world/run.ts'
 

@@ -12,7 +12,7 @@
  */
 import { parseArgs } from 'node:util'
 import { COVERAGE_SEEDS_MIN, planOf, runCampaign, wantedCoverage } from './campaign.ts'
-import { FAULTS_MIN } from './world/faults.ts'
+import { FAULTS_MIN } from './world/fault-kinds.ts'
 import { HONEST } from './world/plan.ts'
 import { runSeed } from './world/run.ts'
 

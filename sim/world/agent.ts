@@ -1,72 +1,25 @@
 import type { Session, SessionEffect, SessionEvent } from '#agent/replication/session/session.ts'
 import type { OwnershipRecord, WitnessAnswer } from '#wire/site/witness.ts'
-import { ClientPath, type ClientIo } from './client-path.ts'
+import type { ClientIo } from './client-io.ts'
+import { ClientPath } from './client-path.ts'
+import type { AgentCommand, AgentStatus, CommandAnswer } from './commands.ts'
 import { Process } from './host.ts'
 import { Link } from './link.ts'
 import type { Site } from './site.ts'
+import type { AgentView, WorldView } from './views.ts'
 import { Volumes } from './volumes.ts'
-import type { World } from './world.ts'
 
 /* One life of an agent: the real session, and a shell around it that carries its effects out against the simulated disk,
  * network and witness. It decides nothing that the session can decide. Effects are carried out in order, slow ones
  * (fsync) before the next; events wait for their turn, as the session's contract says.
  */
 
-export interface CommandAnswer {
-  readonly ok: boolean
-  readonly code: string
-  readonly status: AgentStatus
-}
-
-export interface AgentStatus {
-  readonly epoch: number
-  readonly state: string
-  readonly role: string
-  readonly phase: string
-  readonly consistent: boolean
-  readonly drained: boolean
-  readonly answering: boolean
-  readonly unwitnessed: boolean
-  readonly linked: boolean
-  readonly kept: string | null
-  /** Every volume here has received its first copy in full. */
-  readonly joined: boolean
-  readonly failed: boolean
-  /** An ended session has left a copy of one moment here, and nobody has been given it since. */
-  readonly left: boolean
-}
-
-export type AgentCommand =
-  | { readonly kind: 'show' }
-  | {
-      readonly kind: 'open'
-      readonly record: OwnershipRecord
-      readonly force: boolean
-      readonly gaveUp?: boolean
-    }
-  | { readonly kind: 'hold'; readonly epoch: number; readonly holdMs: number }
-  | { readonly kind: 'release' }
-  /** Answered when it has gone over everything, or cannot. */
-  | { readonly kind: 'verify' }
-  /** The failed copy of this replica is replaced by an empty one. */
-  | { readonly kind: 'rebuild'; readonly epoch: number }
-  /** As `volume.serve`, for all volumes: those of a session are its own. */
-  | { readonly kind: 'serve'; readonly serving: Site['plain'] }
-  | { readonly kind: 'promote'; readonly force: boolean }
-  | {
-      readonly kind: 'arbitrate'
-      readonly mode: OwnershipRecord['mode']
-      readonly preferred: string
-    }
-  /** `mark`: of the history out of which it was sent. */
-  | { readonly kind: 'close'; readonly record: OwnershipRecord; readonly mark: string }
-
 const TICK_MS = 400
 const TICKS_PER_REPORT = 5
 const WITNESS_TIMEOUT_MS = 3_000
 
-export class Agent {
-  readonly world: World
+export class Agent implements AgentView {
+  readonly world: WorldView
   readonly site: Site
   readonly process: Process
   /** Replaced when it has ended: nothing of a session is kept after its close. */
@@ -91,7 +44,7 @@ export class Agent {
   /** From then on no old writer can still answer because it was in touch with a session that has ended here. */
   #quietAtMs: number
 
-  constructor(world: World, site: Site) {
+  constructor(world: WorldView, site: Site) {
     this.world = world
     this.site = site
     this.process = new Process(site.host, world.timeline)

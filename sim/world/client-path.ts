@@ -1,25 +1,14 @@
-import type { FlushMark } from './truth.ts'
-import type { Agent } from './agent.ts'
+import type { ClientIo } from './client-io.ts'
 import { CopyJob } from './copy.ts'
 import { Intent } from './intent.ts'
 import { OutStream } from './out-stream.ts'
-import { ALL_BLOCKS, type BlockRange, BLOCKS_PER_VOLUME, VOLUMES, volumeOf } from './site.ts'
+import { ALL_BLOCKS, type BlockRange, volumeOf } from './site.ts'
 import { Verify } from './verify.ts'
+import type { AgentView } from './views.ts'
 
 /* The writer's hot path: intent bit, number, local write, frame; and the gate asked with a fresh clock reading before
  * anything is answered.
  */
-
-export interface ClientIo {
-  readonly kind: 'read' | 'write' | 'flush'
-  /** Of one volume. For a flush: all blocks of the volume. */
-  readonly blocks: readonly number[]
-  readonly fua: boolean
-  /** False: refused, or the connection was dropped. */
-  readonly done: (ok: boolean) => void
-  /** What a reader must at least see, or what a flush covers; taken when the client sent it. */
-  readonly mark: FlushMark
-}
 
 interface Pending {
   readonly io: ClientIo
@@ -36,7 +25,7 @@ interface Pending {
 /** Requests that wait for input or an intent bit; beyond it clients are not read any more. */
 const WAITING_MAX = 64
 export class ClientPath {
-  readonly #agent: Agent
+  readonly #agent: AgentView
   readonly copy: CopyJob
   readonly verify: Verify
   readonly #stream: OutStream
@@ -52,7 +41,7 @@ export class ClientPath {
   #draining = false
   #drainSent = false
 
-  constructor(agent: Agent) {
+  constructor(agent: AgentView) {
     this.#agent = agent
     this.copy = new CopyJob(agent, this)
     this.verify = new Verify(agent, this)
@@ -469,13 +458,4 @@ export class ClientPath {
     this.#agent.world.observer.answers(this.#agent, io, one.number, this.#look(io))
     io.done(true)
   }
-}
-
-const VOLUME_BLOCKS = Array.from({ length: VOLUMES }, (_, volume) =>
-  Array.from({ length: BLOCKS_PER_VOLUME }, (_, index) => volume * BLOCKS_PER_VOLUME + index),
-)
-
-/** All blocks of a volume. */
-export function volumeBlocks(volume: number): readonly number[] {
-  return VOLUME_BLOCKS[volume] as number[]
 }

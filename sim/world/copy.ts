@@ -1,7 +1,6 @@
 import type { CopyScope } from '#agent/replication/session/session.ts'
-import type { Agent } from './agent.ts'
-import type { ClientPath } from './client-path.ts'
 import { BLOCKS_PER_REGION, REGIONS } from './site.ts'
+import type { AgentView, ClientsView } from './views.ts'
 
 /* Copies in both directions, region by region: contents are compared first, then what differs is sent to the replica (copy)
  * or written here (reconcile).
@@ -18,8 +17,8 @@ const ALL_REGIONS = Array.from({ length: REGIONS }, (_, region) => region)
 const setOf = (bits: Uint8Array): number[] => [...bits.keys()].filter((index) => bits[index] === 1)
 
 export class CopyJob {
-  readonly #agent: Agent
-  readonly #path: ClientPath
+  readonly #agent: AgentView
+  readonly #path: ClientsView
   #kind: 'none' | 'copy' | 'reconcile' = 'none'
   #run = 0
   /** Per region the blocks that are compared, and those that are sent as they are. */
@@ -36,7 +35,7 @@ export class CopyJob {
   /** The resync that runs, or ran last on this link, makes the copy whole. */
   copiesAll = false
 
-  constructor(agent: Agent, path: ClientPath) {
+  constructor(agent: AgentView, path: ClientsView) {
     this.#agent = agent
     this.#path = path
   }

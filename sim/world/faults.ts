@@ -1,3 +1,4 @@
+import { type FaultKind, FAULTS } from './fault-kinds.ts'
 import type { OperationName } from './operations.ts'
 import type { Operator } from './operator.ts'
 import type { Random } from './random.ts'
@@ -7,36 +8,6 @@ import type { World } from './world.ts'
 /* What goes wrong. Each seed enables some kinds with some intensity, because faults that always come together hide what
  * one of them alone would show. `healAll` ends everything and starts what is down.
  */
-
-export const FAULTS = [
-  'agent-crash',
-  'agent-clean-stop',
-  'agent-pause',
-  'power-loss',
-  'power-loss-both',
-  'site-loss',
-  'site-isolated',
-  'link-cut',
-  'link-cut-one-way',
-  'witness-cut',
-  'link-reset',
-  'link-silence',
-  'network-slow',
-  'witness-crash',
-  'witness-power-loss',
-  'witness-pause',
-  'witness-restored',
-  'slow-fsync',
-  'wall-clock-jump',
-  'no-space',
-  'disk-fails',
-  'bit-flip',
-  'link-flaps',
-] as const
-export type FaultKind = (typeof FAULTS)[number]
-
-/** So many faults that broke something every seed has to have had; a run with a seed that had fewer fails. */
-export const FAULTS_MIN = 5
 
 /** What looks to an operator as if a whole site had gone. */
 const SITE_GONE: ReadonlySet<FaultKind> = new Set([

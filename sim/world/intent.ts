@@ -1,18 +1,17 @@
-import type { Agent } from './agent.ts'
-import type { ClientPath } from './client-path.ts'
 import { ALL_BLOCKS, REGIONS, regionOf } from './site.ts'
+import type { AgentView, ClientsView } from './views.ts'
 
 /* The writer's intent bits: durable before the first touch of a region, cleared when both sides hold it durably. */
 
 const CLEAR_MS = 4_000
 
 export class Intent {
-  readonly #agent: Agent
-  readonly #path: ClientPath
+  readonly #agent: AgentView
+  readonly #path: ClientsView
   readonly #durable = new Uint8Array(REGIONS)
   readonly #touched = new Uint8Array(REGIONS)
 
-  constructor(agent: Agent, path: ClientPath) {
+  constructor(agent: AgentView, path: ClientsView) {
     this.#agent = agent
     this.#path = path
     this.#clearLater()

@@ -1,6 +1,6 @@
-import { volumeBlocks, type ClientIo } from './client-path.ts'
+import type { ClientIo } from './client-io.ts'
 import type { Random } from './random.ts'
-import { BLOCKS_PER_VOLUME, type Site, VOLUMES } from './site.ts'
+import { BLOCKS_PER_VOLUME, type Site, volumeBlocks, VOLUMES } from './site.ts'
 import type { World } from './world.ts'
 
 /* Clients: each keeps a few requests in flight, over all volumes. Two of them know one site only and keep knocking there,

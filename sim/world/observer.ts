@@ -1,18 +1,17 @@
 import { ALONE } from '#domain/ownership.ts'
-import type { Agent } from './agent.ts'
-import type { ClientIo } from './client-path.ts'
+import type { ClientIo } from './client-io.ts'
 import { Copies } from './copies.ts'
 import type { Site } from './site.ts'
 import { Violation } from './truth.ts'
-import type { World } from './world.ts'
+import type { AgentView, ObserverView, WorldView } from './views.ts'
 
 /* An observer who sees both sites at once, and holds the promises of docs/architecture/replication.md against what they do.
  *
  * It is asked at every answer, every applied frame, every persisted claim and every loss of power or of a disk, and throws a `Violation` when a
  * promise is broken. Which losses are allowed is known here too: by force, by break-glass, by a loss of power everywhere.
  */
-export class Observer {
-  readonly #world: World
+export class Observer implements ObserverView {
+  readonly #world: WorldView
   /** Sites that an operator made the writer by force, and that have not begun to serve yet. */
   readonly #forced = new Set<string>()
   /** Sites whose power was lost since both sides were last seen to hold everything. */
@@ -26,7 +25,7 @@ export class Observer {
   readonly #glassEpochs = new Set<number>()
   #lastAnswer = { epoch: 0, site: '' }
 
-  constructor(world: World) {
+  constructor(world: WorldView) {
     this.#world = world
     this.copies = new Copies(world.coverage, world.truth)
   }
@@ -49,7 +48,7 @@ export class Observer {
   }
 
   /** `agent` answers a client in this moment. */
-  answers(agent: Agent, io: ClientIo, number: number, values: readonly number[] | null): void {
+  answers(agent: AgentView, io: ClientIo, number: number, values: readonly number[] | null): void {
     const { site } = agent
     // Between a decision and its persistence one still answers under what was kept before.
     const { record } = site.epoch.value
@@ -79,12 +78,12 @@ export class Observer {
   }
 
   /** Whether `agent` is the writer that break-glass left behind. */
-  #split(agent: Agent): boolean {
+  #split(agent: AgentView): boolean {
     const glass = this.#glass
     return glass !== null && glass.site !== agent.site.name && glass.began
   }
 
-  #onlyOneAnswers(agent: Agent, epoch: number): void {
+  #onlyOneAnswers(agent: AgentView, epoch: number): void {
     const { site } = agent
     if (epoch < this.#lastAnswer.epoch && this.#lastAnswer.site !== site.name) {
       throw new Violation(
@@ -101,7 +100,7 @@ export class Observer {
   }
 
   /** What the answering side believes is in the witness's history. */
-  #witnessed(agent: Agent): void {
+  #witnessed(agent: AgentView): void {
     const { session, site } = agent
     const { epoch, state, writer, mode, preferred } = site.epoch.value.record
     const { unwitnessed } = site.epoch.value
@@ -134,7 +133,7 @@ export class Observer {
   }
 
   /** While the record says in_sync a failover may come at any moment, so both sides hold what was acknowledged. */
-  #bothHold(agent: Agent, io: ClientIo, values: readonly number[] | null): void {
+  #bothHold(agent: AgentView, io: ClientIo, values: readonly number[] | null): void {
     if (this.#world.witness.stored.state !== 'in_sync' || !this.#world.witness.trusted) return
     if (agent.session.gate.mode === 'unwitnessed') return
     const peer = this.#world.peerOf(agent.site)
@@ -182,7 +181,7 @@ export class Observer {
   }
 
   /** After the session has decided something. */
-  afterDecision(agent: Agent): void {
+  afterDecision(agent: AgentView): void {
     const { session } = agent
     if (session.role !== 'writer') {
       if (session.role !== 'none') agent.began = false
@@ -194,7 +193,7 @@ export class Observer {
   }
 
   /** `agent` begins to answer clients. */
-  begins(agent: Agent): void {
+  begins(agent: AgentView): void {
     const { site } = agent
     if (agent.began) return
     agent.began = true
@@ -228,13 +227,13 @@ export class Observer {
     this.#forced.add(site)
   }
 
-  afterApply(agent: Agent): void {
+  afterApply(agent: AgentView): void {
     const { site, session } = agent
     if (session.stored.consistent) return this.#claims(agent)
     this.copies.overwritten(site)
   }
 
-  afterPersist(agent: Agent): void {
+  afterPersist(agent: AgentView): void {
     const { site, session } = agent
     if (site.epoch.value.outOfTouchMs !== null) this.#world.coverage.count('out of touch noted')
     if (session.role === 'replica') this.#claims(agent)
@@ -252,7 +251,7 @@ export class Observer {
   }
 
   /** `agent` takes the copy that a resync goes back to. */
-  keeps(agent: Agent, id: string): void {
+  keeps(agent: AgentView, id: string): void {
     const { site, session } = agent
     const { consistent, divergent } = session.stored
     const clean = site.joined && session.hello(site.intent.any).clean
@@ -274,7 +273,7 @@ export class Observer {
     if (agent !== null) agent.began = false
   }
 
-  #claims(agent: Agent): void {
+  #claims(agent: AgentView): void {
     // Its hello and its status say that it is none, or not yet.
     if (agent.site.failed || !agent.site.joined) return
     if (agent.status().consistent && !agent.session.stored.divergent) {

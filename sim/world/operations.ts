@@ -51,7 +51,7 @@ export class Operations {
       case 'failover':
         return this.#failover()
       case 'failover-paused':
-        return failOverPaused(this.#world, this.#random, this.#do)
+        return failOverPaused(this.#world, this.#do)
       case 'reprotect':
         return this.#reprotect()
       case 'close':
@@ -158,7 +158,7 @@ export class Operations {
         // An agent that waits for the old writer's silence cannot end yet.
         if (closed !== null && closed.code !== 'NOT_YET') break
         // A silent site does not hold up an end; it is told when it is heard again.
-        if (closed === null && !this.#do.patient && this.#random.chance(0.15)) break
+        if (closed === null && this.#do.givesUp()) break
         yield* this.#do.pause(RETRY_MS)
       }
     }

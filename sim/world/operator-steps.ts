@@ -1,6 +1,6 @@
 import type { OwnershipAnswer, OwnershipRequest } from '#domain/ownership.ts'
 import type { OwnershipRecord } from '#wire/site/witness.ts'
-import type { AgentCommand, CommandAnswer } from './agent.ts'
+import type { AgentCommand, CommandAnswer } from './commands.ts'
 import type { Random } from './random.ts'
 import type { Site } from './site.ts'
 import type { World } from './world.ts'
@@ -23,6 +23,7 @@ const LEASE_ASKS_MAX = 4
 export class Steps {
   readonly #world: World
   readonly #random: Random
+  #hurried = false
   /** Operations that were begun. */
   count = 0
   /** Of the operation that began last, as docs and code of the control plane name them. */
@@ -35,9 +36,16 @@ export class Steps {
     this.#random = random
   }
 
-  begin(): void {
+  /** `hurried`: for somebody who does not wait for a silent site where it need not be waited for. */
+  begin(hurried: boolean): void {
     this.count++
+    this.#hurried = hurried
     this.names.length = 0
+  }
+
+  /** Whether a silent site is left to find out by itself. */
+  givesUp(): boolean {
+    return !this.patient && (this.#hurried || this.#random.chance(0.15))
   }
 
   get record() {
@@ -92,7 +100,7 @@ export class Steps {
     for (;;) {
       const answer = yield* this.agent(site, { kind: 'open', record, force, gaveUp })
       if (answer !== null) return answer.ok ? 'ok' : answer.code
-      if (mayGiveUp && !this.patient && this.#random.chance(0.15)) return 'given up'
+      if (mayGiveUp && this.givesUp()) return 'given up'
       yield* this.pause(RETRY_MS)
     }
   }

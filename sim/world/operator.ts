@@ -24,6 +24,7 @@ export class Operator {
   #step: Step | null = null
   /** Raised with every step begun, so that late answers to an earlier try are ignored. */
   #try = 0
+  #ended: (() => void) | null = null
   /** The last operation that was begun, and how it ended. */
   last: OperationName | null = null
   result = ''
@@ -64,10 +65,12 @@ export class Operator {
     return this.#startedMs
   }
 
-  start(name: OperationName): void {
+  /** `next`: begun in a hurry, and called when it has ended, unless the database forgets it. */
+  start(name: OperationName, next: (() => void) | null = null): void {
     if (this.#operation !== null) return
-    this.#do.begin()
+    this.#do.begin(next !== null)
     this.#name = name
+    this.#ended = next
     this.last = name
     this.#startedMs = this.#world.timeline.nowMs
     this.#world.log(() => `operation ${name} begins`)
@@ -121,6 +124,7 @@ export class Operator {
       this.#operation = null
       this.#name = null
       this.#step = null
+      this.#ended?.()
       return
     }
     this.#step = next.value

@@ -1,5 +1,5 @@
-import type { Agent } from './agent.ts'
 import type { BlockRange } from './site.ts'
+import type { AgentView } from './views.ts'
 
 /* What the writer sends to its replica: numbered frames in order, kept until they are acknowledged, and questions for flushes. While the writer
  * goes on alone, what it answered is kept as well, up to the limit of the frame log.
@@ -16,7 +16,7 @@ export interface Frame {
 const CAUGHT_UP_FRAMES = 2
 
 export class OutStream {
-  readonly #agent: Agent
+  readonly #agent: AgentView
   /** Frames that the replica has not acknowledged; `#sentUpTo` of them are on this link. */
   #retained: Frame[] = []
   #open = false
@@ -27,7 +27,7 @@ export class OutStream {
   #log = false
   #watching = false
 
-  constructor(agent: Agent) {
+  constructor(agent: AgentView) {
     this.#agent = agent
   }
 

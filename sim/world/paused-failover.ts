@@ -1,5 +1,5 @@
 import type { OwnershipRequest } from '#domain/ownership.ts'
-import type { AgentCommand } from './agent.ts'
+import type { AgentCommand } from './commands.ts'
 import {
   type Operation,
   type Result,
@@ -8,7 +8,6 @@ import {
   type Steps,
   wireRecord,
 } from './operator-steps.ts'
-import type { Random } from './random.ts'
 import type { Site } from './site.ts'
 import type { World } from './world.ts'
 
@@ -22,7 +21,7 @@ type Told<T> = Generator<Step, T, Result>
 /** Changes of the record that somebody else makes meanwhile are followed so often. */
 const TRIES_MAX = 8
 
-export function* failOverPaused(world: World, random: Random, steps: Steps): Operation {
+export function* failOverPaused(world: World, steps: Steps): Operation {
   const production = world.site(steps.record.writer)
   const dr = world.peerOf(production)
   steps.enter('look_at_dr')
@@ -44,7 +43,7 @@ export function* failOverPaused(world: World, random: Random, steps: Steps): Ope
         attempt: steps.attempt('close-again'),
       })
     }
-    if (fenced) yield* serves(steps, random, production)
+    if (fenced) yield* serves(steps, production)
     return refusal
   }
 
@@ -52,7 +51,7 @@ export function* failOverPaused(world: World, random: Random, steps: Steps): Ope
   // Before it serves under it: a witness that is restored from before this must hear of the switch from the sites.
   yield* ends(steps, dr)
   world.observer.servesPlainly(dr, production, steps.record.epoch)
-  yield* serves(steps, random, dr)
+  yield* serves(steps, dr)
 
   steps.enter('fence_late')
   while (!(yield* refuses(steps, production))) yield* steps.pause(RETRY_MS)
@@ -123,11 +122,11 @@ function* ends(steps: Steps, site: Site): Told<void> {
 }
 
 /** An operation that was cancelled leaves `site` as it is: what starts the group next opens its disks. */
-function* serves(steps: Steps, random: Random, site: Site): Told<void> {
+function* serves(steps: Steps, site: Site): Told<void> {
   for (;;) {
     const answer = yield* steps.agent(site, { kind: 'serve', serving: 'standalone' })
     if (answer !== null) return
-    if (!steps.patient && random.chance(0.15)) return
+    if (steps.givesUp()) return
     yield* steps.pause(RETRY_MS)
   }
 }

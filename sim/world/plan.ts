@@ -1,7 +1,7 @@
 import type { Session } from '#agent/replication/session/session.ts'
-import type { FaultKind } from './faults.ts'
+import type { FaultKind } from './fault-kinds.ts'
+import type { Site } from './site.ts'
 import type { WitnessHost } from './witness-host.ts'
-import type { World } from './world.ts'
 
 /** Mistakes to plant, all off in an honest world. The product's code is never changed: a plant wraps a method of one
  *  session or of the witness, or lets the simulated shell skip a step. */
@@ -14,7 +14,7 @@ export interface Plan {
   /** Share of the seeds in which an operator may break the glass. */
   readonly glassShare?: number
   /** Wraps methods of each new session. */
-  readonly session?: (session: Session, world: World) => void
+  readonly session?: (session: Session, world: Surroundings) => void
   /** Wraps the witness's decisions. */
   readonly witness?: (witness: WitnessHost) => void
   /** The shell numbers a write before its intent bit is durable. */
@@ -35,6 +35,12 @@ export interface Plan {
   readonly leavesUnflushed?: boolean
   /** The shell takes the run file of another boot for good. */
   readonly trustsOldRunFile?: boolean
+}
+
+/** What a plant sees of the world. */
+export interface Surroundings {
+  readonly sites: readonly Site[]
+  agentAt(site: Site): { readonly session: Session; now(): number } | null
 }
 
 export const HONEST: Plan = { name: 'honest' }

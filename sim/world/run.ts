@@ -1,11 +1,12 @@
 import type { Coverage } from './coverage.ts'
-import { Faults, FAULTS_MIN } from './faults.ts'
+import { FAULTS_MIN } from './fault-kinds.ts'
+import { Faults } from './faults.ts'
 import { Load } from './load.ts'
 import type { OperationName } from './operations.ts'
 import { Operator } from './operator.ts'
 import type { OwnershipState } from '#domain/ownership.ts'
+import { chooseOperation, hastyOperations, inARow } from './choices.ts'
 import { HONEST, type Plan } from './plan.ts'
-import type { Random } from './random.ts'
 import { Violation } from './truth.ts'
 import { World } from './world.ts'
 
@@ -79,7 +80,7 @@ function play(world: World, counted: { faults: number }): void {
     world.timeline.after(random.between(100, 9_000), () => {
       const { state } = world.witness.stored
       const can = state === 'in_sync' || state === 'resyncing' || state === 'solo'
-      if (can && !operator.patient) operator.start('failover')
+      if (can && !operator.patient) inARow(world, operator, hastyOperations(random))
     })
   }
   const operate = random.pick([1_500, 4_000, 10_000])
@@ -157,40 +158,6 @@ function isWhole(world: World): boolean {
   const there = world.agentAt(world.peerOf(site))?.status()
   if (!world.sites.every(({ joined, failed }) => joined && !failed)) return false
   return here?.answering === true && here.phase === 'following' && there?.phase === 'following'
-}
-
-/** `stops`: by somebody who stops the group often, and fails it over while it is stopped. */
-function chooseOperation(world: World, operator: Operator, random: Random, stops: boolean): void {
-  if (operator.busy !== null) return
-  const { epoch, state } = world.witness.stored
-  const never = epoch === 0
-  const again = stops ? 0.4 : 0.8
-  const close = stops ? 0.3 : 0.04
-  const weights: Record<string, Partial<Record<OperationName, number>>> = {
-    closed: never ? { open: 1 } : { open: again, 'failover-paused': 1 - again },
-    in_sync: {
-      reverse: 0.3,
-      failover: 0.25,
-      close,
-      arbitrate: 0.15,
-      freeze: 0.06,
-      verify: 0.15,
-    },
-    resyncing: { failover: 0.3, close, freeze: 0.06 },
-    solo: { failover: 0.25, close, freeze: 0.06, reprotect: 0.05 },
-    frozen: { thaw: 0.4, failover: 0.4, close: 0.1 },
-    failed_over: { reprotect: 0.75, close: 0.1, freeze: 0.06 },
-  }
-  if (random.chance(0.15)) return operator.start('tell')
-  const failed = world.sites.some((site) => site.failed)
-  if (failed && random.chance(0.5)) {
-    return operator.start(random.chance(0.3) ? 'close' : 'rebuild')
-  }
-  let dice = random.next()
-  for (const [name, weight] of Object.entries(weights[state] ?? {})) {
-    dice -= weight
-    if (dice < 0) return operator.start(name as OperationName)
-  }
 }
 
 /** What an operator does to a group that does not get whole by itself. */

@@ -37,6 +37,15 @@ export function volumeOf(block: number): BlockRange {
   return { from, to: from + BLOCKS_PER_VOLUME }
 }
 
+const VOLUME_BLOCKS = Array.from({ length: VOLUMES }, (_, volume) =>
+  Array.from({ length: BLOCKS_PER_VOLUME }, (_, index) => volume * BLOCKS_PER_VOLUME + index),
+)
+
+/** All blocks of a volume. */
+export function volumeBlocks(volume: number): readonly number[] {
+  return VOLUME_BLOCKS[volume] as number[]
+}
+
 export const regionOf = (block: number): number => Math.floor(block / BLOCKS_PER_REGION)
 
 /** Bits in a mapped file whose setting is waited for; clearing is lazy. */

@@ -1,7 +1,6 @@
-import type { Agent } from './agent.ts'
-import type { ClientPath } from './client-path.ts'
 import { BLOCKS_PER_REGION, REGIONS } from './site.ts'
 import { Violation } from './truth.ts'
+import type { AgentView, ClientsView } from './views.ts'
 
 /* Online verification, as src/agent/replication/verify/verify-compare.ts does it: a region is compared while clients write, and a block that differs
  * is compared once more at one point of the stream. What differs there is sent again, and compared again.
@@ -14,8 +13,8 @@ import { Violation } from './truth.ts'
 const FIRST_ID = 1_000_000
 
 export class Verify {
-  readonly #agent: Agent
-  readonly #path: ClientPath
+  readonly #agent: AgentView
+  readonly #path: ClientsView
   #id = FIRST_ID
   #onSeen: ((values: readonly number[]) => void) | null = null
   #region = 0
@@ -23,7 +22,7 @@ export class Verify {
   #known: ReadonlySet<number> = new Set()
   #done: ((complete: boolean) => void) | null = null
 
-  constructor(agent: Agent, path: ClientPath) {
+  constructor(agent: AgentView, path: ClientsView) {
     this.#agent = agent
     this.#path = path
   }

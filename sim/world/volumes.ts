@@ -1,15 +1,15 @@
 import type { OwnershipRecord } from '#wire/site/witness.ts'
-import type { Agent } from './agent.ts'
 import type { Site } from './site.ts'
+import type { AgentView } from './views.ts'
 
 /* The volumes of a site and the sessions that have them, one after the other: taken when one begins, its own while it lasts, and in between served plainly or
  * refused, as the control plane says.
  */
 
 export class Volumes {
-  readonly #agent: Agent
+  readonly #agent: AgentView
 
-  constructor(agent: Agent) {
+  constructor(agent: AgentView) {
     this.#agent = agent
   }
 

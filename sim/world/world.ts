@@ -2,7 +2,8 @@ import type { Ownership, OwnershipRequest, OwnershipState } from '#domain/owners
 import { Session, type SessionSettings } from '#agent/replication/session/session.ts'
 import type { Arbitration } from '#agent/replication/session/session-types.ts'
 import type { SessionStatus, WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
-import { Agent, type AgentCommand, type CommandAnswer } from './agent.ts'
+import { Agent } from './agent.ts'
+import type { AgentCommand, CommandAnswer } from './commands.ts'
 import { Coverage } from './coverage.ts'
 import { Host, type Process } from './host.ts'
 import { type Endpoint, Network } from './network.ts'
@@ -12,6 +13,7 @@ import { Random } from './random.ts'
 import { BLOCKS, Site } from './site.ts'
 import { Timeline } from './timeline.ts'
 import { Truth } from './truth.ts'
+import type { AgentView, WorldView } from './views.ts'
 import { WitnessHost, type Word } from './witness-host.ts'
 
 /* One group, two sites, a witness, and an observer who sees everything.
@@ -34,7 +36,7 @@ const RENEW_MS = 2_000
 const SOLO_DELAY_MS = 1_000
 const LOG_LINES_MAX = 400
 
-export class World {
+export class World implements WorldView {
   readonly timeline = new Timeline()
   readonly random: Random
   readonly coverage = new Coverage()
@@ -150,7 +152,7 @@ export class World {
     return session
   }
 
-  connect(from: Agent, opened: (end: Endpoint | null) => void): void {
+  connect(from: AgentView, opened: (end: Endpoint | null) => void): void {
     const to = from.peer
     let listening: Agent | null = null
     this.network.connect(
@@ -188,7 +190,7 @@ export class World {
   }
 
   /** What a site knows of the session, said to the witness. */
-  report(agent: Agent): void {
+  report(agent: AgentView): void {
     const { session, site } = agent
     const { mark } = agent
     this.network.ask<Word, string>(
