@@ -12,7 +12,7 @@ import {
 import type { PlanDocument } from '#control/operations/definitions/recovery/plan-format.ts'
 import { preflightReport } from '#control/operations/definitions/recovery/preflight-report.ts'
 import { requestGroupCommand } from '#control/operations/definitions/protection/group-requests.ts'
-import { GROUP_RESOURCE, stopGroup } from '#control/operations/definitions/protection/groups.ts'
+import { stopGroup } from '#control/operations/definitions/protection/groups.ts'
 import {
   requestRecovery,
   requestRunCommand,
@@ -22,7 +22,13 @@ import {
 } from '#control/operations/definitions/recovery/recovery-requests.ts'
 import type { RequestServices } from '#control/operations/definitions/requests.ts'
 import { requestPower } from '#control/operations/definitions/servers/server-requests.ts'
-import { moveGroup, movePair, pairsOfGroup, readGroup } from '#control/resources/groups.ts'
+import {
+  GROUP_RESOURCE,
+  moveGroup,
+  movePair,
+  pairsOfGroup,
+  readGroup,
+} from '#control/resources/groups.ts'
 import { moveInstance } from '#control/resources/instances.ts'
 import { readServer } from '#control/resources/servers.ts'
 import type { GroupAction } from '#domain/forecast.ts'

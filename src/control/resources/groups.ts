@@ -12,6 +12,9 @@ import { PAIR_MOVES, type PairStatus } from '#domain/replication-pair.ts'
 /** Queries about protection groups and their pairs. Every one that serves a caller is bound to the caller's project. */
 type Db = Queries | Transaction
 
+/** The group's resource type: operations on one group run one after the other. */
+export const GROUP_RESOURCE = 'protection-group'
+
 export const groupStatus = (row: ProtectionGroupRow): GroupStatus => row.status as GroupStatus
 export const groupForm = (row: Pick<ProtectionGroupRow, 'form'>): GroupForm => row.form as GroupForm
 export const groupStation = (row: ProtectionGroupRow): Station => row.station as Station

@@ -1,6 +1,7 @@
 import { assert } from '#base/assert.ts'
 import { fault, Fault } from '#base/fault.ts'
 import {
+  GROUP_RESOURCE,
   drAz,
   groupStatus,
   moveGroup,
@@ -28,7 +29,7 @@ import {
 } from '../../operation.ts'
 import { forgetGroup } from './forget-group.ts'
 import { failed, settle } from './group-settle.ts'
-import { GROUP_RESOURCE, stopGroup } from './groups.ts'
+import { stopGroup } from './groups.ts'
 import { insertLoneGroup, startApart } from './lone-pairs.ts'
 import { registerGroup, theGroup } from './session.ts'
 

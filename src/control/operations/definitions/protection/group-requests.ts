@@ -1,5 +1,6 @@
 import { newId } from '#base/ids.ts'
 import {
+  GROUP_RESOURCE,
   findGroup,
   insertGroup,
   moveGroup,
@@ -28,7 +29,6 @@ import { type Failover, failoverGroup } from './failover.ts'
 import {
   createGroup,
   deleteGroup,
-  GROUP_RESOURCE,
   reprotectGroup,
   reverseGroup,
   startGroup,

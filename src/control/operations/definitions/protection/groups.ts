@@ -51,9 +51,6 @@ import {
  * reconciler and a repeated step agree on what the session should be.
  */
 
-/** The group's resource type: operations on one group run one after the other. */
-export const GROUP_RESOURCE = 'protection-group'
-
 type Nothing = Readonly<Record<string, never>>
 
 export interface CreateGroup {

@@ -2,6 +2,7 @@ import { assert } from '#base/assert.ts'
 import { Fault } from '#base/fault.ts'
 import { newId } from '#base/ids.ts'
 import {
+  GROUP_RESOURCE,
   drAz,
   insertGroup,
   moveGroup,
@@ -24,7 +25,7 @@ import {
   type StepContext,
   type SubmitChild,
 } from '../../operation.ts'
-import { GROUP_RESOURCE, startGroup } from './groups.ts'
+import { startGroup } from './groups.ts'
 import { demandDisk, DR_DISK_IN_USE, isUsed } from './pair-disks.ts'
 import type { PairInput } from './pairs.ts'
 import { theGroup } from './session.ts'

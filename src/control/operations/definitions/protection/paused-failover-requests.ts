@@ -1,4 +1,5 @@
 import {
+  GROUP_RESOURCE,
   drAz,
   findGroup,
   groupForm,
@@ -18,7 +19,6 @@ import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import { followsGroup, PAIR_BUSY } from '#domain/replication-pair.ts'
 import { type Outcome, type RequestServices, refused } from '../requests.ts'
-import { GROUP_RESOURCE } from './groups.ts'
 import { failoverPausedGroup, lossSince, membersOf } from './paused-failover.ts'
 
 /* The request for the failover of a paused group, of whichever API: judged, written down and submitted in one transaction. */

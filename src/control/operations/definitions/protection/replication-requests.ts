@@ -1,6 +1,7 @@
 import { assert } from '#base/assert.ts'
 import { newId } from '#base/ids.ts'
 import {
+  GROUP_RESOURCE,
   findGroup,
   findPairOf,
   groupForm,
@@ -35,7 +36,6 @@ import {
   restingPairStatus,
 } from '#domain/replication-pair.ts'
 import { gatherPairs, type Newcomer, regroupPairs } from './consistency-groups.ts'
-import { GROUP_RESOURCE } from './groups.ts'
 import { connectPair, insertLoneGroup } from './lone-pairs.ts'
 import { type DiskRefusal, hindersPairGrowth, judgeDisks, shareReadOnly } from './pair-disks.ts'
 import { deletePair, expandPair, PAIR_RESOURCE } from './pairs.ts'
