@@ -4,8 +4,11 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { cp } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { isFault } from '#base/fault.ts'
 import type { BackupSession } from '#vault/backup/session.ts'
 import { openDirStore } from '#vault/dir/dir-store.ts'
+import { BACKUP_REVOKED } from '#vault/faults.ts'
+import { manifestKey, REVOKED } from '#vault/format/manifest.ts'
 import type { ObjectStore } from '#vault/object-store.ts'
 import { openVault } from '#vault/vault.ts'
 import {
@@ -221,6 +224,23 @@ test('what is condemned waits for a backup that knew it before, and one that beg
       await assertWhole(await reopen(directory))
     } finally {
       for (const session of sessions) await session.abandon()
+    }
+  }))
+
+test('a backup that a collector took for dead makes no checkpoint, however far it had come', () =>
+  withDirectory(async (directory) => {
+    const vault = await dirVault(directory)
+    const session = await vault.begin({ threads: 1 })
+    try {
+      const writer = await session.openVolume({ id: 'vol', sizeBytes: 4 * BLOCK })
+      await writer.write(0, randomBytes(4 * BLOCK))
+      await writer.finish()
+      assert.deepEqual((await vault.collect(EAGER)).revoked, [session.id])
+      await assert.rejects(session.commit(), (error) => isFault(error, BACKUP_REVOKED))
+      assert.ok((await vault.store.get(manifestKey(session.id))).equals(REVOKED))
+      assert.deepEqual(await vault.checkpointIds(), [])
+    } finally {
+      await session.abandon()
     }
   }))
 
