@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { mkdir } from 'node:fs/promises'
 import type { Address } from '#base/config.ts'
 import type { Clock } from '#base/clock.ts'
+import { Fault } from '#base/fault.ts'
 import type { Log } from '#base/log.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
 import type { ExportTable } from '#agent/nbd/exports.ts'
@@ -13,6 +14,7 @@ import type { ChangeTracking } from './change-tracking.ts'
 import { openCheckpointExports } from './checkpoint-exports.ts'
 import { type BackupCommands, backupCommands, withoutVault } from './commands.ts'
 import { regionVault } from './region-vault.ts'
+import { NO_VAULT } from './faults.ts'
 import { openReplicaDoor } from './replica-door.ts'
 import { openReplicas } from './replicas.ts'
 import { openRestores } from './restores.ts'
@@ -66,10 +68,8 @@ export interface BackupPart {
 /** Keeps clients out of what is half restored, from here on: before they can open anything. */
 export async function openBackupPart(parts: BackupPartParts): Promise<BackupPart> {
   const { directory, clock, log } = parts
-  if (parts.vault === undefined) {
-    return { ...NO_PART, commands: withoutVault(join(directory, 'restores')) }
-  }
   await mkdir(directory, { recursive: true, mode: 0o700 })
+  if (parts.vault === undefined) return await partWithoutVault(parts)
   const place = parts.vault
   const vault = regionVault({ ...place, env: parts.env, clock, log })
   const at = (name: string) => ({ ...parts, vault, directory: join(directory, name) })
@@ -125,9 +125,22 @@ async function removeStraySnapshots(
   }
 }
 
-const NO_PART: Omit<BackupPart, 'commands'> = {
-  start: async () => undefined,
-  refuseWhileRestoring: () => undefined,
-  ownerOf: () => undefined,
-  close: async () => undefined,
+/** A restore that was cut off goes on when there is a vault again; what it left half written is closed until then, or until it is cancelled. */
+async function partWithoutVault(parts: BackupPartParts): Promise<BackupPart> {
+  const restores = await openRestores({
+    ...parts,
+    directory: join(parts.directory, 'restores'),
+    vault: {
+      open: () => Promise.reject(new Fault(NO_VAULT, 'restoring')),
+      close: () => undefined,
+    },
+  })
+  restores.reserve()
+  return {
+    commands: withoutVault(restores, parts.clock),
+    start: async () => undefined,
+    refuseWhileRestoring: (volumes) => restores.refuseWhileRestoring(volumes),
+    ownerOf: () => undefined,
+    close: () => restores.works.close(),
+  }
 }

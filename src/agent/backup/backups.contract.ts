@@ -37,6 +37,8 @@ export class BackupWorld {
   part!: BackupPart
   /** What else may have volumes half written. */
   half: (volumes: readonly string[]) => void = () => undefined
+  /** From the next start on: false, the agent has none. */
+  hasVault = true
   #save: () => Promise<void> = async () => undefined
 
   private constructor(directory: string, options: BackupWorldOptions) {
@@ -84,7 +86,7 @@ export class BackupWorld {
     const { tls } = this.#options
     this.part = await openBackupPart({
       directory,
-      vault: { place: this.place, keyFile: this.keyFile },
+      vault: this.hasVault ? { place: this.place, keyFile: this.keyFile } : undefined,
       env: process.env,
       replicaListen: tls === undefined ? undefined : { host: '127.0.0.1', port: 0 },
       advertiseHost: '127.0.0.1',

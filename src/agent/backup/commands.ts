@@ -1,8 +1,6 @@
-import { join } from 'node:path'
 import type { Clock } from '#base/clock.ts'
 import { Fault, isFault } from '#base/fault.ts'
 import { unreachable } from '#base/assert.ts'
-import { readTextIfPresent } from '#base/system/files.ts'
 import { CHECKPOINT_UNKNOWN } from '#vault/faults.ts'
 import type { Manifest } from '#vault/format/manifest.ts'
 import type { Vault } from '#vault/vault.ts'
@@ -11,7 +9,7 @@ import type { CommandAnswer, CommandName, CommandRequest } from '#wire/site/comm
 import { backupInfo } from './backup-record.ts'
 import type { Backups } from './backups.ts'
 import type { CheckpointExports } from './checkpoint-exports.ts'
-import { NO_VAULT, WORK_UNKNOWN } from './faults.ts'
+import { NO_VAULT } from './faults.ts'
 import type { RegionVault } from './region-vault.ts'
 import { type Replicas, replicaInfo } from './replicas.ts'
 import type { ReplicaDoor } from './replica-door.ts'
@@ -36,15 +34,12 @@ export interface BackupCommands {
   command(name: BackupCommandName, request: unknown): Promise<CommandAnswer<BackupCommandName>>
 }
 
-/** Of an agent without a vault; `directory`: where it keeps notes of restores when it has one. */
-export const withoutVault = (directory: string): BackupCommands => ({
+/** Of an agent without a vault. A restore that was cut off may be given up there: its disks are as it left them. */
+export const withoutVault = ({ works }: Restores, clock: Clock): BackupCommands => ({
   async command(name, request) {
     if (name === 'restore.cancel') {
       const { restore } = request as CommandRequest<typeof name>
-      // Noted while there was a vault, it goes on when there is one again: that is no end of it.
-      if ((await readTextIfPresent(join(directory, `${restore}.json`))) === undefined) {
-        throw new Fault(WORK_UNKNOWN, `cancelling restore ${restore}`)
-      }
+      return restoreInfo(await works.cancel(restore), clock)
     }
     throw new Fault(NO_VAULT, `taking ${name}`)
   },

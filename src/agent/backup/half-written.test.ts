@@ -72,3 +72,22 @@ test('what is being restored is not backed up, nor changed, from the request on'
   await world.command('restore.cancel', { restore: request.restore })
   world.part.refuseWhileRestoring(['w'])
 })
+
+test('what a restore left half written stays closed under an agent without a vault, until the restore is given up', async () => {
+  const request = restoreTo('w', 65_536)
+  await world.command('restore.start', request)
+  await world.stop()
+  world.hasVault = false
+  await world.start()
+  assert.throws(() => world.part.refuseWhileRestoring(['w']), isBusy)
+  const refusal = { refusal: 'policy', reason: 'it is being restored from a checkpoint' }
+  assert.deepEqual(world.exports.open('w'), refusal)
+  const given = { restore: request.restore }
+  assert.equal((await world.command('restore.cancel', given)).state, 'cancelled')
+  world.part.refuseWhileRestoring(['w'])
+  await assert.rejects(world.command('backup.start', backupOf('v')), /NO_VAULT/)
+  await world.stop()
+  world.hasVault = true
+  await world.start()
+  assert.equal((await world.command('restore.show', given)).state, 'cancelled')
+})

@@ -187,7 +187,8 @@ export class Works<R extends WorkRecord> {
     if (record.state !== 'running') return record
     const live = this.#live.get(id)
     live?.stop.abort(CANCELLED)
-    await live?.done
+    // What nobody carries out, for want of what it takes, ends as well.
+    await (live?.done ?? this.#end(id, { state: 'cancelled', code: null, reason: null }))
     return this.show(id)
   }
 
