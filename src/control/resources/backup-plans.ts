@@ -115,12 +115,23 @@ export async function updatePlan(
     .execute()
 }
 
-/** With everything that goes with it. What it made stays. */
+/** With everything that goes with it. What it made stays, and is no longer removed by itself. */
 export async function deletePlanRows(tx: Transaction, id: string): Promise<void> {
+  await keepForGood(tx, id)
   await tx.deleteFrom('backup_schedules').where('plan', '=', id).execute()
   await tx.deleteFrom('backup_triggers').where('plan', '=', id).execute()
   await tx.deleteFrom('backup_plan_resources').where('plan', '=', id).execute()
   await tx.deleteFrom('backup_plans').where('id', '=', id).execute()
+}
+
+/** What a plan made is no longer removed by itself, and does not say that it will be. */
+export async function keepForGood(tx: Transaction, plan: string): Promise<void> {
+  await tx
+    .updateTable('checkpoint_items')
+    .set({ expires_at: null })
+    .where('policy', '=', plan)
+    .where('expires_at', 'is not', null)
+    .execute()
 }
 
 /** In the order given. */

@@ -218,11 +218,29 @@ export function testAncestor(of: () => CsbsMade): void {
     await world.ok('GET', 'protect_config')
     await world.ok('GET', 'replication_capabilities')
 
+    // Who deletes what lets backups go keeps them, and they say so.
+    const item = (await world.ok('GET', `checkpoint_items?policy_id=${plan.id}`))
+      .checkpoint_items[0].id
+    const expiry = async (): Promise<unknown> =>
+      (await world.ok('GET', `checkpoint_items/${item}`)).checkpoint_item.expired_at
+    const expire = () =>
+      world.lab.store.write((tx) =>
+        tx
+          .updateTable('checkpoint_items')
+          .set({ expires_at: world.lab.clock.wallMs() + 86_400_000 })
+          .where('id', '=', item)
+          .execute(),
+      )
+    await expire()
+    assert.match(String(await expiry()), /^2/)
     await world.ok('DELETE', `scheduled_operations/${operation.id}`)
+    assert.equal(await expiry(), null)
+    await expire()
     await world.ok('DELETE', `triggers/${made.id}`)
     assert.ok((await world.ok('GET', 'triggers?type=time')).triggers.length > 0)
     assert.deepEqual((await world.ok('GET', 'triggers?type=event')).triggers, [])
     await world.ok('DELETE', `plans/${plan.id}`)
+    assert.equal(await expiry(), null)
     await world.ok('GET', 'plans')
   })
 }

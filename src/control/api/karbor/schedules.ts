@@ -6,6 +6,7 @@ import {
   definitionOf,
   findPlan,
   insertSchedule,
+  keepForGood,
   readPlan,
   readSchedule,
   readTrigger,
@@ -125,6 +126,8 @@ export function scheduleRoutes(app: Api, services: BackupApiServices): void {
       if (plan?.form === 'policy') throw invalid('A policy keeps its operation; disable it there.')
       await store.write(async (tx) => {
         await tx.deleteFrom('backup_schedules').where('id', '=', row.id).execute()
+        // If another one lets them go, its next sweep says so.
+        await keepForGood(tx, row.plan)
       })
       return await reply.code(200).send()
     },

@@ -334,12 +334,6 @@ export async function deletePolicy(
       if ((await runOf(tx, id)) !== 'nobody') return refused('RUN_ACTIVE')
       await deletePlanRows(tx, id)
       await deleteAllTags(tx, 'backup_policy', id)
-      await tx
-        .updateTable('checkpoint_items')
-        .set({ expires_at: null })
-        .where('policy', '=', id)
-        .where('expires_at', 'is not', null)
-        .execute()
       return { ok: true }
     },
   )
