@@ -1,6 +1,7 @@
 import { decideOwnership } from '#domain/ownership.ts'
 import type { Session } from '#agent/replication/session/session.ts'
 import type { WitnessAnswer } from '#wire/site/witness.ts'
+import { BEHIND_PLANTS } from './behind-plants.ts'
 import { COPY_PLANTS } from './copy-plants.ts'
 import { type Plant, wrapHandle } from './plant.ts'
 
@@ -384,4 +385,5 @@ export const PLANTS: readonly Plant[] = [
     verifiesOnce: true,
   },
   ...COPY_PLANTS,
+  ...BEHIND_PLANTS,
 ]

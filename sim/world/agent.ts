@@ -114,7 +114,10 @@ export class Agent implements AgentView {
     // As commands.ts does.
     const draws = command.kind === 'hold' && this.session.phase === 'following'
     if (draws && !this.link.peerJoined) return answer('NOT_YET')
-    if (command.kind === 'serve') return this.volumes.serve(command.serving, answer)
+    if (command.kind === 'serve') {
+      if (command.late?.() === true) return
+      return this.volumes.serve(command.serving, answer)
+    }
     if (command.kind === 'rebuild') return this.volumes.rebuild(command.epoch, answer)
     // Closed already, or never opened here: there is nothing left to end.
     if (command.kind === 'close' && this.session.stored.record.epoch === 0) return answer(null)

@@ -41,8 +41,8 @@ export type AgentCommand =
   | { readonly kind: 'verify' }
   /** The failed copy of this replica is replaced by an empty one. */
   | { readonly kind: 'rebuild'; readonly epoch: number }
-  /** As `volume.serve`, for all volumes: those of a session are its own. */
-  | { readonly kind: 'serve'; readonly serving: Site['plain'] }
+  /** As `volume.serve`, for all volumes: those of a session are its own. `late`: whoever asked has given up since. */
+  | { readonly kind: 'serve'; readonly serving: Site['plain']; readonly late?: () => boolean }
   | { readonly kind: 'promote'; readonly force: boolean }
   | {
       readonly kind: 'arbitrate'

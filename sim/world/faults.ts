@@ -160,7 +160,7 @@ export class Faults {
         return this.#later(0.1, 2_000, () => this.#powerLoss(peer))
       case 'site-loss':
         // Everything there is gone until the end of the chaos.
-        if (site.host.powered) world.observer.losePower(site)
+        if (site.host.powered && !this.#holdsAll(site)) world.observer.losePower(site)
         return
       case 'site-isolated':
         this.#cut(site.name, peer.name, true)
@@ -252,10 +252,16 @@ export class Faults {
   }
 
   #powerOff(site: Site): void {
-    if (!site.host.powered || !this.#running) return
+    if (!site.host.powered || !this.#running || this.#holdsAll(site)) return
     site.syncMs = 3
     this.#world.observer.losePower(site)
     this.#later(300, 10_000, () => this.#powerOn(site))
+  }
+
+  /** The writer's disk has failed: what it answered is at `site` alone, whose power is the second failure. */
+  #holdsAll(site: Site): boolean {
+    const peer = this.#world.peerOf(site)
+    return peer.failed && this.#world.witness.stored.writer === peer.name
   }
 
   #powerOn(site: Site): void {

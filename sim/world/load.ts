@@ -7,11 +7,17 @@ import type { World } from './world.ts'
  * which is how a side that should be silent is caught speaking; the others go where they get answers.
  */
 
+/** Of a volume, for clients that wander. */
+const PARTS = 4
+const PART_BLOCKS = BLOCKS_PER_VOLUME / PARTS
+
 export class Load {
   readonly #world: World
   readonly #random: Random
   readonly #thinkMs: number
   readonly #flushShare: number
+  /** So long clients write in one part of each volume before they go on to the next, ms; 0: everywhere. */
+  readonly #wanderMs: number
   #running = true
   inFlight = 0
 
@@ -20,6 +26,7 @@ export class Load {
     this.#random = world.random.fork()
     this.#thinkMs = this.#random.pick([40, 80, 200])
     this.#flushShare = this.#random.pick([0.02, 0.1, 0.25])
+    this.#wanderMs = this.#random.pick([0, 1_000, 4_000, 12_000])
     const [first, second] = world.sites
     this.#client(first, true)
     this.#client(second, true)
@@ -73,13 +80,22 @@ export class Load {
       return { kind: 'flush', blocks, fua: false, done, mark: truth.flushMark(blocks) }
     }
     const length = random.chance(0.8) ? 1 : 2 + random.below(3)
-    const from = random.below(BLOCKS_PER_VOLUME - length + 1)
+    const kind = random.chance(0.25) ? 'read' : 'write'
+    const starts = BLOCKS_PER_VOLUME - length + 1
+    const from = kind === 'read' ? random.below(starts) : this.#writesFrom(starts)
     const blocks: number[] = []
     for (let index = 0; index < length; index++) {
       blocks.push(volume * BLOCKS_PER_VOLUME + from + index)
     }
-    const kind = random.chance(0.25) ? 'read' : 'write'
     const fua = kind === 'write' && random.chance(0.1)
     return { kind, blocks, fua, done, mark: truth.flushMark(blocks) }
+  }
+
+  /** What is written again and again hides what a copy has forgotten: so most clients leave behind what they wrote a while ago. */
+  #writesFrom(starts: number): number {
+    const { timeline } = this.#world
+    if (this.#wanderMs === 0) return this.#random.below(starts)
+    const part = Math.floor(timeline.nowMs / this.#wanderMs) % PARTS
+    return Math.min(starts - 1, part * PART_BLOCKS + this.#random.below(PART_BLOCKS))
   }
 }

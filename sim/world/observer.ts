@@ -21,6 +21,9 @@ export class Observer implements ObserverView {
   readonly copies: Copies
   /** Break-glass: the site that an operator made the writer, and the epoch it jumped to, until the other one is fenced. */
   #glass: { readonly site: string; readonly epoch: number; began: boolean } | null = null
+  /** A production that has not heard that the other site is served plainly, or by force, since its group was stopped; and the epoch that it has missed.
+   *  What it serves plainly itself until then is bounded by no lease, and was given up (decision 0177). */
+  #unfenced: { readonly site: string; readonly epoch: number } | null = null
   /** Epochs that were made by break-glass. */
   readonly #glassEpochs = new Set<number>()
   #lastAnswer = { epoch: 0, site: '' }
@@ -77,10 +80,15 @@ export class Observer implements ObserverView {
     this.#bothHold(agent, io, values)
   }
 
-  /** Whether `agent` is the writer that break-glass left behind. */
+  /** Whether `agent` is the writer that break-glass, or the failover of a stopped group, left behind. */
   #split(agent: AgentView): boolean {
     const glass = this.#glass
-    return glass !== null && glass.site !== agent.site.name && glass.began
+    const broken = glass !== null && glass.site !== agent.site.name && glass.began
+    return broken || this.#leftBehind(agent)
+  }
+
+  #leftBehind(agent: AgentView): boolean {
+    return agent.clients.plain && this.#unfenced?.site === agent.site.name
   }
 
   #onlyOneAnswers(agent: AgentView, epoch: number): void {
@@ -92,9 +100,10 @@ export class Observer implements ObserverView {
     }
     if (epoch >= this.#lastAnswer.epoch) this.#lastAnswer = { epoch, site: site.name }
     const other = this.#world.agentAt(this.#world.peerOf(site))
-    if (other !== null && (other.status().answering || other.clients.plain)) {
+    const rival = other !== null && !this.#leftBehind(other) ? other : null
+    if (rival !== null && (rival.status().answering || rival.clients.plain)) {
       throw new Violation(
-        `promise 3: ${site.name} answers under epoch ${epoch} while ${other.site.name} may answer under ${other.session.stored.record.epoch}`,
+        `promise 3: ${site.name} answers under epoch ${epoch} while ${rival.site.name} may answer under ${rival.session.stored.record.epoch}`,
       )
     }
   }
@@ -238,11 +247,14 @@ export class Observer implements ObserverView {
     if (site.epoch.value.outOfTouchMs !== null) this.#world.coverage.count('out of touch noted')
     if (session.role === 'replica') this.#claims(agent)
     this.#noticesGlass(site)
+    const unfenced = this.#unfenced
+    if (unfenced?.site === site.name && !agent.clients.plain) {
+      if (site.epoch.value.record.epoch >= unfenced.epoch) this.#unfenced = null
+    }
     const glass = this.#glass
     if (
       glass !== null &&
       glass.site !== site.name &&
-      !agent.clients.plain &&
       site.epoch.value.record.epoch >= glass.epoch
     ) {
       if (!glass.began) this.allowLoss(glass.site)
@@ -282,13 +294,11 @@ export class Observer implements ObserverView {
     }
   }
 
-  /** The disks of `site` are about to be served plainly, because an operator gave up what the old `production` wrote since the group was stopped. One that
-   *  was silent serves its own until it hears, as beside break-glass. */
+  /** The disks of `site` are about to be served plainly, because an operator gave up what the old `production` wrote since the group was stopped. */
   servesPlainly(site: Site, production: Site, epoch: number): void {
     this.allowLoss(site.name)
-    const silent =
-      this.#world.agentAt(production)?.clients.plain ?? production.plain === 'standalone'
-    if (silent) this.#glass = { site: site.name, epoch, began: false }
+    const refuses = !production.taken && production.plain === 'standby'
+    if (!refuses) this.#unfenced = { site: production.name, epoch }
   }
 
   /** The host of `site` loses its power. */

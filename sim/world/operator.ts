@@ -148,7 +148,12 @@ export class Operator {
     }
     process.after(this.#stepMs, () => settle(null))
     if (step.to === 'witness') witness.serve(step.request, settle)
-    else this.#world.command(step.site, step.command, settle)
+    else {
+      // No epoch guards this one.
+      const late = () => attempt !== this.#try
+      const command = step.command.kind === 'serve' ? { ...step.command, late } : step.command
+      this.#world.command(step.site, command, settle)
+    }
   }
 
   /** Somebody at `site` breaks the glass: past the control plane, into the agent of that host. */

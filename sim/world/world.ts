@@ -83,7 +83,12 @@ export class World implements WorldView {
       // What a preferred site did unwitnessed, the record knows nothing of.
       const unseen = from.mode === 'static-priority' && from.preferred === from.writer
       const lacks = this.stateBefore(from) !== 'in_sync' || unseen
-      if (kind === 'failover' && lacks) this.observer.allowLoss(record.writer)
+      if (kind !== 'failover') return
+      if (lacks) this.observer.allowLoss(record.writer)
+      // A stopped production that was silent when its group was started, by an operation that a restored witness has forgotten: no lease bounds it.
+      const old = this.site(from.writer)
+      const forgotten = this.witness.mark !== 'mark-0' && !old.taken && old.plain === 'standalone'
+      if (forgotten) this.observer.servesPlainly(this.site(record.writer), old, record.epoch)
     }
     this.witness.onRefusal = (kind, refusal) => this.coverage.count(`refused ${kind} ${refusal}`)
     this.witness.onAdopt = ({ record, from }, off) => {
