@@ -42,15 +42,10 @@ export async function isPaused(
   if (groupForm(group) === 'lone') return false
   const row = (await readOwnership(db, [group.id])).get(group.id)
   if (row === undefined || row.epoch === 0) return false
-  switch (groupStatus(group)) {
-    case 'available':
-    case 'error-updating':
-      return row.state === 'closed'
-    case 'error-failing-over':
-      return (await pairsOfGroup(db, group.id)).every((pair) => pair.in_session === 0)
-    default:
-      return false
-  }
+  const status = groupStatus(group)
+  if (status === 'available' || status === 'error-updating') return row.state === 'closed'
+  if (status !== 'error-failing-over') return false
+  return (await pairsOfGroup(db, group.id)).every((pair) => pair.in_session === 0)
 }
 
 /** All of them were in the session that was ended, equal then: what their DR disks hold is of one moment. */
