@@ -69,6 +69,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'old-epoch-still-linked',
     about: 'A site that was made the writer goes on answering the heartbeats of the old one.',
+    steady: true,
     foundWithin: 250,
     echoesAnybody: true,
     session: (session) =>
@@ -123,6 +124,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'lease-counted-from-the-answer',
     about: 'The holder counts its lease from when the answer came, not from before it asked.',
+    steady: true,
     foundWithin: 1_500,
     faults: ['network-slow', 'agent-pause', 'link-cut'],
     staticShare: 0,
@@ -274,6 +276,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'rise-before-caught-up',
     about: 'Out of solo the witness is asked for in_sync while the replica is still catching up.',
+    steady: true,
     foundWithin: 1_500,
     glassShare: 0,
     faults: ['network-slow', 'link-cut', 'link-flaps', 'site-loss', 'agent-crash'],

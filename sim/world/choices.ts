@@ -15,7 +15,7 @@ export function chooseOperation(
   if (operator.busy !== null) return
   const { epoch, state } = world.witness.stored
   const never = epoch === 0
-  const again = stops ? 0.4 : 0.8
+  const again = world.plan.steady === true ? 1 : stops ? 0.4 : 0.8
   const close = stops ? 0.3 : 0.04
   const weights: Record<string, Partial<Record<OperationName, number>>> = {
     closed: never ? { open: 1 } : { open: again, 'failover-paused': 1 - again },
@@ -50,13 +50,13 @@ export function chooseOperation(
  */
 const HASTY: readonly (readonly OperationName[])[] = [
   ['failover'],
-  ['failover'],
-  ['failover'],
   ['freeze', 'thaw', 'failover'],
   ['close', 'failover-paused'],
 ]
 
-export const hastyOperations = (random: Random): readonly OperationName[] => random.pick(HASTY)
+/** `stops`: by somebody who does not only fail over. */
+export const hastyOperations = (random: Random, stops: boolean): readonly OperationName[] =>
+  stops ? random.pick(HASTY) : ['failover']
 
 /** As long as each of them can be begun: somebody else may have begun another one. */
 export function inARow(world: World, operator: Operator, names: readonly OperationName[]): void {

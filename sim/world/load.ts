@@ -26,7 +26,7 @@ export class Load {
     this.#random = world.random.fork()
     this.#thinkMs = this.#random.pick([40, 80, 200])
     this.#flushShare = this.#random.pick([0.02, 0.1, 0.25])
-    this.#wanderMs = this.#random.pick([0, 1_000, 4_000, 12_000])
+    this.#wanderMs = world.plan.steady === true ? 0 : this.#random.pick([0, 1_000, 4_000, 12_000])
     const [first, second] = world.sites
     this.#client(first, true)
     this.#client(second, true)
@@ -80,9 +80,10 @@ export class Load {
       return { kind: 'flush', blocks, fua: false, done, mark: truth.flushMark(blocks) }
     }
     const length = random.chance(0.8) ? 1 : 2 + random.below(3)
-    const kind = random.chance(0.25) ? 'read' : 'write'
     const starts = BLOCKS_PER_VOLUME - length + 1
-    const from = kind === 'read' ? random.below(starts) : this.#writesFrom(starts)
+    const anywhere = random.below(starts)
+    const kind = random.chance(0.25) ? 'read' : 'write'
+    const from = kind === 'read' ? anywhere : this.#writesFrom(anywhere, starts)
     const blocks: number[] = []
     for (let index = 0; index < length; index++) {
       blocks.push(volume * BLOCKS_PER_VOLUME + from + index)
@@ -92,10 +93,10 @@ export class Load {
   }
 
   /** What is written again and again hides what a copy has forgotten: so most clients leave behind what they wrote a while ago. */
-  #writesFrom(starts: number): number {
+  #writesFrom(anywhere: number, starts: number): number {
     const { timeline } = this.#world
-    if (this.#wanderMs === 0) return this.#random.below(starts)
+    if (this.#wanderMs === 0) return anywhere
     const part = Math.floor(timeline.nowMs / this.#wanderMs) % PARTS
-    return Math.min(starts - 1, part * PART_BLOCKS + this.#random.below(PART_BLOCKS))
+    return Math.min(starts - 1, part * PART_BLOCKS + (anywhere % PART_BLOCKS))
   }
 }

@@ -10,7 +10,8 @@ import type { World } from './world.ts'
  */
 
 /** Some networks say at once that nobody is there, others say nothing. */
-const STEP_TIMEOUTS_MS = [600, 4_000]
+const STEADY_TIMEOUT_MS = 4_000
+const STEP_TIMEOUTS_MS = [600, STEADY_TIMEOUT_MS, STEADY_TIMEOUT_MS]
 
 export class Operator {
   readonly #world: World
@@ -34,7 +35,8 @@ export class Operator {
   constructor(world: World) {
     this.#world = world
     this.#random = world.random.fork()
-    this.#stepMs = this.#random.pick(STEP_TIMEOUTS_MS)
+    this.#stepMs =
+      world.plan.steady === true ? STEADY_TIMEOUT_MS : this.#random.pick(STEP_TIMEOUTS_MS)
     this.#do = new Steps(world, this.#random)
     this.#operations = new Operations(world, this.#random, this.#do)
   }

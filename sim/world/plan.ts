@@ -13,6 +13,8 @@ export interface Plan {
   readonly staticShare?: number
   /** Share of the seeds in which an operator may break the glass. */
   readonly glassShare?: number
+  /** Nobody is in a hurry, stops the group often, or is told at once that a site is away; clients write everywhere. */
+  readonly steady?: boolean
   /** Wraps methods of each new session. */
   readonly session?: (session: Session, world: Surroundings) => void
   /** Wraps the witness's decisions. */

@@ -75,17 +75,17 @@ function play(world: World, counted: { faults: number }): void {
   const faults = new Faults(world, operator)
   // A site that seems dead is what failovers are made for, so they come together more often than by chance.
   const hasty = random.pick([0, 0.3, 0.8])
+  const stops = world.plan.steady !== true && random.chance(0.2)
   faults.onSiteGone = (site) => {
     if (site.name !== world.witness.stored.writer || !random.chance(hasty)) return
     world.timeline.after(random.between(100, 9_000), () => {
       const { state } = world.witness.stored
       const can = state === 'in_sync' || state === 'resyncing' || state === 'solo'
-      if (can && !operator.patient) inARow(world, operator, hastyOperations(random))
+      if (can && !operator.patient) inARow(world, operator, hastyOperations(random, stops))
     })
   }
   const operate = random.pick([1_500, 4_000, 10_000])
   const chaosMs = random.pick([10_000, 25_000, 50_000])
-  const stops = random.chance(0.2)
   const next = () => {
     world.timeline.after(random.between(0.2, 2) * operate, () => {
       if (operator.patient) return
