@@ -22,7 +22,11 @@ import {
   insertRows,
   pairRow,
 } from '../../../../../test/support/group-rows.ts'
-import { StepWaits } from '../../operation.ts'
+import { operationRow } from '../../../../../test/support/operation-rows.ts'
+import { Fault } from '#base/fault.ts'
+import { SITE_REFUSED } from '#control/sites/client.ts'
+import { type StepContext, StepWaits } from '../../operation.ts'
+import { type DeleteVolume, deleteVolume } from '../volumes/volumes.ts'
 import { checkpointRow, itemRow, nameOperation } from './backup-rows.ts'
 import { letBackupsEnd, letRestoresEnd } from './backup-turns.ts'
 import { beginLog, endLog } from './backup-work.ts'
@@ -100,6 +104,7 @@ async function lab(t: TestContext) {
       return beginLog(tx, operation, entry, 1)
     })
   return {
+    store,
     group,
     item,
     begin,
@@ -153,4 +158,34 @@ test('a backup of a group waits while one of its servers is restored, and a serv
   await beginRestore('server', await restore(`${SERVER_TYPE}#server`))
   await assert.rejects(backups('server', volume), StepWaits)
   await backups('another', volume)
+})
+
+test('the deletion of a disk waits for the backup that reads it and the restore that writes it, and for nothing else that refuses it', async (t) => {
+  const { store } = await lab(t)
+  const [backup, restore] = [
+    { kind: 'backup.server', input: '{}' },
+    { kind: 'backup.restore', input: toJson({ disks: [{ name: 'x', volume: 'written' }] }) },
+  ].map((over, at) => operationRow({ project: 'p', ordinal: at, status: 'running', ...over }))
+  assert.ok(backup !== undefined && restore !== undefined)
+  const choose = toJson({ sources: [{ volumes: ['copy'] }, { volumes: ['read'] }] })
+  const chosen = { operation: backup.id, step: 0, name: 'choose', result: choose, end_at: 1 }
+  await store.write(async (tx) => {
+    await tx.insertInto('operations').values([backup, restore]).execute()
+    await tx.insertInto('operation_steps').values(chosen).execute()
+  })
+  const deletion = (volume: string, refusal: string) => {
+    const command = () => Promise.reject(new Fault(SITE_REFUSED, 'deleting', { refusal }))
+    const services = { store, sites: { command } }
+    const ctx = { services, resourceId: volume, input: { az: 'az1' } }
+    return deleteVolume.steps[0]?.act(ctx as unknown as StepContext<DeleteVolume>)
+  }
+  const refused = /the site refused|SITE_REFUSED/i
+  for (const volume of ['copy', 'read']) {
+    await assert.rejects(async () => deletion(volume, 'VOLUME_HAS_SNAPSHOTS'), StepWaits)
+  }
+  await assert.rejects(async () => deletion('written', 'VOLUME_BUSY'), StepWaits)
+  await assert.rejects(async () => deletion('written', 'VOLUME_FAILED'), refused)
+  await assert.rejects(async () => deletion('other', 'VOLUME_HAS_SNAPSHOTS'), refused)
+  await store.write((tx) => tx.updateTable('operations').set({ status: 'failed' }).execute())
+  await assert.rejects(async () => deletion('read', 'VOLUME_HAS_SNAPSHOTS'), refused)
 })

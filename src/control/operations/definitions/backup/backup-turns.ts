@@ -1,8 +1,9 @@
 import { readInstance } from '#control/resources/instances.ts'
 import { readServer, serversOfVolume } from '#control/resources/servers.ts'
 import { fromJson } from '#control/store/json.ts'
-import type { Transaction } from '#control/store/store.ts'
+import type { Queries, Transaction } from '#control/store/store.ts'
 import { StepWaits } from '../../operation.ts'
+import { stepResults } from '../../records.ts'
 import { ofOperation } from './backup-work.ts'
 
 /* Disks are not backed up while they are being written back, nor the other way round: what is half restored is nothing to keep.
@@ -52,6 +53,34 @@ export async function letBackupsEnd(tx: Transaction, volumes: readonly string[])
   const wanted = new Set(await touchedBy(tx, volumes))
   if (own.some(({ resource }) => wanted.has(resource))) throw new StepWaits(LOOK_AGAIN_MS)
 }
+
+/** Whether a backup that has begun reads the volume, or a restore writes it: until that has ended, the site does not delete the volume. */
+export async function isReadOrWritten(db: Queries, volume: string): Promise<boolean> {
+  const begun = await db
+    .selectFrom('operations')
+    .select(['id', 'kind', 'input'])
+    .where('kind', 'in', [READS, ...WRITE])
+    .where('status', 'in', ['pending', 'running'])
+    .execute()
+  for (const { id, kind, input } of begun) {
+    const named = kind === READS ? await chosenBy(db, id) : writtenBy(input)
+    if (named.includes(volume)) return true
+  }
+  return false
+}
+
+/** Kinds of operations. */
+const READS = 'backup.server'
+const WRITE = ['backup.restore', 'backup.restore-volumes'] as const
+
+async function chosenBy(db: Queries, backup: string): Promise<string[]> {
+  const { choose } = await stepResults(db, backup)
+  const { sources = [] } = (choose ?? {}) as { sources?: readonly { volumes: string[] }[] }
+  return sources.flatMap(({ volumes }) => volumes)
+}
+
+const writtenBy = (input: string): string[] =>
+  fromJson<{ disks: readonly { volume: string }[] }>(input).disks.map(({ volume }) => volume)
 
 /** The volumes, the groups that they are protected in, whether or not a session runs, and the servers that have them. */
 async function touchedBy(tx: Transaction, volumes: readonly string[]): Promise<string[]> {

@@ -8,7 +8,9 @@ import { attachmentsOf } from '#control/resources/volumes.ts'
 import { orderLimit } from '#control/resources/volume-limits.ts'
 import { GIB } from '#domain/volume.ts'
 import { wireLimit } from '../../limit-sync.ts'
-import { childrenStep, operation, step, type StepContext } from '../../operation.ts'
+import { refusalCode } from '#control/sites/client.ts'
+import { childrenStep, operation, step, type StepContext, StepWaits } from '../../operation.ts'
+import { isReadOrWritten } from '../backup/backup-turns.ts'
 import { ownerOf } from '../protection/session.ts'
 
 /** Operations on single volumes. The row exists since the request was accepted. */
@@ -45,6 +47,9 @@ export const createVolume = operation<CreateVolume>('volume.create', {
   failed: (tx, ctx) => moveVolume(tx, ctx.resourceId, 'error', ctx.services.clock.wallMs()),
 })
 
+/** Between two looks whether the backup or restore of a disk that is to be deleted has ended. */
+const BACKUP_PAUSE_MS = 5_000
+
 export interface DeleteVolume {
   readonly az: string
 }
@@ -53,13 +58,18 @@ export const deleteVolume = operation<DeleteVolume>('volume.delete', {
   version: 1,
   steps: [
     step('delete', {
-      act: (ctx) =>
-        ctx.services.sites.command(
-          ctx.input.az,
-          'volume.delete',
-          { volume: ctx.resourceId },
-          { signal: ctx.signal },
-        ),
+      act: async (ctx) => {
+        const { services, resourceId: volume, signal } = ctx
+        // Asked first: by the time of the refusal the backup, or the restore, may be over.
+        const atWork = await isReadOrWritten(services.store.db, volume)
+        try {
+          await services.sites.command(ctx.input.az, 'volume.delete', { volume }, { signal })
+        } catch (error) {
+          const held = ['VOLUME_HAS_SNAPSHOTS', 'VOLUME_BUSY'].includes(refusalCode(error) ?? '')
+          if (atWork && held) throw new StepWaits(BACKUP_PAUSE_MS)
+          throw error
+        }
+      },
       record: (tx, ctx) => deleteVolumeRow(tx, ctx.resourceId),
     }),
   ],
