@@ -90,16 +90,11 @@ export async function startGateway(directory: string): Promise<S3Server> {
   }
   try {
     start('ceph-mon', '-i', 'a')
-    await until(
-      'the monitor',
-      () => answers('ceph', '-c', conf, '--connect-timeout', '5', '-s'),
-      START_MS,
-    )
     const osd = randomUUID()
+    // Waits for the monitor, as the gateway does for the OSD.
     run('ceph', '-c', conf, 'osd', 'new', osd, '0')
     run('ceph-osd', '-c', conf, '-i', '0', '--mkfs', '--osd-uuid', osd, '--no-mon-config')
     start('ceph-osd', '-i', '0')
-    await until('the OSD', () => run('ceph', '-c', conf, 'osd', 'stat').includes('1 up'), START_MS)
     start('radosgw', '-n', 'client.rgw.a')
     const endpoint = `http://127.0.0.1:${port}`
     await until(
@@ -130,15 +125,6 @@ export async function startGateway(directory: string): Promise<S3Server> {
     const log = join(directory, 'rgw.log')
     const said = existsSync(log) ? readFileSync(log, 'utf8').slice(-2000) : ''
     throw new Error(`the S3 server did not start: ${String(error)} ${said}`, { cause: error })
-  }
-}
-
-function answers(program: string, ...args: string[]): boolean {
-  try {
-    execFileSync(program, args, { stdio: 'ignore' })
-    return true
-  } catch {
-    return false // not yet
   }
 }
 
