@@ -21,7 +21,7 @@ export const BEHIND_PLANTS: readonly Plant[] = [
   {
     name: 'lease-ends-with-a-freeze',
     about: 'A freeze that the writer has not heard of ends its lease in the record.',
-    foundWithin: 300,
+    foundWithin: 3_000,
     faults: ['link-cut', 'site-isolated', 'witness-cut'],
     staticShare: 0,
     witness: forgetsLeaseIn('freeze', 'thaw'),

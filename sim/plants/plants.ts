@@ -125,7 +125,7 @@ export const PLANTS: readonly Plant[] = [
     name: 'lease-counted-from-the-answer',
     about: 'The holder counts its lease from when the answer came, not from before it asked.',
     steady: true,
-    foundWithin: 1_500,
+    foundWithin: 3_000,
     faults: ['network-slow', 'agent-pause', 'link-cut'],
     staticShare: 0,
     session: ({ lease }, world) => {
@@ -277,7 +277,7 @@ export const PLANTS: readonly Plant[] = [
     name: 'rise-before-caught-up',
     about: 'Out of solo the witness is asked for in_sync while the replica is still catching up.',
     steady: true,
-    foundWithin: 1_500,
+    foundWithin: 3_000,
     glassShare: 0,
     faults: ['network-slow', 'link-cut', 'link-flaps', 'site-loss', 'agent-crash'],
     session: (session) =>
