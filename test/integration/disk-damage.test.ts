@@ -124,9 +124,10 @@ describe('state files damaged while the agent was down', () => {
 
   /** Under load, `site` dies, its state is damaged, and it comes back. */
   async function survive(site: Site, damage: Damage): Promise<void> {
-    // A busy machine may have cost a writer its lease since the test before.
-    await lab.inSync()
-    const client: NbdClient = await lab.a.connect('pair-1')
+    // A writer that was started again is in step a moment before its exports serve.
+    const client: NbdClient = await until('the writer serves', () =>
+      lab.a.connect('pair-1').catch(() => undefined),
+    )
     const load = new Load(client, SIZE / LOAD_BLOCK, 4, number)
     load.start()
     await until('the load runs', () => load.result.count > 50)
