@@ -45,9 +45,8 @@ test('a file that was looked at is given the time of a step of the kernel by its
     return mtimeNs
   }
   const together = (attempt: number): boolean => {
-    const [looked, other] = ['looked', 'other'].map((name) =>
-      openSync(join(directory, `${name}-${attempt}`), 'w'),
-    ) as [number, number]
+    const looked = openSync(join(directory, `looked-${attempt}`), 'w')
+    const other = openSync(join(directory, `other-${attempt}`), 'w')
     fileShape(looked)
     // In this order: no later time of any file is before an exact one that was given.
     writeSync(other, Buffer.from('x'))
