@@ -14,13 +14,22 @@
  * (decision 0113), behind the others a sync is asked for. "Cached" is the same right after the backup, until the program ends: the others then read what
  * they have just written from memory, and leave what they write there, while we read and write the disk (decisions 0113, 0193).
  *
- * What makes the figures meaningless: other processes on the machine (each sample tells their share); files in the page
+ * What makes the figures meaningless: other processes on the machine (each sample tells their share; one that writes to a disk keeps the next sample waiting); files in the page
  * cache (but for "restore" they are, for all three: the image was just written); a different mix of data, for which ratios shift. */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { globSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { cpuTimes, machineFacts, median } from './lib/machine.ts'
 import { measureAgent } from './vault-agent.ts'
 import { changePiece, sameFiles, scatterChanges, writeImage } from './vault-image.ts'
@@ -169,7 +178,7 @@ function lastCheckpoint([program = '', ...args]: readonly string[]): string {
 }
 
 async function measure(args: readonly string[], cwd: string, repository: string): Promise<Sample> {
-  execFileSync('sync')
+  await diskAtRest()
   const before = bytesIn(repository)
   const cpuBefore = cpuTimes([])
   const began = performance.now()
@@ -205,8 +214,12 @@ async function measure(args: readonly string[], cwd: string, repository: string)
 }
 
 /** In a process of its own: that of the benchmark has gigabytes of other things in its memory. */
-function measureOpenVault(repository: string, image: string, changed: string): Sample {
-  execFileSync('sync')
+async function measureOpenVault(
+  repository: string,
+  image: string,
+  changed: string,
+): Promise<Sample> {
+  await diskAtRest()
   const before = bytesIn(repository)
   const script = join(import.meta.dirname, 'vault-open.ts')
   const text = execFileSync(
@@ -289,7 +302,7 @@ async function oneRound(
   await step('contiguous, ranges known', turned, (tool) => tool.backup('last', image, changed))
   const again = changePiece(image, sizeBytes / 8 + 12_288, 10 * 1024 * 1024)
   writeFileSync(changed, JSON.stringify(again))
-  const open = measureOpenVault(join(directory, 'holdfast'), image, changed)
+  const open = await measureOpenVault(join(directory, 'holdfast'), image, changed)
   note(samples, 'contiguous, vault open', 'holdfast', open)
   say(
     `round ${round + 1} ${'contiguous, vault open'.padEnd(26)} holdfast  ${open.seconds.toFixed(3)} s  cpu ${open.cpuSeconds.toFixed(3)}`,
@@ -320,6 +333,21 @@ async function oneRound(
     }
   }
   rmSync(directory, { recursive: true })
+}
+
+const REST_MS = 300
+const REST_LOOK_MS = 50
+
+/** All is written, and what a sync leaves the disk to do is done: of files that were deleted it is told afterwards (discard), which takes it a second or two. */
+async function diskAtRest(): Promise<void> {
+  execFileSync('sync')
+  let before = ''
+  for (let still = 0; still < REST_MS; still += REST_LOOK_MS) {
+    const now = readFileSync('/proc/diskstats', 'utf8')
+    if (now !== before) still = 0
+    before = now
+    await sleep(REST_LOOK_MS)
+  }
 }
 
 /** Needs the rights to; programs lose their own pages with everything else. */
