@@ -163,7 +163,7 @@ test('what is being begun is cancelled, and not said to be unknown', () =>
 
 test('an end that the disk does not take is tried again until it is durable, and then told', () =>
   withWorld(async (world, directory) => {
-    let waits = (_: () => void): void => undefined
+    let waits: (fire: () => void) => void = () => undefined
     const waiting = () => new Promise<() => void>((resolve) => (waits = resolve))
     const clock: Clock = {
       ...systemClock,
