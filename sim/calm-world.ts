@@ -6,7 +6,7 @@ import { World } from './world/world.ts'
 
 /** A group that is in sync, with clients at work, and nothing broken. `staticShare` 1: in mode static-priority. */
 export function calmWorld(seed: number, staticShare = 0) {
-  const world = new World(seed, { name: 'honest', staticShare })
+  const world = new World(seed, { name: 'honest', staticShare, steady: true })
   const operator = new Operator(world)
   const load = new Load(world)
   const until = (what: string, condition: () => boolean) => {

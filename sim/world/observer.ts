@@ -198,7 +198,12 @@ export class Observer implements ObserverView {
     }
     // Whoever was frozen, or had to begin anew, may go on after others have written.
     if (session.phase === 'frozen' || session.phase === 'opening') agent.began = false
-    if (!agent.began && session.gate.mode !== 'closed') this.begins(agent)
+    // In step with a replica that was made the writer since it waits for that one's answer, and never begins.
+    const { gate } = session
+    const waits = gate.mode === 'both' && !gate.mayAnswer(agent.now())
+    const { epoch, writer } = this.#world.witness.stored
+    const left = epoch > session.stored.record.epoch && writer !== agent.site.name
+    if (gate.mode !== 'closed' && !(waits && left)) this.begins(agent)
   }
 
   /** `agent` begins to answer clients. */

@@ -2,7 +2,16 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { NEXT_PHASES, type Phase } from './phases.ts'
-import { record, stored, find, replicaHello, Side, AbleSide } from './session-side.ts'
+import {
+  AbleSide,
+  find,
+  following,
+  kinds,
+  record,
+  replicaHello,
+  Side,
+  stored,
+} from './session-side.ts'
 
 test('every phase but closed can end in closed, and every move leads to a phase of the table', () => {
   const phases = Object.keys(NEXT_PHASES) as Phase[]
@@ -112,4 +121,21 @@ test('a site that loses its power while it is only becoming the writer lacks not
     side.handle({ kind: 'start' })
     assert.equal(side.session.stored.whole, promoting)
   }
+})
+
+test('a writer that others put alone makes durable what it has answered before it keeps the record, as a loss of power would not tell any more', () => {
+  const durableBefore = (side: Side, epoch: number, state: 'solo' | 'frozen') => {
+    const done = kinds(side.open(record(epoch, state)))
+    const durable = done.indexOf('make_durable')
+    return durable >= 0 && durable < done.indexOf('persist')
+  }
+  assert.ok(durableBefore(following(), 4, 'solo'), 'frozen and thawed behind its back')
+  const frozen = following()
+  assert.equal(
+    durableBefore(frozen, 3, 'frozen'),
+    false,
+    'frozen it is not whole after a loss of power anyway',
+  )
+  assert.ok(durableBefore(frozen, 4, 'solo'))
+  assert.equal(durableBefore(following(), 3, 'solo'), false, 'its own wish, and its clients wait')
 })

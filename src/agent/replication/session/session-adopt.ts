@@ -184,9 +184,13 @@ function becomeWriter(
   s.move(frozen ? 'frozen' : waitsOut ? 'promoting' : 'opening')
 }
 
-/** The writer itself has asked for it: nobody else makes this of a group in sync in one step. */
-const dropped = (from: OwnershipRecord, to: OwnershipRecord): boolean =>
-  from.state === 'in_sync' && to.state === 'resyncing' && to.epoch === from.epoch + 1
+/** The writer itself has asked for it: nobody else makes one that acknowledges alone of a writer in sync in one step. */
+const askedFor = (from: OwnershipRecord, to: OwnershipRecord): boolean =>
+  from.state === 'in_sync' && ALONE.has(to.state) && to.epoch === from.epoch + 1
+
+/** What a writer has answered may be in its page cache and at the replica alone: after a loss of power it is not whole. */
+export const isShared = ({ record, unwitnessed, riseAsked }: StoredSession): boolean =>
+  (record.state === 'in_sync' && !unwitnessed) || record.state === 'frozen' || riseAsked
 
 export const FROZEN = 'frozen: nobody may write until the operator has decided'
 
@@ -207,6 +211,8 @@ function adoptAsWriter(
   // So that the first question for a lease says already what the other side lacks.
   if (!frozen) s.beginAlone(now)
   s.do({ kind: 'stop_copy' })
+  // Under a record of acknowledging alone a loss of power would not tell any more that the replica has what is lost here.
+  if (isShared(from) && !frozen && !askedFor(from.record, record)) s.do({ kind: 'make_durable' })
   if (!keepsLease) {
     s.gate.mode = 'closed'
     s.lease.end()
@@ -228,7 +234,7 @@ function adoptAsWriter(
     base: (from.record.state === 'in_sync' || from.record.state === 'frozen') && from.base,
     // The replica was dropped, so both lost power: what is here is the best that there is. A record that came by another way says nothing about
     // what the replica has.
-    whole: from.whole || dropped(from.record, record),
+    whole: from.whole || (record.state === 'resyncing' && askedFor(from.record, record)),
     // A frozen writer may yet be made to go on: only then is what it answered alone continued.
     ackedAlone: frozen && (answeredAlone || from.ackedAlone),
     ...order,

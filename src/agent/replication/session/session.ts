@@ -4,7 +4,15 @@ import type { AckGate } from './ack-gate.ts'
 import type { Contact, Silence } from './contact.ts'
 import type { Lease } from './lease.ts'
 import type { Phase, Role } from './phases.ts'
-import { close, FROZEN, open, peerRecord, promote, servedPlainly } from './session-adopt.ts'
+import {
+  close,
+  FROZEN,
+  isShared,
+  open,
+  peerRecord,
+  promote,
+  servedPlainly,
+} from './session-adopt.ts'
 import {
   catchUp,
   copyBegin,
@@ -290,11 +298,8 @@ export class Session {
     const prefix = record.state === 'solo' && s.role === 'replica' && !divergent
     const intact = clean !== null && (record.state === 'in_sync' || prefix)
     if (!s.sameBoot && !intact) {
-      const { state } = record
-      const { unwitnessed, riseAsked } = s.stored
-      const shared = (state === 'in_sync' && !unwitnessed) || state === 'frozen' || riseAsked
       // Whoever is still becoming the writer has answered nothing that could be lost, and made durable what it had before.
-      const lost = s.role === 'writer' && shared && !promoting && !s.stored.ackedAlone
+      const lost = s.role === 'writer' && isShared(s.stored) && !promoting && !s.stored.ackedAlone
       s.settle({ exact: false, whole: s.stored.whole && !lost })
     }
     switch (s.role) {
