@@ -124,7 +124,6 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'lease-counted-from-the-answer',
     about: 'The holder counts its lease from when the answer came, not from before it asked.',
-    steady: true,
     foundWithin: 3_000,
     faults: ['network-slow', 'agent-pause', 'link-cut'],
     staticShare: 0,
@@ -157,6 +156,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'lease-forgotten-by-witness',
     about: 'The witness lets another site take over while a lease lives.',
+    steady: true,
     foundWithin: 400,
     witness: (witness) => {
       witness.decide = (record, request, time) =>
