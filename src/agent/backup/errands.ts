@@ -2,6 +2,7 @@ import { Worker } from 'node:worker_threads'
 import type { Collected } from '#vault/collect/collect.ts'
 import type { Vault } from '#vault/vault.ts'
 import type { VerifyReport } from '#vault/verify/verify.ts'
+import type { VaultPlace } from './region-vault.ts'
 
 /* Work on the vault itself: a collection, a verification. Both decrypt and decompress for as long as the vault is large, so they have a thread of their own:
  * the agent's answers clients. */
@@ -40,15 +41,14 @@ export async function errandResult(
 
 /** Rejects with ErrandFailed, or with the signal's reason once the thread has ended by it. */
 export function runErrand(
-  vault: { readonly place: string; readonly keyFile: string },
+  { place, keyFile, usedFile }: VaultPlace,
   errand: Errand,
   signal: AbortSignal,
 ): Promise<ErrandResult> {
   signal.throwIfAborted()
   return new Promise((resolve, reject) => {
-    const { place, keyFile } = vault
     const thread = new Worker(new URL('./vault-thread.ts', import.meta.url), {
-      workerData: { place, keyFile, errand },
+      workerData: { place, keyFile, usedFile, errand },
     })
     // In order: the lease of a collector is given back.
     const stop = () => thread.postMessage('stop')

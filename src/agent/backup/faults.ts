@@ -7,6 +7,13 @@ export const NO_VAULT = fault({
   hint: 'Set vault.place and vault.keyFile in the configuration of the agents of this region, and start them again.',
 })
 
+export const VAULT_GONE = fault({
+  code: 'VAULT_GONE',
+  retry: 'later',
+  text: 'The vault that this agent has used is not where it was.',
+  hint: 'Mount what holds it. If it is gone for good, delete the file that the error names at each agent of the region: the next backup makes a new vault, which knows none of the old backups.',
+})
+
 export const WORK_UNKNOWN = fault({
   code: 'WORK_UNKNOWN',
   retry: 'never',

@@ -4,15 +4,11 @@ import { createLog } from '#base/log.ts'
 import { systemClock } from '#base/system/clock.ts'
 import { parentPort, workerData } from 'node:worker_threads'
 import { type Errand, type ErrandOutcome, errandResult } from './errands.ts'
-import { regionVault } from './region-vault.ts'
+import { regionVault, type VaultPlace } from './region-vault.ts'
 
 /* Carries out one errand of errands.ts in a thread of its own, and ends. */
 
-const { place, keyFile, errand } = workerData as {
-  readonly place: string
-  readonly keyFile: string
-  readonly errand: Errand
-}
+const { errand, ...place } = workerData as VaultPlace & { readonly errand: Errand }
 const port = parentPort
 assert(port !== null, 'this is a thread')
 const stop = new AbortController()
@@ -20,8 +16,7 @@ port.on('message', () => stop.abort())
 
 async function carryOut(): Promise<ErrandOutcome> {
   const vault = regionVault({
-    place,
-    keyFile,
+    ...place,
     env: process.env,
     clock: systemClock,
     log: createLog('vault', 'warn'),

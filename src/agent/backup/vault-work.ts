@@ -9,6 +9,7 @@ import {
   type VaultVerifyRequest,
 } from '#wire/site/backups.ts'
 import { runErrand } from './errands.ts'
+import type { VaultPlace } from './region-vault.ts'
 import { durationMs, newWork, openWorks, type WorkRecord, type Works } from './works.ts'
 
 /* Collecting and verifying: work on the vault itself. Both begin anew after a restart; neither can do harm by being cut off. */
@@ -29,7 +30,7 @@ export interface VerifyRecord extends WorkRecord {
 
 interface Parts {
   readonly directory: string
-  readonly vault: { readonly place: string; readonly keyFile: string }
+  readonly vault: VaultPlace
   readonly clock: Clock
   readonly log: Log
 }

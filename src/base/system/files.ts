@@ -1,6 +1,7 @@
 import { closeSync, openSync } from 'node:fs'
 import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { threadId } from 'node:worker_threads'
 import koffi from 'koffi'
 import { Fault, fault } from '../fault.ts'
 
@@ -17,7 +18,7 @@ export async function writeFileWhole(
   mode = 0o644,
 ): Promise<void> {
   const directory = dirname(path)
-  const temporary = join(directory, `.${basename(path)}.${process.pid}.new`)
+  const temporary = join(directory, `.${basename(path)}.${process.pid}.${threadId}.new`)
   await rm(temporary, { force: true })
   try {
     const file = await open(temporary, 'wx', mode)
