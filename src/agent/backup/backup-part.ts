@@ -70,7 +70,7 @@ export async function openBackupPart(parts: BackupPartParts): Promise<BackupPart
   const { directory, clock, log } = parts
   await mkdir(directory, { recursive: true, mode: 0o700 })
   if (parts.vault === undefined) return await partWithoutVault(parts)
-  const place = { ...parts.vault, usedFile: join(directory, 'vault.json') }
+  const place = { ...parts.vault, usedFile: join(directory, 'used-vault.json') }
   const vault = regionVault({ ...place, env: parts.env, clock, log })
   const at = (name: string) => ({ ...parts, vault, directory: join(directory, name) })
   const restores = await openRestores(at('restores'))
