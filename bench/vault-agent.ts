@@ -1,4 +1,4 @@
-/* What an agent does that tracks changes: a backup of a volume of which 10 MiB in a row have changed, from the request to the checkpoint, the snapshot and its
+/* node bench/vault-agent.ts DIRECTORY IMAGE: what an agent does that tracks changes, in one JSON object: a backup of a volume of which 10 MiB in a row have changed, from the request to the checkpoint, the snapshot and its
  * flush included; and how long 4 KiB writes wait while a backup takes its snapshot, with a writer that writes as fast as it may.
  *
  * The writer is in the agent's own process, behind its device: what a client of the agent sees is this and a socket. */
@@ -22,6 +22,7 @@ import { openSnapshots } from '#agent/snapshots/store/snapshot-store.ts'
 import { openFileVolumeStore } from '#agent/volumes/file/file-volume-store.ts'
 import type { Volume } from '#agent/volumes/volume.ts'
 import type { BackupInfo } from '#wire/site/backups.ts'
+import { diskAtRest } from './lib/disk-at-rest.ts'
 
 const MIB = 1024 * 1024
 const CHANGED_BYTES = 10 * MIB
@@ -29,12 +30,14 @@ const CHANGED_BYTES = 10 * MIB
 const WRITERS = 4
 const WRITE_BYTES = 4096
 
-export interface AgentSample {
+export interface AgentTold {
   /** First backup of all, and of 10 MiB that changed. */
   readonly firstSeconds: number
   readonly seconds: number
   readonly cpuSeconds: number
   readonly stored: number
+  /** Largest resident memory of the process, in MiB. */
+  readonly memoryMib: number
   /** Latencies of writes while a backup took its snapshot and read it, ms. */
   readonly stallP99Ms: number
   readonly stallMaxMs: number
@@ -42,7 +45,7 @@ export interface AgentSample {
 }
 
 /** `image`: a file that the volume begins with. */
-export async function measureAgent(directory: string, image: string): Promise<AgentSample> {
+async function measureAgent(directory: string, image: string): Promise<AgentTold> {
   mkdirSync(directory)
   const log = createLog('bench', 'silent')
   const clock = systemClock
@@ -118,6 +121,7 @@ export async function measureAgent(directory: string, image: string): Promise<Ag
     await write(volume, volume.sizeBytes / 4 + 12_288 + at, randomBytes(MIB))
   }
   await volume.flush()
+  await diskAtRest()
   const before = bytesIn(place)
   const second = await timed(first.info.checkpoint)
   const stored = bytesIn(place) - before
@@ -136,6 +140,7 @@ export async function measureAgent(directory: string, image: string): Promise<Ag
     seconds: second.seconds,
     cpuSeconds: second.cpuSeconds,
     stored,
+    memoryMib: Math.round(process.resourceUsage().maxRSS / 1024),
     stallP99Ms: latencies[Math.floor(latencies.length * 0.99)] ?? 0,
     stallMaxMs: latencies.at(-1) ?? 0,
     writes: latencies.length,
@@ -190,3 +195,6 @@ const bytesIn = (directory: string): number =>
   globSync('**/*', { cwd: directory })
     .map((path) => statSync(join(directory, path)))
     .reduce((sum, facts) => sum + (facts.isFile() ? facts.size : 0), 0)
+
+const [directory = '', image = ''] = process.argv.slice(2)
+process.stdout.write(`${JSON.stringify(await measureAgent(directory, image))}\n`)

@@ -1,11 +1,11 @@
 /* node bench/vault-open.ts REPOSITORY PASSPHRASE IMAGE CHANGED.json: opens a vault, waits for the disk to be at rest, and tells in one JSON object what one backup of
  * the ranges in CHANGED.json costs from there. */
-import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { systemClock } from '#base/system/clock.ts'
 import { openDirStore } from '#vault/dir/dir-store.ts'
 import { backUpFile } from '#vault/files/back-up-file.ts'
 import { openVault } from '#vault/vault.ts'
+import { diskAtRest } from './lib/disk-at-rest.ts'
 
 export interface OpenVaultTold {
   readonly seconds: number
@@ -20,7 +20,7 @@ const store = await openDirStore(repository)
 const vault = await openVault({ store, clock: systemClock }, { kind: 'passphrase', passphrase })
 const parent = (await vault.checkpoints()).at(-1)?.id ?? ''
 const ranges = JSON.parse(readFileSync(changed, 'utf8')) as [number, number][]
-execFileSync('sync')
+await diskAtRest()
 const cpuBefore = process.cpuUsage()
 const began = performance.now()
 await backUpFile(vault, image, { volume: 'image', parent, ranges })

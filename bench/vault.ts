@@ -18,20 +18,12 @@
  * cache (but for "restore" they are, for all three: the image was just written); a different mix of data, for which ratios shift. */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import {
-  globSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import { globSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { diskAtRest } from './lib/disk-at-rest.ts'
 import { cpuTimes, machineFacts, median } from './lib/machine.ts'
-import { measureAgent } from './vault-agent.ts'
+import type { AgentTold } from './vault-agent.ts'
 import { changePiece, sameFiles, scatterChanges, writeImage } from './vault-image.ts'
 import type { OpenVaultTold } from './vault-open.ts'
 
@@ -219,16 +211,19 @@ async function measureOpenVault(
   image: string,
   changed: string,
 ): Promise<Sample> {
-  await diskAtRest()
   const before = bytesIn(repository)
-  const script = join(import.meta.dirname, 'vault-open.ts')
+  const told = await toldBy<OpenVaultTold>('vault-open.ts', repository, PASSWORD, image, changed)
+  return { ...told, stored: bytesIn(repository) - before, foreign: 0 }
+}
+
+async function toldBy<T>(script: string, ...args: readonly string[]): Promise<T> {
+  await diskAtRest()
   const text = execFileSync(
     process.execPath,
-    ['--disable-warning=ExperimentalWarning', script, repository, PASSWORD, image, changed],
+    ['--disable-warning=ExperimentalWarning', join(import.meta.dirname, script), ...args],
     { env: environment, encoding: 'utf8' },
   )
-  const told = JSON.parse(text) as OpenVaultTold
-  return { ...told, stored: bytesIn(repository) - before, foreign: 0 }
+  return JSON.parse(text) as T
 }
 
 const bytesIn = (directory: string): number =>
@@ -307,9 +302,9 @@ async function oneRound(
   say(
     `round ${round + 1} ${'contiguous, vault open'.padEnd(26)} holdfast  ${open.seconds.toFixed(3)} s  cpu ${open.cpuSeconds.toFixed(3)}`,
   )
-  const agent = await measureAgent(join(directory, 'agent'), image)
+  const agent = await toldBy<AgentTold>('vault-agent.ts', join(directory, 'agent'), image)
   rmSync(join(directory, 'agent'), { recursive: true })
-  note(samples, 'contiguous, agent', 'holdfast', { ...agent, memoryMib: 0, foreign: 0 })
+  note(samples, 'contiguous, agent', 'holdfast', { ...agent, foreign: 0 })
   say(
     `round ${round + 1} ${'contiguous, agent'.padEnd(26)} holdfast  ${agent.seconds.toFixed(3)} s  cpu ${agent.cpuSeconds.toFixed(3)}  (first backup ${agent.firstSeconds.toFixed(2)} s; 4 KiB writes meanwhile: p99 ${agent.stallP99Ms.toFixed(1)} ms, longest ${agent.stallMaxMs.toFixed(1)} ms of ${agent.writes}; goal p99 250 ms ${agent.stallP99Ms <= STALL_P99_MS ? 'reached' : 'NOT REACHED'})`,
   )
@@ -333,21 +328,6 @@ async function oneRound(
     }
   }
   rmSync(directory, { recursive: true })
-}
-
-const REST_MS = 300
-const REST_LOOK_MS = 50
-
-/** All is written, and what a sync leaves the disk to do is done: of files that were deleted it is told afterwards (discard), which takes it a second or two. */
-async function diskAtRest(): Promise<void> {
-  execFileSync('sync')
-  let before = ''
-  for (let still = 0; still < REST_MS; still += REST_LOOK_MS) {
-    const now = readFileSync('/proc/diskstats', 'utf8')
-    if (now !== before) still = 0
-    before = now
-    await sleep(REST_LOOK_MS)
-  }
 }
 
 /** Needs the rights to; programs lose their own pages with everything else. */
