@@ -169,8 +169,9 @@ function becomeWriter(
     outOfTouchMs: null,
     torn: false,
     ...(before === 'none' && { baseEpoch: 0, priorBase: 0, exact: true }),
-    // What it answered alone before is the truth again, unless it was overwritten since.
-    ackedAlone: kept !== null && !restores && s.stored.ackedAlone,
+    // What it answered alone before is the truth again, unless it was overwritten since. A frozen one that was served plainly until now may yet be failed over from.
+    ackedAlone:
+      (frozen && before === 'none') || (kept !== null && !restores && s.stored.ackedAlone),
   })
   s.dropKept(restores)
   s.numbered = reversed && s.numbered
