@@ -38,6 +38,9 @@ export const DIRECT_PIECE_MIN = 1024 * 1024
  *  instead of found, so it bounds memory and never correctness. 4 Mi slots: 3.1 million chunks, 192 GiB of unlike blocks. */
 export const KNOWN_SLOTS_MAX = 4 * 1024 * 1024
 
+/** Records of an index object: it is put when a backup has made so many, so that memory stays bounded and a killed one has not worked in vain; smaller ones are joined. */
+export const RECORDS_PER_INDEX = 64 * 1024
+
 /** How often a session renews its lease, and when another one may take it for dead. */
 export const LEASE_RENEW_MS = 60_000
 export const LEASE_EXPIRY_MS = 30 * 60_000

@@ -13,9 +13,10 @@ export const ENDED_IN_REPORT_MAX = 500
 export type EndedPart = Pick<Report, 'ended' | 'ended_after' | 'ended_up_to'>
 
 export class EndedSessions {
-  readonly #sessions = new Map<string, EndedSession>()
-  /** CLOCK_BOOTTIME, ms, by session. */
-  readonly #quietAt = new Map<string, number>()
+  readonly #sessions = new Map<
+    string,
+    { readonly told: EndedSession; readonly quietAtMs: number }
+  >()
   readonly #most: number
   /** Last id that a report has named; null: the next one begins at the beginning. */
   #after: string | null = null
@@ -26,18 +27,16 @@ export class EndedSessions {
 
   /** `quietAtMs`: CLOCK_BOOTTIME from which on no writer of the other site can still answer because it was in touch with this one (`Silence`). */
   set(one: EndedSession, quietAtMs: number): void {
-    this.#sessions.set(one.session, one)
-    this.#quietAt.set(one.session, quietAtMs)
+    this.#sessions.set(one.session, { told: one, quietAtMs })
   }
 
   delete(session: string): void {
     this.#sessions.delete(session)
-    this.#quietAt.delete(session)
   }
 
   /** Of the record that ended it, or that was made of it since; undefined: no such session has ended here. */
   epochOf(session: string): number | undefined {
-    return this.#sessions.get(session)?.epoch
+    return this.#sessions.get(session)?.told.epoch
   }
 
   /**
@@ -46,23 +45,26 @@ export class EndedSessions {
    */
   otherMayAnswer(session: string, site: string, nowMs: number): boolean {
     const known = this.#sessions.get(session)
-    const quietAtMs = this.#quietAt.get(session)
-    if (known === undefined || quietAtMs === undefined || known.writer === site) return false
-    return nowMs < quietAtMs
+    return known !== undefined && known.told.writer !== site && nowMs < known.quietAtMs
   }
 
   /** What the next report says. */
   part(): EndedPart {
-    if (this.#sessions.size <= this.#most) return { ended: [...this.#sessions.values()] }
+    const all = [...this.#sessions.keys()]
+    if (all.length <= this.#most) return { ended: this.#named(all) }
     const after = this.#after
-    const left = [...this.#sessions.keys()].filter((id) => after === null || id > after).sort()
+    const left = all.filter((id) => after === null || id > after).sort()
     const ids = left.slice(0, this.#most)
     const upTo = ids.length < left.length ? (ids.at(-1) ?? null) : null
     this.#after = upTo
     return {
-      ended: ids.flatMap((id) => this.#sessions.get(id) ?? []),
+      ended: this.#named(ids),
       ...(after === null ? {} : { ended_after: after }),
       ...(upTo === null ? {} : { ended_up_to: upTo }),
     }
+  }
+
+  #named(ids: readonly string[]): EndedSession[] {
+    return ids.flatMap((id) => this.#sessions.get(id)?.told ?? [])
   }
 }

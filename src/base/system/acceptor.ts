@@ -1,8 +1,8 @@
 import { chmodSync, closeSync } from 'node:fs'
 import { lookup } from 'node:dns/promises'
-import { getSystemErrorMap } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import koffi from 'koffi'
+import { systemError } from './system-error.ts'
 
 /* Accepting connections as file descriptors.
  *
@@ -71,13 +71,7 @@ function library(): Library {
 
 function check(call: string, result: number): number {
   if (result >= 0) return result
-  const errno = koffi.errno()
-  const [code, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, 'unknown error']
-  throw Object.assign(new Error(`${code}: ${text}, ${call}`), {
-    code,
-    errno: -errno,
-    syscall: call,
-  })
+  throw systemError(call, koffi.errno())
 }
 
 /** Listens and hands every connection's descriptor to `onAccept`, which owns it. Rejects with the system's error. A unix

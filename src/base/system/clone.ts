@@ -1,5 +1,5 @@
-import { getSystemErrorMap } from 'node:util'
 import koffi from 'koffi'
+import { systemError } from './system-error.ts'
 
 /* Files that share their space until one of them is written: the FICLONERANGE call of XFS and Btrfs. Node's copyFile can do the same, but
  * deletes the target when it fails, and the target may be a volume. */
@@ -41,11 +41,7 @@ export function cloneFile(target: number, source: number, length = 0): Promise<v
       if (result === 0) return resolve()
       // The error number stayed in the pool's thread. Repeating what failed is harmless and tells the number.
       if (call(target, FICLONERANGE, range) === 0) return resolve()
-      const errno = koffi.errno()
-      const [code, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, 'unknown error']
-      reject(
-        Object.assign(new Error(`${code}: ${text}, ioctl FICLONERANGE`), { code, errno: -errno }),
-      )
+      reject(systemError('ioctl FICLONERANGE', koffi.errno()))
     })
   })
 }

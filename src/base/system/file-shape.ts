@@ -1,6 +1,7 @@
 import { fstatSync } from 'node:fs'
-import { getSystemErrorMap } from 'node:util'
 import koffi from 'koffi'
+import { hasCode } from './files.ts'
+import { systemError } from './system-error.ts'
 
 /* Names and length of an open file, without asking for its times.
  *
@@ -52,12 +53,11 @@ export function fileShape(fd: number): FileShape {
     if ((out.readUInt32LE(MASK_AT) & WANTED) !== WANTED) return fstatSync(fd)
     return { nlink: out.readUInt32LE(NLINK_AT), size: Number(out.readBigUInt64LE(SIZE_AT)) }
   }
-  const errno = koffi.errno()
-  const [code, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, 'unknown error']
+  const error = systemError('statx', koffi.errno())
   // Refused by an old kernel or a sandbox.
-  if (code === 'ENOSYS' || code === 'EPERM' || code === 'EINVAL') {
+  if (['ENOSYS', 'EPERM', 'EINVAL'].some((code) => hasCode(error, code))) {
     statx = null
     return fstatSync(fd)
   }
-  throw Object.assign(new Error(`${code}: ${text}, statx`), { code, errno: -errno })
+  throw error
 }

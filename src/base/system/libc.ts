@@ -1,6 +1,6 @@
-import { getSystemErrorMap } from 'node:util'
 import koffi from 'koffi'
 import { type FileShape, fileShape } from './file-shape.ts'
+import { systemError } from './system-error.ts'
 
 /* System calls on file ranges that Node has no function for. Each costs about a microsecond of call overhead, the
  * work in the kernel comes on top: punching 1 MiB takes 0.1 to 0.7 ms.
@@ -152,11 +152,6 @@ function ioVector(): (buf: Uint8Array, bufOffset: number, length: number) => Buf
     bytes.writeUInt32LE(length, 8)
     return bytes
   }
-}
-
-function systemError(call: string, errno: number): NodeJS.ErrnoException {
-  const [code, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, 'unknown error']
-  return Object.assign(new Error(`${code}: ${text}, ${call}`), { code, errno: -errno })
 }
 
 const unsupported = (): NodeJS.ErrnoException =>

@@ -26,7 +26,7 @@ import {
   type RecordSealer,
 } from '../format/record.ts'
 import { blockNaming, type DataKey, type Keyring, nodeNaming, recordKey } from '../keys/keyring.ts'
-import { KNOWN_SLOTS_MAX, NODE_ENTRIES } from '../limits.ts'
+import { KNOWN_SLOTS_MAX, NODE_ENTRIES, RECORDS_PER_INDEX } from '../limits.ts'
 import { takeLease } from '../collect/leases.ts'
 import { forgottenKey, readCondemned } from '../collect/condemned.ts'
 import type { ObjectStore } from '../object-store.ts'
@@ -95,9 +95,6 @@ export interface BackupSession {
   /** Ends the session without a checkpoint. What was stored may be used by later backups. Safe to call after commit. */
   abandon(): Promise<void>
 }
-
-/** Index objects are written while the backup runs, so that memory stays bounded and a killed one has not worked in vain. */
-const RECORDS_PER_INDEX = 64 * 1024
 
 export interface SessionDeps {
   readonly store: ObjectStore

@@ -1,12 +1,12 @@
 import { Fault } from '#base/fault.ts'
 import { INDEX_PREFIX, listPacks, putIndex, readIndex } from '../backup/index-objects.ts'
 import type { Keyring } from '../keys/keyring.ts'
+import { RECORDS_PER_INDEX } from '../limits.ts'
 import type { ObjectStore } from '../object-store.ts'
 
 /* Index objects without packs go, and many small ones become few. They only repeat what is in the footers, so there is nothing to lose. */
 
 const INDEX_OBJECTS_MAX = 32
-const RECORDS_PER_INDEX = 64 * 1024
 
 /** `deleted` answers false when the store keeps the object; `say` is told what is done. */
 export async function tidyIndexes(
@@ -25,7 +25,6 @@ export async function tidyIndexes(
       indexed = await readIndex(store, keyring, key)
     } catch (error) {
       if (!(error instanceof Fault)) throw error
-      // It only repeats footers, so there is nothing to lose.
       say(`an index object is damaged and was removed: ${error.message}`)
       await deleted(key)
       continue

@@ -169,9 +169,8 @@ function becomeWriter(
     outOfTouchMs: null,
     torn: false,
     ...(before === 'none' && { baseEpoch: 0, priorBase: 0, exact: true }),
-    // What it answered alone before is the truth again, unless it was overwritten since. A frozen one that was served plainly until now may yet be failed over from.
-    ackedAlone:
-      (frozen && before === 'none') || (kept !== null && !restores && s.stored.ackedAlone),
+    // What it answered alone before is the truth again, unless it was overwritten since. A frozen writer may yet be failed over from.
+    ackedAlone: s.stored.ackedAlone && !restores && (frozen || kept !== null),
   })
   s.dropKept(restores)
   s.numbered = reversed && s.numbered
