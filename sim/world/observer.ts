@@ -198,12 +198,18 @@ export class Observer implements ObserverView {
     }
     // Whoever was frozen, or had to begin anew, may go on after others have written.
     if (session.phase === 'frozen' || session.phase === 'opening') agent.began = false
-    // In step with a replica that was made the writer since it waits for that one's answer, and never begins.
+    // In step with a replica that knows of a newer record it waits for that one's answer, and never begins. (As long as that one has not heard of
+    // what the witness has decided, it takes what is written here.)
     const { gate } = session
     const waits = gate.mode === 'both' && !gate.mayAnswer(agent.now())
-    const { epoch, writer } = this.#world.witness.stored
-    const left = epoch > session.stored.record.epoch && writer !== agent.site.name
-    if (gate.mode !== 'closed' && !(waits && left)) this.begins(agent)
+    if (gate.mode !== 'closed' && !(waits && this.#isLeft(agent))) this.begins(agent)
+  }
+
+  /** The other site of `agent` has made another writer's record its own, or is about to. */
+  #isLeft({ site, session }: AgentView): boolean {
+    const peer = this.#world.peerOf(site)
+    const { record } = this.#world.agentAt(peer)?.session.stored ?? peer.epoch.value
+    return record.epoch > session.stored.record.epoch && record.writer !== site.name
   }
 
   /** `agent` begins to answer clients. */
