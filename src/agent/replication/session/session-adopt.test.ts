@@ -143,7 +143,6 @@ test('a writer that others put alone makes durable what it has answered before i
 test('what production wrote while its group was stopped is remembered when the first that it hears of the next start is a freeze', () => {
   const side = new AbleSide(stored({ record: record(6, 'closed'), consistent: true }), null)
   side.handle({ kind: 'start' })
-  side.handle({ kind: 'served_plainly' })
   assert.equal(find(side.open(record(8, 'frozen')), 'persist').stored.ackedAlone, true)
   side.open(record(9, 'failed_over', 'az2'))
   assert.equal(side.session.phase, 'fenced')

@@ -38,6 +38,7 @@ export function adopt(
   // The writer of a session that ended served its volumes plainly since.
   const plain = before === 'none' && s.epoch > 0 && stored.record.writer === s.settings.site
   const answeredAlone = plain || (before === 'writer' && (ALONE.has(state) || stored.unwitnessed))
+  const ackedAlone = stored.ackedAlone || answeredAlone
   // Before anything that takes time: what were numbered from here on would have no place in anybody's order.
   if (before === 'writer') s.do({ kind: 'input', open: false })
   s.gate.mode = 'closed'
@@ -71,7 +72,7 @@ export function adopt(
     // Volumes that were never the writer's are just empty, or what an earlier session has left there.
     divergent: stored.divergent || (before === 'none' ? plain : !keepsContent),
     exact,
-    ackedAlone: stored.ackedAlone || answeredAlone,
+    ackedAlone,
     whole: true,
     priorBase: 0,
   }
@@ -87,7 +88,7 @@ export function adopt(
       })
       return s.end()
     case 'writer':
-      return becomeWriter(s, record, before, { ...common, exact, ...order })
+      return becomeWriter(s, record, before, { ...common, exact, ackedAlone, ...order })
     case 'replica': {
       const rise = before === 'replica' && isRiseOf(stored, record)
       s.persist({
@@ -147,7 +148,7 @@ function becomeWriter(
   s: SessionState,
   record: OwnershipRecord,
   before: Role,
-  change: Partial<StoredSession>,
+  change: Partial<StoredSession> & Pick<StoredSession, 'ackedAlone'>,
 ): void {
   const { kept, consistent, divergent } = s.stored
   const restores = kept !== null && !consistent && before !== 'none'
@@ -170,7 +171,7 @@ function becomeWriter(
     torn: false,
     ...(before === 'none' && { baseEpoch: 0, priorBase: 0, exact: true }),
     // What it answered alone before is the truth again, unless it was overwritten since. A frozen writer may yet be failed over from.
-    ackedAlone: s.stored.ackedAlone && !restores && (frozen || kept !== null),
+    ackedAlone: change.ackedAlone && !restores && (frozen || kept !== null),
   })
   s.dropKept(restores)
   s.numbered = reversed && s.numbered
