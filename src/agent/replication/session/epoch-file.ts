@@ -44,6 +44,8 @@ const Stored = Type.Object({
   ]),
   /** Absent in files that were written before there was such a note. */
   offered: Type.Optional(Type.Boolean()),
+  /** Absent in files that were written before there was such a note. */
+  unconfirmed: Type.Optional(Type.Boolean()),
   outOfTouchMs: Type.Union([Type.Number(), Type.Null()]),
   /** Absent in files that were written before there was such a note. */
   torn: Type.Optional(Type.Boolean()),
@@ -75,7 +77,7 @@ export function decodeEpochSlot(slot: Buffer): EpochSlot | null {
   const value: unknown = JSON.parse(slot.toString('utf8', HEADER_BYTES, HEADER_BYTES + length))
   if (!Value.Check(Stored, value)) return null
   return {
-    stored: { offered: false, torn: false, ...value },
+    stored: { offered: false, unconfirmed: false, torn: false, ...value },
     generation: Number(slot.readBigUInt64BE(8)),
   }
 }

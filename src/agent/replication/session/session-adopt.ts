@@ -1,6 +1,6 @@
 import type { OwnershipRecord } from '#wire/site/witness.ts'
 import type { Role } from './phases.ts'
-import { ALONE, breakGlass, isRiseOf, roleOf } from './session-records.ts'
+import { ALONE, breakGlass, isRiseOf, preferredBy, roleOf } from './session-records.ts'
 import type { SessionState } from './session-state.ts'
 import type { SessionEvent, StoredSession } from './session-types.ts'
 import { held } from './session-writer.ts'
@@ -65,6 +65,7 @@ export function adopt(
     promoted: false,
     wanted: null,
     offered: false,
+    unconfirmed: preferredBy(record, s.settings.site),
   }
   const demoted = {
     ...common,
@@ -231,6 +232,7 @@ function adoptAsWriter(
     promoted: false,
     wanted: null,
     offered: false,
+    unconfirmed: preferredBy(record, s.settings.site),
     exact,
     base: (from.record.state === 'in_sync' || from.record.state === 'frozen') && from.base,
     // The replica was dropped, so both lost power: what is here is the best that there is. A record that came by another way says nothing about
@@ -260,6 +262,7 @@ function adoptInSync(s: SessionState, now: number, record: OwnershipRecord): voi
   const risen = from.riseAsked && record.epoch === from.record.epoch + 1
   const inRise = risen && s.phase === 'rising'
   const { epoch } = record
+  const unconfirmed = preferredBy(record, s.settings.site)
   s.gate.mode = 'closed'
   s.lease.end()
   s.aloneFrom = null
@@ -270,6 +273,7 @@ function adoptInSync(s: SessionState, now: number, record: OwnershipRecord): voi
       base: true,
       wanted: null,
       offered: false,
+      unconfirmed,
       baseEpoch: epoch,
       priorBase: from.baseEpoch,
       // Writes on their way when another process of this session died are in no map once it is cleared.
@@ -277,7 +281,7 @@ function adoptInSync(s: SessionState, now: number, record: OwnershipRecord): voi
     })
     s.do({ kind: 'clear_changes', epoch })
     s.do({ kind: 'log_frames', on: false })
-  } else s.persist({ record, riseAsked: false, wanted: null, offered: false })
+  } else s.persist({ record, riseAsked: false, wanted: null, offered: false, unconfirmed })
   if (inRise) {
     if (s.link !== null) return s.do({ kind: 'send', message: { kind: 'epoch', record } })
     s.gate.mode = 'both'

@@ -247,6 +247,40 @@ describe('static priority', () => {
     assert.equal(next.session.stored.offered, false)
   })
 
+  test('does not under a record that was brought by a command or the peer, before the witness has answered under it, not even in another process', () => {
+    for (const kind of ['open', 'peer_record'] as const) {
+      const from = static1(record(2, 'in_sync', 'az2'))
+      const side = new AbleSide(stored({ record: from, consistent: true, baseEpoch: 2 }), 10)
+      side.handle({ kind: 'start' })
+      const to = static1(record(3, 'in_sync'))
+      const told = side.handle({ kind, record: to, force: false, joined: true })
+      side.unreachable(told, 60_000)
+      assert.equal(side.session.stored.unwitnessed, false)
+      const next = new AbleSide(side.session.stored, 10)
+      next.unreachable(next.handle({ kind: 'start' }), 60_000)
+      assert.equal(next.session.gate.mayAnswer(next.now), false)
+      // One that it has under its record is enough, also for another process.
+      const third = new AbleSide(next.session.stored, 10)
+      third.answer(third.handle({ kind: 'start' }), to)
+      third.unreachable([], 60_000)
+      assert.equal(third.session.gate.mode, 'unwitnessed')
+    }
+  })
+
+  test('asks the witness under a new record although its replica is in step, and takes no answer to a question of before', () => {
+    const side = cutOff()
+    const asked = side.handle({ kind: 'link_down' })
+    side.open(static1(record(3, 'in_sync')))
+    side.answer(asked, static1(record(3, 'in_sync')))
+    assert.equal(side.session.stored.unconfirmed, true)
+    const hello = replicaHello(side.session.stored.record, { applied: 10, baseEpoch: 2 })
+    side.handle({ kind: 'link_up', hello, logFrom: 10 })
+    side.session.contact.heard(side.now)
+    side.answer(side.tick(2_000), static1(record(3, 'in_sync')))
+    assert.equal(side.session.phase, 'following')
+    assert.equal(side.session.stored.unconfirmed, false)
+  })
+
   test('is fenced and keeps in mind what it answered alone when the witness names another', () => {
     const side = cutOff()
     side.unreachable(side.handle({ kind: 'link_down' }), 8_000)

@@ -50,6 +50,7 @@ export function unopened(session: string): StoredSession {
     promoted: false,
     wanted: null,
     offered: false,
+    unconfirmed: false,
     outOfTouchMs: null,
     torn: false,
   }
@@ -67,10 +68,15 @@ export const epochBefore = (record: OwnershipRecord): number => record.epoch - B
 
 /** Whether static priority lets this site go on without the witness: by the record, and by an operator's wish that may be the record already. */
 export function preferredHere({ record, wanted }: StoredSession, site: string): boolean {
-  const says = ({ mode, preferred }: { mode: string; preferred: string }) =>
-    mode === 'static-priority' && preferred === site
-  return record.writer === site && says(record) && (wanted === null || says(wanted))
+  return preferredBy(record, site) && (wanted === null || prefers(wanted, site))
 }
+
+/** Whether the record alone does: until the witness has been heard under it, that proves nothing. */
+export const preferredBy = (record: OwnershipRecord, site: string): boolean =>
+  record.writer === site && prefers(record, site)
+
+const prefers = (by: { mode: string; preferred: string }, site: string): boolean =>
+  by.mode === 'static-priority' && by.preferred === site
 
 /** Whether the change maps of both sides count from the same moment. A replica may not have heard of the last rise. */
 export function sameBase({ baseEpoch, priorBase }: StoredSession, hello: PeerHello): boolean {

@@ -46,6 +46,8 @@ export class SessionState {
   holdUntilMs = 0
 
   asking: WitnessAsk | null = null
+  /** Epoch under which that was asked. */
+  askedUnder = 0
   askAgainMs = 0
   /** No answer of the witness since then; null: the last question was answered. */
   unreachableSinceMs: number | null = null

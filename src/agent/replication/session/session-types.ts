@@ -46,6 +46,9 @@ export interface StoredSession {
   /** Writer: it was asked to stand still for a switch, and the witness may have committed that switch since. Until it is shown a newer record it does
    *  not go on unwitnessed. */
   readonly offered: boolean
+  /** Writer that static priority prefers: the witness itself has answered no question under this record yet. Who sent it may be of a history that the
+   *  witness has lost since, so until then it does not go on unwitnessed. */
+  readonly unconfirmed: boolean
   /**
    * Replica: wall clock, ms, since when what is here (in a resync: what is kept) may lack what the writer answered: it has not been heard
    * although the record says in_sync or solo, its session was closed in step, or a resync of a side in step began. null: in touch, or not known.

@@ -23,6 +23,7 @@ export function askIfDue(s: SessionState, now: number, tick: boolean): void {
   const ask = question(s, now, tick)
   if (ask === null) return
   s.asking = ask
+  s.askedUnder = s.epoch
   s.do({ kind: 'ask', ask })
 }
 
@@ -77,7 +78,8 @@ function question(s: SessionState, now: number, tick: boolean): WitnessAsk | nul
   if (s.phase === 'rising') return null
   // Right after a link came up contact is only about to begin.
   const answering = s.phase === 'following' || s.phase === 'draining'
-  return answering && (!tick || s.contact.valid(now)) ? null : { kind: 'confirm', site }
+  const sure = !s.stored.unconfirmed && (!tick || s.contact.valid(now))
+  return answering && sure ? null : { kind: 'confirm', site }
 }
 
 function aloneWork(s: SessionState): Pick<Extract<WitnessAsk, { kind: 'renew' }>, 'alone'> {
@@ -129,6 +131,8 @@ export function witnessAnswered(
   }
   if (roleOf(record, site) !== s.role) return adopt(s, now, record)
   s.validated = true
+  // An answer to a question of before may have been given out of a history that the witness has lost since.
+  if (s.askedUnder === s.epoch) s.settle({ unconfirmed: false })
   if (ask.kind === 'promoted' && answer.ok && s.stored.promoted) {
     // It goes on without a lease until the first one is granted.
     s.persist({ promoted: false })
@@ -188,14 +192,15 @@ function mayActPromoted(s: SessionState, now: number): boolean {
 
 /**
  * Static priority at the preferred site, which is the writer: the witness has been silent for long, nobody holds a right to answer by
- * contact or lease, no switch can have been committed, and the record is not one of before a boot that nobody has confirmed since: an operator who states that this site is
- * off is right about a host without power, and may have made the other one the writer.
+ * contact or lease, no switch can have been committed, the witness itself has been heard under this record (decision 0195), and it is not one of before
+ * a boot that nobody has confirmed since: an operator who states that this site is off is right about a host without power, and may have
+ * made the other one the writer.
  */
 function mayActPreferred(s: SessionState, now: number): boolean {
   const { silenceMs, soloDelayMs, site } = s.settings
-  const { record, riseAsked, unwitnessed, offered } = s.stored
+  const { record, riseAsked, unwitnessed, offered, unconfirmed } = s.stored
   if (soloDelayMs === undefined || !preferredHere(s.stored, site)) return false
-  if (riseAsked || offered) return false
+  if (riseAsked || offered || unconfirmed) return false
   if (!s.validated || !s.stored.whole || now < s.silence.overAtMs()) return false
   if (s.unreachableSinceMs === null || now < s.unreachableSinceMs + silenceMs) return false
   if (ALONE.has(record.state)) return !s.lease.valid(now)
