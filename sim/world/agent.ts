@@ -2,7 +2,7 @@ import type { Session, SessionEffect, SessionEvent } from '#agent/replication/se
 import type { OwnershipRecord, WitnessAnswer } from '#wire/site/witness.ts'
 import type { ClientIo } from './client-io.ts'
 import { ClientPath } from './client-path.ts'
-import type { AgentCommand, AgentStatus, CommandAnswer } from './commands.ts'
+import type { AgentCommand, AgentStatus, CommandAnswer, SessionCommand } from './commands.ts'
 import { Process } from './host.ts'
 import { Link } from './link.ts'
 import type { Site } from './site.ts'
@@ -135,6 +135,16 @@ export class Agent implements AgentView {
       this.world.coverage.count('opened after it was served plainly')
       this.feed(() => ({ kind: 'served_plainly', now: this.now() }))
     }
+    if (command.kind === 'close' && this.volumes.writtenPlainly(command.record)) {
+      // As commands.ts does: noted, refused, and only then told to the session.
+      this.world.coverage.count('fenced after it was served plainly')
+      const refuse = () => this.volumes.serve('standby', () => this.#queue(command, answer))
+      return this.feed(() => ({ kind: 'served_plainly', now: this.now() }), refuse)
+    }
+    this.#queue(command, answer)
+  }
+
+  #queue(command: SessionCommand, answer: (code: string | null) => void): void {
     this.#events.push({
       make: () => {
         this.#refusal = null

@@ -27,6 +27,12 @@ export interface AgentStatus {
   readonly left: boolean
 }
 
+/** Those that the session decides about. */
+export type SessionCommand = Extract<
+  AgentCommand,
+  { readonly kind: 'open' | 'hold' | 'release' | 'promote' | 'arbitrate' | 'close' }
+>
+
 export type AgentCommand =
   | { readonly kind: 'show' }
   | {

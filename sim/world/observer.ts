@@ -266,6 +266,7 @@ export class Observer implements ObserverView {
     if (
       glass !== null &&
       glass.site !== site.name &&
+      (site.taken || site.plain === 'standby') &&
       site.epoch.value.record.epoch >= glass.epoch
     ) {
       if (!glass.began) this.allowLoss(glass.site)

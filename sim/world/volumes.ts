@@ -13,11 +13,12 @@ export class Volumes {
     this.#agent = agent
   }
 
-  /** As `Members.anyPlain` for a session that is over here: clients may have written since. */
+  /** As `SessionCommands` finds it where a session is over and `record` comes: clients may have written since. */
   writtenPlainly(record: OwnershipRecord): boolean {
     const { session, site } = this.#agent
-    const ended = session.role === 'none' && session.stored.record.epoch > 0
-    return ended && record.writer !== site.name && !site.taken && site.plain === 'standalone'
+    const { epoch } = session.stored.record
+    const newer = session.role === 'none' && epoch > 0 && record.epoch > epoch
+    return newer && record.writer !== site.name && !site.taken && site.plain === 'standalone'
   }
 
   /** As commands.ts: a session that has begun here has its volumes. What the one that ended has left counts as joined again. */
@@ -25,7 +26,9 @@ export class Volumes {
     const { session, site } = this.#agent
     const { epoch } = session.stored.record
     const late = epoch > 0 && record.epoch <= epoch
-    if (session.role !== 'none' || late || (record.state === 'failed_over' && !force)) return false
+    const fences = epoch > 0 && record.writer !== site.name
+    const unknown = record.state === 'failed_over' && !fences && !force
+    if (session.role !== 'none' || late || unknown) return false
     site.taken = true
     if (!site.left) return false
     site.left = false

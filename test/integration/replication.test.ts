@@ -257,6 +257,22 @@ describe('replication of a session between two site processes', () => {
       await assert.rejects(made.open(made.b, false, between), /STALE_EPOCH/)
       const plain = await made.b.connect('b-1')
       await plain.write(0, randomBytes(4096))
+      // Told which volumes are the session's, it serves them no longer, also after a start.
+      const told = { ...later, epoch: record.epoch + 4 }
+      await made.b.command('session.close', { record: told, volumes: ['b-1', 'unknown'] })
+      await assert.rejects(plain.write(0, randomBytes(4096)))
+      await assert.rejects(made.b.connect('b-1'), /written at az1/)
+      await made.b.kill()
+      await made.b.start()
+      await assert.rejects(made.b.connect('b-1'), /NBD_REFUSED/)
+      // And a failover to the other site fences it, without force.
+      await made.open(made.b, false, {
+        ...before,
+        ...told,
+        epoch: record.epoch + 5,
+        state: 'failed_over',
+      })
+      assert.equal((await made.b.status()).role, 'fenced')
       plain.destroy()
       other.destroy()
     })

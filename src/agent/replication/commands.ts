@@ -1,5 +1,6 @@
 import { Fault } from '#base/fault.ts'
-import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
+import type { CommandAnswer, CommandRequest, SessionMember } from '#wire/site/commands.ts'
+import type { OwnershipRecord } from '#wire/site/witness.ts'
 import type { Copying } from './copy/copying.ts'
 import type { SessionCore } from './core.ts'
 import { NOT_CONSISTENT, NOT_YET, STALE_EPOCH } from './faults.ts'
@@ -70,14 +71,15 @@ export class SessionCommands {
     if (record.epoch < epoch || (ended && record.epoch === epoch)) {
       throw new Fault(STALE_EPOCH, `opening session ${core.id}`, { epoch: record.epoch })
     }
-    if (session.role === 'none' && record.state === 'failed_over' && !force) {
+    const asWriter = roleOf(record, session.settings.site) === 'writer'
+    const fences = ended && !asWriter
+    if (session.role === 'none' && record.state === 'failed_over' && !fences && !force) {
       // Before the members are taken: a site that knows nothing must not touch their volumes.
-      throw new Fault(NOT_CONSISTENT, `opening session ${core.id}: it was never open here`)
+      throw new Fault(NOT_CONSISTENT, `opening session ${core.id}: it is not open here`)
     }
     const joined = members.allJoined
     const left = session.role === 'none' ? members.leftBy(epoch, request.members) : NOTHING_LEFT
-    const asWriter = roleOf(record, session.settings.site) === 'writer'
-    if (ended && !asWriter && members.anyPlain(request.members)) {
+    if (fences && this.#plainOf(request.members).length > 0) {
       // Before they are taken, so that a crash forgets nothing. Whatever the record says: one that was restored does not know of a failover
       // without a session.
       await core.process({ kind: 'served_plainly', now: core.now() })
@@ -97,6 +99,12 @@ export class SessionCommands {
     const opens = { kind: 'open', record, force, joined, gaveUp, left: left.size > 0 } as const
     await core.command({ ...opens, now }, 'opening')
     if (changed) await core.process({ kind: 'members_changed', now: core.now() })
+  }
+
+  /** Their clients may have written to these since no session had them. */
+  #plainOf(members: readonly SessionMember[]): readonly string[] {
+    const { members: known, names } = this.#parts
+    return names.plainOf(members.map((member) => known.volumeId(member)))
   }
 
   /** A session that is open already serves or refuses the new member as it does the others. */
@@ -179,9 +187,27 @@ export class SessionCommands {
     }
   }
 
-  async close({ record }: CommandRequest<'session.close'>): Promise<void> {
+  async close({ record, volumes = [] }: CommandRequest<'session.close'>): Promise<void> {
     const core = this.#core
-    await core.inTurn(() => core.command({ kind: 'close', now: core.now(), record }, 'closing'))
+    await core.inTurn(async () => {
+      await this.#fence(record, volumes)
+      await core.command({ kind: 'close', now: core.now(), record }, 'closing')
+    })
+  }
+
+  /** Clients of a site that went on plainly when its session ended, and is named as the writer no more. First, so that whoever dies here is told again. */
+  async #fence(record: OwnershipRecord, volumes: readonly string[]): Promise<void> {
+    const core = this.#core
+    const { names } = this.#parts
+    const { session } = core
+    const { epoch } = session.stored.record
+    const over = session.role === 'none' && epoch > 0
+    if (!over || record.epoch <= epoch || record.writer === session.settings.site) return
+    const plain = names.plainOf(volumes)
+    if (plain.length === 0) return
+    // What they wrote is kept when a resync overwrites it.
+    await core.process({ kind: 'served_plainly', now: core.now() })
+    for (const id of plain) await names.fence(id, `written at ${record.writer}`)
   }
 
   async setRate(copyRateBytes: number): Promise<void> {

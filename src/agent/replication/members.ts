@@ -174,12 +174,6 @@ export class Members {
     return found
   }
 
-  /** One of `members` is served plainly here: its clients may have written to it since no session had it. */
-  anyPlain(members: readonly SessionMember[]): boolean {
-    const { volumes } = this.#parts
-    return members.some((one) => volumes.record(this.volumeId(one))?.serving.mode === 'standalone')
-  }
-
   // -- changes --------------------------------------------------------------------------------------------------------
 
   /** Adds, grows and keeps; true when something was added or grew. Refuses before anything is changed. */

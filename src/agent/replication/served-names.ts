@@ -86,6 +86,17 @@ export class ServedNames {
     for (const name of this.#of(member)) await this.#swap(name, device)
   }
 
+  /** Those of `ids` that are served without a session. */
+  plainOf(ids: readonly string[]): readonly string[] {
+    return ids.filter((id) => this.#volumes.record(id)?.serving.mode === 'standalone')
+  }
+
+  /** A volume that no session has is served no longer. */
+  async fence(id: string, reason: string): Promise<void> {
+    this.#exports.refuse(id, reason)
+    await this.#volumes.setServing(id, { mode: 'standby', reason })
+  }
+
   /** The pair is no more; its volume may go on under its own name. */
   forgetPair({ stored }: OpenMember, reason: string): void {
     this.#exports.remove(stored.pair, reason)

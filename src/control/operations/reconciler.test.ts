@@ -50,6 +50,10 @@ test('a session that ended is closed, and none is opened without members', () =>
   assert.equal(decide(open, [], null, true), null)
 })
 
+test('a site whose session ended before another one was named as the writer is told of it', () => {
+  assert.deepEqual(decide(closed, [], null, true, true), { kind: 'close' })
+})
+
 test('an agent whose link stays down although its peer is heard is told the address again', () => {
   const cut = { ...told(5, 'a'), link: 'down' as const }
   assert.deepEqual(decide(open, ['a'], cut, true), { kind: 'redial' })

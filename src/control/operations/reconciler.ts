@@ -28,7 +28,7 @@ import type { CommandName, CommandRequest } from '#wire/site/commands.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
 import { diskChore } from './disk-chores.ts'
 import { isOfThisCopy, rebuildsOf } from './definitions/protection/copy-proof.ts'
-import { sessionMembers, toWire } from './definitions/protection/session.ts'
+import { closing, sessionMembers, toWire } from './definitions/protection/session.ts'
 import { followRecord } from './follow-record.ts'
 
 /* Brings agents to the record when their reports disagree with it.
@@ -43,6 +43,7 @@ import { followRecord } from './follow-record.ts'
  *   open                 a member too many                 session.remove
  *   in sync, resyncing   the link is down, both are heard  session.open: an address may have changed
  *   closed               a session                         session.close
+ *   closed, not by it    the end of the session, older     session.close: it may serve its volumes plainly
  *
  * And the other way round: a group whose row does not say what a trusted record says follows it (follow-record.ts), a failed start among them that has come into sync, and a record that is
  * frozen while no operation of its group is at work is thawed, for then the failover that froze it was given up. In groups of the volume API the
@@ -209,7 +210,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     const wanted = pairs.filter((pair) => pair.in_session === 1).map((pair) => pair.id)
     const status = agents.session(group.id, site)?.status ?? null
     const peer = site === record.writer ? record.replica : record.writer
-    const action = decide(record, wanted, status, agents.heard(peer))
+    const ended = agents.at(site)?.report.ended?.find((one) => one.session === group.id)
+    const left = site !== record.writer && ended !== undefined && ended.epoch < record.epoch
+    const action = decide(record, wanted, status, agents.heard(peer), left)
     if (action === null) return
     const key = `${group.id} ${site} ${action.kind}`
     if (!persists(key, action.kind, disagreements)) return
@@ -222,7 +225,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       case 'redial':
         return await open(group, record, site)
       case 'close':
-        await send(site, 'session.close', { record: toWire(record) })
+        await send(site, 'session.close', await closing(store.db, record, site))
         return
       case 'remove':
         await send(site, 'session.remove', {
@@ -362,14 +365,16 @@ type Action =
   | { readonly kind: 'close' }
   | { readonly kind: 'remove'; readonly pairs: readonly string[] }
 
-/** What an agent has to be told; null: its report agrees with the record. Exported for its test. */
+/** What an agent has to be told; null: its report agrees with the record. `left`: the session ended at this site under an older record, and the present one names
+ *  the other site as the writer. Exported for its test. */
 export function decide(
   record: Pick<Ownership, 'state' | 'epoch'>,
   wanted: readonly string[],
   status: Pick<SessionStatus, 'epoch' | 'members' | 'link'> | null,
   peerHeard: boolean,
+  left = false,
 ): Action | null {
-  if (record.state === 'closed') return status === null ? null : { kind: 'close' }
+  if (record.state === 'closed') return status === null && !left ? null : { kind: 'close' }
   // An agent that is ahead has a rise or drop that this round's record does not show yet.
   if (status !== null && status.epoch > record.epoch) return null
   if (status === null || status.epoch < record.epoch) {

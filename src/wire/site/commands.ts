@@ -187,8 +187,17 @@ export const COMMANDS = {
     }),
     Empty,
   ),
-  /** Ends the session under `record` (state closed). The recorded writer serves its volumes plainly, the other refuses. */
-  'session.close': command(Type.Object({ record: OwnershipRecord }), Empty),
+  /**
+   * Ends the session under `record` (state closed). The recorded writer serves its volumes plainly, the other refuses. Where it was over before under an older record,
+   * those of `volumes` that are served plainly refuse as well, if the record names the other site as the writer.
+   */
+  'session.close': command(
+    Type.Object({
+      record: OwnershipRecord,
+      volumes: Type.Optional(Type.Array(Id, { maxItems: 1024 })),
+    }),
+    Empty,
+  ),
   'session.show': command(Type.Object({ session: Id }), SessionStatus),
   /**
    * Writer of an in-sync session: makes the stricter of both modes its own and asks the witness for `configure`. Answers when that is

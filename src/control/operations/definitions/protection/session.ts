@@ -1,7 +1,7 @@
 import { assert } from '#base/assert.ts'
 import { type Fault, fault, isFault, Fault as FaultError } from '#base/fault.ts'
 import { sleep } from '#base/clock.ts'
-import { pairsOfGroup, readGroup } from '#control/resources/groups.ts'
+import { pairsOfGroup, readGroup, volumeAt } from '#control/resources/groups.ts'
 import { readVolumes } from '#control/resources/volumes.ts'
 import type { CommandOptions } from '#control/sites/client.ts'
 import { refusalCode, SITE_NEVER_SEEN, SITE_UNREACHABLE } from '#control/sites/client.ts'
@@ -10,7 +10,7 @@ import type { Queries, Transaction } from '#control/store/store.ts'
 import type { ProtectionGroupRow, ReplicationPairRow } from '#control/store/tables/resources.ts'
 import type { Ownership, OwnershipRequest } from '#domain/ownership.ts'
 import { GIB } from '#domain/volume.ts'
-import type { SessionMember } from '#wire/site/commands.ts'
+import type { CommandRequest, SessionMember } from '#wire/site/commands.ts'
 import type { OwnershipRecord, SessionStatus } from '#wire/site/witness.ts'
 import type { StepContext } from '../../operation.ts'
 import type { OperationServices } from '../../services.ts'
@@ -233,17 +233,25 @@ export async function openAt(
   })
 }
 
+/** What tells `site` that `record` has closed its session. */
+export async function closing(
+  db: Queries,
+  record: Ownership,
+  site: string,
+): Promise<CommandRequest<'session.close'>> {
+  const group = await readGroup(db, record.session)
+  const pairs = group === undefined ? [] : await pairsOfGroup(db, group.id)
+  const volumes = group === undefined ? [] : pairs.map((pair) => volumeAt(group, pair, site))
+  return { record: toWire(record), volumes }
+}
+
 /** Ends the session at one site. The record is closed already. */
 export async function endSession(ctx: Context, session: string, site: string): Promise<void> {
   const record = await theRecord(ctx.services, session)
   assert(record.state === 'closed', 'a session ends after its record')
   try {
-    await ctx.services.sites.command(
-      site,
-      'session.close',
-      { record: toWire(record) },
-      { signal: ctx.signal },
-    )
+    const request = await closing(ctx.services.store.db, record, site)
+    await ctx.services.sites.command(site, 'session.close', request, { signal: ctx.signal })
   } catch (error) {
     // A side that was just made the writer first waits until the old one has certainly fallen silent.
     if (refusalCode(error) !== 'WRONG_STATE') throw error
