@@ -30,7 +30,7 @@ import {
  * of them are held, or none, because then the volume still has them. What lies behind is cut off.
  *
  * A record that does not check in front of a head that does is no torn one: the disk has changed what it held. What stood behind it is not known, the volume
- * may have lost it, and so the image is worth nothing. Of a sealed map nothing is ever torn.
+ * may have lost it, and so the image is worth nothing. Of a sealed map nothing is ever torn, and its blocks are looked at when they are read.
  *
  * A batch that failed (no space) is overwritten by the next one. Where that one is shorter, records of the failed one stay behind it: they have no
  * head, and so are not read.
@@ -121,14 +121,19 @@ export class BeforeImage {
     if (stoppedAt !== null && (expected === 'sealed' || (await isVouchedFor(map, stoppedAt)))) {
       return { problem: `record ${stoppedAt} of its map is damaged` }
     }
-    const whole = await isThere(data, last, table)
+    // Of a sealed one everything was durable before it counted: a block that is not what it was is damage, and an error when it is read.
+    const whole = last !== null && (expected === 'sealed' || (await isThere(data, last, table)))
     if (whole) hold(table, last)
-    // A batch has its head and its records.
-    const records = whole && last.length > 0 ? sure + 1 + last.length : sure
+    // A batch has its head and its records. An empty one stays too: it vouches for those before it.
+    const records = whole ? sure + 1 + last.length : sure
     const image = new BeforeImage(table, data, map, records)
     if ((await map.size()) > image.#at(records)) {
       await map.truncate(image.#at(records))
       await map.datasync()
+    }
+    // A process that died in the middle of a batch may have written all of it and synced nothing; from now on it is relied on.
+    if (whole && last.length > 0 && expected === 'following') {
+      await settleAll([map.datasync(), data.datasync()])
     }
     return image
   }
@@ -259,8 +264,8 @@ export function encodeBatch(records: readonly MapRecord[], index: number): Buffe
 interface Batches {
   /** Records of all batches but the last, heads included. They are held. */
   readonly sure: number
-  /** Records of the last batch, without its head; empty when there is none or it is torn. */
-  readonly last: readonly MapRecord[]
+  /** Records of the last batch, without its head; null when there is none or it is torn. */
+  readonly last: readonly MapRecord[] | null
   /** Place of the first record that says nothing where it stands; null: the map was read to its end. */
   readonly stoppedAt: number | null
 }
@@ -268,6 +273,7 @@ interface Batches {
 async function loadBatches(map: StoreFile, table: BlockTable): Promise<Batches> {
   const step = Buffer.alloc(RECORDS_PER_STEP * MAP_RECORD_BYTES)
   let sure = 0
+  let begun = false
   let batch: MapRecord[] = []
   /** Of the batch; those that have been read are in it. */
   let count = 0
@@ -279,11 +285,12 @@ async function loadBatches(map: StoreFile, table: BlockTable): Promise<Batches> 
       const record = decodeMapRecord(step, i * MAP_RECORD_BYTES, records)
       const inside = batch.length < count
       if (record === null || (record.kind === 'batch') === inside || !fits(record, table)) {
-        return { sure, last: inside ? [] : batch, stoppedAt: records }
+        return { sure, last: inside || !begun ? null : batch, stoppedAt: records }
       }
       if (inside) batch.push(record)
       else {
         hold(table, batch)
+        begun = true
         sure = records
         batch = []
         count = record.value
@@ -292,7 +299,7 @@ async function loadBatches(map: StoreFile, table: BlockTable): Promise<Batches> 
     }
     if (whole < RECORDS_PER_STEP) {
       const torn = batch.length < count
-      return { sure, last: torn ? [] : batch, stoppedAt: torn ? records : null }
+      return { sure, last: torn || !begun ? null : batch, stoppedAt: torn ? records : null }
     }
   }
 }

@@ -60,7 +60,7 @@ test('a bit that flips in front of a batch that is there fails the snapshot, and
   const whole = readFileSync(paths.map)
   assert.deepEqual(await heldAfter(paths, whole), held)
   const vouching = whole.length - MAP_RECORD_BYTES
-  for (let bit = MAP_HEADER_BYTES * 8; bit < whole.length * 8; bit += 5) {
+  for (let bit = MAP_HEADER_BYTES * 8; bit < whole.length * 8; bit += 9) {
     const after = await heldAfter(paths, flipped(whole, bit))
     if (bit < vouching * 8)
       assert.match(String(after), /record \d+ of its map is damaged/, `${bit}`)
@@ -74,7 +74,7 @@ test('after a stop that was not orderly only the last batch may be taken for tor
   const held = await make(paths, false)
   const whole = readFileSync(paths.map)
   const last = whole.length - 2 * MAP_RECORD_BYTES
-  for (let bit = MAP_HEADER_BYTES * 8; bit < whole.length * 8; bit += 7) {
+  for (let bit = MAP_HEADER_BYTES * 8; bit < whole.length * 8; bit += 11) {
     const after = await heldAfter(paths, flipped(whole, bit))
     if (bit < last * 8) assert.equal(typeof after, 'string', `${bit}`)
     else assert.deepEqual(after, held.slice(0, -1), `${bit}`)
@@ -98,5 +98,46 @@ test('a sealed map is read whole or not at all', async (t) => {
   const found = await BeforeImage.open(disk, paths, 'sealed')
   assert.ok(found instanceof BeforeImage)
   assert.deepEqual([...found.table.held()], [3, 4, 12])
+  await found.close()
+})
+
+test('a block of a sealed image that lost a bit is an error to its reader, and takes no other with it', async (t) => {
+  const paths = place(t)
+  await make(paths, true)
+  const image = await BeforeImage.open(disk, paths, 'following')
+  assert.ok(image instanceof BeforeImage)
+  const records = [2, 7, 9].map(
+    (held) => ({ kind: 'data', block: held, value: image.table.checksum(held) }) as const,
+  )
+  await image.close()
+  await writeKept(disk, paths.map, SIZE, records)
+  const bytes = readFileSync(paths.data)
+  writeFileSync(paths.data, flipped(bytes, (7 * SNAPSHOT_BLOCK_BYTES + 100) * 8))
+  const kept = readFileSync(paths.map)
+  // Every start opens it again.
+  for (let start = 1; start <= 3; start++) {
+    const found = await BeforeImage.open(disk, paths, 'sealed')
+    assert.ok(found instanceof BeforeImage)
+    assert.deepEqual([...found.table.held()], [2, 7, 9], `start ${start}`)
+    await assert.rejects(found.readBlock(7), { code: 'SNAPSHOT_BROKEN' })
+    assert.deepEqual(await found.readBlock(9), block(3))
+    await found.close()
+    assert.ok(readFileSync(paths.map).equals(kept), 'nothing is cut off')
+  }
+})
+
+test('what an orderly stop has vouched for is damage at every later start, and never taken for torn', async (t) => {
+  const paths = place(t)
+  const held = await make(paths, true)
+  for (let start = 1; start <= 2; start++) {
+    const found = await BeforeImage.open(disk, paths, 'following')
+    assert.ok(found instanceof BeforeImage)
+    await found.close()
+  }
+  writeFileSync(paths.data, flipped(readFileSync(paths.data), 19 * SNAPSHOT_BLOCK_BYTES * 8))
+  const found = await BeforeImage.open(disk, paths, 'following')
+  assert.ok(found instanceof BeforeImage)
+  assert.deepEqual([...found.table.held()], held)
+  await assert.rejects(found.readBlock(19), { code: 'SNAPSHOT_BROKEN' })
   await found.close()
 })
