@@ -16,6 +16,7 @@ import { benchScaling } from './scaling.ts'
 import { benchServers } from './servers.ts'
 import { benchVault } from './vault.ts'
 import { benchSnapshots } from './snapshots.ts'
+import { benchVerify } from './verify.ts'
 
 const USAGE = `npm run bench -- QUESTION [options]
 
@@ -26,6 +27,7 @@ const USAGE = `npm run bench -- QUESTION [options]
   resync         first copies and deltas, against disk and link measured in the same run
   failover       from the loss of production until a group of 64 pairs is writable at the other site
   reverse        how long writes wait in a planned switch
+  verify         how fast both sites are compared, per core
   memory         what a group and a volume cost an agent, and an agent at rest
   scaling        the same load on 1 to 64 volumes and on 1 to 16 groups
   servers        how long eight protected servers are away when their site is lost
@@ -69,6 +71,7 @@ else if (question === 'nbd') await benchNbd(options)
 else if (question === 'failover') {
   await benchFailover({ ...options, volumes: Number(values.volumes) })
 } else if (question === 'reverse') await benchReverse(options)
+else if (question === 'verify') await benchVerify(options)
 else if (question === 'memory') {
   await benchMemory({ ...options, volumes: Number(values.volumes) })
 } else if (question === 'scaling') {

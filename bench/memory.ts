@@ -11,7 +11,7 @@
 import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { disturbedOf, Lines, round, weighed, type Weighed } from './lib/lines.ts'
-import { machineFacts } from './lib/machine.ts'
+import { machineFacts, processorSeconds } from './lib/machine.ts'
 import { type Group, inParallel, pause, SITES, System } from './lib/system.ts'
 
 const MIB = 1024 * 1024
@@ -90,10 +90,11 @@ async function look(system: System, groups: readonly Group[]): Promise<Weighed<L
   for (const { id } of groups) await system.inSync(id)
   await pause(SETTLE_MS)
   return await weighed(system.pids, async () => {
-    const ticks = () => SITES.reduce((sum, site) => sum + ticksOf(system.agentPid(site)), 0)
-    const before = ticks()
+    const spent = () =>
+      SITES.reduce((sum, site) => sum + processorSeconds(system.agentPid(site)), 0)
+    const before = spent()
     await pause(IDLE_MS)
-    const cpu = ((ticks() - before) / 100 / (IDLE_MS / 1000)) * 100
+    const cpu = ((spent() - before) / (IDLE_MS / 1000)) * 100
     const writer = memoryOf(system.agentPid('az1'))
     const replica = memoryOf(system.agentPid('az2'))
     return { writer: writer.rss, replica: replica.rss, writerFile: writer.file, cpu }
@@ -104,12 +105,6 @@ function memoryOf(pid: number): { rss: number; file: number } {
   const text = readFileSync(`/proc/${pid}/status`, 'utf8')
   const kib = (name: string) => Number(new RegExp(`^${name}:\\s*(\\d+) kB`, 'm').exec(text)?.[1])
   return { rss: kib('VmRSS') / 1024, file: kib('RssFile') / 1024 }
-}
-
-function ticksOf(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return Number(fields[11]) + Number(fields[12])
 }
 
 function show(lines: Lines, what: string, seen: Weighed<Look>): void {

@@ -18,6 +18,13 @@ export interface CpuTimes {
   readonly ours: number
 }
 
+/** User and system time of a process since its start, in seconds; the kernel counts in steps of 10 ms. */
+export function processorSeconds(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / 100
+}
+
 export function cpuTimes(pids: readonly number[]): CpuTimes {
   const [, user, nice, system] = (
     /^cpu +(\d+) (\d+) (\d+)/.exec(readFileSync('/proc/stat', 'utf8')) ?? []
