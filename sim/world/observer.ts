@@ -317,16 +317,19 @@ export class Observer implements ObserverView {
   losePower(site: Site): void {
     const { truth } = this.#world
     const peer = this.#world.peerOf(site)
-    // While the writer may not have answered alone, both sides owe everything that was acknowledged, else it alone does.
-    const writer = this.#world.site(truth.server).epoch.value
+    const server = this.#world.site(truth.server).epoch
+    const known = server.value
+    const held = truth.lacks(site.disk.current) === null
+    site.host.powered = false
+    this.#world.killAgent(site)
+    // While the writer may not have answered alone, both sides owe everything that was acknowledged, else it alone does. The record that its disk
+    // has taken tells, also where nobody has heard that it has: by that one the writer judges at its next start what it may have lost (decision 0081).
+    const writer = server.value.record.writer === truth.server ? server.value : known
     const { state } = writer.record
     const closed = this.#world.witness.stored.state === 'closed'
     const inStep = state === 'in_sync' && !writer.unwitnessed
     const frozen = state === 'frozen' && !writer.ackedAlone
     const shared = !closed && (inStep || frozen || writer.riseAsked)
-    const held = truth.lacks(site.disk.current) === null
-    site.host.powered = false
-    this.#world.killAgent(site)
     const before = site.disk.current.slice()
     site.losePower(this.#world.random)
     const changed = before.some((value, block) => value !== site.disk.current[block])
