@@ -13,6 +13,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test, type TestContext } from 'node:test'
+import { crc32c } from '@node-rs/crc32'
 import { withFilesUpTo } from '../../../test/support/file-limit.ts'
 import { createLog } from '#base/log.ts'
 import { openFileVolumeStore } from '../volumes/file/file-volume-store.ts'
@@ -156,6 +157,33 @@ describe('the epoch file', () => {
         await again.close()
       }
       writeFileSync(path, whole)
+    }
+  })
+
+  test('is never an older epoch because the newest is of a later version: nothing is concluded then', async (t) => {
+    const path = join(directory(t), 'epoch')
+    const file = await EpochFile.open(path)
+    for (let epoch = 1; epoch <= 3; epoch++) await file.write(state(epoch))
+    await file.close()
+    const written = readFileSync(path)
+    const later = [
+      (slot: Buffer) => void slot.writeUInt16BE(2, 4),
+      (slot: Buffer) => void slot.write('sealed', slot.indexOf('closed'), 'latin1'),
+    ]
+    for (const change of later) {
+      for (const at of [0, PAGE]) {
+        const whole = Buffer.from(written)
+        const slot = whole.subarray(at, at + PAGE)
+        change(slot)
+        slot.writeUInt32BE(
+          crc32c(slot.subarray(24, 24 + slot.readUInt32BE(16)), crc32c(slot.subarray(0, 20))),
+          20,
+        )
+        writeFileSync(path, whole)
+        const again = await EpochFile.open(path)
+        assert.equal(again.damaged, true)
+        await again.close()
+      }
     }
   })
 

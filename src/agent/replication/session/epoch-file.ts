@@ -14,7 +14,8 @@ import type { StoredSession } from './session.ts'
  *
  * A write goes into the slot that does not hold the newest state, and is synced before anything is done under it. A write
  * torn by power loss therefore damages only the slot that was about to become newest, and nothing has been done under it.
- * Both slots damaged, or one that was written and is empty, means that the disk lost data: the session does not start by itself.
+ * Both slots damaged, or one that was written and is empty, means that the disk lost data: the session does not start by itself. Nor does it when a slot
+ * is whole and of a later version: what that one knew is not to be passed over for what was before it.
  */
 
 const SLOT_BYTES = 4096
@@ -67,19 +68,23 @@ export function encodeEpochSlot(stored: StoredSession, generation: number): Buff
 
 export type EpochSlot = { readonly stored: StoredSession; readonly generation: number }
 
-/** null: empty, torn, or of an unknown version. */
+/** null: empty, torn, or nothing that this version understands. */
 export function decodeEpochSlot(slot: Buffer): EpochSlot | null {
-  if (slot.length < SLOT_BYTES || slot.readUInt32BE(0) !== MAGIC) return null
-  if (slot.readUInt16BE(4) !== EPOCH_FILE_VERSION) return null
-  const length = slot.readUInt32BE(16)
-  if (length > SLOT_BYTES - HEADER_BYTES) return null
-  if (slot.readUInt32BE(20) !== checksum(slot, length)) return null
-  const value: unknown = JSON.parse(slot.toString('utf8', HEADER_BYTES, HEADER_BYTES + length))
+  if (!isWhole(slot) || slot.readUInt16BE(4) !== EPOCH_FILE_VERSION) return null
+  const end = HEADER_BYTES + slot.readUInt32BE(16)
+  const value: unknown = JSON.parse(slot.toString('utf8', HEADER_BYTES, end))
   if (!Value.Check(Stored, value)) return null
   return {
     stored: { offered: false, unconfirmed: false, torn: false, ...value },
     generation: Number(slot.readBigUInt64BE(8)),
   }
+}
+
+/** It is what was written, by this version or another: the head is the same in all. */
+function isWhole(slot: Buffer): boolean {
+  if (slot.length < SLOT_BYTES || slot.readUInt32BE(0) !== MAGIC) return false
+  const length = slot.readUInt32BE(16)
+  return length <= SLOT_BYTES - HEADER_BYTES && slot.readUInt32BE(20) === checksum(slot, length)
 }
 
 function checksum(slot: Buffer, length: number): number {
@@ -93,7 +98,7 @@ export class EpochFile {
   #slot: number
   /** What was found; null in a new file. */
   readonly found: StoredSession | null
-  /** The file has content, and none of it is valid; or a part of it is gone. */
+  /** The file has content, and none of it is valid; or a part of it is gone, or of a later version. */
   readonly damaged: boolean
 
   private constructor(file: FileHandle, slots: readonly [Buffer, Buffer]) {
@@ -107,7 +112,9 @@ export class EpochFile {
     const empty = other.every((byte) => byte === 0)
     // Before the very first write has completed nothing was done under this file, so a single torn slot A is a new file. From generation 2
     // on, which says the same as 1, both slots were written: an empty one beside it was lost, and may have been the newest.
-    this.damaged = newest === null ? !empty : empty && newest.generation > 1
+    const lost = newest === null ? !empty : empty && newest.generation > 1
+    // A whole slot that is not understood was written by a later version, and is no torn one: the other may be older.
+    this.damaged = lost || slots.some((slot) => isWhole(slot) && decodeEpochSlot(slot) === null)
   }
 
   /** Opens or creates `path`. The caller has made its directory, and syncs that after creation. Rejects with a system error: no space, or a disk
