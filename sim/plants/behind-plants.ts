@@ -31,7 +31,7 @@ export const BEHIND_PLANTS: readonly Plant[] = [
     about:
       'What a writer in sync had on its way when it died, and what lost its power, is not compared in the next copy.',
     foundWithin: 50,
-    faults: ['agent-crash', 'link-cut', 'site-isolated'],
+    faults: ['agent-crash'],
     session: (session) =>
       wrapHandle(session, (event, handle) =>
         handle(event).map((effect) =>
