@@ -69,8 +69,9 @@ export class Observer implements ObserverView {
     if (io.kind === 'write')
       this.#world.truth.acknowledged(number, io.fua, alone ? site.name : null)
     if (io.kind === 'flush') this.#world.truth.flushed(io.mark)
+    const owed = values === null ? [] : this.#world.truth.owed(io.mark)
     values?.forEach((value, index) => {
-      const needs = io.mark.must[index] as number
+      const needs = owed[index] as number
       if (value < needs) {
         throw new Violation(
           `promise 1: ${site.name} answers a read of block ${io.blocks[index]} with ${value}, but ${needs} was acknowledged before`,
@@ -168,8 +169,9 @@ export class Observer implements ObserverView {
       }
     }
     if (io.kind === 'flush' || io.fua) {
+      const owed = this.#world.truth.owed(io.mark)
       io.blocks.forEach((block, index) => {
-        const needs = io.kind === 'flush' ? (io.mark.must[index] as number) : 0
+        const needs = io.kind === 'flush' ? (owed[index] as number) : 0
         const must = io.kind === 'flush' ? needs : (this.#world.truth.mustSurvive[block] as number)
         for (const site of this.#world.sites) {
           if ((site.disk.synced[block] as number) < must && !this.#powerLost.has(site.name)) {

@@ -101,6 +101,9 @@ export class Truth {
   readonly must: Int32Array
   /** The same, as of the last acknowledged flush: what must survive when all power was lost. */
   readonly mustSurvive: Int32Array
+  /** Per block what was left of it when acknowledged writes to it were given up last, and the last number that was given out by then. */
+  readonly #leftOf: Int32Array
+  readonly #givenUpTo: Int32Array
   readonly #matched = new Map<string, { history: History; upTo: number }>()
   readonly #inFlight = new Map<number, readonly number[]>()
   /** Writes that a site acknowledged alone, and that the other one may lack. */
@@ -116,6 +119,8 @@ export class Truth {
     this.#history = new History(0, new Int32Array(blocks))
     this.must = new Int32Array(blocks)
     this.mustSurvive = new Int32Array(blocks)
+    this.#leftOf = new Int32Array(blocks)
+    this.#givenUpTo = new Int32Array(blocks)
   }
 
   /**
@@ -194,9 +199,22 @@ export class Truth {
     return { blocks, must: blocks.map((block) => this.must[block] as number) }
   }
 
+  /**
+   * What an answer to the request of `mark` owes: all that was acknowledged when it was sent, but for what was rightly given up since. (A site that is
+   * opened by force takes requests before it answers any, and what its operator gave up is settled when it begins to answer.)
+   */
+  owed({ blocks, must }: FlushMark): readonly number[] {
+    return blocks.map((block, index) => {
+      const number = must[index] as number
+      const left = this.#leftOf[block] as number
+      return number > left && number <= (this.#givenUpTo[block] as number) ? left : number
+    })
+  }
+
   flushed(mark: FlushMark): void {
+    const owed = this.owed(mark)
     mark.blocks.forEach((block, index) => {
-      const number = mark.must[index] as number
+      const number = owed[index] as number
       if ((this.mustSurvive[block] as number) < number) this.mustSurvive[block] = number
     })
   }
@@ -213,7 +231,17 @@ export class Truth {
 
   /** No image is complete after power was lost everywhere: only what was flushed is owed. */
   settleForFlushed(): void {
-    this.must.set(this.mustSurvive)
+    for (let block = 0; block < this.#blocks; block++) {
+      this.#givesUp(block, this.mustSurvive[block] as number)
+    }
+  }
+
+  /** Of the acknowledged writes to `block` only those up to `left` are owed any more. */
+  #givesUp(block: number, left: number): void {
+    if ((this.must[block] as number) <= left) return
+    this.must[block] = left
+    this.#leftOf[block] = left
+    this.#givenUpTo[block] = this.#number
   }
 
   /**
@@ -227,7 +255,7 @@ export class Truth {
       if (number > has && otherImage[block] === number && this.#ackedAlone.get(number) === other) {
         this.#owes(other).set(block, number)
       }
-      if ((this.must[block] as number) > has) this.must[block] = has
+      this.#givesUp(block, has)
       if ((this.mustSurvive[block] as number) > has) {
         this.mustSurvive[block] = Math.min(has, durable[block] as number)
       }
