@@ -121,10 +121,7 @@ export class CopyJob {
     if (this.#kind !== 'copy' || !this.#sentAll || sequence < this.#lastSequence) return
     const joining = this.#joining
     this.stop()
-    if (joining) {
-      this.#agent.link.peerJoined = true
-      return this.#agent.link.send({ t: 'join' })
-    }
+    if (joining) return this.#agent.link.send({ t: 'join' })
     this.#agent.feed(() => ({ kind: 'copied', now: this.#agent.now(), members: [1, 2, 3] }))
   }
 

@@ -9,6 +9,8 @@ export type LinkMessage =
   | { readonly t: 'hello'; readonly hello: PeerHello; readonly joined: boolean }
   /** A first copy beside the stream is complete: the replica makes it durable and remembers. */
   | { readonly t: 'join' }
+  /** It has. */
+  | { readonly t: 'joined' }
   | { readonly t: 'record'; readonly record: OwnershipRecord }
   | { readonly t: 'session'; readonly message: SessionMessage }
   /** A numbered write: of a client (`value` is its number in the order), or of a copy (several values). */

@@ -224,19 +224,11 @@ export class Link {
         if (inner.kind === 'risen' && clients.copy.copiesAll) this.peerJoined = true
         return this.#turn(() => ({ kind: 'message', now: agent.now(), message: inner }))
       }
-      case 'join': {
-        const { site, world } = agent
-        if (!session.applies || world.observer.syncFails(site)) return
-        const mark = site.disk.syncMark()
-        const end = this.#end
-        agent.process.after(world.syncMs(site), () => {
-          if (this.#end !== end || !session.applies || site.failed) return
-          site.disk.syncDone(mark)
-          site.joined = true
-          world.coverage.count('copy joined')
-        })
+      case 'join':
+        return this.#join()
+      case 'joined':
+        this.peerJoined = true
         return
-      }
       case 'beat':
         if (!session.linked && !agent.world.plan.echoesAnybody) return
         if (session.role === 'replica') session.silence.answered(agent.now())
@@ -294,6 +286,27 @@ export class Link {
         clients.verify.seen(message.id, message.values)
         return
     }
+  }
+
+  /** As replica-end.ts does: durable, and noted, before the writer hears of it and before anything behind is looked at. A disk that fails ends the link. */
+  #join(): void {
+    const agent = this.#agent
+    const { session, site, world } = agent
+    if (!session.applies) return
+    if (world.observer.syncFails(site)) return this.#lost()
+    const mark = site.disk.syncMark()
+    const end = this.#end
+    this.#handling = true
+    agent.process.after(world.syncMs(site), () => {
+      this.#handling = false
+      if (this.#end === end && session.applies && !site.failed) {
+        site.disk.syncDone(mark)
+        site.joined = true
+        world.coverage.count('copy joined')
+        this.send({ t: 'joined' })
+      }
+      this.#work()
+    })
   }
 
   /** The dialler learns this side's record; where it knows more, this side learns its. */
