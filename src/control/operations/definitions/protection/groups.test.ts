@@ -6,6 +6,7 @@ import { closedRecord, type Ownership } from '#domain/ownership.ts'
 import type { OperationServices } from '../../services.ts'
 import type { StepContext } from '../../operation.ts'
 import { type StopGroup, stopGroup } from './groups.ts'
+import { endSession } from './session.ts'
 
 /** What stopping finds out when the record is, one after the other, what `states` say whenever it is looked at. */
 async function closing(...states: Ownership['state'][]): Promise<unknown> {
@@ -33,4 +34,11 @@ test('whether both sites were equal at a stop is what the record said that was c
   assert.equal(await equal('in_sync', 'resyncing'), false, 'dropped in between')
   assert.equal(await equal('resyncing', 'in_sync'), true, 'risen in between')
   assert.equal(await equal('closed'), false, 'not known')
+})
+
+test('a stop whose record was opened again by break-glass fails, and the control plane goes on', async () => {
+  const record = { ...closedRecord('group', 'az2', 'az1', 'glass'), state: 'failed_over' as const }
+  const services = { witness: { record: async () => record } } as unknown as OperationServices
+  const ctx = { id: 'operation', services } as unknown as StepContext<StopGroup>
+  await assert.rejects(endSession(ctx, 'group', 'az1'), /SESSION_OPENED_MEANWHILE/)
 })

@@ -31,6 +31,12 @@ export const GROUP_MOVED_ON = fault({
   text: 'The group was switched while the pair was being changed.',
   hint: 'Delete the pair, and create it again when the group is available or protected.',
 })
+export const SESSION_OPENED_MEANWHILE = fault({
+  code: 'SESSION_OPENED_MEANWHILE',
+  retry: 'never',
+  text: 'While replication was being ended, an operator promoted a site that had not heard of it (break-glass).',
+  hint: 'The group follows the promoted site by itself within seconds. Look at it (`holdfast group show GROUP`), and repeat what is still wanted.',
+})
 export const REPLICATION_NOT_ESTABLISHED = fault({
   code: 'REPLICATION_NOT_ESTABLISHED',
   retry: 'later',
@@ -245,10 +251,12 @@ export async function closing(
   return { record: toWire(record), volumes }
 }
 
-/** Ends the session at one site. The record is closed already. */
+/** Ends the session at one site. The record is closed already, unless break-glass has opened it again since. */
 export async function endSession(ctx: Context, session: string, site: string): Promise<void> {
   const record = await theRecord(ctx.services, session)
-  assert(record.state === 'closed', 'a session ends after its record')
+  if (record.state !== 'closed') {
+    throw new FaultError(SESSION_OPENED_MEANWHILE, `ending session ${session} at ${site}`)
+  }
   try {
     const request = await closing(ctx.services.store.db, record, site)
     await ctx.services.sites.command(site, 'session.close', request, { signal: ctx.signal })
