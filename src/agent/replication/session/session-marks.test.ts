@@ -161,6 +161,27 @@ describe('a writer that is not whole', () => {
     return { side, started: side.handle({ kind: 'start' }) }
   }
 
+  test('is one that loses its power while its replica has all that it answered, or may have by the time; and no other', () => {
+    const cases: [Change, boolean][] = [
+      [{ record: record(2, 'in_sync') }, false],
+      [{ record: record(2, 'in_sync'), unwitnessed: true }, true],
+      [{ record: record(2, 'in_sync'), promoting: true }, true],
+      [{ record: record(3, 'frozen') }, false],
+      // What it answered alone nobody else has: it must not make itself equal to the replica.
+      [{ record: record(3, 'frozen'), ackedAlone: true }, true],
+      [{ record: record(3, 'solo') }, true],
+      [{ record: record(3, 'solo'), riseAsked: true }, false],
+      [{ record: record(3, 'failed_over') }, true],
+    ]
+    for (const [change, whole] of cases) {
+      const { side } = lost(change)
+      assert.equal(side.session.stored.whole, whole, JSON.stringify(change))
+      const next = new AbleSide(side.session.stored, 10)
+      next.handle({ kind: 'start' })
+      assert.equal(next.session.stored.whole, whole, 'another process of the same boot')
+    }
+  })
+
   test('never asks to go on alone, however long it waits and however often the witness answers', () => {
     const { side, started } = lost()
     let asked = side.answer(started, record(2, 'in_sync'))
