@@ -34,6 +34,8 @@ export const SELDOM: Record<string, string> = {
   'phase draining>closed': 'the control plane dies in a switch and the group is stopped next',
   'phase draining>fenced': 'the control plane dies in a switch and fails over next',
   'phase draining>opening': 'a stop and a start are both missed while draining',
+  'phase fenced>opening':
+    'the witness forgets a failover in sync, and its answer to the old writer was on its way',
   'phase fenced>promoting': 'failover back after a reprotect that never reached this site',
   'phase promoting>waiting': 'two operations later, a promotion that never finished',
   'phase receiving>fenced': 'a failover, a reprotect and a failover back are all missed in a copy',

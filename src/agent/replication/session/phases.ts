@@ -68,5 +68,5 @@ export const NEXT_PHASES: Record<Phase, readonly Phase[]> = {
   ],
   receiving: ['waiting', 'following', 'promoting', 'frozen', 'fenced', 'closed'],
   promoting: ['alone', 'catching_up', 'copying', 'frozen', ...DEMOTED],
-  fenced: ['waiting', 'promoting', 'frozen', 'closed'],
+  fenced: ['waiting', 'opening', 'promoting', 'frozen', 'closed'],
 }

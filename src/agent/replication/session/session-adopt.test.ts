@@ -1,6 +1,7 @@
 /** Ways into another role: break-glass, starts after a loss of power. */
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import type { OwnershipRecord } from '#wire/site/witness.ts'
 import { NEXT_PHASES, type Phase } from './phases.ts'
 import {
   AbleSide,
@@ -138,6 +139,49 @@ test('a writer that others put alone makes durable what it has answered before i
   )
   assert.ok(durableBefore(frozen, 4, 'solo'))
   assert.equal(durableBefore(following(), 3, 'solo'), false, 'its own wish, and its clients wait')
+})
+
+describe('a writer in sync that an order of a history that the witness has lost sent away, and that the record names again', () => {
+  const named = record(103, 'in_sync')
+  const sentAway = (known: number | null, by: OwnershipRecord) => {
+    const before = { record: record(2, 'in_sync'), consistent: true, base: true, baseEpoch: 2 }
+    const side = new AbleSide(stored(before), known)
+    side.handle({ kind: 'start' })
+    side.open(by)
+    return side
+  }
+
+  test('waits for its replica as before, with what it had; after a loss of power it goes not on alone', () => {
+    for (const known of [null, 10]) {
+      const side = sentAway(known, record(3, 'in_sync', 'az2'))
+      assert.equal(side.session.stored.consistent, false)
+      assert.deepEqual(
+        side.open(named).filter(({ kind }) => kind === 'refuse_command'),
+        [],
+      )
+      assert.equal(side.session.phase, 'opening')
+      assert.equal(side.session.stored.whole, false)
+      const hello = replicaHello(named, { applied: 10, baseEpoch: 2 })
+      const fetched = side.handle({ kind: 'link_up', hello, logFrom: null })
+      assert.equal(find(fetched, 'reconcile').scope, 'all')
+    }
+  })
+
+  test('does so also when it was fenced', () => {
+    const side = sentAway(10, record(3, 'failed_over', 'az2'))
+    assert.equal(side.session.phase, 'fenced')
+    side.open(named)
+    assert.equal(side.session.phase, 'opening')
+  })
+
+  test('does not when a resync has begun to overwrite what it had, or when that holds writes of its own', () => {
+    const away = { record: record(3, 'in_sync', 'az2'), divergent: true }
+    for (const change of [{ kept: 'kept-3-1' }, { ackedAlone: true }, { divergent: false }]) {
+      const side = new AbleSide(stored({ ...away, ...change }), 10)
+      side.handle({ kind: 'start' })
+      assert.equal(find(side.open(named), 'refuse_command').code, 'NOT_CONSISTENT')
+    }
+  })
 })
 
 test('what production wrote while its group was stopped is remembered when the first that it hears of the next start is a freeze', () => {

@@ -316,7 +316,7 @@ export function open(s: SessionState, event: Extract<SessionEvent, { kind: 'open
   const becomesWriter = roleOf(record, s.settings.site) === 'writer'
   const begins = s.role === 'none' && record.state !== 'failed_over'
   if (becomesWriter && s.role !== 'writer' && !begins && !force) {
-    if (!s.stored.consistent || !joined) {
+    if (!(s.stored.consistent || takesBack(s, record)) || !joined) {
       return s.refuse('NOT_CONSISTENT', 'the volumes here are no complete copy')
     }
     if (!s.numbered && record.state !== 'in_sync') {
@@ -327,6 +327,13 @@ export function open(s: SessionState, event: Extract<SessionEvent, { kind: 'open
   if (s.role === 'none') reopens(s, event.left === true)
   adopt(s, now, record)
 }
+
+/**
+ * A writer in sync that was not whole, or had writes on their way, and was sent away by an order of a history that the witness has lost since. Nothing here
+ * was overwritten, and nobody has answered anything: it waits for its replica as before, and begins with what that one has.
+ */
+const takesBack = (s: SessionState, record: OwnershipRecord): boolean =>
+  record.state === 'in_sync' && s.holdsState && !s.stored.ackedAlone
 
 /**
  * Of a session that ended here its last record is left, and what its epoch file said of the volumes. That is still true when they hold the copy
