@@ -1,5 +1,6 @@
 import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
+import { Fault, fault } from '#base/fault.ts'
 import { systemClock } from '#base/system/clock.ts'
 import type { ApiSession } from '#client/api.ts'
 import {
@@ -17,6 +18,13 @@ import { apiAction, apiLeaf } from '../session.ts'
 import { usageError } from '../usage.ts'
 
 /* `holdfast divergence`: what a site had acknowledged alone before the other site's data came back over it. */
+
+export const EXPORT_INCOMPLETE = fault({
+  code: 'EXPORT_INCOMPLETE',
+  retry: 'never',
+  text: 'Some blocks of the divergence record are damaged at the site that keeps it. All others were saved.',
+  hint: 'The member `unreadable` of the manifest names them; they are holes in the files. Look at the kernel log of that site: its disk has changed what it held.',
+})
 
 const RANGES_SHOWN = 50
 
@@ -43,7 +51,7 @@ export function divergenceCommand(command: Command, context: CommandContext): vo
     const volumes = await withRanges(api, record)
     output.result({ ...record, volumes }, [
       ...table([record]),
-      `${record.why} Kept at ${record.site}, overwritten with the data of ${record.winner}.`,
+      `${record.why.replace(/\.$/, '')}. Kept at ${record.site}, overwritten with the data of ${record.winner}.`,
       ...(record.reason === null ? [] : [record.reason]),
       ...volumes.flatMap(({ volume, pair, ranges, bytes }) => [
         '',
@@ -81,8 +89,9 @@ export function divergenceCommand(command: Command, context: CommandContext): vo
       const directory = resolve(flags.to)
       const progress = createProgress(context.streams, output, systemClock)
       const total = volumes.reduce((sum, { bytes }) => sum + bytes, 0)
+      let unreadable
       try {
-        await exportDivergence({
+        unreadable = await exportDivergence({
           api,
           record,
           volumes,
@@ -98,6 +107,11 @@ export function divergenceCommand(command: Command, context: CommandContext): vo
         progress.end()
       }
       const manifest = join(directory, 'manifest.json')
+      const lost = unreadable.reduce((sum, { length }) => sum + length, 0)
+      if (lost > 0) {
+        const doing = `exporting ${id} to ${directory}: ${bytesText(lost)} of ${bytesText(total)} cannot be read`
+        throw new Fault(EXPORT_INCOMPLETE, doing, { manifest, unreadable })
+      }
       output.result(
         { divergence: id, directory, manifest, bytes: total },
         `${bytesText(total)} saved to ${directory}; ${manifest} says what is what`,
