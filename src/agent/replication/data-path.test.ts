@@ -1,0 +1,68 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { FRAME_LENGTH_MAX } from '#wire/link/frame.ts'
+import { nextTurn, SECTOR_BYTES } from './data-path.test-kit.ts'
+import { KIB, SIZES, World } from './data-path-world.test-kit.ts'
+
+/** Mulberry32. */
+function seeded(seed: number): () => number {
+  let state = seed * 0x9e3779b9
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+async function run(seed: number): Promise<World> {
+  const random = seeded(seed)
+  const upTo = (n: number) => Math.floor(random() * n)
+  const world = new World(random)
+  for (let step = 0; step < 120; step++) {
+    const member = random() < 0.7 ? 0 : 1
+    const sectors = Math.floor((SIZES[member] as number) / SECTOR_BYTES)
+    const most = Math.min(random() < 0.9 ? 40 : 150, Math.floor(sectors / 3))
+    const length = (1 + upTo(most)) * SECTOR_BYTES
+    // Half of it into a place that others use as well, the rest anywhere, also over the border of two regions.
+    const place = random()
+    const anywhere = upTo(sectors) * SECTOR_BYTES
+    const wanted =
+      place < 0.5 ? upTo(200) * SECTOR_BYTES : place < 0.6 ? 4 * KIB * KIB - 2048 : anywhere
+    const offset = Math.max(0, Math.min(wanted, sectors * SECTOR_BYTES - 3 * length))
+    const fua = random() < 0.15
+    const what = random()
+    if (what < 0.45) world.write(member, offset, [length], fua)
+    else if (what < 0.5) world.write(member, offset, [length, length, length], fua)
+    else if (what < 0.56) world.zero(member, offset, length, fua)
+    else if (what < 0.565) world.zero(0, 0, 3 * FRAME_LENGTH_MAX + 100 * KIB, fua)
+    else if (what < 0.62) world.flush(member)
+    else if (what < 0.7) world.read(member, offset, length)
+    else if (what < 0.85) world.pump(upTo(300 * KIB))
+    else if (what < 0.88) world.cut()
+    else if (what < 0.91) world.goAlone()
+    else if (what < 0.94 && world.phase === 'unlinked') world.connect()
+    else await nextTurn()
+    if (random() < 0.2) await nextTurn()
+    assert.deepEqual(world.broken, [], `seed ${seed}, step ${step}`)
+  }
+  await world.settle()
+  return world
+}
+
+describe('the data path', () => {
+  test('keeps its promises while clients write and the link comes and goes', async () => {
+    const totals = { answers: 0, rises: 0, logsDropped: 0 }
+    for (let seed = 1; seed <= 20; seed++) {
+      const { answers, rises, logsDropped } = await run(seed)
+      totals.answers += answers
+      totals.rises += rises
+      totals.logsDropped += logsDropped
+    }
+    // What it is made to see has been there.
+    assert.ok(
+      totals.answers > 1_000 && totals.rises > 8 && totals.logsDropped > 3,
+      JSON.stringify(totals),
+    )
+  })
+})
