@@ -21,6 +21,10 @@ interface World {
   /** The session has heard that the link is down. */
   readonly down: Promise<void>
   readonly sender: Sender | null
+  /** What the write path was told about its link, in order, with what was written to it. */
+  readonly told: string[]
+  /** Another link of the replica, which replaces the first. */
+  readonly again: (members: readonly object[]) => Promise<void>
 }
 
 /** An accepted link, with a session that does nothing but listen. */
@@ -56,11 +60,15 @@ async function world(
   } as unknown as SessionCore
   const flushed: Status[] = []
   const acknowledged: number[] = []
+  const told: string[] = []
   const writer = {
     logFrom: null,
     acknowledged: (sequence: number) => acknowledged.push(sequence),
     flushed: (_id: number, status: Status) => flushed.push(status),
-    setSender: () => undefined,
+    setSender: (sender: Sender | null) => void told.push(sender === null ? 'no link' : 'link'),
+    sendAll: () => void told.push('everything is sent'),
+    requirePeer: () => void told.push('flushes are asked for'),
+    resend: () => false,
   } as unknown as Writer
   const end = new WriterEnd({
     core,
@@ -68,10 +76,26 @@ async function world(
     writer: () => writer,
     onAcknowledged: () => undefined,
   })
-  const hello = { runId: 'r', bootId: 'b', features: 0, unfit: null, members: [] }
-  end.accept({ socket, hello: hello as unknown as Hello, rest: Buffer.alloc(0) })
-  return { end, replica, flushed, acknowledged, down, sender: end.sender }
+  const helloOf = (members: readonly object[]) =>
+    ({ runId: 'r', bootId: 'b', features: 0, unfit: null, members }) as unknown as Hello
+  end.accept({ socket, hello: helloOf(FIRST_MEMBERS), rest: Buffer.alloc(0) })
+  const again = async (members: readonly object[]) => {
+    const next = once(server, 'connection') as Promise<[Socket]>
+    const other = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    const [link] = await next
+    t.after(() => {
+      other.destroy()
+      link.destroy()
+    })
+    end.accept({ socket: link, hello: helloOf(members), rest: Buffer.alloc(0) })
+  }
+  return { end, replica, flushed, acknowledged, down, sender: end.sender, told, again }
 }
+
+const FIRST_MEMBERS = [
+  { index: 1, joined: true, blank: true },
+  { index: 2, joined: false, blank: true },
+]
 
 describe("the writer's end of the link", () => {
   for (const [status, unfit] of [
@@ -123,5 +147,46 @@ describe("the writer's end of the link", () => {
     end.drop(null)
     assert.equal(end.sender, null)
     replica.destroy()
+  })
+
+  test('what a replica has in full, and what of it is one hole, is what it said on this very link', async (t) => {
+    const { end, again, told } = await world(t)
+    assert.deepEqual([[...end.peerJoined], [...end.blank]], [[1], [1, 2]])
+    await again([
+      { index: 1, joined: false, blank: false },
+      { index: 2, joined: true, blank: false },
+    ])
+    assert.deepEqual([[...end.peerJoined], [...end.blank]], [[2], []])
+    assert.deepEqual(told, ['no link'], 'the one before is lost first')
+  })
+
+  test('a rise goes out behind everything that is numbered, and flushes that wait are asked for behind it', async (t) => {
+    const { end, told, sender } = await world(t)
+    assert.ok(sender !== null)
+    t.mock.method(sender, 'message', ({ kind }: { kind: string }) => void told.push(kind))
+    end.send({ kind: 'rise', epoch: 4, members: [1, 2] })
+    assert.deepEqual(told, ['everything is sent', 'rise', 'flushes are asked for'])
+  })
+
+  test('the writes of a copy go out behind the word that it begins', async (t) => {
+    const { end, told, sender } = await world(t)
+    assert.ok(sender !== null)
+    t.mock.method(sender, 'message', ({ kind }: { kind: string }) => void told.push(kind))
+    end.send({ kind: 'copy_begin', sequence: 9 })
+    assert.deepEqual(told, ['copy_begin', 'link'])
+  })
+
+  test('a link whose frames are gone is of no use', async (t) => {
+    const { end, down } = await world(t)
+    end.resend(3)
+    await down
+    assert.equal(end.sender, null)
+  })
+
+  test('a replica that acknowledges what was never sent is not believed', async (t) => {
+    const { replica, acknowledged, down } = await world(t)
+    replica.write(ack(ACK.APPLIED, STATUS.OK, 10))
+    await down
+    assert.deepEqual(acknowledged, [])
   })
 })
