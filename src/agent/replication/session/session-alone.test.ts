@@ -281,6 +281,16 @@ describe('static priority', () => {
     assert.equal(side.session.stored.unconfirmed, false)
   })
 
+  test('sends its replica what it lacks with the lease, before anything is written because of the answer', () => {
+    const side = cutOff()
+    side.answer(side.handle({ kind: 'link_down' }), static1(record(2, 'in_sync')))
+    const adopted = side.answer(side.tick(1_000), static1(record(3, 'solo')))
+    side.handle({ kind: 'link_up', hello: soloHello(side), logFrom: 10 })
+    const leased = kinds(side.answer(adopted, static1(record(3, 'solo'))))
+    assert.ok(leased.includes('resend') && leased.includes('persist'))
+    assert.ok(leased.indexOf('resend') < leased.indexOf('persist'), 'or the log may be gone')
+  })
+
   test('is fenced and keeps in mind what it answered alone when the witness names another', () => {
     const side = cutOff()
     side.unreachable(side.handle({ kind: 'link_down' }), 8_000)

@@ -1,4 +1,4 @@
-import type { WitnessAsk } from '#wire/site/witness.ts'
+import type { WitnessAnswer, WitnessAsk } from '#wire/site/witness.ts'
 import { adopt, oldWriterMayAnswer } from './session-adopt.ts'
 import { ALONE, epochBefore, preferredHere, roleOf } from './session-records.ts'
 import type { SessionState } from './session-state.ts'
@@ -110,7 +110,7 @@ export function witnessAnswered(
   s: SessionState,
   event: Extract<SessionEvent, { kind: 'witness' }>,
 ): void {
-  const { ask, answer, now, sentMs } = event
+  const { answer, now } = event
   const { session, site, renewMs } = s.settings
   s.asking = null
   s.askAgainMs = now + renewMs * (answer === null ? RETRY_SHARE : 1)
@@ -131,8 +131,19 @@ export function witnessAnswered(
   }
   if (roleOf(record, site) !== s.role) return adopt(s, now, record)
   s.validated = true
-  // An answer to a question of before may have been given out of a history that the witness has lost since.
+  answeredHere(s, event, answer)
+  // An answer to a question of before may have been given out of a history that the witness has lost since. Written last: what the answer allows need not
+  // wait for it, and the frames that go out to the replica then may be gone after a slow write.
   if (s.askedUnder === s.epoch) s.settle({ unconfirmed: false })
+}
+
+/** The witness knows the record of this side, and its role. */
+function answeredHere(
+  s: SessionState,
+  { ask, now, sentMs }: Extract<SessionEvent, { kind: 'witness' }>,
+  answer: WitnessAnswer,
+): void {
+  const { record } = answer
   if (ask.kind === 'promoted' && answer.ok && s.stored.promoted) {
     // It goes on without a lease until the first one is granted.
     s.persist({ promoted: false })
@@ -148,6 +159,7 @@ export function witnessAnswered(
   const first = urgent(s, now)
   if (first !== null && first !== ask.kind) s.askAgainMs = 0
   else if (!answer.ok) {
+    const { renewMs } = s.settings
     const soon = answer.retry_after_ms ?? renewMs * RETRY_SHARE
     s.askAgainMs = now + Math.min(soon, renewMs)
   }
