@@ -33,11 +33,13 @@ const back = (side: AbleSide, change: Partial<PeerHello>) => {
 }
 
 describe('a replica that comes back in sync', () => {
-  test('is followed when it has what it acknowledged, and gets what came after that', () => {
+  test('is followed when it has what it acknowledged, and gets what comes after all that it has', () => {
     const side = cutOff()
     side.session.gate.next()
-    assert.deepEqual(find(back(side, {}), 'resend'), { kind: 'resend', after: 11 })
+    side.session.gate.next()
+    assert.deepEqual(find(back(side, { applied: 12 }), 'resend'), { kind: 'resend', after: 12 })
     assert.equal(side.session.phase, 'following')
+    assert.deepEqual([side.session.gate.acknowledged, side.session.gate.sequence], [12, 13])
   })
 
   test('is dropped when it lacks what it acknowledged, has more than was numbered, or is no prefix', () => {
