@@ -4,6 +4,7 @@ import type { WitnessAnswer } from '#wire/site/witness.ts'
 import { BEHIND_PLANTS } from './behind-plants.ts'
 import { COPY_PLANTS } from './copy-plants.ts'
 import { type Plant, wrapHandle } from './plant.ts'
+import { RULE_PLANTS } from './rule-plants.ts'
 
 /* Mistakes that somebody could make, planted one at a time to show that the simulator would find them. The product's code
  * is not touched: a plant wraps a method of the session, its gate, lease or contact, or of the witness, or tells the
@@ -389,4 +390,5 @@ export const PLANTS: readonly Plant[] = [
   },
   ...COPY_PLANTS,
   ...BEHIND_PLANTS,
+  ...RULE_PLANTS,
 ]
