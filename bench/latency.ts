@@ -1,35 +1,36 @@
 /* Question: what does distance cost a client, beyond the physics of the distance?
  *
- *   fio, QD1 ── NBD, unix socket ── agent of site A ══ link through the forwarder ══ agent of site B
+ *   client, QD1 ── NBD, unix socket ── agent of site A ══ link through the forwarder ══ agent of site B
  *   ping-pong of 32 bytes, Node to Node, through the same forwarder process, beside every sample
  *
  * Bounds of the median: a write waits for one ping-pong, a flush for one ping-pong and the fdatasync of the other site; both may cost 200 us
- * of ours. A write followed by a flush is two requests of the client, one after the other, and has the sum. A durable write (FUA) is one request,
- * but not what fio's NBD engine sends: it is asked by QEMU's NBD client (qemu-io), which measures each of its requests.
+ * of ours. A write followed by a flush is two requests of the client, one after the other, and has the sum. A durable write (FUA) is one request.
+ * The client is libnbd, called one request at a time (lib/requester.ts), and every time is kept: fio tells a percentile to 1.5 %, which is as much as the
+ * bounds are about, and sends no FUA.
  *
  * The fdatasync is measured where it stands in a flush: after a journey, during which disk and processors have rested. One right behind the
  * other they are cheaper by what has nothing to do with us: the kernel's clock for the times of files goes in steps of some milliseconds, so that most of
  * them find the inode unchanged and do not write it, while after a journey each does (`back_to_back_us` shows it).
  *
  * What would make it meaningless: the delays asked for (timers are late; that is why the ping-pong runs through the same forwarder and
- * the same naps); code that was never run before (Node begins with an interpreter: sites, forwarder and echo have served some thousand requests
- * before the first sample, as those of an installation have); other processes (weighed, repeated, marked); a machine whose speed changes
+ * the same naps); code that was never run before (Node begins with an interpreter: sites, forwarder and echo have served some thousand requests,
+ * flushes among them, before the first sample, as those of an installation have); other processes (weighed, repeated, marked); a machine whose speed changes
  * (a part of the pings is measured before each sample); the forwarder, which takes part of a core from everybody, also from the
  * ping-pong; both sites' fdatasync going through one journal at the same time, while the bound has one alone. */
-import { execFile, fork, type ChildProcess } from 'node:child_process'
+import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { openSync, closeSync, writeSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
 import { certificates, Lab } from '../test/integration/replication-lab/lab.ts'
-import { LOADS, measure, type Sample } from './lib/fio.ts'
+import { LOADS, measure } from './lib/fio.ts'
 import { disturbedOf, Lines, medianOf, round, undisturbed, weighed } from './lib/lines.ts'
-import { machineFacts, median } from './lib/machine.ts'
+import { dropCaches, machineFacts, median } from './lib/machine.ts'
 import { pingPong, type PingPong } from './lib/physics.ts'
 import { firstLine, start, unixUri, type Program } from './lib/programs.ts'
 import { fdatasyncAfterUs, fdatasyncUs } from './lib/reference.ts'
+import type { Kind, Times, Wanted } from './lib/requester.ts'
 
 const MIB = 1024 * 1024
 const SIZE_BYTES = 256 * MIB
@@ -39,11 +40,10 @@ const OWN_US = 200
 /** Before each of the three samples of a round. */
 const PINGS = 100
 const FDATASYNCS = 100
-const DURABLE_WRITES = 300
-/** Of 4 KiB writes, many at a time, before the first sample. */
+/** Of 4 KiB writes, many at a time, before the first sample; and of the same with a flush each. */
 const WARM_UP_S = 1
 
-const run = promisify(execFile)
+type Sample = Times & { readonly foreign: number }
 
 interface Round {
   readonly pingUs: number
@@ -51,7 +51,7 @@ interface Round {
   readonly backToBackUs: number
   readonly write: Sample
   readonly flush: Sample
-  readonly durable: { readonly p50Us: number; readonly p99Us: number; readonly foreign: number }
+  readonly durable: Sample
 }
 
 export interface LatencyOptions {
@@ -94,6 +94,7 @@ async function measured(
 ): Promise<Round[]> {
   const lab = await Lab.make()
   let echo: ChildProcess | undefined
+  let requester: ChildProcess | undefined
   let forwarder: Program | undefined
   let ping: PingPong | undefined
   try {
@@ -101,9 +102,11 @@ async function measured(
     // The settings of an installation, not the hasty ones of tests.
     lab.settings = { peerSilenceMs: 4_000, heartbeatMs: 500, intentClearMs: 10_000 }
     await lab.start([{ index: 1, sizeBytes: SIZE_BYTES, blank: true }])
-    echo = fork(join(import.meta.dirname, 'lib', 'echo.ts'), {
-      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-    })
+    echo = child('echo.ts')
+    const client = child('requester.ts')
+    requester = client
+    const gone = new AbortController()
+    client.once('exit', () => gone.abort())
     const [echoPort] = (await once(echo, 'message')) as [number]
     let ports: readonly number[] = []
     const script = join(import.meta.dirname, 'lib', 'forwarder.ts')
@@ -118,24 +121,36 @@ async function measured(
     lab.linkPort['az1'] = linkPort
     await lab.protect()
     const uri = unixUri(lab.a.socket, 'pair-1')
-    const pids = [lab.a.pid, lab.b.pid, ...forwarder.pids, echo.pid ?? 0]
+    const pids = [lab.a.pid, lab.b.pid, ...forwarder.pids, echo.pid ?? 0, client.pid ?? 0]
     const settings = { runtimeS, sizeBytes: SIZE_BYTES }
     const fill = { ...LOADS.sw8, args: [...LOADS.sw8.args, '--time_based=0'] }
     await measure(fill, uri, pids, settings)
     const link = await pingPong(pingPort)
     ping = link
-    await measure(LOADS.rw32, uri, pids, { ...settings, runtimeS: WARM_UP_S })
+    const flushing = { ...LOADS.rw32, args: [...LOADS.rw32.args, '--fsync=1'] }
+    for (const load of [LOADS.rw32, flushing]) {
+      await measure(load, uri, pids, { ...settings, runtimeS: WARM_UP_S })
+    }
+    const sample = (kind: Kind) => () =>
+      undisturbed(() =>
+        requested(client, gone.signal, pids, {
+          uri,
+          kind,
+          seconds: runtimeS,
+          sizeBytes: SIZE_BYTES,
+        }),
+      )
     const rounds: Round[] = []
     for (let i = 0; i < pairs; i++) {
       const pings: number[] = []
-      const beside = async <T>(sample: () => Promise<T>): Promise<T> => {
+      const beside = async (take: () => Promise<Sample>): Promise<Sample> => {
         pings.push(...(await link.times(PINGS)))
-        return sample()
+        return take()
       }
       const samples = {
-        write: await beside(() => undisturbed(() => measure(LOADS.rw1, uri, pids, settings))),
-        flush: await beside(() => undisturbed(() => measure(LOADS.fs1, uri, pids, settings))),
-        durable: await beside(() => undisturbed(() => durableWrites(uri, pids))),
+        write: await beside(sample('write')),
+        flush: await beside(sample('flush')),
+        durable: await beside(sample('durable')),
       }
       rounds.push({
         ...samples,
@@ -149,30 +164,29 @@ async function measured(
     ping?.end()
     await forwarder?.stop()
     echo?.kill()
+    requester?.kill()
     await lab.end()
   }
 }
 
-/** What qemu-io says of each write with FUA. */
-async function durableWrites(uri: string, pids: readonly number[]) {
-  const commands = Array.from({ length: DURABLE_WRITES }, (_, i) => [
-    '-c',
-    `write -C -f ${((i * 7919) % (SIZE_BYTES / 4096)) * 4096} 4096`,
-  ])
-  const { value, foreign } = await weighed(pids, () =>
-    run('qemu-io', ['-f', 'raw', '-t', 'writeback', ...commands.flat(), uri]),
-  )
-  // bytes, operations, time in hundredths of a second, bytes a second, operations a second: only the last is exact enough.
-  const times = value.stdout
-    .trim()
-    .split('\n')
-    .map((line) => 1e6 / Number(line.split(',').at(-1)))
-    .sort((a, b) => a - b)
-  if (times.length !== DURABLE_WRITES || !times.every((us) => us > 0)) {
-    throw new Error(`qemu-io: ${value.stdout}`)
-  }
-  const at = (share: number) => times[Math.floor(times.length * share)] ?? 0
-  return { p50Us: at(0.5), p99Us: at(0.99), foreign }
+const child = (program: string): ChildProcess =>
+  fork(join(import.meta.dirname, 'lib', program), {
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+  })
+
+async function requested(
+  client: ChildProcess,
+  gone: AbortSignal,
+  pids: readonly number[],
+  wanted: Wanted,
+): Promise<Sample> {
+  dropCaches()
+  const { value, foreign } = await weighed(pids, async () => {
+    client.send(wanted)
+    const [times] = (await once(client, 'message', { signal: gone })) as [Times]
+    return times
+  })
+  return { ...value, foreign }
 }
 
 function show(lines: Lines, where: string, rounds: readonly Round[]): void {
@@ -205,14 +219,23 @@ function show(lines: Lines, where: string, rounds: readonly Round[]): void {
   const writes = rounds.map(({ write }) => write)
   const flushes = rounds.map(({ flush }) => flush)
   const durable = rounds.map((one) => one.durable)
-  const p99 = (of: readonly { readonly p99Us: number }[]) => ({
-    p99_us: round(medianOf(of, ({ p99Us }) => p99Us)),
+  const written = (sample: Sample) => sample.writes
+  const flushed = (sample: Sample) => sample.flushes
+  const both = (sample: Sample) =>
+    sample.writes.map((us, at) => us + (sample.flushes[at] ?? Number.NaN))
+  const p50 = (of: readonly Sample[], times: (sample: Sample) => readonly number[]) =>
+    medianOf(of, (sample) => median(times(sample)))
+  const p99 = (of: readonly Sample[], times: (sample: Sample) => readonly number[]) => ({
+    p99_us: round(medianOf(of, (sample) => highest(times(sample), 0.01))),
   })
-  const p50 = (of: readonly { readonly p50Us: number }[]) => medianOf(of, ({ p50Us }) => p50Us)
-  const flushAlone = medianOf(flushes, ({ flushP50Us }) => flushP50Us)
-  line('4k write', p50(writes), ping + OWN_US, writes, p99(writes))
-  line('flush after a 4k write', flushAlone, ping + fdatasync + OWN_US, flushes, {})
-  const both = 2 * (ping + OWN_US) + fdatasync
-  line('4k write + flush', p50(flushes), both, flushes, p99(flushes))
-  line('4k durable write', p50(durable), ping + fdatasync + OWN_US, durable, p99(durable))
+  const flushBound = ping + fdatasync + OWN_US
+  const bothBound = ping + OWN_US + flushBound
+  line('4k write', p50(writes, written), ping + OWN_US, writes, p99(writes, written))
+  line('flush after a 4k write', p50(flushes, flushed), flushBound, flushes, {})
+  line('4k write + flush', p50(flushes, both), bothBound, flushes, p99(flushes, both))
+  line('4k durable write', p50(durable, written), flushBound, durable, p99(durable, written))
 }
+
+/** The least of that share of the longest times. */
+const highest = (times: readonly number[], share: number): number =>
+  times.toSorted((a, b) => b - a)[Math.floor(times.length * share)] ?? Number.NaN
