@@ -19,6 +19,9 @@
  * on XFS in a loop device, where the kept copy is a reflink. The loop device's file lies on the first one, and is written past its page cache: otherwise what the
  * replica writes back while the copy comes lies in memory once more, and nothing of it is on the disk when the flush at the end asks for it.
  *
+ * Disk and link are measured one at a time, each with both cores for itself, and a resync has both at one time on the same cores. What that costs anybody is shown
+ * beside the figure: `together_mib_s` is what two programs reach that do nothing but send over such a link and write to such a disk what comes.
+ *
  * What would make it meaningless: a source that is not in the page cache (it is: the data was just written) or a real network; other processes
  * (weighed per copy, marked); both sites and the link's two ends share two cores, while disk and link are measured one at a time. */
 import { execFile } from 'node:child_process'
@@ -33,7 +36,13 @@ import { until } from '../test/support/until.ts'
 import { loopMount } from '../test/support/loop-mount.ts'
 import { disturbedOf, Lines, medianOf, round, weighed, type Weighed } from './lib/lines.ts'
 import { machineFacts } from './lib/machine.ts'
-import { diskBytesPerSecond, type DiskRates, streamBytesPerSecond } from './lib/physics.ts'
+import {
+  diskBytesPerSecond,
+  type DiskRates,
+  streamBytesPerSecond,
+  togetherBytesPerSecond,
+  type TogetherRates,
+} from './lib/physics.ts'
 
 const run = promisify(execFile)
 const MIB = 1024 * 1024
@@ -92,6 +101,7 @@ export async function benchResync(options: ResyncOptions): Promise<void> {
 interface Round {
   readonly disk: DiskRates
   readonly link: number
+  readonly together: TogetherRates
   readonly first: Weighed<Copied>
   readonly delta: Weighed<Copied>
   readonly scattered: Weighed<Copied>
@@ -104,11 +114,10 @@ async function oneRound(
 ): Promise<Round> {
   const sizeBytes = sizeMib * MIB
   const credentials = security?.('az1')
-  const link = await streamBytesPerSecond(
-    sizeBytes,
-    credentials?.kind === 'tls' ? credentials : undefined,
-  )
+  const tls = credentials?.kind === 'tls' ? credentials : undefined
+  const link = await streamBytesPerSecond(sizeBytes, tls)
   const disk = await diskBytesPerSecond(place.directory, sizeBytes)
+  const together = await togetherBytesPerSecond(place.directory, sizeBytes, tls)
   const lab = await Lab.make()
   const directory = join(place.directory, 'replica')
   await mkdir(directory)
@@ -144,7 +153,7 @@ async function oneRound(
     const delta = await away(() => fill(client, 0, sizeBytes / 2))
     const scattered = await away(() => scatter(client, sizeBytes))
     await client.disconnect()
-    return { disk, link, first, delta, scattered }
+    return { disk, link, together, first, delta, scattered }
   } finally {
     await lab.end()
     await rm(directory, { recursive: true, force: true })
@@ -234,6 +243,7 @@ function show(lines: Lines, where: string, rounds: readonly Round[]): void {
     pick: (one: Round) => Weighed<Copied>,
     boundOf: (one: Round) => number,
     diskOf: (one: Round) => number,
+    togetherOf: ((one: Round) => number) | null,
     plainDiskOf: (one: Round) => number = diskOf,
   ) => {
     const samples = rounds.map(pick)
@@ -255,6 +265,12 @@ function show(lines: Lines, where: string, rounds: readonly Round[]): void {
           ),
           disk_mib_s: mib(medianOf(rounds, diskOf)),
           link_mib_s: mib(link),
+          ...(togetherOf === null
+            ? {}
+            : {
+                together_mib_s: mib(medianOf(rounds, togetherOf)),
+                of_together: round(medianOf(samples, rate) / medianOf(rounds, togetherOf), 2),
+              }),
           ...(plainDiskOf === diskOf
             ? {}
             : {
@@ -277,12 +293,14 @@ function show(lines: Lines, where: string, rounds: readonly Round[]): void {
     ({ first }) => first,
     (one) => least(one, one.disk.fresh),
     fresh,
+    ({ together }) => together.fresh,
   )
   line(
     'delta, contiguous',
     ({ delta }) => delta,
     (one) => least(one, one.disk.keeping),
     keeping,
+    ({ together }) => together.keeping,
     over,
   )
   line(
@@ -290,5 +308,6 @@ function show(lines: Lines, where: string, rounds: readonly Round[]): void {
     ({ scattered }) => scattered,
     () => SCATTERED_BYTES,
     keeping,
+    null,
   )
 }

@@ -6,6 +6,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
 import { cannotClone, cloneFile } from '#base/system/clone.ts'
+import type { Into } from './sink.ts'
 
 /* What this machine can do without us, in the same run: what a bound is made of. */
 
@@ -19,8 +20,13 @@ export interface LinkTls {
   readonly key: string
 }
 
-/** Bytes per second through one TCP connection between two Node processes over the loopback, encrypted or not, with nothing done at either end. */
-export async function streamBytesPerSecond(totalBytes: number, tls?: LinkTls): Promise<number> {
+/** Bytes per second through one TCP connection between two Node processes over the loopback, encrypted or not. Nothing is done at either end, or, with `into`,
+ *  nothing but writing it to a file at the far one, until all of it is durable. */
+export async function streamBytesPerSecond(
+  totalBytes: number,
+  tls?: LinkTls,
+  into?: Into,
+): Promise<number> {
   const server: Server =
     tls === undefined
       ? createServer({ noDelay: true })
@@ -29,11 +35,9 @@ export async function streamBytesPerSecond(totalBytes: number, tls?: LinkTls): P
   await once(server, 'listening')
   const address = server.address()
   const port = typeof address === 'object' && address !== null ? address.port : 0
-  const sink = fork(
-    join(import.meta.dirname, 'sink.ts'),
-    [JSON.stringify({ port, ...(tls === undefined ? {} : { tls }) })],
-    { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] },
-  )
+  const sink = fork(join(import.meta.dirname, 'sink.ts'), [JSON.stringify({ port, tls, into })], {
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+  })
   const took = once(sink, 'message') as Promise<[number]>
   const [socket] = (await once(server, tls === undefined ? 'connection' : 'secureConnection')) as [
     Socket,
@@ -89,6 +93,32 @@ export async function diskBytesPerSecond(
     const preserves = !(await clone(kept, file))
     const keeping = await pass(preserves ? preserving(file, kept) : noop)
     return { fresh, over, keeping }
+  } finally {
+    await Promise.all([file.close(), kept.close()])
+    await Promise.all([rm(path), rm(keptPath)])
+  }
+}
+
+/** Link and disk at one time: bytes per second of a stream that a program at its end, which does nothing else, writes to a file in `directory`. */
+export interface TogetherRates {
+  readonly fresh: number
+  /** As of `DiskRates`. */
+  readonly keeping: number
+}
+
+export async function togetherBytesPerSecond(
+  directory: string,
+  totalBytes: number,
+  tls?: LinkTls,
+): Promise<TogetherRates> {
+  const path = join(directory, 'together-rate')
+  const keptPath = `${path}-kept`
+  const fresh = await streamBytesPerSecond(totalBytes, tls, { path })
+  const file = await open(path, 'r+')
+  const kept = await open(keptPath, 'w+')
+  try {
+    const into = (await clone(kept, file)) ? { path } : { path, kept: keptPath }
+    return { fresh, keeping: await streamBytesPerSecond(totalBytes, tls, into) }
   } finally {
     await Promise.all([file.close(), kept.close()])
     await Promise.all([rm(path), rm(keptPath)])
