@@ -202,9 +202,9 @@ export interface GroupFacts {
  * - `idle`: no replication, on purpose (never started, stopped, failed over)
  * - `in_sync`: both sites are known to hold the same, now
  * - `copying`: the DR side is being brought up, and the copy is moving
- * - `stalled`: a copy is needed, but the sites do not reach each other
+ * - `stalled`: a copy is needed, but the sites do not reach each other, or the DR side can hold none
  * - `settling`: the record says in sync and production is alive, but has not reported under this epoch yet
- * - `link_down`: was in sync; production is alive and does not reach the DR side
+ * - `link_down`: was in sync; production is alive and does not reach a copy at the DR side
  * - `production_silent`: was in sync; nothing is heard from the production site
  */
 export type GroupSyncFact =

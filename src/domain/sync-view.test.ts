@@ -5,6 +5,7 @@ import { type SessionView, type SyncInput, viewSync } from './sync-view.ts'
 const session = (over: Partial<SessionView> = {}): SessionView => ({
   epoch: 5,
   link: 'up',
+  replicaUnfit: false,
   heldMs: null,
   progress: 100,
   members: [{ pair: 'p1', joined: true, copiedBytes: 100, sizeBytes: 100 }],
@@ -41,6 +42,7 @@ test('in sync is never shown on a stale report, another epoch, no session, or a 
     input({}, session({ epoch: 4 })),
     input({}, session({ epoch: 6 })),
     input({}, session({ link: 'down' })),
+    input({}, session({ replicaUnfit: true })),
     input({}, null),
     input({ record: { epoch: 5, state: 'resyncing', writer: 'az1', replica: 'az2' } }),
     input({ record: { epoch: 5, state: 'solo', writer: 'az1', replica: 'az2' } }),
@@ -147,4 +149,13 @@ test('after a link loss the DR side is inactive at fault level 5, then copying, 
   assert.deepEqual(shown(input({ record: record('frozen') }, behind)), ['stalled', '2', 'inactive'])
   const gone = { record: record('solo'), sides: silent(cut, 6_000) }
   assert.deepEqual(shown(input(gone)), ['stalled', '2', 'inactive'])
+})
+
+test('a replica that can hold no copy is being copied to by nobody: stalled, as without a link', () => {
+  const record = { epoch: 5, state: 'solo', writer: 'az1', replica: 'az2' } as const
+  const view = viewSync(input({ record }, session({ replicaUnfit: true })))
+  assert.equal(view.fact, 'stalled')
+  assert.equal(view.faultLevel, '5')
+  assert.equal(view.pairs.get('p1')?.status, 'inactive')
+  assert.equal(viewSync(input({ record })).fact, 'copying')
 })

@@ -18,6 +18,8 @@ export interface SideView {
 export interface SessionView {
   readonly epoch: number
   readonly link: 'up' | 'down'
+  /** By the writer's word: the replica that is linked can hold no copy now, its disk has failed or is full. */
+  readonly replicaUnfit: boolean
   /** Acknowledgements have been held for so long; null: they flow. */
   readonly heldMs: number | null
   /** 0-100 of the copy under way. */
@@ -55,7 +57,7 @@ export interface PairSync {
 
 export interface SyncView {
   readonly fact: GroupSyncFact
-  /** "0" fine · "2" production cannot be read or written, fail over · "5" the link is down, do not fail over */
+  /** "0" fine · "2" production cannot be read or written, fail over · "5" nothing reaches a copy at the DR side, do not fail over */
   readonly faultLevel: '0' | '2' | '5'
   readonly productionHeard: boolean
   /** Milliseconds since the writer last reported; null: never. */
@@ -85,7 +87,7 @@ export function viewSync(input: SyncInput): SyncView {
 
   const writer = input.sides.get(record.writer)
   const told = heard(writer) && writer.session?.epoch === record.epoch ? writer.session : null
-  const linkUp = told?.link === 'up'
+  const linkUp = told !== null && reachesCopy(told)
   const pairs = new Map(
     input.members.map((member) => [member.pair, viewMember(record, member, told)]),
   )
@@ -102,7 +104,7 @@ export function viewSync(input: SyncInput): SyncView {
 
   /** By the production site's own words; and a record of going on alone stands for them until it has spoken under it. */
   function linkLost(): boolean {
-    return told?.link === 'down' || (told === null && record?.state === 'solo')
+    return told === null ? record?.state === 'solo' : !reachesCopy(told)
   }
 
   function fact(): GroupSyncFact {
@@ -138,7 +140,7 @@ function viewMember(
   }
   const reported = told.members.find((one) => one.pair === member.pair)
   const joined = isJoined(record, member, told)
-  if (told.link === 'down') return { status: 'inactive', progress: joined ? 99 : part() }
+  if (!reachesCopy(told)) return { status: 'inactive', progress: joined ? 99 : part() }
   if (joined) return { status: 'active', progress: 100 }
   // A frozen record is about to change; nothing is copied under it. Under `solo` the DR side catches up in order.
   if (record.state === 'frozen') return { status: 'inactive', progress: null }
@@ -151,5 +153,7 @@ function viewMember(
     return clamp((reported.copiedBytes * 100) / reported.sizeBytes)
   }
 }
+
+const reachesCopy = ({ link, replicaUnfit }: SessionView): boolean => link === 'up' && !replicaUnfit
 
 const clamp = (percent: number): number => Math.max(0, Math.min(99, Math.floor(percent)))

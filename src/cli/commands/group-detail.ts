@@ -65,14 +65,24 @@ const sideLines = (group: GroupDetail): string[] =>
     ]),
   )
 
-function remarks(session: NonNullable<GroupDetail['sides'][number]['session']>): string {
+type SessionDetail = NonNullable<GroupDetail['sides'][number]['session']>
+
+function remarks(session: SessionDetail): string {
   const said = [
     session.unwitnessed ? 'writes without the witness' : '',
     session.kept === null ? '' : 'keeps its last consistent copy',
-    session.unfit === null ? '' : `cannot hold a copy: ${session.unfit}`,
+    unfitText(session),
     session.copy_kind === 'full' ? 'full copy: no common history' : '',
   ]
   return said.filter((one) => one !== '').join('; ') || '-'
+}
+
+/** A writer passes on what the replica says of itself. */
+function unfitText({ role, unfit }: Pick<SessionDetail, 'role' | 'unfit'>): string {
+  if (unfit === null) return ''
+  return role === 'writer'
+    ? `the other site cannot hold a copy: ${unfit}`
+    : `cannot hold a copy: ${unfit}`
 }
 
 /** What is worth saying before an action is asked for; nothing when it takes its ordinary course. */

@@ -76,6 +76,7 @@ function sideView(agents: AgentRegistry, session: string, site: string): SideVie
 const toView = (status: {
   readonly epoch: number
   readonly link: 'up' | 'down'
+  readonly unfit: string | null
   readonly held_ms: number | null
   readonly progress: number
   readonly members: readonly {
@@ -87,6 +88,7 @@ const toView = (status: {
 }): SessionView => ({
   epoch: status.epoch,
   link: status.link,
+  replicaUnfit: status.unfit !== null,
   heldMs: status.held_ms,
   progress: status.progress,
   members: status.members.map((member) => ({
