@@ -42,6 +42,13 @@ describe('a replica that comes back in sync', () => {
     assert.deepEqual([side.session.gate.acknowledged, side.session.gate.sequence], [12, 13])
   })
 
+  test('is in contact when it has answered on this link', () => {
+    const side = cutOff()
+    side.session.contact.heard(side.now)
+    back(side, {})
+    assert.equal(side.session.gate.mayAnswer(side.now), false)
+  })
+
   test('is dropped when it lacks what it acknowledged, has more than was numbered, or is no prefix', () => {
     for (const [change, keepsBase] of [
       [{ applied: 10 }, false],

@@ -101,6 +101,7 @@ describe('whether the maps name all that may differ', () => {
       done.indexOf('input') < done.indexOf('forget_frames'),
       'nothing is numbered behind it',
     )
+    assert.deepEqual(find(told, 'input'), { kind: 'input', open: false })
     assert.ok(done.indexOf('forget_frames') < done.indexOf('persist'))
     const { exact, consistent, divergent } = find(told, 'persist').stored
     assert.deepEqual([exact, consistent, divergent], [true, false, true])
@@ -109,6 +110,30 @@ describe('whether the maps name all that may differ', () => {
     next.handle({ kind: 'start' })
     next.open(record(4, 'resyncing', 'az2'))
     assert.equal(next.session.stored.exact, false)
+  })
+
+  test('a preferred writer that went on in sync holds what nobody else has, whatever was acknowledged', () => {
+    const side = inStep({}, static1)
+    side.unreachable(side.handle({ kind: 'link_down' }), 8_000)
+    assert.equal(side.session.gate.settled, true)
+    const told = side.open(record(4, 'resyncing', 'az2'))
+    const { consistent, divergent, ackedAlone } = find(told, 'persist').stored
+    assert.deepEqual([consistent, divergent, ackedAlone], [false, true, true])
+  })
+
+  test('they count from a rise that this side declared itself ready for, and from no other record in sync', () => {
+    for (const [consistent, epoch, counts] of [
+      [true, 5, true],
+      [true, 6, false],
+      [false, 5, false],
+    ] as const) {
+      const side = toReplica('resyncing', { consistent })
+      side.handle({ kind: 'start' })
+      const told = side.handle({ kind: 'peer_record', record: record(epoch, 'in_sync', 'az2') })
+      assert.equal(side.session.stored.record.epoch, epoch)
+      assert.equal(side.session.stored.baseEpoch, counts ? epoch : 2)
+      assert.equal(kinds(told).includes('clear_changes'), counts)
+    }
   })
 
   test('everything that a writer answers alone is marked', () => {

@@ -54,4 +54,16 @@ describe('the preferred writer', () => {
       assert.equal(side.session.stored.unwitnessed, may, JSON.stringify(wanted))
     }
   })
+
+  test('answers under a lease again when the witness has moved the record on, and not before that', () => {
+    const before = stored({ record: static1(record(3, 'solo')), consistent: true })
+    const side = new AbleSide(before, 10)
+    side.answer(side.handle({ kind: 'start' }), before.record)
+    assert.equal(side.session.gate.mode, 'alone')
+    side.unreachable(side.tick(2_000), 20_000)
+    assert.equal(side.session.gate.mode, 'unwitnessed')
+    side.open(static1(record(4, 'resyncing')))
+    assert.equal(side.session.stored.unwitnessed, false)
+    assert.equal(side.session.gate.mayAnswer(side.now), false)
+  })
 })

@@ -44,6 +44,17 @@ describe('a rise', () => {
     assert.equal(side.session.gate.releasableUpTo(side.now + 8_000), -1, 'no lease')
   })
 
+  test('is preceded by a copy that begins, and ends with its link, with every frame in the map', () => {
+    const side = new Side()
+    side.answer(side.open(record(1, 'resyncing')), record(1, 'resyncing'))
+    const begun = side.handle({ kind: 'link_up', hello: replicaHello(record(1, 'resyncing')) })
+    const ended = side.handle({ kind: 'link_down' })
+    for (const effects of [begun, ended]) {
+      assert.deepEqual(find(effects, 'forget_frames'), { kind: 'forget_frames', mark: true })
+    }
+    assert.ok(kinds(ended).includes('stop_copy'))
+  })
+
   test('is asked for when the replica is ready for this one, and over when it has kept this one', () => {
     const side = copying()
     side.handle({ kind: 'copied', members: [1] })
@@ -146,6 +157,16 @@ describe('a replica that is overwritten', () => {
     assert.equal(side.session.phase, 'waiting')
     side.handle({ kind: 'kept', id, ok: true })
     assert.equal(side.session.phase, 'receiving')
+  })
+
+  test('without space for a copy asks again after a while, not with every link', () => {
+    const side = waiting()
+    const { id } = find(side.handle(begin), 'keep_copy')
+    side.handle({ kind: 'kept', id, ok: false })
+    side.handle({ kind: 'link_up', hello: replicaHello(of, { role: 'writer' }), logFrom: null })
+    assert.ok(!kinds(side.tick(9_900)).includes('drop_link'))
+    assert.equal(side.session.hello(false).unfit, 'no_space')
+    assert.ok(kinds(side.tick(100)).includes('drop_link'))
   })
 
   test('lets a copy go that is taken when nobody waits for it any more, but not the one that it goes by', () => {

@@ -75,6 +75,7 @@ describe('a replica that is switched to', () => {
     assert.equal(side.session.phase, 'promoting')
     assert.ok(!kinds(told).includes('serve') && !kinds(told).includes('ask'))
     assert.equal(side.session.stored.promoting, true)
+    assert.equal(side.session.stored.base, false, 'the sites are equal nowhere but in sync')
   })
 
   test('goes on waiting when a newer record comes meanwhile', () => {
@@ -202,8 +203,14 @@ describe('the right to answer', () => {
 })
 
 test('a kept copy goes when the volumes are what it holds, and not before; also at a site that is made a frozen writer', () => {
-  for (const state of ['failed_over', 'frozen'] as const) {
-    const receiving = { record: record(4, 'resyncing', 'az2'), consistent: false, kept: 'kept-4-1' }
+  const cases = [
+    ['resyncing', 'failed_over'],
+    ['resyncing', 'frozen'],
+    // It has missed that it was fenced in the middle of its copy.
+    ['failed_over', 'failed_over'],
+  ] as const
+  for (const [from, state] of cases) {
+    const receiving = { record: record(4, from, 'az2'), consistent: false, kept: 'kept-4-1' }
     const side = new AbleSide(stored(receiving), 9)
     side.handle({ kind: 'start' })
     const done = kinds(side.open(record(5, state), true))
