@@ -46,6 +46,7 @@ export const Hello = Type.Object({
   clean: Type.Boolean(),
   divergent: Type.Boolean(),
   consistent: Type.Boolean(),
+  complete: Type.Optional(Type.Boolean()),
   applied: Count,
   /** Epoch of the last rise that this side took part in. */
   baseEpoch: Count,

@@ -141,6 +141,49 @@ test('a writer that others put alone makes durable what it has answered before i
   assert.equal(durableBefore(following(), 3, 'solo'), false, 'its own wish, and its clients wait')
 })
 
+describe('a switch that neither site heard of until the one that is to write had lost its power', () => {
+  const switched = record(3, 'in_sync', 'az2')
+
+  test('finds all that was answered at the old writer, although its process is another: made durable before it says so', () => {
+    for (const [known, holdsAll] of [
+      [10, true],
+      [null, false],
+    ] as const) {
+      const before = { record: record(2, 'in_sync'), consistent: true, base: true, baseEpoch: 2 }
+      const side = new Side(stored(before), known)
+      side.handle({ kind: 'start' })
+      const done = kinds(side.open(switched))
+      const durable = done.indexOf('make_durable')
+      assert.equal(durable >= 0 && durable < done.indexOf('persist'), holdsAll)
+      assert.equal(side.session.hello(true).complete === true, holdsAll)
+      // Also after a loss of power.
+      const next = new Side(side.session.stored, null)
+      next.handle({ kind: 'start' })
+      assert.equal(next.session.hello(true).complete === true, holdsAll)
+      // And a failover back needs no force.
+      const back = next.open(record(4, 'failed_over'))
+      assert.equal(
+        back.every(({ kind }) => kind !== 'refuse_command'),
+        holdsAll,
+      )
+    }
+  })
+
+  test('makes the new writer fetch that before it drops the old one', () => {
+    const before = { record: record(2, 'in_sync'), consistent: true, baseEpoch: 2 }
+    const side = new Side(stored(before), null, 'az2')
+    side.handle({ kind: 'start' })
+    side.answer(side.open(switched), switched)
+    assert.equal(side.session.stored.whole, false)
+    const hello = replicaHello(switched, { clean: false, divergent: true, complete: true })
+    const linked = side.handle({ kind: 'link_up', hello, logFrom: null })
+    assert.equal(find(linked, 'reconcile').scope, 'all')
+    const equal = side.handle({ kind: 'reconciled' })
+    assert.equal(side.session.stored.whole, true)
+    assert.equal(find(equal, 'ask').ask.kind, 'drop')
+  })
+})
+
 describe('a writer in sync that an order of a history that the witness has lost sent away, and that the record names again', () => {
   const named = record(103, 'in_sync')
   const sentAway = (known: number | null, by: OwnershipRecord) => {
@@ -154,13 +197,14 @@ describe('a writer in sync that an order of a history that the witness has lost 
   test('waits for its replica as before, with what it had; after a loss of power it goes not on alone', () => {
     for (const known of [null, 10]) {
       const side = sentAway(known, record(3, 'in_sync', 'az2'))
-      assert.equal(side.session.stored.consistent, false)
+      const whole = known !== null
+      assert.equal(side.session.stored.consistent, whole)
       assert.deepEqual(
         side.open(named).filter(({ kind }) => kind === 'refuse_command'),
         [],
       )
       assert.equal(side.session.phase, 'opening')
-      assert.equal(side.session.stored.whole, false)
+      assert.equal(side.session.stored.whole, whole)
       const hello = replicaHello(named, { applied: 10, baseEpoch: 2 })
       const fetched = side.handle({ kind: 'link_up', hello, logFrom: null })
       assert.equal(find(fetched, 'reconcile').scope, 'all')

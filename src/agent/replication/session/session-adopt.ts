@@ -30,9 +30,9 @@ export function adopt(
   s.keeping = null
   if (before === 'writer' && after === 'writer') return adoptAsWriter(s, now, record, order)
   const keepsContent = handOver(s, before)
-  // A switch that began drained, but then took in more: nothing acknowledged is missing here, though the new writer may
-  // lack what came last. Good for a failover back, not for going on in step.
-  const switched = before === 'writer' && s.numbered && record.state === 'in_sync'
+  // A switch that began drained, but then took in more, in this process or the one before: nothing acknowledged is missing here, though the new
+  // writer may lack what came last. Good for a failover back, not for going on in step.
+  const switched = before === 'writer' && stored.whole && record.state === 'in_sync'
   const complete = keepsContent || (switched && state === 'in_sync' && !stored.unwitnessed)
   const exact = exactAfter(s, before)
   // The writer of a session that ended served its volumes plainly since.
@@ -92,6 +92,8 @@ export function adopt(
       return becomeWriter(s, record, before, { ...common, exact, ackedAlone, ...order })
     case 'replica': {
       const rise = before === 'replica' && isRiseOf(stored, record)
+      // Nothing tells a loss of power from now on, and the new writer may have to begin with what is here.
+      if (complete && !keepsContent) s.do({ kind: 'make_durable' })
       s.persist({
         ...demoted,
         promoting: false,
@@ -152,6 +154,7 @@ function becomeWriter(
   change: Partial<StoredSession> & Pick<StoredSession, 'ackedAlone'>,
 ): void {
   const { kept, consistent, divergent } = s.stored
+  const complete = before === 'replica' && consistent && divergent
   const restores = kept !== null && !consistent && before !== 'none'
   if (restores) s.do({ kind: 'restore_kept', id: kept })
   // What this side applied as a replica must not be lost to a power cut now that the other side may go away; and an
@@ -167,7 +170,7 @@ function becomeWriter(
     divergent: false,
     base: reversed && s.numbered && !divergent,
     promoting: waitsOut,
-    whole: record.state !== 'in_sync' || s.numbered,
+    whole: record.state !== 'in_sync' || s.numbered || complete,
     outOfTouchMs: null,
     torn: false,
     ...(before === 'none' && { baseEpoch: 0, priorBase: 0, exact: true }),
@@ -319,7 +322,7 @@ export function open(s: SessionState, event: Extract<SessionEvent, { kind: 'open
     if (!(s.stored.consistent || takesBack(s, record)) || !joined) {
       return s.refuse('NOT_CONSISTENT', 'the volumes here are no complete copy')
     }
-    if (!s.numbered && record.state !== 'in_sync') {
+    if (!s.numbered && !s.complete && record.state !== 'in_sync') {
       return s.refuse('NOT_CONSISTENT', 'this host stopped uncleanly since it was in step')
     }
   }

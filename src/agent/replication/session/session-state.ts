@@ -174,6 +174,13 @@ export class SessionState {
     return consistent || (divergent && kept === null && this.settings.keepsCopies === true)
   }
 
+  /** Replica that was the writer until a switch, and may hold a few writes more than were answered: durably everything that was, and nobody has overwritten
+   *  it since. Its numbers end there. */
+  get complete(): boolean {
+    const { consistent, divergent } = this.stored
+    return this.role === 'replica' && consistent && divergent
+  }
+
   /** The wall clock now, ms; null: no tick has told it yet. */
   wallMs(now: number): number | null {
     return this.wallAheadMs === null ? null : Math.round(now + this.wallAheadMs)

@@ -91,6 +91,8 @@ export interface PeerHello {
   /** It holds writes of its own: no stream continues it. */
   readonly divergent: boolean
   readonly consistent: boolean
+  /** Replica that was the writer: everything that was ever answered is in its volumes, durably, although no stream continues them. */
+  readonly complete?: boolean
   /** Number of the last write applied (replica) or given out (writer). */
   readonly applied: number
   readonly baseEpoch: number

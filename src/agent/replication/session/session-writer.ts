@@ -35,7 +35,7 @@ function linkedInSync(s: SessionState, hello: PeerHello): void {
     s.askAgainMs = 0
     return
   }
-  if (!s.stored.whole && hello.clean && hello.consistent && hello.divergent) return fetch(s)
+  if (!s.stored.whole && hello.divergent && holdsAll(hello)) return fetch(s)
   if (!hello.clean || hello.divergent || !hello.consistent) {
     return wantToDrop(s, base && hello.consistent && !hello.divergent)
   }
@@ -54,6 +54,9 @@ function linkedInSync(s: SessionState, hello: PeerHello): void {
   }
   fetch(s)
 }
+
+const holdsAll = ({ complete, clean, consistent }: PeerHello): boolean =>
+  complete === true || (clean && consistent)
 
 /** Becomes equal to the replica, which has everything that was ever answered. */
 function fetch(s: SessionState): void {
@@ -80,7 +83,7 @@ function lostHistory(s: SessionState): void {
  */
 function makeWhole(s: SessionState, hello: PeerHello): void {
   if (s.phase !== 'opening' || hello.unfit !== null) return
-  if (!hello.clean || !hello.consistent) {
+  if (!holdsAll(hello)) {
     // It has lost something as well: nothing better than what is here exists.
     s.persist({ whole: true })
     s.askAgainMs = 0

@@ -189,7 +189,7 @@ export class Session {
   /** What this side says of itself when a link opens. `ownRegionsDirty`: its own intent bitmap has set bits. `failed`: one of its
    *  volumes has failed for ever. */
   hello(ownRegionsDirty: boolean, failed = false): PeerHello {
-    const { stored, numbered } = this.#state
+    const { stored, numbered, complete } = this.#state
     const { record, divergent, consistent, baseEpoch, exact } = stored
     return {
       record,
@@ -197,6 +197,7 @@ export class Session {
       clean: numbered && exact,
       divergent: divergent || (!numbered && ownRegionsDirty),
       consistent,
+      ...(complete && { complete }),
       applied: this.gate.sequence,
       baseEpoch,
       unfit: failed ? 'failed' : this.role === 'replica' ? this.unfit : null,
