@@ -15,6 +15,7 @@ import {
   ZERO_SYNC_BYTES_MAX,
 } from '../volume.ts'
 import { extentAt, isUnsupported } from './file-extents.ts'
+import { CUT_OFF, fileThere } from './file-there.ts'
 import {
   bigFstatInPool,
   closeInPool,
@@ -49,7 +50,6 @@ const EARLY_WRITEBACK_BYTES_MAX = 64 * 1024
 /** Dirty bytes between two beginnings of `writeBehind`. */
 const WRITE_BEHIND_BYTES = 8 * 1024 * 1024
 const ZEROES = Buffer.alloc(ZERO_SYNC_BYTES_MAX)
-const CUT_OFF = 'the data file is shorter than the volume'
 
 export interface FileVolumeParts {
   readonly id: string
@@ -298,27 +298,30 @@ export class FileVolume implements Volume {
   }
 
   async flush(): Promise<void> {
-    this.#checkGood()
-    await this.#syncs.flush()
+    this.#check(0, 0)
+    const synced = this.#syncs.flush()
+    this.#lookAtFile()
+    await synced
+    // What was lost since, by a write or with the file, is not durable.
+    if (this.#failed !== undefined) throw this.#refusal() as Fault
   }
 
   async #sync(): Promise<void> {
-    this.#checkGood()
+    this.#check(0, 0)
     this.#running++
     this.#giveToDisk()
     this.#dirtyBytes = 0
     this.#behindBytes = 0
+    const synced = fdatasyncInPool(this.#fd)
+    this.#lookAtFile()
     try {
-      await fdatasyncInPool(this.#fd)
+      await synced
     } catch (error) {
       // Whatever the number says: pages were thrown away, and nobody will be told again.
       throw this.#fail(`fdatasync failed: ${String(error)}`, error)
     } finally {
       this.#leave()
     }
-    // A write may have failed the volume in the meantime; what it lost is not durable.
-    const late = this.#refusal()
-    if (late !== undefined && this.#failed !== undefined) throw late
   }
 
   async extents(
@@ -354,22 +357,16 @@ export class FileVolume implements Volume {
     }
   }
 
-  #checkGood(): void {
-    if (this.#closed || this.#failed !== undefined) throw this.#refusal() as Fault
-    this.#checkFile()
+  /** Fails the volume when the file is lost. While the disk is at work, and so behind what sets it to work: a flush waits for the longer of the two. */
+  #lookAtFile(): void {
+    const found = fileThere(this.#ranges, this.#fd, this.#sizeBytes)
+    if ('reason' in found) this.#fail(found.reason, found.cause)
   }
 
-  /** Throws VOLUME_FAILED when the file has no name any more, is shorter than the volume, or its file system does not tell. Costs a microsecond. */
+  /** Throws VOLUME_FAILED when the file is lost. */
   #checkFile(): FileShape {
-    let found: FileShape
-    try {
-      found = this.#ranges.shape(this.#fd)
-    } catch (error) {
-      // A file system that has shut itself down has thrown away what it had not written.
-      throw this.#fail(`statx failed: ${String(error)}`, error)
-    }
-    if (found.nlink === 0) throw this.#fail('the data file was removed', undefined)
-    if (found.size < this.#sizeBytes) throw this.#fail(CUT_OFF, undefined)
+    const found = fileThere(this.#ranges, this.#fd, this.#sizeBytes)
+    if ('reason' in found) throw this.#fail(found.reason, found.cause)
     return found
   }
 
