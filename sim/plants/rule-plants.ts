@@ -60,7 +60,10 @@ export const RULE_PLANTS: readonly Plant[] = [
   {
     name: 'consent-not-asked-for',
     about: 'The witness takes every failover for one that the old writer has consented to.',
-    foundWithin: 400,
+    foundWithin: 500,
+    steady: true,
+    staticShare: 0,
+    faults: ['site-isolated', 'witness-cut', 'agent-pause'],
     witness: decidesOn((request) =>
       request.kind === 'failover' ? { ...request, consent: true } : request,
     ),
