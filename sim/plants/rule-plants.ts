@@ -34,7 +34,7 @@ export const RULE_PLANTS: readonly Plant[] = [
   {
     name: 'lease-added-up',
     about: 'A renewal adds to the lease that there is, instead of moving its end.',
-    foundWithin: 700,
+    foundWithin: 2_500,
     staticShare: 0,
     faults: ['agent-pause', 'site-isolated', 'witness-cut'],
     session: ({ lease }) => {
@@ -46,13 +46,13 @@ export const RULE_PLANTS: readonly Plant[] = [
   {
     name: 'restored-witness-believed',
     about: 'A witness whose database lost its end grants all the same.',
-    foundWithin: 100,
+    foundWithin: 600,
     witness: decidesOn(asItIs, (time) => ({ ...time, historyTrusted: true })),
   },
   {
     name: 'epoch-not-compared',
     about: 'The witness does not look at the epoch under which a change was asked for.',
-    foundWithin: 500,
+    foundWithin: 1_000,
     witness: decidesOn((request, epoch) =>
       request.kind === 'confirm' || request.kind === 'promoted' ? request : { ...request, epoch },
     ),
@@ -60,7 +60,7 @@ export const RULE_PLANTS: readonly Plant[] = [
   {
     name: 'consent-not-asked-for',
     about: 'The witness takes every failover for one that the old writer has consented to.',
-    foundWithin: 500,
+    foundWithin: 1_000,
     steady: true,
     staticShare: 0,
     faults: ['site-isolated', 'witness-cut', 'agent-pause'],
@@ -71,27 +71,27 @@ export const RULE_PLANTS: readonly Plant[] = [
   {
     name: 'rise-not-noted',
     about: 'A writer asks for a rise without having kept that it may be committed from now on.',
-    foundWithin: 300,
+    foundWithin: 1_500,
     faults: ['agent-crash', 'network-slow', 'link-cut', 'witness-pause'],
     session: keepsWithout('riseAsked'),
   },
   {
     name: 'unwitnessed-not-noted',
     about: 'A writer goes on without the witness and has not kept that it does.',
-    foundWithin: 100,
+    foundWithin: 200,
     staticShare: 1,
     session: keepsWithout('unwitnessed'),
   },
   {
     name: 'answered-alone-not-noted',
     about: 'A site forgets with its process that it has answered alone.',
-    foundWithin: 400,
+    foundWithin: 600,
     session: keepsWithout('ackedAlone'),
   },
   {
     name: 'kept-copy-gone-before-restore',
     about: 'The copy that a site goes back to is let go first.',
-    foundWithin: 300,
+    foundWithin: 600,
     session: (session) =>
       wrapHandle(session, (event, handle) =>
         handle(event).flatMap((effect): SessionEffect[] =>
@@ -104,7 +104,7 @@ export const RULE_PLANTS: readonly Plant[] = [
   {
     name: 'peer-makes-a-writer',
     about: 'A replica takes the right to write from what the peer shows it, though it is behind.',
-    foundWithin: 600,
+    foundWithin: 1_200,
     session: (session) =>
       wrapHandle(session, (event, handle) => {
         if (event.kind !== 'peer_record' || event.record.state === 'closed') return handle(event)
@@ -115,7 +115,7 @@ export const RULE_PLANTS: readonly Plant[] = [
     name: 'contact-counted-from-the-answer',
     about:
       'The writer counts contact from when a heartbeat was answered, not from when it was sent.',
-    foundWithin: 500,
+    foundWithin: 2_000,
     faults: ['network-slow', 'link-cut', 'link-cut-one-way', 'site-isolated'],
     session: ({ contact }, world) => {
       const heard = contact.heard.bind(contact)
