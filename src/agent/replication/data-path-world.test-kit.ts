@@ -9,6 +9,7 @@ import {
   type Broken,
   deliver,
   FrameWatch,
+  guarded,
   MemoryChanges,
   MemoryIntent,
   MemoryVolume,
@@ -85,6 +86,8 @@ export class World {
   #queries: PeerQueries | null = null
   #stamp = 0
   #risingTo = 0
+  /** What is left to copy is named by `todo`. */
+  #planned = false
   readonly open = new Set<Asked>()
   /** Stamps of writes that were answered while both sides had to have them, by member. */
   #answered: number[][] = SIZES.map(() => [])
@@ -332,7 +335,10 @@ export class World {
     a.gate.numberFrom(a.gate.sequence)
     sender.message({ kind: 'copy_begin', sequence: a.gate.sequence })
     writer.setSender(sender)
-    for (const [i, { todo }] of members.entries()) {
+    // A copy that was interrupted goes on where it was, or is planned anew: then what was written meanwhile is known in two ways.
+    const goesOn = this.#planned && this.#random() < 0.5
+    this.#planned = true
+    for (const [i, { todo }] of goesOn ? [] : members.entries()) {
       todo.clear()
       changes[i]?.addTo(todo.send)
       // Half of it may have changed only.
@@ -382,6 +388,7 @@ export class World {
     if (this.phase !== 'rising') return
     this.#copy?.stop()
     this.#copy = null
+    this.#planned = false
     for (const [i, volume] of this.a.volumes.entries()) {
       const other = this.b.volumes[i] as MemoryVolume
       if (this.writer.settled && !volume.bytes.equals(other.bytes)) {
@@ -414,7 +421,22 @@ export class World {
     if (this.phase === 'rising') this.a.gate.mode = 'alone'
     this.phase = 'unlinked'
     this.writer.setSender(null)
+    this.#judgeMarks()
     if (this.state !== 'sync') this.writer.release()
+  }
+
+  /** From now on this side may go on alone, and die: what the replica lacks is named by the change map. */
+  #judgeMarks(): void {
+    for (const [i, volume] of this.a.volumes.entries()) {
+      const other = this.b.volumes[i] as MemoryVolume
+      if (volume.bytes.equals(other.bytes)) continue
+      for (let at = 0; at < volume.sizeBytes; at += 64 * KIB) {
+        const end = Math.min(at + 64 * KIB, volume.sizeBytes)
+        const same = volume.bytes.compare(other.bytes, at, end, at, end) === 0
+        if (same || (this.changes[i] as MemoryChanges).covers(at, end - at)) continue
+        this.broken.push(`the link is lost, and block ${at / 64 / KIB} differs unmarked`)
+      }
+    }
   }
 
   /** The witness has said yes: what is held is answered. */
@@ -458,29 +480,4 @@ export class World {
 function firstDifference(one: MemoryVolume, other: MemoryVolume): number {
   if (one.bytes.equals(other.bytes)) return -1
   return one.bytes.findIndex((byte, at) => byte !== other.bytes[at])
-}
-
-/** A snapshot lives from the volume: each block is preserved, which takes a turn, before it is changed for the first time. */
-function guarded(volume: MemoryVolume, broken: Broken): void {
-  const block = 64 * KIB
-  const preserved = new Set<number>()
-  const lacking = (offset: number, length: number): number[] => {
-    const last = Math.floor((offset + Math.max(length, 1) - 1) / block)
-    const found: number[] = []
-    for (let at = Math.floor(offset / block); at <= last; at++)
-      if (!preserved.has(at)) found.push(at)
-    return found
-  }
-  volume.guardWith = (offset, length) => {
-    const blocks = lacking(offset, length)
-    if (blocks.length === 0) return null
-    return nextTurn().then(() => {
-      for (const one of blocks) preserved.add(one)
-    })
-  }
-  const inner = volume.onChange
-  volume.onChange = (offset, length) => {
-    if (lacking(offset, length).length > 0) broken.push('changed before it was preserved')
-    inner(offset, length)
-  }
 }

@@ -28,6 +28,9 @@ export class MemoryVolume {
   guardWith: ((offset: number, length: number) => Promise<void> | null) | null = null
   /** Before each change. */
   onChange: (offset: number, length: number) => void = () => undefined
+  /** While it is read off the loop, and when its extents have been told. */
+  onRead: () => void = () => undefined
+  onExtents: () => void = () => undefined
   /** Of writes and zeroes, of reads off the loop, of fdatasyncs. */
   fault: Fault | undefined
   readFault: Fault | undefined
@@ -86,6 +89,7 @@ export class MemoryVolume {
   async read(buf: Uint8Array, at: number, length: number, offset: number): Promise<void> {
     if (this.readFault !== undefined) throw this.readFault
     const bytes = Buffer.from(this.bytes.subarray(offset, offset + length))
+    this.onRead()
     await nextTurn()
     buf.set(bytes, at)
   }
@@ -124,6 +128,7 @@ export class MemoryVolume {
       else found.push({ offset: at, length: end - at, hole })
       at = end
     }
+    this.onExtents()
     return Promise.resolve(found)
   }
 
@@ -304,5 +309,30 @@ export class FrameWatch {
       }
       this.#last = seq
     }
+  }
+}
+
+/** A snapshot lives from the volume: each block is preserved, which takes a turn, before it is changed for the first time. */
+export function guarded(volume: MemoryVolume, broken: Broken): void {
+  const block = BLOCK_BYTES
+  const preserved = new Set<number>()
+  const lacking = (offset: number, length: number): number[] => {
+    const last = Math.floor((offset + Math.max(length, 1) - 1) / block)
+    const found: number[] = []
+    for (let at = Math.floor(offset / block); at <= last; at++)
+      if (!preserved.has(at)) found.push(at)
+    return found
+  }
+  volume.guardWith = (offset, length) => {
+    const blocks = lacking(offset, length)
+    if (blocks.length === 0) return null
+    return nextTurn().then(() => {
+      for (const one of blocks) preserved.add(one)
+    })
+  }
+  const inner = volume.onChange
+  volume.onChange = (offset, length) => {
+    if (lacking(offset, length).length > 0) broken.push('changed before it was preserved')
+    inner(offset, length)
   }
 }

@@ -65,4 +65,20 @@ describe('the data path', () => {
       JSON.stringify(totals),
     )
   })
+
+  test('has a write in parts at the replica whole or not at all, wherever the link is cut', async () => {
+    const parts = [3 * KIB, KIB, 2 * KIB]
+    const seen = new Set<number>()
+    for (let bytes = 0; bytes < 7 * KIB; bytes += 500) {
+      const world = new World(() => 0)
+      world.write(0, 0, parts, false)
+      for (let turn = 0; turn < 20; turn++) await nextTurn()
+      world.pump(bytes)
+      await nextTurn()
+      const there = parts.filter((_, i) => world.b.volumes[0]?.saw(i + 1)).length
+      seen.add(there)
+      assert.ok(there === 0 || there === parts.length, `${there} parts after ${bytes} bytes`)
+    }
+    assert.equal(seen.size, 2)
+  })
 })
