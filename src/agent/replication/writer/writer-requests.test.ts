@@ -317,3 +317,13 @@ describe('without input', () => {
     assert.ok(answers.every(([answer]) => answer === 0))
   })
 })
+
+test('a writer that begins alone keeps no log that anybody could catch up from: what an earlier process sent is not known', async () => {
+  const { submit, writer } = world()
+  writer.logFrames(true)
+  submit('write')
+  await turns()
+  assert.equal(writer.logFrom, null)
+  writer.changesCleared()
+  assert.equal(writer.logFrom, 0)
+})
