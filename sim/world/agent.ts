@@ -338,7 +338,11 @@ export class Agent implements AgentView {
           if (image === undefined) return
           if (effect.divergence) {
             world.coverage.count('kept as a divergence')
-            site.divergences.push({ id: effect.id, image })
+            site.divergences.push({
+              id: effect.id,
+              image,
+              noted: site.noted.get(effect.id) ?? null,
+            })
           } else world.coverage.count('kept released')
           site.kept.delete(effect.id)
         })
@@ -400,7 +404,13 @@ export class Agent implements AgentView {
     this.#takes(world.syncMs(site), () => {
       const ok = !site.full
       world.coverage.count(ok ? 'kept taken' : 'kept refused')
-      if (ok) world.observer.keeps(this, id)
+      if (ok) {
+        // As KeptCopy.
+        const { baseEpoch } = this.session.stored
+        const known = baseEpoch > 0 && site.changes.exact(site.host.bootId)
+        site.noted.set(id, known ? site.changes.current.slice() : null)
+        world.observer.keeps(this, id)
+      }
       this.#events.unshift({
         make: () => ({ kind: 'kept', now: this.now(), id, ok }),
         done: () => {

@@ -10,6 +10,7 @@ import type { Random } from './random.ts'
  *   run       number of the last write, in a mapped file: survives the process, worthless on another boot
  *   changes   one bit per block in a mapped file: exact across the death of the process, worthless on another boot
  *   kept      snapshots of all volumes, durable · divergences  those that were released as such
+ *   noted     with each of them, what this side had changed itself; null: not known, so that a divergence has all that a resync overwrites
  *   intent    one bit per region, durable before the first touch of the region
  *   joined    every volume has received its first copy in full
  *   left      a session has ended here, and the volumes hold the copy that it left: noted with each of them
@@ -24,6 +25,12 @@ export const VOLUMES = 3
 export const REGIONS = REGIONS_PER_VOLUME * VOLUMES
 export const BLOCKS_PER_VOLUME = BLOCKS_PER_REGION * REGIONS_PER_VOLUME
 export const BLOCKS = REGIONS * BLOCKS_PER_REGION
+
+export interface Divergence {
+  readonly id: string
+  readonly image: Int32Array
+  readonly noted: Uint8Array | null
+}
 
 export interface BlockRange {
   readonly from: number
@@ -111,7 +118,8 @@ export class Site {
   readonly intent = new IntentBits()
   readonly changes = new ChangeBits()
   readonly kept = new Map<string, Int32Array>()
-  divergences: { readonly id: string; readonly image: Int32Array }[] = []
+  readonly noted = new Map<string, Uint8Array | null>()
+  divergences: Divergence[] = []
   /** No further snapshot can be taken. */
   full = false
   /** The next fdatasync of it as a replica fails. */

@@ -184,11 +184,13 @@ export class Truth {
   forgotten(
     site: string,
     image: Int32Array,
-    divergences: readonly { readonly image: Int32Array }[],
+    divergences: readonly { readonly image: Int32Array; readonly noted: Uint8Array | null }[],
   ): string | null {
     for (const [block, number] of this.#owed.get(site) ?? []) {
       if (this.#holds(site, image, block, number)) continue
-      if (divergences.some((one) => this.#holds(site, one.image, block, number))) continue
+      const keeps = ({ image, noted }: (typeof divergences)[number]) =>
+        noted?.[block] !== 0 && this.#holds(site, image, block, number)
+      if (divergences.some(keeps)) continue
       return `write ${number} to block ${block} was acknowledged by ${site} alone, lost, and not kept`
     }
     return null

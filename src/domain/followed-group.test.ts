@@ -34,11 +34,12 @@ test('a group that was started or stopped after the backup follows as well', () 
   assert.equal(followedBy(row('protected'), record('closed'))?.status, 'available')
 })
 
-test('a failed start, reprotect or stop whose group has come into sync is protected, and only then', () => {
+test('a failed start, reprotect or stop whose group has come into sync is protected, and only break-glass ends it otherwise', () => {
   const states = ['closed', 'resyncing', 'in_sync', 'solo', 'failed_over'] as const
   for (const status of ['error-starting', 'error-reprotecting', 'error-stopping'] as const) {
     const ends = states.map((state) => followedBy(row(status), record(state))?.status ?? status)
-    assert.deepEqual(ends, [status, status, 'protected', status, status])
+    const promoted = status === 'error-reprotecting' ? status : 'failed-over'
+    assert.deepEqual(ends, [status, status, 'protected', status, promoted])
     const turned = { status: 'protected', station: 'target' }
     assert.deepEqual(followedBy(row(status), record('in_sync', 'az2')), turned)
   }

@@ -20,7 +20,8 @@ type Record = { readonly state: OwnershipState; readonly writer: string }
  *
  * - `record`: production, and the settled status that fits
  * - `success`: production; and a record in sync ends the failed attempt, for then the group is protected, whatever the attempt lacked. An
- *   operator who wanted a stop orders it again. In any other state of the record the same command continues the attempt.
+ *   operator who wanted a stop orders it again. A start or stop in whose middle break-glass was used has failed over. In any other state of the record
+ *   the same command continues the attempt.
  * - `writer`: production only
  */
 const FOLLOWS: { readonly [status in GroupStatus]?: 'record' | 'success' | 'writer' } = {
@@ -48,8 +49,11 @@ export function followedBy(
 
 const unchanged = (status: GroupStatus): GroupStatus => status
 
-const succeeded = (status: GroupStatus, state: OwnershipState): GroupStatus =>
-  state === 'in_sync' ? 'protected' : status
+function succeeded(status: GroupStatus, state: OwnershipState): GroupStatus {
+  if (state === 'in_sync') return 'protected'
+  // A reprotection begins there.
+  return state === 'failed_over' && status !== 'error-reprotecting' ? 'failed-over' : status
+}
 
 function settledStatus(status: GroupStatus, state: OwnershipState): GroupStatus {
   switch (state) {

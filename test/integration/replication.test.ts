@@ -266,13 +266,19 @@ describe('replication of a session between two site processes', () => {
       await made.b.start()
       await assert.rejects(made.b.connect('b-1'), /NBD_REFUSED/)
       // And a failover to the other site fences it, without force.
-      await made.open(made.b, false, {
-        ...before,
-        ...told,
-        epoch: record.epoch + 5,
-        state: 'failed_over',
-      })
+      const over = { ...told, epoch: record.epoch + 5, state: 'failed_over' } as const
+      made.record = { ...before, ...over }
+      await made.open(made.b)
       assert.equal((await made.b.status()).role, 'fenced')
+      await made.change({ kind: 'reprotect' })
+      await made.open(made.b)
+      await made.open(made.a)
+      await made.inSync(made.a, made.b)
+      await until('what it wrote plainly is a divergence record', async () =>
+        (await made.b.kept()).divergences.some(
+          ({ state, ranges }) => state === 'kept' && ranges[0]?.[0]?.offset === 0,
+        ),
+      )
       plain.destroy()
       other.destroy()
     })

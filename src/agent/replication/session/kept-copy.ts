@@ -19,7 +19,7 @@ import type { Members, OpenMember } from '../members.ts'
  *     release_kept ─► the snapshot goes, or becomes a divergence record with the ranges of the note
  *
  * The note is made at the beginning, because the change maps begin empty with the rise that ends the resync. It narrows the record down to
- * what this side had changed; without it (another boot, a damaged map) the record has everything that the resync overwrote.
+ * what this side had changed; without it (another boot, a damaged map, no rise in this session yet) the record has everything that the resync overwrote.
  *
  * Owns kept.json. The session says when; snapshots and divergence records are the agent's.
  */
@@ -222,9 +222,9 @@ export class KeptCopy {
 /** Leaves room for `kept-EPOCH-N` within the 64 characters of a snapshot's id. */
 const SESSION_LENGTH = 40
 
-/** What this side changed since the base, as ranges; null: not known. */
+/** What this side changed since the base, as ranges; null: not known. Without a base the map lacks what was written plainly before the session had the volume. */
 function ownChanges({ changes, volume }: OpenMember, baseEpoch: number): Range[] | null {
-  if (changes.trust(baseEpoch) !== 'exact') return null
+  if (baseEpoch === 0 || changes.trust(baseEpoch) !== 'exact') return null
   const set = new BlockSet(blockCount(volume.sizeBytes))
   changes.addTo(set)
   const ranges: Range[] = []
