@@ -39,6 +39,8 @@ class World {
   lossy = false
   flushes = 0
   linkUp = true
+  /** Questions that are answered yet before the link goes. */
+  answersLeft = Number.POSITIVE_INFINITY
   verifying: Verifying
 
   constructor(t: TestContext) {
@@ -98,6 +100,7 @@ class World {
 
   async #sums(index: number, offset: number, length: number): Promise<Buffer> {
     const bytes = this.theirs[index - 1]?.bytes.subarray(offset, offset + length)
+    if (this.answersLeft-- <= 0) throw new QueryFailed('the link is down')
     await nextTurn()
     if (!this.linkUp || bytes === undefined) throw new QueryFailed('the link is down')
     for (let at = offset; at < offset + length; at += BLOCK_BYTES) {
@@ -260,6 +263,25 @@ describe('a verification', () => {
       ['p-2', 0, BLOCK_BYTES, 'differs', false],
     ])
     assert.deepEqual([compared, members], [ALL, [BLOCK_BYTES, BLOCK_BYTES]])
+    await world.verifying.close(false)
+  })
+
+  test('goes on behind the last step that was answered, and leaves out nothing', async (t) => {
+    const world = new World(t)
+    damage(world, 1, 17)
+    damage(world, 2, 0)
+    world.answersLeft = 1
+    await world.run(false, ['waiting'])
+    assert.equal(world.found.compared, 1024 * 1024)
+    world.answersLeft = Number.POSITIVE_INFINITY
+    world.verifying.tick()
+    await world.reach(['done'])
+    const { ranges, compared } = world.found
+    assert.deepEqual(ranges, [
+      ['p-1', 17, TAIL, 'differs', false],
+      ['p-2', 0, BLOCK_BYTES, 'differs', false],
+    ])
+    assert.equal(compared, ALL)
     await world.verifying.close(false)
   })
 
