@@ -37,7 +37,6 @@ import { Writer, type WriterMember } from './writer/writer.ts'
 export const KIB = 1024
 /** Two intent regions and a bit, which ends in the middle of a block. */
 export const SIZES = [4 * KIB * KIB + 200 * KIB + SECTOR_BYTES, 130 * KIB]
-const LOG_BYTES = 512 * KIB
 const FOR_EVER_MS = 1e9
 
 /** Client memory: what a frame that leaves too late finds there is somebody else's request. */
@@ -76,6 +75,7 @@ export class World {
   readonly writer: Writer
   readonly members: readonly WriterMember[]
   readonly #random: () => number
+  readonly #weight: number
   state: State = 'sync'
   phase: Phase = 'unlinked'
   #down = new TestSocket()
@@ -95,15 +95,17 @@ export class World {
   rises = 0
   logsDropped = 0
 
-  constructor(random: () => number) {
+  /** `logBytes`: of the frame log. `weight`: a link that takes little at a time. */
+  constructor(random: () => number, logBytes = 512 * KIB, weight = 1) {
     this.#random = random
+    this.#weight = weight
     const { a } = this
     this.writer = new Writer({
       gate: a.gate,
       clock: this.clock,
       run: { store: (n: number) => (a.noted = n) } as unknown as RunFile,
       holdBytes: KIB * KIB,
-      frameLogBytes: LOG_BYTES,
+      frameLogBytes: logBytes,
       onLocalError: (_, error) => void this.broken.push(`a local error: ${String(error)}`),
       onLogDropped: () => void this.logsDropped++,
     })
@@ -142,7 +144,8 @@ export class World {
     let place = offset
     for (const [i, length] of parts.entries()) {
       const stamp = ++this.#stamp
-      at += FRAME_BYTES
+      // Not always back to back in memory.
+      at += FRAME_BYTES + (this.#random() < 0.3 ? 4 : 0)
       const pattern = Buffer.alloc(4)
       pattern.writeUInt32BE(stamp)
       slab.bytes.fill(pattern, at, at + length)
@@ -253,6 +256,7 @@ export class World {
   connect(): void {
     const { a, b, writer } = this
     this.#down = new TestSocket()
+    this.#down.weight = this.#weight
     this.#up = new TestSocket()
     this.#buffer = new DialledBuffer(LINK_BUFFER_BYTES)
     const watch = new FrameWatch(this.broken, () => a.noted)

@@ -239,9 +239,11 @@ export class TestSocket extends EventEmitter {
   /** Told of each piece when it is written. */
   onWrite: (bytes: Buffer) => void = () => undefined
   destroyed = false
+  /** As if each byte were so many. */
+  weight = 1
 
   get writableLength(): number {
-    return this.queue.reduce((sum, { length }) => sum + length, 0)
+    return this.weight * this.queue.reduce((sum, { length }) => sum + length, 0)
   }
 
   write(bytes: Buffer): boolean {

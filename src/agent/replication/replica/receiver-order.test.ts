@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { ACK, FLAG, FRAME, frame, STATUS } from '#wire/link/frame.ts'
+import { ACK, FLAG, FRAME, FRAME_LENGTH_MAX, frame, STATUS } from '#wire/link/frame.ts'
 import { encodeMessage } from '#wire/link/messages.ts'
 import { checksums } from '../verify/checksums.ts'
 import { BLOCK, flush, nextTurn, SIZE, until, world, write } from './receiver.test-kit.ts'
@@ -72,6 +72,13 @@ describe('a frame', LIMIT, () => {
     says.applies = false
     writer.write(write(1))
     assert.match(await closed, /before it was wanted/)
+    assert.deepEqual(volume.written, [])
+  })
+
+  test('that says that it is longer than frames are ends the link: nothing else of it is believed', async (t) => {
+    const { volume, writer, closed } = await world(t)
+    writer.write(frame(FRAME.ZERO, 0, 1, 1, 0, FRAME_LENGTH_MAX + 1))
+    assert.match(await closed, /no frame/)
     assert.deepEqual(volume.written, [])
   })
 
