@@ -31,6 +31,17 @@ describe('the preferred writer', () => {
     assert.equal(unwitnessed(near, 2_000), true)
   })
 
+  test('is kept by one event and used by a later one', () => {
+    const side = cutOff()
+    for (let count = 0; count < 60 && !side.session.stored.unwitnessed; count++) {
+      side.unreachable(side.tick(), 0)
+    }
+    assert.equal(side.session.stored.unwitnessed, true)
+    assert.equal(side.session.gate.mayAnswer(side.now), false)
+    side.tick()
+    assert.equal(side.session.gate.mayAnswer(side.now), true)
+  })
+
   test('gives nobody the right to go on whom the witness may have put in sync, or who took over a moment ago', () => {
     const rising = static1(record(3, 'solo'))
     const asked = stored({ record: rising, consistent: true, base: true, riseAsked: true })
