@@ -9,7 +9,6 @@ import type { World } from './world.ts'
 
 /* What each operation of the control plane does, in the order of steps of docs/architecture/replication.md. operator.ts carries them out. */
 
-/** `tell`: what the control plane does when a report shows an older epoch than its record: it sends the record again. */
 export type OperationName =
   | 'tell'
   | 'open'
@@ -69,6 +68,7 @@ export class Operations {
     }
   }
 
+  /** A report shows an older epoch than the record: the control plane sends that again. */
   *#tell(): Operation {
     const record = wireRecord(this.#do.record)
     for (const site of this.#world.sites) {

@@ -2,9 +2,6 @@ import { FEATURES_HERE, type Hello, type Refuse } from '#wire/link/messages.ts'
 import type { SessionCore } from '../core.ts'
 import type { Members } from '../members.ts'
 
-const hasFailed = (members: Members): boolean =>
-  [...members.values()].some(({ volume }) => volume.failed !== undefined)
-
 /* What this side says of itself when a link opens, and what it answers to a replica that dials.
  *
  * Whether a peer is let in is decided by the session, at once and outside of its queue: the answer goes out before the link
@@ -61,4 +58,8 @@ export class Greeting {
     }
     return { kind: 'refuse', ...refusal, record }
   }
+}
+
+function hasFailed(members: Members): boolean {
+  return [...members.values()].some(({ volume }) => volume.failed !== undefined)
 }

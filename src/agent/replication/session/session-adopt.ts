@@ -33,7 +33,7 @@ export function adopt(
   // A switch that began drained, but then took in more, in this process or the one before: nothing acknowledged is missing here, though the new
   // writer may lack what came last. Good for a failover back, not for going on in step.
   const switched = before === 'writer' && stored.whole && record.state === 'in_sync'
-  const complete = keepsContent || (switched && state === 'in_sync' && !stored.unwitnessed)
+  const nothingMissing = keepsContent || (switched && state === 'in_sync' && !stored.unwitnessed)
   const exact = exactAfter(s, before)
   // The writer of a session that ended served its volumes plainly since.
   const plain = before === 'none' && s.epoch > 0 && stored.record.writer === s.settings.site
@@ -93,17 +93,17 @@ export function adopt(
     case 'replica': {
       const rise = before === 'replica' && isRiseOf(stored, record)
       // Nothing tells a loss of power from now on, and the new writer may have to begin with what is here.
-      if (complete && !keepsContent) s.do({ kind: 'make_durable' })
+      if (nothingMissing && !keepsContent) s.do({ kind: 'make_durable' })
       s.persist({
         ...demoted,
         promoting: false,
-        consistent: (complete || before === 'none') && s.stored.consistent,
+        consistent: (nothingMissing || before === 'none') && s.stored.consistent,
         ...(before === 'none' && { baseEpoch: 0, exact: true }),
         ...(rise && { baseEpoch: record.epoch, exact: true }),
       })
       if (rise) s.do({ kind: 'clear_changes', epoch: record.epoch })
       stopServing(s)
-      s.numbered = s.numbered && complete
+      s.numbered = s.numbered && nothingMissing
       s.move('waiting')
       return s.do({ kind: 'dial', on: true })
     }
@@ -154,7 +154,7 @@ function becomeWriter(
   change: Partial<StoredSession> & Pick<StoredSession, 'ackedAlone'>,
 ): void {
   const { kept, consistent, divergent } = s.stored
-  const complete = before === 'replica' && consistent && divergent
+  const { complete } = s
   const restores = kept !== null && !consistent && before !== 'none'
   if (restores) s.do({ kind: 'restore_kept', id: kept })
   // What this side applied as a replica must not be lost to a power cut now that the other side may go away; and an

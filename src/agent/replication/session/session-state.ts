@@ -57,7 +57,7 @@ export class SessionState {
   wantResync = false
   /** The replica can hold no copy now, or the link has been away for long enough. */
   wantSolo = false
-  /** Writer in sync: without a link since. */
+  /** Writer: the delay before `solo` counts from here on: since it has been without a link, or since the old writer's contact is over. */
   lonelySinceMs: number
   /** Writer: since when what it numbers is answered alone, with the bytes of then. */
   aloneFrom: { readonly atMs: number; readonly bytes: number } | null = null

@@ -258,7 +258,7 @@ export type SessionEffect =
   | { readonly kind: 'reconcile'; readonly scope: 'all' | 'dirty' }
   /** Report `drained` when nothing is in flight and both sides have been made durable. */
   | { readonly kind: 'drain' }
-  /** Answer to the `open`, `hold` or `close` just handled: nothing was changed. */
+  /** Answer to the command just handled (`open`, `close`, `hold`, `promote`, `arbitrate`): nothing was changed. */
   | { readonly kind: 'refuse_command'; readonly code: RefusalCode; readonly text: string }
 
 /** Why a peer that dials gets no link. OLDER_EPOCH: it knows more than this side, which should look at its record. UNWITNESSED: not before

@@ -149,6 +149,7 @@ export function bringUp(s: SessionState, now: number): void {
 function copy(s: SessionState, hello: PeerHello): void {
   s.move('copying')
   s.do({ kind: 'forget_frames', mark: true })
+  // What was numbered before is not awaited from this link: the copy sees to it.
   s.gate.numberFrom(s.gate.sequence)
   s.numbered = true
   s.do({ kind: 'begin_copy' })

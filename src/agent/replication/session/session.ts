@@ -71,9 +71,9 @@ export type {
  *                     ▲
  *        hot path: one clock reading per release
  *
- * No I/O, no promises, no clock, no chance in here. Three things are decided outside of events, because they
- * happen per request: numbering a write, releasing answers (both in `gate`), and noting heartbeats (`contact.heard` at the
- * writer, `silence.answered` at the replica). They read what the events decided.
+ * No I/O, no promises, no clock, no chance in here. Four things are decided outside of events, because they happen per request, or before there is
+ * a link: numbering a write, releasing answers (both in `gate`), noting heartbeats (`contact.heard` at the writer, `silence.answered` at
+ * the replica), and refusing a link (`refusalOf`). They read what the events decided.
  *
  *     session.ts          this: what can happen, and who decides about it
  *     session-types.ts    the words between session and shell
@@ -81,6 +81,10 @@ export type {
  *     session-records.ts  what follows from a record
  *     session-writer.ts   writer and replica · session-replica.ts  replica and writer
  *     session-adopt.ts    records of higher epochs · session-witness.ts  questions and answers
+ *     phases.ts           phases and legal moves
+ *     ack-gate.ts, lease.ts, contact.ts, flapping.ts   what they measure with
+ *
+ * The other files of this folder belong to the shell, which has files and sockets.
  *
  * Rules that they keep:
  * - A record is adopted only when its epoch is higher. It is persisted before anything is done under it; what must
