@@ -111,22 +111,28 @@ describe('a frame', LIMIT, () => {
     assert.deepEqual(volume.written, [BLOCK, 2 * BLOCK, 3 * BLOCK])
   })
 
-  test('of zeroes, and each part of a write, is asked about before anything of it is applied', async (t) => {
-    const { volume, writer, gate } = await world(t)
-    const wanting = new Set([BLOCK, 2 * BLOCK, 3 * BLOCK])
-    volume.guardOf = (offset) => {
-      if (!wanting.has(offset)) return null
-      return nextTurn().then(() => {
-        assert.ok(!volume.written.includes(offset), 'preserved before it is changed')
-        wanting.delete(offset)
-      })
-    }
-    const zero = frame(FRAME.ZERO, 0, 1, 3, 3 * BLOCK, BLOCK)
-    writer.write(Buffer.concat([write(1, FLAG.MORE), write(2), zero]))
-    await until(() => gate.sequence === 3)
-    assert.deepEqual([...wanting], [])
-    assert.deepEqual(volume.written, [BLOCK, 2 * BLOCK, 3 * BLOCK])
-  })
+  for (const [what, block] of [
+    ['the first part of a write', 1],
+    ['the last part of a write', 2],
+    ['zeroes', 3],
+  ] as const) {
+    test(`of ${what} is asked about before anything of it is applied`, async (t) => {
+      const { volume, writer, gate } = await world(t)
+      const wanting = new Set([block * BLOCK])
+      volume.guardOf = (offset) => {
+        if (!wanting.has(offset)) return null
+        return nextTurn().then(() => {
+          assert.ok(!volume.written.includes(offset), 'preserved before it is changed')
+          wanting.delete(offset)
+        })
+      }
+      const zero = frame(FRAME.ZERO, 0, 1, 3, 3 * BLOCK, BLOCK)
+      writer.write(Buffer.concat([write(1, FLAG.MORE), write(2), zero]))
+      await until(() => gate.sequence === 3)
+      assert.deepEqual([...wanting], [])
+      assert.deepEqual(volume.written, [BLOCK, 2 * BLOCK, 3 * BLOCK])
+    })
+  }
 
   test('that has arrived is not applied any more when the link was given up', async (t) => {
     const { volume, writer, says, receiver, gate } = await world(t)
