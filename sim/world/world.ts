@@ -149,7 +149,6 @@ export class World implements WorldView {
       silenceMs: SILENCE_MS,
       renewMs: RENEW_MS,
       soloDelayMs: SOLO_DELAY_MS,
-      deltas: true,
       keepsCopies: true,
     }
     const session = new Session(settings, site.epoch.value, known, now)

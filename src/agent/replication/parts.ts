@@ -63,7 +63,6 @@ export function assemble(options: AssemblyOptions): SessionParts {
       silenceMs: peerSilenceMs,
       renewMs,
       ...(soloDelayMs === undefined ? {} : { soloDelayMs }),
-      deltas: true,
       keepsCopies: snapshots !== null,
     },
     files.epoch.found ?? unopened(id),

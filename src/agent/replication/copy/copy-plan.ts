@@ -51,7 +51,7 @@ export async function planDelta(parts: PlanParts): Promise<boolean> {
 }
 
 /** All blocks of the writer's set intent regions. */
-export function compareIntent({ member, own }: Pick<PlanParts, 'member' | 'own'>): void {
+function compareIntent({ member, own }: Pick<PlanParts, 'member' | 'own'>): void {
   const { intent } = own
   for (let region = 0; region < intent.regions; region++) {
     if (intent.has(region)) member.todo.compareRegion(region)

@@ -3,7 +3,7 @@ import { VOLUME_FAILED } from '#agent/volumes/faults.ts'
 import { BLOCK_BYTES } from '#wire/link/frame.ts'
 import { FEATURES } from '#wire/link/messages.ts'
 import type { SessionStatus } from '#wire/site/witness.ts'
-import { compareIntent, planBlank, planDelta } from './copy-plan.ts'
+import { planBlank, planDelta } from './copy-plan.ts'
 import { Copy, reconcileMember } from './copy.ts'
 import type { SessionCore } from '../core.ts'
 import { type Members, saveRound } from '../members.ts'
@@ -124,8 +124,6 @@ export class Copying {
       } else if (scope === 'all') {
         full++
         await this.#planFirst(member)
-      } else if (scope === 'dirty') {
-        compareIntent({ member, own })
       } else {
         const asks = (link.peerFeatures & FEATURES.CHANGES) !== 0
         const known = await planDelta({ member, own, queries, baseEpoch, regions, asks })

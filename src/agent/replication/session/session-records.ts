@@ -1,6 +1,6 @@
 import type { OwnershipRecord } from '#wire/site/witness.ts'
 import type { Role } from './phases.ts'
-import type { CopyScope, PeerHello, SessionSettings, StoredSession } from './session-types.ts'
+import type { CopyScope, PeerHello, StoredSession } from './session-types.ts'
 
 /* What follows from a record and from what is stored: questions without a memory of their own. */
 
@@ -90,12 +90,7 @@ export interface CopyPlan {
 }
 
 /** What a block resync to the replica behind `hello` has to look at. */
-export function copyPlan(
-  stored: StoredSession,
-  hello: PeerHello,
-  settings: SessionSettings,
-): CopyPlan {
-  if (settings.deltas !== true) return { scope: stored.base ? 'dirty' : 'all', regions: false }
+export function copyPlan(stored: StoredSession, hello: PeerHello): CopyPlan {
   if (!sameBase(stored, hello)) return { scope: 'all', regions: false }
   return { scope: 'delta', regions: !stored.exact || !hello.clean }
 }

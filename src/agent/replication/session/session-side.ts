@@ -102,7 +102,7 @@ export function following(): Side {
   return side
 }
 
-export const ABLE = { soloDelayMs: 1_000, deltas: true, keepsCopies: true }
+export const ABLE = { soloDelayMs: 1_000, keepsCopies: true }
 
 /** As `Side`, with a shell that can carry out everything. */
 export class AbleSide extends Side {

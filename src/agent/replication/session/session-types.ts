@@ -76,8 +76,6 @@ export interface SessionSettings {
   readonly renewMs: number
   /** From the loss of the link to the question for `solo`, ms. Absent: the writer never asks to go on alone by itself. */
   readonly soloDelayMs?: number
-  /** The shell carries out `start_copy` with scope `delta`. Absent: scope `all` instead. */
-  readonly deltas?: boolean
   /** The shell carries out `keep_copy`, `restore_kept` and `release_kept`. Absent: none of them is asked for. */
   readonly keepsCopies?: boolean
 }
@@ -268,7 +266,7 @@ export interface PeerRefusal {
   readonly text: string
 }
 
-export type CopyScope = 'all' | 'dirty' | 'delta' | 'joining'
+export type CopyScope = 'all' | 'delta' | 'joining'
 /** NOT_YET: the same command may succeed in a few seconds. The others are final. */
 export type RefusalCode =
   | 'STALE_EPOCH'

@@ -126,7 +126,7 @@ describe('the session of a writer', () => {
     assert.equal(dropped.session.stored.whole, true, 'the replica had lost something as well')
   })
 
-  test('a replica that lost writes makes it ask for a drop, and copy only what is dirty', () => {
+  test('a replica that lost writes makes it ask for a drop, and copy only what has changed', () => {
     const side = following()
     const confirm = side.handle({ kind: 'link_down' })
     const hello = replicaHello(record(2, 'in_sync'), { clean: false })
@@ -139,8 +139,11 @@ describe('the session of a writer', () => {
     side.session.gate.next()
     assert.equal(side.session.gate.releasableUpTo(side.now), -1, 'not before the lease')
     side.answer(dropped, record(3, 'resyncing'))
-    const copy = side.handle({ kind: 'link_up', hello: replicaHello(record(3, 'resyncing')) })
-    assert.equal(find(copy, 'start_copy').scope, 'dirty')
+    const returned = replicaHello(record(3, 'resyncing'), { baseEpoch: 2 })
+    assert.equal(
+      find(side.handle({ kind: 'link_up', hello: returned }), 'start_copy').scope,
+      'delta',
+    )
   })
 
   test('a replica with writes of its own is compared in full', () => {

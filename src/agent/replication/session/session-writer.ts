@@ -153,7 +153,7 @@ function copy(s: SessionState, hello: PeerHello): void {
   s.gate.numberFrom(s.gate.sequence)
   s.numbered = true
   s.do({ kind: 'begin_copy' })
-  s.do({ kind: 'start_copy', ...copyPlan(s.stored, hello, s.settings) })
+  s.do({ kind: 'start_copy', ...copyPlan(s.stored, hello) })
 }
 
 // -- the way up -------------------------------------------------------------------------------------------------------
