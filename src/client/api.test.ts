@@ -123,6 +123,18 @@ test('where a refusal says what to do next, that is the end of what is told', as
   })
 })
 
+test('a code and a hint that the words of a refusal repeat are told once', async () => {
+  const message = 'BROKEN: reading the snapshot. It is broken. Delete it.'
+  const body = { error: { code: 'BROKEN', message, hint: 'Delete it.' } }
+  const { fetch } = fake(({ path }) => (path === '/x' ? { status: 409, body } : { status: 200 }))
+  await assert.rejects(new ApiSession(LOGIN, fetch).get('/x'), (error) => {
+    assert.ok(isFault(error, API_REFUSED))
+    assert.match(error.message, /with 409 BROKEN: reading the snapshot\. It is broken\. /)
+    assert.equal(error.message.split('Delete it.').length, 2)
+    return true
+  })
+})
+
 test('a server that cannot be reached is named, and the password is not', async () => {
   const fetch: Fetch = () =>
     Promise.reject(new TypeError('fetch failed', { cause: new Error('connect ECONNREFUSED') }))

@@ -194,7 +194,7 @@ async function readReply(reply: FetchReply, method: string, path: string): Promi
   const body = text === '' ? undefined : parseJson(text)
   if (reply.status >= 200 && reply.status < 300) return body
   const { code, message, hint } = readError(body, text)
-  const words = message.replace(/\.$/, '')
+  const words = wordsOf(message, code, hint)
   const doing = `${method} ${path} was answered with ${reply.status} ${code}: ${words}`
   const detail: RefusalDetail = {
     status: reply.status,
@@ -205,6 +205,13 @@ async function readReply(reply: FetchReply, method: string, path: string): Promi
   if (reply.status === 401) throw new Fault(API_UNAUTHORIZED, doing, { ...detail })
   // Our own interface says itself what to do next.
   throw new Fault(hint === undefined ? API_REFUSED : { ...API_REFUSED, hint }, doing, { ...detail })
+}
+
+/** The sentence without what is told beside it: a fault of our own begins with its code and ends with its hint. */
+function wordsOf(message: string, code: string, hint: string | undefined): string {
+  const bare = message.startsWith(`${code}: `) ? message.slice(code.length + 2) : message
+  const said = hint !== undefined && bare.endsWith(hint) ? bare.slice(0, -hint.length) : bare
+  return said.trimEnd().replace(/\.$/, '')
 }
 
 function parseJson(text: string): unknown {

@@ -33,7 +33,7 @@ import { columns, type Output } from '../output.ts'
 import { apiAction, apiLeaf } from '../session.ts'
 import { usageError } from '../usage.ts'
 import { groupAutomaticCommands } from './group-automatic.ts'
-import { failOverOtherGroup } from './group-failover.ts'
+import { failOverOtherGroup, toldInFlags } from './group-failover.ts'
 import { followSwitch, groupRecoveryCommands } from './group-recovery.ts'
 import { groupVerifyCommand } from './group-verify.ts'
 import {
@@ -183,7 +183,7 @@ export function groupCommand(command: Command, context: CommandContext): void {
         await failOverOtherGroup(api, output, id, flags, { force, preferredOff })
         return null
       }
-      return await failOverGroup(api, id, force, preferredOff)
+      return await toldInFlags(failOverGroup(api, id, force, preferredOff))
     },
     (one) =>
       one

@@ -259,10 +259,10 @@ const ACTIONS = {
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-const FORCE_HINT =
+export const FORCE_HINT =
   'The DR side is not known to hold everything. To fail over all the same and accept the loss, send {"failover-server-group":{"force":true}}.'
 
-const PREFERRED_HINT =
+export const PREFERRED_HINT =
   'The group is arbitrated by static priority, and its preferred site, of which nothing is heard, may be writing alone. Make sure that it is off, then send {"failover-server-group":{"force":true,"preferred_site_is_off":true}}.'
 
 function commandRefusal(
