@@ -16,7 +16,11 @@ export function detailLines(group: GroupDetail): string[] {
   )
   if (record.alone !== null) {
     const { bytes, since } = record.alone
-    lines.push(`the other site lacks at least ${bytes} bytes written since ${since}`)
+    lines.push(
+      bytes === 0
+        ? `only ${record.writer} is written to since ${since}; nothing is known yet that the other site lacks`
+        : `the other site lacks at least ${bytes} bytes written since ${since}`,
+    )
   }
   if (record.doubt !== null) lines.push(doubtText(record.doubt))
   lines.push('')
