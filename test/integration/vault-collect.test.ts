@@ -155,6 +155,69 @@ test('a collector that was suspended at any of its changes, while another took i
     }
   }))
 
+test('a collector that was suspended at any of its reads, while a checkpoint was deleted and collected, finds nothing damaged', () =>
+  withDirectory(async (directory) => {
+    const before = join(directory, 'before')
+    const [goes, stays] = await partlyUsed(before)
+    assert.ok(goes !== undefined && stays !== undefined)
+    let reads = 0
+    for (let pause = 1; pause === 1 || pause <= reads; pause += 2) {
+      const at = join(directory, `read-${pause}`)
+      await cp(before, at, { recursive: true })
+      const plain = await openDirStore(at)
+      reads = 0
+      const overtaken = async <T>(answer: Promise<T>): Promise<T> => {
+        const result = await answer.then(
+          (value) => () => value,
+          (error: unknown) => () => {
+            throw error
+          },
+        )
+        if (++reads === pause) {
+          await (await reopen(at)).forget(goes.id)
+          await collectUntil(at, Number.POSITIVE_INFINITY)
+        }
+        return result()
+      }
+      const suspending = {
+        ...bound(plain),
+        get: (...asked: Parameters<ObjectStore['get']>) => overtaken(plain.get(...asked)),
+        stat: (key: string) => overtaken(plain.stat(key)),
+      }
+      await (await openVault(deps(suspending), SECRET)).collect(EAGER)
+      await assertNothingLost(at, [stays])
+    }
+    assert.ok(reads > 20)
+  }))
+
+test('a checkpoint that is committed behind the list of packs, and deleted and collected before it is marked, is not taken for damaged', () =>
+  withDirectory(async (directory) => {
+    const vault = await dirVault(directory)
+    const stays = await backUp(vault, makeImage(4 * BLOCK, randomFrom(1)))
+    const plain = await openDirStore(directory)
+    const before = await keysOf(plain, 'packs/')
+    const goes = await backUp(vault, makeImage(4 * BLOCK, randomFrom(2)))
+    const ofGoes = new Set((await keysOf(plain, 'packs/')).filter((key) => !before.includes(key)))
+    let collected = false
+    const behind: ObjectStore = {
+      ...bound(plain),
+      async *list(prefix) {
+        for await (const one of plain.list(prefix)) if (!ofGoes.has(one.key)) yield one
+      },
+      async stat(key) {
+        if (ofGoes.has(key) && !collected) {
+          collected = true
+          await (await reopen(directory)).forget(goes.id)
+          await collectUntil(directory, Number.POSITIVE_INFINITY)
+        }
+        return await plain.stat(key)
+      },
+    }
+    await (await openVault(deps(behind), SECRET)).collect(EAGER)
+    assert.ok(collected)
+    await assertNothingLost(directory, [stays])
+  }))
+
 test('a lock whose checkpoint is gone keeps no collection from retaining what it moves for the others', () =>
   withDirectory(async (directory) => {
     const [kept] = await partlyUsed(directory)

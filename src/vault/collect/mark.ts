@@ -36,8 +36,10 @@ export interface Marks {
   /** Damaged checkpoints that are being deleted, of which not all is marked. While a backup may be based on one, no pack is known to be unused. */
   readonly unread: ReadonlySet<string>
   /** Marks what all checkpoints use that are in the store now. `packs`: those that are there, newly listed. */
-  mark(packs: ReadonlySet<string> | ReadonlyMap<string, unknown>): Promise<void>
+  mark(packs: Packs): Promise<void>
 }
+
+type Packs = ReadonlySet<string> | ReadonlyMap<string, unknown>
 
 export const inUse = (use: PackUse | undefined, slot: number): boolean =>
   use !== undefined && ((use.slots[slot >> 3] ?? 0) & (1 << (slot & 7))) !== 0
@@ -71,10 +73,22 @@ export function createMarks(
     found.bytes += place.length
   }
 
+  async function presentPlace(entry: Entry, packs: Packs, checkpoint: string): Promise<Entry> {
+    for (let before: Entry | undefined; ; ) {
+      const place = await source.follow(entry, packs)
+      if (packs.has(place.pack.toString('hex'))) return place
+      // A checkpoint that was committed since `packs` were listed has newer ones.
+      if ((await store.stat(packKey(place.pack))) !== undefined) return place
+      // Another collector may have rewritten it between the two looks: then it is followed there.
+      if (before?.pack.equals(place.pack) === true) throw missingPack(place, checkpoint)
+      before = place
+    }
+  }
+
   async function markOne(
     id: string,
     object: Buffer,
-    packs: ReadonlySet<string> | ReadonlyMap<string, unknown>,
+    packs: Packs,
     passed: Set<string>,
   ): Promise<void> {
     const manifest = decodeManifest(keyring, id, object)
@@ -88,15 +102,11 @@ export function createMarks(
             const name =
               level < 0 ? '' : `${entry.id.toString('latin1')}${entry.pack.toString('latin1')}`
             if (level >= 0 && (seenNodes.has(name) || passed.has(name))) return false
-            let place = source.locate(entry)
-            if (!packs.has(place.pack.toString('hex'))) place = await source.follow(entry, packs)
+            const known = source.locate(entry)
+            const there = packs.has(known.pack.toString('hex'))
+            const place = there ? known : await presentPlace(entry, packs, id)
             for (let at = entry; !at.pack.equals(place.pack); at = source.step(at)) {
               moved.add(at.pack.toString('hex'))
-            }
-            // A checkpoint that was committed since `packs` were listed has newer ones.
-            const listed = packs.has(place.pack.toString('hex'))
-            if (!listed && (await store.stat(packKey(place.pack))) === undefined) {
-              throw missingPack(place, id)
             }
             use(place)
             if (level >= 0) passed.add(name)
@@ -122,8 +132,9 @@ export function createMarks(
           const revoked = isRevokedSize(bytes) && object.equals(REVOKED)
           if (!revoked) await markOne(id, object, packs, passed)
         } catch (error) {
-          if (isFault(error, OBJECT_MISSING) && (await store.stat(manifestKey(id))) === undefined)
-            continue // deleted meanwhile
+          const lacks = isFault(error, OBJECT_MISSING) || isFault(error, VAULT_DAMAGED)
+          // Deleted meanwhile by another collector, and what it used with it.
+          if (lacks && (await store.stat(manifestKey(id))) === undefined) continue
           if (!forgotten.has(id) || !isFault(error, VAULT_DAMAGED)) throw error
           unread.add(id)
           continue

@@ -1,9 +1,12 @@
 import { randomBytes } from 'node:crypto'
+import { isFault } from '#base/fault.ts'
 import { putIndex, readFooter } from '../backup/index-objects.ts'
 import { createChunkSource } from '../chunks/chunk-source.ts'
 import { createPackWriter } from '../chunks/pack-writer.ts'
+import { OBJECT_MISSING, VAULT_DAMAGED } from '../faults.ts'
 import { FLAG_NODE } from '../format/entry.ts'
 import { encodeMoves, type Move, movesKey } from '../format/moves.ts'
+import { packKey } from '../format/pack.ts'
 import { createSealer } from '../format/record.ts'
 import { type Keyring, recordKey, sealWith } from '../keys/keyring.ts'
 import type { ObjectStore } from '../object-store.ts'
@@ -23,7 +26,7 @@ interface Rescuing {
 
 /**
  * Copies what is in use of these packs into new ones, and says where it went. All durable when it settles. Answers the bytes that it wrote; undefined: somebody else
- * has said where something went, since the marking.
+ * has said where something went, or deleted it, since the marking.
  */
 export async function rescue(
   { store, keyring, id, blockBytes, signal }: Rescuing,
@@ -47,17 +50,13 @@ export async function rescue(
   for (const hex of hexes) {
     signal?.throwIfAborted()
     const pack = Buffer.from(hex, 'hex')
-    const records = await readFooter(store, keyring, pack, packs.get(hex) ?? 0)
-    const moved: Move[] = []
-    for (const [slot, record] of records.entries()) {
-      if (!inUse(marks.uses.get(hex), slot)) continue
-      const chunk = await source.read({ ...record, pack, slot }, bytesMax)
-      const sealed = sealer.seal(record.id, chunk, record.flags & FLAG_NODE)
-      const entry = writer.add(record.id, sealed.bytes, sealed.length, sealed.flags)
-      moved.push({ ...entry, from: slot })
-      await writer.ready()
+    try {
+      moves.set(hex, await copyUsed(hex, pack))
+    } catch (error) {
+      const lacks = isFault(error, OBJECT_MISSING) || isFault(error, VAULT_DAMAGED)
+      if (lacks && (await isGone(store, pack))) return undefined
+      throw error
     }
-    moves.set(hex, moved)
   }
   await writer.flush()
   const stored = writer.takeStored()
@@ -68,4 +67,23 @@ export async function rescue(
     if (!(await store.put(key, body, { ifAbsent: true }))) return undefined
   }
   return writer.bytesStored
+
+  async function copyUsed(hex: string, pack: Buffer): Promise<Move[]> {
+    const records = await readFooter(store, keyring, pack, packs.get(hex) ?? 0)
+    const moved: Move[] = []
+    for (const [slot, record] of records.entries()) {
+      if (!inUse(marks.uses.get(hex), slot)) continue
+      const chunk = await source.read({ ...record, pack, slot }, bytesMax)
+      const sealed = sealer.seal(record.id, chunk, record.flags & FLAG_NODE)
+      const entry = writer.add(record.id, sealed.bytes, sealed.length, sealed.flags)
+      moved.push({ ...entry, from: slot })
+      await writer.ready()
+    }
+    return moved
+  }
 }
+
+/** Another collector has rewritten this pack, or deleted it because nothing needs it any more. */
+const isGone = async (store: ObjectStore, pack: Buffer): Promise<boolean> =>
+  (await store.stat(movesKey(pack))) !== undefined ||
+  (await store.stat(packKey(pack))) === undefined
