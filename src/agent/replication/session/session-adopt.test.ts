@@ -211,6 +211,16 @@ describe('a writer in sync that an order of a history that the witness has lost 
     }
   })
 
+  test('fetches what the replica has also when its numbers reach further: what was on its way is kept no longer', () => {
+    const side = following()
+    const applied = side.session.gate.next() - 1
+    side.open(record(3, 'in_sync', 'az2'))
+    side.open(named)
+    const hello = replicaHello(named, { applied, baseEpoch: 2 })
+    const linked = kinds(side.handle({ kind: 'link_up', hello, logFrom: null }))
+    assert.ok(linked.includes('reconcile') && !linked.includes('resend'), `${linked}`)
+  })
+
   test('does so also when it was fenced', () => {
     const side = sentAway(10, record(3, 'failed_over', 'az2'))
     assert.equal(side.session.phase, 'fenced')

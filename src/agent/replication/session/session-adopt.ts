@@ -178,7 +178,8 @@ function becomeWriter(
     ackedAlone: change.ackedAlone && !restores && (frozen || kept !== null),
   })
   s.dropKept(restores)
-  s.numbered = reversed && s.numbered
+  // Frames that were on their way when it was sent away are kept no longer: what the replica has takes their place.
+  s.numbered = reversed && s.numbered && !divergent
   s.lonelySinceMs = s.silence.overAtMs()
   if (begins) {
     // Volumes that were served plainly until now keep their clients; answers wait for the lease.
