@@ -329,7 +329,7 @@ export class Agent implements AgentView {
         }
         return
       case 'keep_copy':
-        return this.#keep(effect.id)
+        return this.#keep(effect.id, effect.ownOnly)
       case 'restore_kept':
         return this.#restore(effect.id)
       case 'release_kept':
@@ -398,7 +398,7 @@ export class Agent implements AgentView {
     )
   }
 
-  #keep(id: string): void {
+  #keep(id: string, ownOnly: boolean): void {
     const { site, world } = this
     this.keeping = true
     this.#takes(world.syncMs(site), () => {
@@ -406,8 +406,7 @@ export class Agent implements AgentView {
       world.coverage.count(ok ? 'kept taken' : 'kept refused')
       if (ok) {
         // As KeptCopy.
-        const { baseEpoch } = this.session.stored
-        const known = baseEpoch > 0 && site.changes.exact(site.host.bootId)
+        const known = ownOnly && site.changes.exact(site.host.bootId)
         site.noted.set(id, known ? site.changes.current.slice() : null)
         world.observer.keeps(this, id)
       }

@@ -293,7 +293,8 @@ export class Observer implements ObserverView {
   #breaksGlass(site: Site, epoch: number): void {
     this.#glass = { site: site.name, epoch, began: false }
     this.#glassEpochs.add(epoch)
-    this.allowLoss(site.name)
+    // What was given up at the other site remains so: that one may begin first.
+    this.#forced.add(site.name)
     // A writer whose lease ran out begins anew, in whatever phase it is: others may have written since.
     const agent = this.#world.agentAt(site)
     if (agent !== null) agent.began = false

@@ -199,7 +199,7 @@ export class SessionRuntime {
       case 'clear_changes':
         return this.#clearChanges(effect.epoch)
       case 'keep_copy':
-        this.#kept.keep(effect.id)
+        this.#kept.keep(effect.id, effect.ownOnly)
         return
       case 'restore_kept':
         return this.#kept.restore(effect.id)

@@ -47,6 +47,7 @@ export const Hello = Type.Object({
   divergent: Type.Boolean(),
   consistent: Type.Boolean(),
   complete: Type.Optional(Type.Boolean()),
+  exact: Type.Optional(Type.Boolean()),
   applied: Count,
   /** Epoch of the last rise that this side took part in. */
   baseEpoch: Count,

@@ -32,7 +32,7 @@ test('a disk without room for the snapshot, or for the note beside it, is no end
   } as unknown as Snapshots
   const members = { values: () => [] } as unknown as Members
   const kept = new KeptCopy({ core, members, snapshots, divergences: null, directory })
-  kept.keep('k1')
+  kept.keep('k1', true)
   await kept.settled
   assert.deepEqual(reported, [false])
 })
@@ -68,15 +68,15 @@ test('a copy that is asked for twice is taken once after the other, and only the
   } as unknown as SessionCore
   const members = { values: () => [] } as unknown as Members
   const kept = new KeptCopy({ core, members, snapshots, divergences: null, directory })
-  kept.keep('k1')
-  kept.keep('k1')
+  kept.keep('k1', true)
+  kept.keep('k1', true)
   await kept.settled
   const one = ['delete s-k1', 'take s-k1', 'taken s-k1']
   assert.deepEqual(calls, [...one, ...one])
   assert.deepEqual(reported, ['k1 true after 6'])
   // Of another name: the session lets go of the one that it does not want.
-  kept.keep('k2')
-  kept.keep('k3')
+  kept.keep('k2', true)
+  kept.keep('k3', true)
   await kept.settled
   assert.deepEqual(reported.slice(1), ['k2 true after 9', 'k3 true after 12'])
 })

@@ -19,7 +19,7 @@ import type { Members, OpenMember } from '../members.ts'
  *     release_kept ─► the snapshot goes, or becomes a divergence record with the ranges of the note
  *
  * The note is made at the beginning, because the change maps begin empty with the rise that ends the resync. It narrows the record down to
- * what this side had changed; without it (another boot, a damaged map, no rise in this session yet) the record has everything that the resync overwrote.
+ * what this side had changed; without it (another boot, a damaged map, no rise in this session yet, a writer that lost its power since) the record has everything that the resync overwrote.
  *
  * Owns kept.json. The session says when; snapshots and divergence records are the agent's.
  */
@@ -71,15 +71,15 @@ export class KeptCopy {
   }
 
   /**
-   * Takes the snapshot and reports `kept`. Asked again for the same id (the link was lost meanwhile, and is back), the first try is not reported:
+   * Takes the snapshot and reports `kept`. `ownOnly`: what this side changed itself is all that it may have and the writer lack. Asked again for the same id (the link was lost meanwhile, and is back), the first try is not reported:
    * its snapshot gives way to that of the second, and the session must not rely on it.
    */
-  keep(id: string): void {
+  keep(id: string, ownOnly: boolean): void {
     const { core } = this.#parts
     const turn = ++this.#turn
     this.#asked = id
     const taking = this.settled
-      .then(() => this.#keep(id))
+      .then(() => this.#keep(id, ownOnly))
       .then((ok) => {
         if (turn !== this.#turn && id === this.#asked) return
         return core.handle({ kind: 'kept', now: core.now(), id, ok })
@@ -91,7 +91,7 @@ export class KeptCopy {
     this.#taking = taking
   }
 
-  async #keep(id: string): Promise<boolean> {
+  async #keep(id: string, ownOnly: boolean): Promise<boolean> {
     const { core, members, snapshots, directory } = this.#parts
     const open = [...members.values()]
     try {
@@ -105,8 +105,7 @@ export class KeptCopy {
         members: open.map((member) => ({
           volume: members.volumeId(member.stored),
           pair: member.stored.pair,
-          ranges:
-            ownChanges(member, baseEpoch)?.map(({ offset, length }) => [offset, length]) ?? null,
+          ranges: ownOnly ? ownChanges(member, baseEpoch) : null,
         })),
       }
       await writeFileWhole(join(directory, KEPT_FILE), encodeChecked(note, 0), 0o600)
@@ -222,16 +221,16 @@ export class KeptCopy {
 /** Leaves room for `kept-EPOCH-N` within the 64 characters of a snapshot's id. */
 const SESSION_LENGTH = 40
 
-/** What this side changed since the base, as ranges; null: not known. Without a base the map lacks what was written plainly before the session had the volume. */
-function ownChanges({ changes, volume }: OpenMember, baseEpoch: number): Range[] | null {
-  if (baseEpoch === 0 || changes.trust(baseEpoch) !== 'exact') return null
+/** What this side changed since the base, as ranges; null: not known. */
+function ownChanges({ changes, volume }: OpenMember, baseEpoch: number) {
+  if (changes.trust(baseEpoch) !== 'exact') return null
   const set = new BlockSet(blockCount(volume.sizeBytes))
   changes.addTo(set)
-  const ranges: Range[] = []
+  const ranges: [number, number][] = []
   for (let block = set.next(0); block >= 0; ) {
     const end = set.runEnd(block, set.blocks)
     const offset = block * BLOCK_BYTES
-    ranges.push({ offset, length: Math.min(end * BLOCK_BYTES, volume.sizeBytes) - offset })
+    ranges.push([offset, Math.min(end * BLOCK_BYTES, volume.sizeBytes) - offset])
     block = set.next(end)
   }
   return ranges

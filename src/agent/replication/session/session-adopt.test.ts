@@ -218,7 +218,7 @@ describe('a writer in sync that an order of a history that the witness has lost 
     side.open(named)
     const hello = replicaHello(named, { applied, baseEpoch: 2 })
     const linked = kinds(side.handle({ kind: 'link_up', hello, logFrom: null }))
-    assert.ok(linked.includes('reconcile') && !linked.includes('resend'), `${linked}`)
+    assert.ok(linked.includes('reconcile') && !linked.includes('resend'), linked.join(', '))
   })
 
   test('does so also when it was fenced', () => {

@@ -1,7 +1,7 @@
 /** The session of a replica, in step and in a resync. */
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { type PeerHello } from './session.ts'
+import type { PeerHello } from './session.ts'
 import {
   record,
   stored,
@@ -107,13 +107,23 @@ describe('a replica in a resync', () => {
     stored({ record: record(4, 'resyncing', 'az2'), consistent: true, baseEpoch: 2, ...change })
   const writerHello = { ...replicaHello(record(4, 'resyncing', 'az2')), role: 'writer' as const }
 
-  function begun(from = behind(), known: number | null = 10) {
+  function begun(from = behind(), known: number | null = 10, hello: PeerHello = writerHello) {
     const side = new AbleSide(from, known)
     side.handle({ kind: 'start' })
-    side.handle({ kind: 'link_up', hello: writerHello, logFrom: null })
+    side.handle({ kind: 'link_up', hello, logFrom: null })
     const message = { kind: 'copy_begin', sequence: 20 }
     return { side, begin: side.handle({ kind: 'message', message }) }
   }
+
+  test('has more alone than it changed itself where the writer lost something since, or the two have no base', () => {
+    const ownOnly = (from: Change, hello: Partial<PeerHello>) =>
+      find(begun(behind(from), 10, { ...writerHello, ...hello }).begin, 'keep_copy').ownOnly
+    assert.equal(ownOnly({}, { exact: true, baseEpoch: 2 }), true)
+    assert.equal(ownOnly({}, { baseEpoch: 2 }), false, 'it does not say that it lost nothing')
+    assert.equal(ownOnly({}, { exact: true, baseEpoch: 3 }), false, 'another base')
+    assert.equal(ownOnly({ baseEpoch: 0 }, { exact: true, baseEpoch: 0 }), false, 'none')
+    assert.equal(ownOnly({ exact: false }, { exact: true, baseEpoch: 2 }), false, 'its own map')
+  })
 
   test('keeps its last state before anything is applied, and says so before it is inconsistent', () => {
     const { side, begin } = begun()

@@ -1,4 +1,4 @@
-import { ALONE, isRiseOf, nextKept } from './session-records.ts'
+import { ALONE, isRiseOf, nextKept, sameBase } from './session-records.ts'
 import type { SessionState } from './session-state.ts'
 import type { OwnershipRecord } from '#wire/site/witness.ts'
 
@@ -52,7 +52,9 @@ export function copyBegin(s: SessionState, now: number, sequence: number): void 
   }
   if (kept !== null) s.do({ kind: 'release_kept', id: kept, divergence: ackedAlone })
   s.keeping = { id: nextKept(s.stored), sequence }
-  s.do({ kind: 'keep_copy', id: s.keeping.id })
+  // Beside a writer that has lost something since (its power), or without a base, this side may have more alone than what it changed.
+  const ownOnly = s.stored.exact && s.link?.exact === true && sameBase(s.stored, s.link)
+  s.do({ kind: 'keep_copy', id: s.keeping.id, ownOnly })
 }
 
 /** The snapshot was taken, or cannot be. */

@@ -91,6 +91,8 @@ export interface PeerHello {
   readonly consistent: boolean
   /** Replica that was the writer: everything that was ever answered is in its volumes, durably, although no stream continues them. */
   readonly complete?: boolean
+  /** It has lost nothing since its base, and its change map names all that it changed. Absent: that is not known. */
+  readonly exact?: boolean
   /** Number of the last write applied (replica) or given out (writer). */
   readonly applied: number
   readonly baseEpoch: number
@@ -242,8 +244,8 @@ export type SessionEffect =
    *  way may leave bits too many, never too few. Frames in flight are not in the map: they are kept until acknowledged. */
   | { readonly kind: 'clear_changes'; readonly epoch: number }
   /** Replica: a durable snapshot of all members as they are; nothing is applied before it is taken. A snapshot of this id that exists is
-   *  what an interrupted try left: it is replaced. Reported as `kept`. */
-  | { readonly kind: 'keep_copy'; readonly id: string }
+   *  what an interrupted try left: it is replaced. `ownOnly`: what this side changed itself is all that the writer may lack. Reported as `kept`. */
+  | { readonly kind: 'keep_copy'; readonly id: string; readonly ownOnly: boolean }
   /** All members become what the snapshot holds, durably, before the next effect. The snapshot stays. May be done again after it was
    *  interrupted. The side is no writer yet, or just about to become one; nothing is applied, nothing served. */
   | { readonly kind: 'restore_kept'; readonly id: string }

@@ -202,6 +202,7 @@ export class Session {
       divergent: divergent || (!numbered && ownRegionsDirty),
       consistent,
       ...(complete && { complete }),
+      ...(exact && { exact }),
       applied: this.gate.sequence,
       baseEpoch,
       unfit: failed ? 'failed' : this.role === 'replica' ? this.unfit : null,
