@@ -54,7 +54,7 @@ export async function toldInFlags<T>(work: Promise<T>): Promise<T> {
     const said = String(error.detail['message'])
     const hint = TYPED.reduce((text, [sent, typed]) => text.replace(sent, typed), said)
     if (hint === said) throw error
-    const doing = `failing over (${error.detail['status']} ${error.detail['code']})`
+    const doing = `failing over (${String(error.detail['status'])} ${String(error.detail['code'])})`
     throw new Fault({ ...API_REFUSED, hint }, doing, error.detail, error)
   }
 }
