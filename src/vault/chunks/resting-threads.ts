@@ -1,4 +1,4 @@
-import { Worker } from 'node:worker_threads'
+import { MessageChannel, Worker } from 'node:worker_threads'
 import { REST_MS, THREADS_MAX } from '../limits.ts'
 import type { ThreadRequest } from './thread-protocol.ts'
 
@@ -20,7 +20,13 @@ export function takeThread(): Worker {
     forgetListeners(found.thread)
     return found.thread
   }
-  const made = new Worker(new URL('./thread.ts', import.meta.url))
+  // A process that ends while one of its threads loads native code dies of it, so it is kept until that is over, and no longer.
+  const { port1: loaded, port2: port } = new MessageChannel()
+  loaded.once('message', () => loaded.close())
+  const made = new Worker(new URL('./thread.ts', import.meta.url), {
+    workerData: port,
+    transferList: [port],
+  })
   made.unref()
   return made
 }

@@ -1,4 +1,4 @@
-import { parentPort } from 'node:worker_threads'
+import { MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { assert } from '#base/assert.ts'
 import { closeCodec } from '../format/record.ts'
 import type { ThreadRequest } from './thread-protocol.ts'
@@ -7,6 +7,9 @@ import { createThreadWork, type ThreadWork } from './thread-work.ts'
 /* A thread of the vault: works for one pool after the other (resting-threads.ts). */
 
 let work: ThreadWork | undefined
+
+// Everything is loaded; see resting-threads.ts.
+if (workerData instanceof MessagePort) workerData.postMessage(null)
 
 parentPort?.on('message', (request: ThreadRequest) => {
   if (request.kind === 'begin') {
