@@ -1,4 +1,4 @@
-import { fault } from '#base/fault.ts'
+import { fault, isFault } from '#base/fault.ts'
 
 export const VAULT_MISSING = fault({
   code: 'VAULT_MISSING',
@@ -133,3 +133,7 @@ export const STORE_ADDRESS = fault({
   text: 'This is no place for a vault.',
   hint: 'Name a directory, or s3://BUCKET/PREFIX with the access key in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.',
 })
+
+/** Something is not there, or not what was written. It may have been deleted or rewritten since it was looked for. */
+export const isLacking = (error: unknown): boolean =>
+  isFault(error, OBJECT_MISSING) || isFault(error, VAULT_DAMAGED)

@@ -83,6 +83,28 @@ function cutOff(store: ObjectStore, changes: number): { store: ObjectStore; coun
   }
 }
 
+/** Its read of this number is answered as the store was before `act`. */
+function overtakenAt(
+  plain: ObjectStore,
+  pause: number,
+  act: () => Promise<void>,
+): { store: ObjectStore; reads(): number } {
+  let reads = 0
+  const overtaken = async <T>(answer: Promise<T>): Promise<T> => {
+    await Promise.allSettled([answer])
+    if (++reads === pause) await act()
+    return await answer
+  }
+  return {
+    reads: () => reads,
+    store: {
+      ...bound(plain),
+      get: (...asked) => overtaken(plain.get(...asked)),
+      stat: (key) => overtaken(plain.stat(key)),
+    },
+  }
+}
+
 async function collectUntil(directory: string, changes: number): Promise<number> {
   const limited = cutOff(await openDirStore(directory), changes)
   const vault = await openVault(deps(limited.store), SECRET)
@@ -165,27 +187,13 @@ test('a collector that was suspended at any of its reads, while a checkpoint was
       const at = join(directory, `read-${pause}`)
       await cp(before, at, { recursive: true })
       const plain = await openDirStore(at)
-      reads = 0
-      const overtaken = async <T>(answer: Promise<T>): Promise<T> => {
-        const result = await answer.then(
-          (value) => () => value,
-          (error: unknown) => () => {
-            throw error
-          },
-        )
-        if (++reads === pause) {
-          await (await reopen(at)).forget(goes.id)
-          await collectUntil(at, Number.POSITIVE_INFINITY)
-        }
-        return result()
-      }
-      const suspending = {
-        ...bound(plain),
-        get: (...asked: Parameters<ObjectStore['get']>) => overtaken(plain.get(...asked)),
-        stat: (key: string) => overtaken(plain.stat(key)),
-      }
-      await (await openVault(deps(suspending), SECRET)).collect(EAGER)
+      const overtaken = overtakenAt(plain, pause, async () => {
+        await (await reopen(at)).forget(goes.id)
+        await collectUntil(at, Number.POSITIVE_INFINITY)
+      })
+      await (await openVault(deps(overtaken.store), SECRET)).collect(EAGER)
       await assertNothingLost(at, [stays])
+      reads = overtaken.reads()
     }
     assert.ok(reads > 20)
   }))
@@ -316,22 +324,13 @@ test('a verification and a restore that a whole collection overtakes at any mome
       const at = join(directory, `read-${pause}`)
       await cp(before, at, { recursive: true })
       const plain = await openDirStore(at)
-      reads = 0
-      const overtaken = async <T>(answer: Promise<T>): Promise<T> => {
-        const result = await answer
-        if (++reads === pause) await collectUntil(at, Number.POSITIVE_INFINITY)
-        return result
-      }
-      const vault = await openVault(
-        deps({
-          ...bound(plain),
-          get: (key, range) => overtaken(plain.get(key, range)),
-          stat: (key) => overtaken(plain.stat(key)),
-        }),
-        SECRET,
-      )
+      const overtaken = overtakenAt(plain, pause, async () => {
+        await collectUntil(at, Number.POSITIVE_INFINITY)
+      })
+      const vault = await openVault(deps(overtaken.store), SECRET)
       await assertWhole(vault)
       for (const one of kept) await assertRestores(vault, one)
+      reads = overtaken.reads()
     }
     assert.ok(reads > 20)
   }))

@@ -1,5 +1,5 @@
 import { Fault } from '#base/fault.ts'
-import type { CommandAnswer, CommandRequest, SessionMember } from '#wire/site/commands.ts'
+import type { CommandAnswer, CommandRequest } from '#wire/site/commands.ts'
 import type { OwnershipRecord } from '#wire/site/witness.ts'
 import type { Copying } from './copy/copying.ts'
 import type { SessionCore } from './core.ts'
@@ -62,7 +62,7 @@ export class SessionCommands {
   async #openInTurn(request: CommandRequest<'session.open'>): Promise<void> {
     const core = this.#core
     const { session } = core
-    const { members } = this.#parts
+    const { members, names } = this.#parts
     const { record, force } = request
     if (core.ended) throw new Fault(NOT_YET, `session ${core.id} is just ending`)
     // Before the members are taken. A session that has ended is opened by a record behind the one that ended it.
@@ -79,7 +79,9 @@ export class SessionCommands {
     }
     const joined = members.allJoined
     const left = session.role === 'none' ? members.leftBy(epoch, request.members) : NOTHING_LEFT
-    if (fences && this.#plainOf(request.members).length > 0) {
+    const volumes = request.members.map((member) => members.volumeId(member))
+    // Their clients may have written to these since no session had them.
+    if (fences && names.plainOf(volumes).length > 0) {
       // Before they are taken, so that a crash forgets nothing. Whatever the record says: one that was restored does not know of a failover
       // without a session.
       await core.process({ kind: 'served_plainly', now: core.now() })
@@ -99,12 +101,6 @@ export class SessionCommands {
     const opens = { kind: 'open', record, force, joined, gaveUp, left: left.size > 0 } as const
     await core.command({ ...opens, now }, 'opening')
     if (changed) await core.process({ kind: 'members_changed', now: core.now() })
-  }
-
-  /** Their clients may have written to these since no session had them. */
-  #plainOf(members: readonly SessionMember[]): readonly string[] {
-    const { members: known, names } = this.#parts
-    return names.plainOf(members.map((member) => known.volumeId(member)))
   }
 
   /** A session that is open already serves or refuses the new member as it does the others. */

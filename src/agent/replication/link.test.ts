@@ -4,6 +4,7 @@ import { createLog } from '#base/log.ts'
 import { createAuthority, issueCertificate } from '#base/system/pki.ts'
 import { FEATURES, FEATURES_HERE, type Hello } from '#wire/link/messages.ts'
 import { dialLink, DialledBuffer, type LinkSecurity, listenForLinks } from './link.ts'
+import { replicaHello } from './session/session-side.ts'
 import { unopened } from './session/session.ts'
 
 const keyed = (secret: string): LinkSecurity => ({ kind: 'keyed', secret: Buffer.from(secret) })
@@ -12,14 +13,7 @@ const helloOf = (site: string, features = FEATURES_HERE): Hello => ({
   kind: 'hello',
   features,
   site,
-  record: unopened('s').record,
-  role: 'none',
-  clean: true,
-  divergent: false,
-  consistent: true,
-  applied: 0,
-  baseEpoch: 0,
-  unfit: null,
+  ...replicaHello(unopened('s').record, { role: 'none' }),
   bootId: 'boot',
   runId: 'run',
   members: [],

@@ -84,9 +84,7 @@ function remarks(session: SessionDetail): string {
 /** A writer passes on what the replica says of itself. */
 function unfitText({ role, unfit }: Pick<SessionDetail, 'role' | 'unfit'>): string {
   if (unfit === null) return ''
-  return role === 'writer'
-    ? `the other site cannot hold a copy: ${unfit}`
-    : `cannot hold a copy: ${unfit}`
+  return `${role === 'writer' ? 'the other site ' : ''}cannot hold a copy: ${unfit}`
 }
 
 /** What is worth saying before an action is asked for; nothing when it takes its ordinary course. */

@@ -27,27 +27,30 @@ const open = { state: 'in_sync', epoch: 5 } as const
 const closed = { state: 'closed', epoch: 5 } as const
 
 test('an agent that agrees with the record is left alone', () => {
-  assert.equal(decide(open, ['a', 'b'], told(5, 'b', 'a'), true), null)
-  assert.equal(decide(closed, [], null, true), null)
+  assert.equal(decide(open, ['a', 'b'], told(5, 'b', 'a'), true, false), null)
+  assert.equal(decide(closed, [], null, true, false), null)
 })
 
 test('an agent without the session, behind, or lacking a member is opened', () => {
-  assert.deepEqual(decide(open, ['a'], null, true), { kind: 'open' })
-  assert.deepEqual(decide(open, ['a'], told(4, 'a'), true), { kind: 'open' })
-  assert.deepEqual(decide(open, ['a', 'b'], told(5, 'a'), true), { kind: 'open' })
+  assert.deepEqual(decide(open, ['a'], null, true, false), { kind: 'open' })
+  assert.deepEqual(decide(open, ['a'], told(4, 'a'), true, false), { kind: 'open' })
+  assert.deepEqual(decide(open, ['a', 'b'], told(5, 'a'), true, false), { kind: 'open' })
 })
 
 test('an agent that is ahead of the record that was read is left alone', () => {
-  assert.equal(decide(open, ['a'], told(6, 'a'), true), null)
+  assert.equal(decide(open, ['a'], told(6, 'a'), true, false), null)
 })
 
 test('a member that left the group is removed', () => {
-  assert.deepEqual(decide(open, ['a'], told(5, 'a', 'b'), true), { kind: 'remove', pairs: ['b'] })
+  assert.deepEqual(decide(open, ['a'], told(5, 'a', 'b'), true, false), {
+    kind: 'remove',
+    pairs: ['b'],
+  })
 })
 
 test('a session that ended is closed, and none is opened without members', () => {
-  assert.deepEqual(decide(closed, ['a'], told(4, 'a'), true), { kind: 'close' })
-  assert.equal(decide(open, [], null, true), null)
+  assert.deepEqual(decide(closed, ['a'], told(4, 'a'), true, false), { kind: 'close' })
+  assert.equal(decide(open, [], null, true, false), null)
 })
 
 test('a site whose session ended before another one was named as the writer is told of it', () => {
@@ -56,9 +59,9 @@ test('a site whose session ended before another one was named as the writer is t
 
 test('an agent whose link stays down although its peer is heard is told the address again', () => {
   const cut = { ...told(5, 'a'), link: 'down' as const }
-  assert.deepEqual(decide(open, ['a'], cut, true), { kind: 'redial' })
-  assert.equal(decide(open, ['a'], cut, false), null)
-  assert.equal(decide({ state: 'failed_over', epoch: 5 }, ['a'], cut, true), null)
+  assert.deepEqual(decide(open, ['a'], cut, true, false), { kind: 'redial' })
+  assert.equal(decide(open, ['a'], cut, false, false), null)
+  assert.equal(decide({ state: 'failed_over', epoch: 5 }, ['a'], cut, true, false), null)
 })
 
 test('a chore ends when what it was to end is not there, and waits for what may come back', async (t) => {

@@ -210,9 +210,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     const wanted = pairs.filter((pair) => pair.in_session === 1).map((pair) => pair.id)
     const status = agents.session(group.id, site)?.status ?? null
     const peer = site === record.writer ? record.replica : record.writer
-    const ended = agents.at(site)?.report.ended?.find((one) => one.session === group.id)
-    const left = site !== record.writer && ended !== undefined && ended.epoch < record.epoch
-    const action = decide(record, wanted, status, agents.heard(peer), left)
+    const action = decide(record, wanted, status, agents.heard(peer), leftBehind(record, site))
     if (action === null) return
     const key = `${group.id} ${site} ${action.kind}`
     if (!persists(key, action.kind, disagreements)) return
@@ -237,6 +235,13 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         })
         return
     }
+  }
+
+  /** The session ended at `site` under an older record than the one that has closed it since, which names the other site as the writer. */
+  function leftBehind({ session, state, epoch, writer }: Ownership, site: string): boolean {
+    if (state !== 'closed' || site === writer) return false
+    const ended = agents.at(site)?.report.ended?.find((one) => one.session === session)
+    return ended !== undefined && ended.epoch < epoch
   }
 
   async function open(group: ProtectionGroupRow, record: Ownership, site: string): Promise<void> {
@@ -365,14 +370,13 @@ type Action =
   | { readonly kind: 'close' }
   | { readonly kind: 'remove'; readonly pairs: readonly string[] }
 
-/** What an agent has to be told; null: its report agrees with the record. `left`: the session ended at this site under an older record, and the present one names
- *  the other site as the writer. Exported for its test. */
+/** What an agent has to be told; null: its report agrees with the record. `left`: as `leftBehind`. Exported for its test. */
 export function decide(
   record: Pick<Ownership, 'state' | 'epoch'>,
   wanted: readonly string[],
   status: Pick<SessionStatus, 'epoch' | 'members' | 'link'> | null,
   peerHeard: boolean,
-  left = false,
+  left: boolean,
 ): Action | null {
   if (record.state === 'closed') return status === null && !left ? null : { kind: 'close' }
   // An agent that is ahead has a rise or drop that this round's record does not show yet.

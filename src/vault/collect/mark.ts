@@ -1,6 +1,6 @@
 import { Fault, isFault } from '#base/fault.ts'
 import { type ChunkSource, createChunkSource } from '../chunks/chunk-source.ts'
-import { OBJECT_MISSING, VAULT_DAMAGED } from '../faults.ts'
+import { isLacking, VAULT_DAMAGED } from '../faults.ts'
 import type { Entry } from '../format/entry.ts'
 import {
   checkpointIdOf,
@@ -132,9 +132,8 @@ export function createMarks(
           const revoked = isRevokedSize(bytes) && object.equals(REVOKED)
           if (!revoked) await markOne(id, object, packs, passed)
         } catch (error) {
-          const lacks = isFault(error, OBJECT_MISSING) || isFault(error, VAULT_DAMAGED)
           // Deleted meanwhile by another collector, and what it used with it.
-          if (lacks && (await store.stat(manifestKey(id))) === undefined) continue
+          if (isLacking(error) && (await store.stat(manifestKey(id))) === undefined) continue
           if (!forgotten.has(id) || !isFault(error, VAULT_DAMAGED)) throw error
           unread.add(id)
           continue

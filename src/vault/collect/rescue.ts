@@ -1,9 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import { isFault } from '#base/fault.ts'
 import { putIndex, readFooter } from '../backup/index-objects.ts'
 import { createChunkSource } from '../chunks/chunk-source.ts'
 import { createPackWriter } from '../chunks/pack-writer.ts'
-import { OBJECT_MISSING, VAULT_DAMAGED } from '../faults.ts'
+import { isLacking } from '../faults.ts'
 import { FLAG_NODE } from '../format/entry.ts'
 import { encodeMoves, type Move, movesKey } from '../format/moves.ts'
 import { packKey } from '../format/pack.ts'
@@ -53,8 +52,7 @@ export async function rescue(
     try {
       moves.set(hex, await copyUsed(hex, pack))
     } catch (error) {
-      const lacks = isFault(error, OBJECT_MISSING) || isFault(error, VAULT_DAMAGED)
-      if (lacks && (await isGone(store, pack))) return undefined
+      if (isLacking(error) && (await isGone(store, pack))) return undefined
       throw error
     }
   }

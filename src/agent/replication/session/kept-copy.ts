@@ -19,7 +19,8 @@ import type { Members, OpenMember } from '../members.ts'
  *     release_kept ─► the snapshot goes, or becomes a divergence record with the ranges of the note
  *
  * The note is made at the beginning, because the change maps begin empty with the rise that ends the resync. It narrows the record down to
- * what this side had changed; without it (another boot, a damaged map, no rise in this session yet, a writer that lost its power since) the record has everything that the resync overwrote.
+ * what this side had changed; without it (another boot, a damaged map, no rise in this session yet, a writer that lost its power since) the record
+ * has everything that the resync overwrote.
  *
  * Owns kept.json. The session says when; snapshots and divergence records are the agent's.
  */
@@ -71,8 +72,8 @@ export class KeptCopy {
   }
 
   /**
-   * Takes the snapshot and reports `kept`. `ownOnly`: what this side changed itself is all that it may have and the writer lack. Asked again for the same id (the link was lost meanwhile, and is back), the first try is not reported:
-   * its snapshot gives way to that of the second, and the session must not rely on it.
+   * Takes the snapshot and reports `kept`. `ownOnly`: what this side changed itself is all that it may have and the writer lack. Asked again for
+   * the same id (the link was lost meanwhile, and is back), the first try is not reported: its snapshot gives way to that of the second, and the session must not rely on it.
    */
   keep(id: string, ownOnly: boolean): void {
     const { core } = this.#parts

@@ -164,11 +164,13 @@ function becomeWriter(
   const frozen = record.state === 'frozen'
   const waitsOut = frozen || (ALONE.has(record.state) && !begins)
   const reversed = before === 'replica' && record.state === 'in_sync' && consistent
+  // Frames that were on their way when it was sent away are kept no longer: what the replica has takes their place.
+  const goesOn = reversed && s.numbered && !divergent
   s.persist({
     ...change,
     consistent: true,
     divergent: false,
-    base: reversed && s.numbered && !divergent,
+    base: goesOn,
     promoting: waitsOut,
     whole: record.state !== 'in_sync' || s.numbered || complete,
     outOfTouchMs: null,
@@ -178,8 +180,7 @@ function becomeWriter(
     ackedAlone: change.ackedAlone && !restores && (frozen || kept !== null),
   })
   s.dropKept(restores)
-  // Frames that were on their way when it was sent away are kept no longer: what the replica has takes their place.
-  s.numbered = reversed && s.numbered && !divergent
+  s.numbered = goesOn
   s.lonelySinceMs = s.silence.overAtMs()
   if (begins) {
     // Volumes that were served plainly until now keep their clients; answers wait for the lease.

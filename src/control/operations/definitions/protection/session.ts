@@ -246,9 +246,9 @@ export async function closing(
   site: string,
 ): Promise<CommandRequest<'session.close'>> {
   const group = await readGroup(db, record.session)
-  const pairs = group === undefined ? [] : await pairsOfGroup(db, group.id)
-  const volumes = group === undefined ? [] : pairs.map((pair) => volumeAt(group, pair, site))
-  return { record: toWire(record), volumes }
+  if (group === undefined) return { record: toWire(record) }
+  const pairs = await pairsOfGroup(db, group.id)
+  return { record: toWire(record), volumes: pairs.map((pair) => volumeAt(group, pair, site)) }
 }
 
 /** Ends the session at one site. The record is closed already, unless break-glass has opened it again since. */
